@@ -1,0 +1,59 @@
+"""Encoders: log-mel examples ``(n, 1, 96, 64)`` -> embeddings ``(n, D)``.
+
+Third step of the flow. One file an encoder, each registered here under its name and imported only when asked for. Any callable of that
+shape is an encoder to the rest of the package; the registry only gives the ones we ship a name.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from relax_quantus.registry import Registry
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """What the package asks of an encoder: finite embeddings, one row an example, independent of their neighbours."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Embed ``(n, 1, 96, 64) -> (n, D)``."""
+        ...
+
+
+ENCODERS: Registry[nn.Module] = Registry("encoder", "encoder")
+
+
+def load_encoder(name: str, **parameters: Any) -> nn.Module:
+    """Load an encoder by name, in eval mode.
+
+    Parameters
+    ----------
+    name
+        ``"vggish_mini"`` (bundled weights, no network) or ``"vggish"`` (torchvggish; ``weights=PATH``, ``sha256=HEX``).
+    **parameters
+        Passed to the encoder's loader.
+
+    Returns
+    -------
+    torch.nn.Module
+        ``(n, 1, 96, 64) -> (n, 128)``.
+
+    Raises
+    ------
+    UnknownNameError
+        If no encoder has that name.
+    WeightsError
+        If weights are missing or not what they should be.
+    """
+    return ENCODERS.get(name, **parameters).eval()
+
+
+def _vggish_mini() -> nn.Module:
+    from relax_quantus.encoders.vggish_mini import load_vggish_mini
+
+    return load_vggish_mini()
+
+
+ENCODERS.register("vggish_mini", _vggish_mini, "VGGish's layer plan with 1/4 to 1/8 of the channels, bundled weights")

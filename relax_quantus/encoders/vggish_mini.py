@@ -1,0 +1,95 @@
+"""`VGGishMini`: VGGish's layer plan with fewer channels, 0.7 M parameters, weights bundled with the package.
+
+Log-mel examples ``(n, 1, 96, 64)`` enter, ReLU embeddings ``(n, 128)`` leave. Trained by ``python -m benchmarks.train_vggish_mini`` (see the
+model card in the documentation); batch normalisation is used in training and folded into the convolutions of the shipped weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib import resources
+
+import torch
+from safetensors.torch import load as load_safetensors
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from relax_quantus.errors import WeightsError
+
+CHANNELS = (16, 32, 64, 64, 128, 128)
+POOL_AFTER = (0, 1, 3, 5)
+WEIGHTS = "vggish_mini.safetensors"
+MANIFEST = "vggish_mini.json"
+
+
+class VGGishMini(nn.Module):
+    """Six 3x3 convolutions, four poolings, two linear layers, as in VGGish.
+
+    Parameters
+    ----------
+    batch_norm
+        Put a batch normalisation after each convolution (training); False gives the folded network (inference).
+    """
+
+    embedding_size = 128
+
+    def __init__(self, batch_norm: bool = False) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        previous = 1
+        for index, channels in enumerate(CHANNELS):
+            layers.append(nn.Conv2d(previous, channels, 3, padding=1, bias=not batch_norm))
+            if batch_norm:
+                layers.append(nn.BatchNorm2d(channels))
+            layers.append(nn.ReLU())
+            if index in POOL_AFTER:
+                layers.append(nn.MaxPool2d(2))
+            previous = channels
+        self.features = nn.Sequential(*layers)
+        self.embeddings = nn.Sequential(
+            nn.Linear(CHANNELS[-1] * 6 * 4, 128),
+            nn.ReLU(),
+            nn.Linear(128, self.embedding_size),
+            nn.ReLU(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed ``(n, 1, 96, 64) -> (n, 128)``."""
+        return torch.as_tensor(self.embeddings(self.features(x).flatten(1)))
+
+
+def fold(model: VGGishMini) -> VGGishMini:
+    """Return an inference copy of a trained `VGGishMini` with its batch normalisations folded into the convolutions."""
+    folded = VGGishMini(batch_norm=False).eval()
+    source = list(model.eval().features)
+    fused = [
+        fuse_conv_bn_eval(layer, source[index + 1])
+        for index, layer in enumerate(source)
+        if isinstance(layer, nn.Conv2d) and isinstance(source[index + 1], nn.BatchNorm2d)
+    ]
+    for target, conv in zip((m for m in folded.features if isinstance(m, nn.Conv2d)), fused, strict=True):
+        target.load_state_dict(conv.state_dict())
+    folded.embeddings.load_state_dict(model.embeddings.state_dict())
+    return folded
+
+
+def load_vggish_mini() -> VGGishMini:
+    """Load the bundled weights after checking their SHA-256 against the manifest beside them.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing or is not the one that the manifest names.
+    """
+    home = resources.files(__package__)
+    try:
+        blob = home.joinpath(WEIGHTS).read_bytes()
+        expected = json.loads(home.joinpath(MANIFEST).read_text())["sha256"]
+    except FileNotFoundError as error:
+        raise WeightsError(f"vggish_mini: expected its bundled weights, got {error}; install the package again.") from error
+    if (found := hashlib.sha256(blob).hexdigest()) != expected:
+        raise WeightsError(f"{WEIGHTS}: expected SHA-256 {expected}, got {found}; install the package again.")
+    model = VGGishMini()
+    model.load_state_dict(load_safetensors(blob))
+    return model.eval()
