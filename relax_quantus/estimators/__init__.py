@@ -1,0 +1,18 @@
+"""Estimators: similarities and masks -> importance, uncertainty, standard error.
+
+Siblings of masks, fills and similarities. An estimator is a factory: ``start(shape)`` gives an accumulator that is fed masks and similarities
+in any chunks and asked once for its result.
+"""
+
+from __future__ import annotations
+
+from relax_quantus.estimators.accumulation import Accumulator, Estimate, Estimator
+from relax_quantus.estimators.paper import Paper
+from relax_quantus.estimators.weighted import Weighted
+from relax_quantus.registry import Registry
+
+__all__ = ["ESTIMATORS", "Accumulator", "Estimate", "Estimator", "Paper", "Weighted"]
+
+ESTIMATORS: Registry[Estimator] = Registry("estimator", "estimator")
+ESTIMATORS.register("weighted", Weighted, "sum s M / sum M, what the official package computes")
+ESTIMATORS.register("paper", Paper, "(1/N) sum s M, the paper's formula")

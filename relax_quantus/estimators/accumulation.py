@@ -1,0 +1,105 @@
+"""Streaming sums of masks and similarities, and the protocol that estimators follow.
+
+Chunks of masks ``(m, *s)`` and similarities ``(m, B)`` enter; six sums over masks are kept, so memory does not grow with their number.
+Similarities are accumulated as differences from the first mask's, in float64, so that variances do not cancel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an estimator returns; maps are ``(B, *s)`` with ``s`` the masks' own, broadcastable shape."""
+
+    importance: Tensor
+    uncertainty: Tensor
+    standard_error: Tensor
+    mean_similarity: Tensor
+    mean_mask: Tensor
+
+
+class Accumulator(Protocol):
+    """Takes masks and similarities in chunks of any size."""
+
+    def update(self, similarities: Tensor, masks: Tensor) -> None:
+        """Add ``(m, B)`` similarities and their ``(m, *s)`` masks."""
+        ...
+
+    def finish(self) -> Estimate:
+        """Return the estimate from all that was added."""
+        ...
+
+
+class Estimator(Protocol):
+    """Makes an accumulator for one explanation."""
+
+    name: str
+
+    def start(self) -> Accumulator:
+        """Begin an explanation."""
+        ...
+
+    def centre(self, importance: Tensor, mean_similarity: Tensor, mean_mask: Tensor) -> Tensor:
+        """Return the importance minus what it would be if no bin mattered; all three broadcast against one another."""
+        ...
+
+
+class Moments:
+    """Sums over masks M of 1, d, d^2 times M and times M^2, where d = s - origin and origin is the first mask's similarity."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def update(self, similarities: Tensor, masks: Tensor) -> None:
+        """Add ``(m, B)`` similarities and ``(m, *s)`` masks; one matrix product."""
+        similarities = similarities.double()
+        flat = masks.to(similarities.device).flatten(1).double()
+        if self.count == 0:
+            self.mask_shape = masks.shape[1:]
+            self.origin = similarities[0].clone()
+            self.batch = similarities.shape[1]
+            self.sums = flat.new_zeros(1 + 2 * self.batch, 2 * flat.shape[1])
+            self.total = torch.zeros_like(self.origin)
+        difference = similarities - self.origin
+        rows = torch.cat([torch.ones_like(difference[:, :1]), difference, difference.square()], dim=1)
+        self.sums.addmm_(rows.T, torch.cat([flat, flat.square()], dim=1))
+        self.total += difference.sum(0)
+        self.count += len(similarities)
+
+    def sum(self, power_of_d: int, power_of_mask: int) -> Tensor:
+        """Return one sum, ``(1, P)`` for ``power_of_d`` 0 and ``(B, P)`` for 1 and 2; ``power_of_mask`` is 1 or 2."""
+        plain, squared = self.sums.chunk(2, dim=1)
+        rows = (plain, squared)[power_of_mask - 1]
+        return (rows[:1], rows[1 : 1 + self.batch], rows[1 + self.batch :])[power_of_d]
+
+    @property
+    def mean_similarity(self) -> Tensor:
+        """``(B,)``."""
+        return self.origin + self.total / self.count
+
+    @property
+    def unbiased(self) -> float:
+        """N / (N - 1), infinite for a single mask: one draw says nothing of its error."""
+        return self.count / (self.count - 1) if self.count > 1 else float("inf")
+
+    def shaped(self, values: Tensor) -> Tensor:
+        """Give ``(B or 1, P)`` the masks' shape."""
+        return values.reshape(-1, *self.mask_shape)
+
+    def estimate(self, importance: Tensor, uncertainty: Tensor, squared_error: Tensor) -> Estimate:
+        """Assemble an `Estimate` from flat ``(B, P)`` maps; an error is infinite where nothing is known of it."""
+        unknown = torch.full_like(squared_error, float("inf"))
+        squared_error = unknown if self.count == 1 else squared_error.clamp_min(0)
+        return Estimate(
+            self.shaped(importance),
+            self.shaped(uncertainty.clamp_min(0)),
+            self.shaped(squared_error.sqrt()),
+            self.mean_similarity,
+            self.shaped(self.sum(0, 1) / self.count),
+        )

@@ -1,0 +1,67 @@
+"""`Explanation`: what RELAX says of a batch, frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from relax_quantus.estimators import ESTIMATORS
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """RELAX's result for a batch of inputs ``x`` of shape ``(B, ...)``.
+
+    Parameters
+    ----------
+    importance
+        Shaped like ``x``: the similarity that the embedding keeps when the bin is kept.
+    uncertainty
+        Shaped like ``x``: the variability of that similarity. It restates the importance in good part; how sure the *map* is says
+        `standard_error`.
+    standard_error
+        Shaped like ``x``: of the importance, over the draw of the masks; it shrinks as 1/sqrt(N).
+    mean_similarity
+        ``(B,)``: over all masks.
+    n_samples
+        ``(B,)`` masks used.
+    mean_mask
+        Mean mask value of each bin, broadcastable to ``x``.
+    estimator
+        Name of the estimator that was used.
+    """
+
+    importance: Tensor
+    uncertainty: Tensor
+    standard_error: Tensor
+    mean_similarity: Tensor
+    n_samples: Tensor
+    mean_mask: Tensor
+    estimator: str
+
+    def u_relax(self) -> Tensor:
+        """Importance where the uncertainty is at or below its median over the example, 0 elsewhere (U-RELAX, Wickstrom et al. 2023)."""
+        median = self.uncertainty.flatten(1).median(dim=1).values
+        return self.importance * (self.uncertainty <= self._per_example(median))
+
+    def centred(self) -> Tensor:
+        """Importance minus its value if no bin mattered: the mean similarity (for ``paper`` times the mean mask).
+
+        Positive where keeping the bin keeps the embedding; the form for metrics and pictures, as importance itself lies in a narrow band
+        high above 0.
+        """
+        mean = self._per_example(self.mean_similarity).to(self.importance)
+        estimator = ESTIMATORS.get(self.estimator)
+        return estimator.centre(self.importance, mean, self.mean_mask.to(self.importance))
+
+    def _per_example(self, values: Tensor) -> Tensor:
+        return values.reshape(-1, *[1] * (self.importance.ndim - 1))
+
+    def __repr__(self) -> str:
+        low, high = (float(f(self.importance)) for f in (torch.min, torch.max))
+        return (
+            f"Explanation({tuple(self.importance.shape)}, estimator={self.estimator!r}, "
+            f"importance {low:.3g} to {high:.3g}, n_samples {self.n_samples.tolist()})"
+        )

@@ -1,0 +1,167 @@
+"""Fills: what a masked bin becomes.
+
+Inputs ``(B, ..., T, F)`` enter, a level broadcastable to them leaves (and, for `Noise`, a draw per mask on top). Which fill is used decides
+which question is asked: `silence` is what no recording contains, `background` is what is really there when the animal is not, and zero, the
+default of Captum and of the paper, *adds* energy to a log-mel spectrogram, whose silence is ln(0.01) = -4.605. A sibling of masks,
+similarities and estimators.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from relax_quantus import checks
+from relax_quantus.errors import ShapeError
+from relax_quantus.registry import Registry
+
+SILENCE = math.log(0.01)
+
+
+class Fill(ABC):
+    """What RELAX asks of a fill."""
+
+    @abstractmethod
+    def level(self, x: Tensor) -> Tensor:
+        """Return what replaces masked entries of `x`, broadcastable to it; row i depends on example i alone."""
+
+    def draw(self, n: int, x: Tensor, generator: torch.Generator) -> Tensor | None:
+        """Draw what to add to the level of the next `n` masks, ``(n, *x.shape[1:])``, shared by the batch; None for nothing."""
+        return None
+
+
+def over_time(x: Tensor) -> Tensor:
+    """Return `x` if it has a time axis, ``(B, ..., T, F)``."""
+    if x.ndim < 3:
+        checks.refuse("baselines", "an input (B, ..., T, F) for a fill over time", x, "pass a number or 'zero'", ShapeError)
+    return x
+
+
+@dataclass(frozen=True)
+class Silence(Fill):
+    """Digital silence in log-mel, ln(0.01)."""
+
+    def level(self, x: Tensor) -> Tensor:
+        """Return a scalar tensor."""
+        return x.new_tensor(SILENCE)
+
+
+@dataclass(frozen=True)
+class Zero(Fill):
+    """Zero: Captum's and the paper's default."""
+
+    def level(self, x: Tensor) -> Tensor:
+        """Return a scalar tensor."""
+        return x.new_tensor(0)
+
+
+@dataclass(frozen=True)
+class Background(Fill):
+    """Each band's low percentile over time: what is there when the call is not.
+
+    Parameters
+    ----------
+    percentile
+        In percent, 0 to 100.
+    """
+
+    percentile: float = 10.0
+
+    def level(self, x: Tensor) -> Tensor:
+        """Return ``(B, ..., 1, F)``."""
+        return over_time(x).quantile(self.percentile / 100, dim=-2, keepdim=True)
+
+
+@dataclass(frozen=True)
+class BandMean(Fill):
+    """Each band's mean over time."""
+
+    def level(self, x: Tensor) -> Tensor:
+        """Return ``(B, ..., 1, F)``."""
+        return over_time(x).mean(dim=-2, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Mean(Fill):
+    """The example's mean."""
+
+    def level(self, x: Tensor) -> Tensor:
+        """Return ``(B, 1, ..., 1)``."""
+        return x.mean(dim=tuple(range(1, x.ndim)), keepdim=True)
+
+
+@dataclass(frozen=True)
+class Noise(Background):
+    """The example's background plus Gaussian noise, drawn anew for each mask.
+
+    Parameters
+    ----------
+    percentile
+        Of the background, in percent.
+    scale
+        Standard deviation of the noise in natural-log units; 0.5 is 4.3 dB.
+    """
+
+    scale: float = 0.5
+
+    def __post_init__(self) -> None:
+        checks.positive("scale", self.scale)
+
+    def draw(self, n: int, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw ``(n, *x.shape[1:])`` by inversion, one uniform an entry, so that chunks of any size give the same stream."""
+        uniform = torch.rand(n, *x.shape[1:], generator=generator, dtype=torch.float64)
+        return (self.scale * torch.special.ndtri(uniform.clamp(1e-12, 1 - 1e-12))).to(x)
+
+
+@dataclass(frozen=True)
+class Blur(Fill):
+    """The example itself, blurred by a Gaussian over time and frequency.
+
+    Parameters
+    ----------
+    sigma_frames, sigma_bands
+        Standard deviations along time (10 ms frames) and frequency (mel bands).
+    """
+
+    sigma_frames: float = 8.0
+    sigma_bands: float = 4.0
+
+    def __post_init__(self) -> None:
+        checks.positive("sigma_frames", self.sigma_frames)
+        checks.positive("sigma_bands", self.sigma_bands)
+
+    def level(self, x: Tensor) -> Tensor:
+        """Return ``(B, ..., T, F)``; weights are normalised at the edges."""
+        x = over_time(x)
+        return gaussian(x.shape[-2], self.sigma_frames, x) @ x @ gaussian(x.shape[-1], self.sigma_bands, x).T
+
+
+def gaussian(size: int, sigma: float, like: Tensor) -> Tensor:
+    """Row-normalised Gaussian smoothing matrix ``(size, size)``."""
+    steps = torch.arange(size, device=like.device, dtype=like.dtype)
+    return torch.softmax(-0.5 * ((steps[:, None] - steps) / sigma) ** 2, dim=1)
+
+
+FILLS: Registry[Fill] = Registry("fill", "baselines")
+FILLS.register("silence", Silence, "digital silence, ln(0.01)")
+FILLS.register("background", Background, "each band's 10th percentile over time")
+FILLS.register("band_mean", BandMean, "each band's mean over time")
+FILLS.register("mean", Mean, "mean of the example")
+FILLS.register("noise", Noise, "background plus Gaussian noise (0.5 in natural log, 4.3 dB), drawn per mask")
+FILLS.register("blur", Blur, "the example blurred by a Gaussian, 8 frames by 4 bands")
+FILLS.register("zero", Zero, "0, Captum's and the paper's default; louder than silence in log-mel")
+
+
+def get(name: str, **parameters: float) -> Fill:
+    """Build a fill by name; see `FILLS`.
+
+    Examples
+    --------
+    >>> get("silence").level(torch.zeros(1, 1, 96, 64))
+    tensor(-4.6052)
+    """
+    return FILLS.get(name, **parameters)
