@@ -1,0 +1,1 @@
+"""The parts of `benchmarks.train_vggish_mini`: recordings -> random recording chains -> fitted encoder -> evaluation."""

@@ -1,0 +1,145 @@
+"""Recordings -> a fitted `VGGishMini`, in one seeded run.
+
+Third step of the training flow. Every batch is drawn anew: calls around loud moments, two of them mixed, sent through random recording chains,
+turned into log-mel examples and partly replaced by silence. A share of each batch holds no call at all (quiet parts of any clip, coloured
+noise, digital silence) and has a class of its own, "nothing": so the background cannot stand for the animal.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from benchmarks.vggish_mini_training.chain import ChainConfig, coloured_noise, happens, record
+from benchmarks.vggish_mini_training.recordings import EXAMPLE, Excerpts, Recordings
+from relax_quantus.encoders.vggish_mini import VGGishMini, fold
+from relax_quantus.frontend import LogMel
+
+SILENCE = LogMel().config.silence
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a training besides data and seed; fractions are of a batch."""
+
+    steps: int = 500
+    batch: int = 64
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.05
+    dropout: float = 0.3
+    nothing: float = 0.15
+    mix: float = 0.4
+    cells: float = 0.3
+    cosine_head: bool = False
+    chain: ChainConfig = ChainConfig()
+
+    def as_dict(self) -> dict[str, object]:
+        """Return plain values for the manifest."""
+        return asdict(self)
+
+
+class CosineHead(nn.Module):
+    """Class scores from the angle between an embedding and each class's vector, (n, D) -> (n, classes)."""
+
+    def __init__(self, size: int, classes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(classes, size) / size**0.5)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Return scaled cosines."""
+        return self.log_scale.exp() * functional.normalize(h) @ functional.normalize(self.weight).T
+
+
+def draw_batch(
+    excerpts: Excerpts, classes: int, recipe: Recipe, front_end: LogMel, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Draw one batch: examples (batch, 1, 96, 64) and soft targets (batch, classes + 1), the last class being "nothing"."""
+    nothing = round(recipe.nothing * recipe.batch)
+    n = recipe.batch - nothing
+    wave, label = excerpts.calls(n, generator)
+    target = functional.one_hot(label, classes + 1).float()
+    peaks = wave.abs().amax(-1, keepdim=True).clamp_min(1e-6)
+    share = 0.5 * torch.rand(n, 1, generator=generator) * happens(recipe.mix, n, generator)
+    other = torch.randperm(n, generator=generator)
+    wave = (1 - share) * wave / peaks + share * (wave / peaks)[other]
+    target = (1 - share) * target + share * target[other]
+    empty = excerpts.quiet(nothing, generator)
+    empty[: nothing // 4] = coloured_noise(nothing // 4, EXAMPLE, generator)
+    quiet_level = 10 ** (-2.0 * torch.rand(nothing, 1, generator=generator))
+    wave = record(torch.cat([wave, empty]), excerpts.quiet(recipe.batch, generator), generator, recipe.chain)
+    wave[n:] *= quiet_level
+    wave[-1:] = 0.0
+    nowhere = functional.one_hot(torch.full((nothing,), classes), classes + 1).float()
+    return mask(front_end(wave), recipe.cells, generator), torch.cat([target, nowhere])
+
+
+def mask(x: Tensor, cells: float, generator: torch.Generator) -> Tensor:
+    """Replace parts of examples (n, 1, 96, 64) by silence: up to two time and two frequency stripes, or random smooth cells as RELAX does."""
+    n = x.shape[0]
+    keep = stripes(n, 96, 2, 20, generator)[:, :, None] * stripes(n, 64, 2, 12, generator)[:, None, :]
+    probability = 0.4 + 0.6 * torch.rand(n, 1, 1, generator=generator)
+    coarse = (torch.rand(n, 8, 8, generator=generator) < probability).float()
+    smooth = functional.interpolate(coarse[:, None], (96, 64), mode="bilinear", align_corners=False)[:, 0]
+    keep = torch.where(happens(cells, n, generator)[:, :, None], smooth, keep)
+    return SILENCE + keep[:, None] * (x - SILENCE)
+
+
+def stripes(n: int, length: int, count: int, widest: int, generator: torch.Generator) -> Tensor:
+    """Draw (n, length) of ones with up to `count` stripes of zeros, each 0 to `widest` wide."""
+    keep = torch.ones(n, length)
+    for _ in range(count):
+        width = torch.randint(0, widest + 1, (n, 1), generator=generator)
+        start = torch.randint(0, length, (n, 1), generator=generator)
+        at = torch.arange(length)
+        keep = keep * ~((at >= start) & (at < start + width))
+    return keep
+
+
+def fit_encoder(recordings: Recordings, recipe: Recipe, seed: int, progress: bool = True) -> VGGishMini:
+    """Train an encoder and fold its batch normalisation; the same seed and thread count give the same weights.
+
+    The global generator, which initialises the network and drives dropout, is seeded inside a fork and left as it was found.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
+        classes = len(recordings.class_names)
+        model = VGGishMini(batch_norm=True).to(memory_format=torch.channels_last)
+        size = model.embedding_size
+        head = CosineHead(size, classes + 1) if recipe.cosine_head else nn.Linear(size, classes + 1)
+        run(model.train(), head, Excerpts(recordings, generator), classes, recipe, generator, progress)
+    return fold(model)
+
+
+def run(
+    model: VGGishMini,
+    head: nn.Module,
+    excerpts: Excerpts,
+    classes: int,
+    recipe: Recipe,
+    generator: torch.Generator,
+    progress: bool,
+) -> None:
+    """Optimise model and head in place: AdamW under one cycle of the learning rate."""
+    parameters = [*model.parameters(), *head.parameters()]
+    optimiser = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, total_steps=recipe.steps, pct_start=0.15)
+    front_end = LogMel()
+    bar = tqdm(range(recipe.steps), desc="train", unit="step", mininterval=2.0, disable=not progress)
+    for step in bar:
+        with torch.no_grad():
+            x, target = draw_batch(excerpts, classes, recipe, front_end, generator)
+        h = functional.dropout(model(x.to(memory_format=torch.channels_last)), recipe.dropout)
+        loss = functional.cross_entropy(head(h), target)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        if step % 10 == 0:
+            bar.set_postfix(loss=f"{loss.item():.3f}")
