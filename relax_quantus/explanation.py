@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from relax_quantus.estimators import ESTIMATORS
-
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
@@ -27,8 +25,8 @@ class Explanation:
         ``(B,)``: over all masks.
     n_samples
         ``(B,)`` masks used.
-    mean_mask
-        Mean mask value of each bin, broadcastable to ``x``.
+    neutral
+        Broadcastable to ``x``: the importance of every bin if none mattered, the mean similarity (for ``paper`` times the mean mask).
     estimator
         Name of the estimator that was used.
     """
@@ -38,7 +36,7 @@ class Explanation:
     standard_error: Tensor
     mean_similarity: Tensor
     n_samples: Tensor
-    mean_mask: Tensor
+    neutral: Tensor
     estimator: str
 
     def u_relax(self) -> Tensor:
@@ -47,14 +45,12 @@ class Explanation:
         return self.importance * (self.uncertainty <= self._per_example(median))
 
     def centred(self) -> Tensor:
-        """Importance minus its value if no bin mattered: the mean similarity (for ``paper`` times the mean mask).
+        """Importance minus `neutral`, its value if no bin mattered.
 
         Positive where keeping the bin keeps the embedding; the form for metrics and pictures, as importance itself lies in a narrow band
         high above 0.
         """
-        mean = self._per_example(self.mean_similarity).to(self.importance)
-        estimator = ESTIMATORS.get(self.estimator)
-        return estimator.centre(self.importance, mean, self.mean_mask.to(self.importance))
+        return self.importance - self.neutral
 
     def _per_example(self, values: Tensor) -> Tensor:
         return values.reshape(-1, *[1] * (self.importance.ndim - 1))

@@ -37,7 +37,9 @@ class Fill(ABC):
 def over_time(x: Tensor) -> Tensor:
     """Return `x` if it has a time axis, ``(B, ..., T, F)``."""
     if x.ndim < 3:
-        checks.refuse("baselines", "an input (B, ..., T, F) for a fill over time", x, "pass a number or 'zero'", ShapeError)
+        checks.refuse(
+            "baselines", "an input (B, ..., T, F) for a fill over time", x, "pass a number or 'zero'", ShapeError
+        )
     return x
 
 
@@ -114,7 +116,8 @@ class Noise(Background):
     def draw(self, n: int, x: Tensor, generator: torch.Generator) -> Tensor:
         """Draw ``(n, *x.shape[1:])`` by inversion, one uniform an entry, so that chunks of any size give the same stream."""
         uniform = torch.rand(n, *x.shape[1:], generator=generator, dtype=torch.float64)
-        return (self.scale * torch.special.ndtri(uniform.clamp(1e-12, 1 - 1e-12))).to(x)
+        normal: Tensor = torch.special.ndtri(uniform.clamp(1e-12, 1 - 1e-12))
+        return (self.scale * normal).to(x)
 
 
 @dataclass(frozen=True)

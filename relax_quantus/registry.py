@@ -47,7 +47,9 @@ class Registry(Generic[T]):
     def register(self, name: str, factory: Callable[..., T], summary: str = "") -> None:
         """Add `factory` under `name` with a one-line `summary`; a name that is taken is refused."""
         if name in self._factories:
-            raise ArgumentError(f"{self.argument}: expected a new name, got {name!r}, which is registered; pick another.")
+            raise ArgumentError(
+                f"{self.argument}: expected a new name, got {name!r}, which is registered; pick another."
+            )
         self._factories[name] = (factory, summary)
 
     def get(self, name: str, **parameters: Any) -> T:

@@ -15,13 +15,16 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Estimate:
-    """What an estimator returns; maps are ``(B, *s)`` with ``s`` the masks' own, broadcastable shape."""
+    """What an estimator returns; maps are ``(B, *s)`` with ``s`` the masks' own, broadcastable shape.
+
+    `neutral` broadcasts to the maps: the importance that every bin would have if none mattered.
+    """
 
     importance: Tensor
     uncertainty: Tensor
     standard_error: Tensor
     mean_similarity: Tensor
-    mean_mask: Tensor
+    neutral: Tensor
 
 
 class Accumulator(Protocol):
@@ -39,14 +42,13 @@ class Accumulator(Protocol):
 class Estimator(Protocol):
     """Makes an accumulator for one explanation."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the explanation says it was estimated by."""
+        ...
 
     def start(self) -> Accumulator:
         """Begin an explanation."""
-        ...
-
-    def centre(self, importance: Tensor, mean_similarity: Tensor, mean_mask: Tensor) -> Tensor:
-        """Return the importance minus what it would be if no bin mattered; all three broadcast against one another."""
         ...
 
 
@@ -92,8 +94,8 @@ class Moments:
         """Give ``(B or 1, P)`` the masks' shape."""
         return values.reshape(-1, *self.mask_shape)
 
-    def estimate(self, importance: Tensor, uncertainty: Tensor, squared_error: Tensor) -> Estimate:
-        """Assemble an `Estimate` from flat ``(B, P)`` maps; an error is infinite where nothing is known of it."""
+    def estimate(self, importance: Tensor, uncertainty: Tensor, squared_error: Tensor, neutral: Tensor) -> Estimate:
+        """Assemble an `Estimate` from flat ``(B, P)`` maps; the error of a single mask is infinite: nothing is known of it."""
         unknown = torch.full_like(squared_error, float("inf"))
         squared_error = unknown if self.count == 1 else squared_error.clamp_min(0)
         return Estimate(
@@ -101,5 +103,5 @@ class Moments:
             self.shaped(uncertainty.clamp_min(0)),
             self.shaped(squared_error.sqrt()),
             self.mean_similarity,
-            self.shaped(self.sum(0, 1) / self.count),
+            self.shaped(neutral.expand_as(importance)),
         )

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from relax_quantus.estimators.accumulation import Accumulator, Estimate, Moments
 
 
@@ -25,7 +23,8 @@ class PaperMoments(Moments):
         uncertainty = (self.sum(2, 1) - 2 * gap * self.sum(1, 1) + gap.square() * self.sum(0, 1)) / n
         second_moment = (self.sum(2, 2) + 2 * origin * self.sum(1, 2) + origin.square() * self.sum(0, 2)) / n
         squared_error = self.unbiased * (second_moment - importance.square()) / n
-        return self.estimate(importance, uncertainty, squared_error)
+        neutral = self.mean_similarity[:, None] * self.sum(0, 1) / n
+        return self.estimate(importance, uncertainty, squared_error, neutral)
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,3 @@ class Paper:
     def start(self) -> Accumulator:
         """Begin an explanation."""
         return PaperMoments()
-
-    def centre(self, importance: Tensor, mean_similarity: Tensor, mean_mask: Tensor) -> Tensor:
-        """Subtract the mean similarity times the mean mask."""
-        return importance - mean_similarity * mean_mask

@@ -17,6 +17,10 @@ from relax_quantus.estimators.accumulation import Accumulator, Estimate, Moments
 class WeightedMoments(Moments):
     """Moments that end in the self-normalised estimate."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.squared = torch.zeros(())
+
     def finish(self) -> Estimate:
         """R = sum s M / sum M; U = sum M (s - R)^2 / sum M; SE^2 = N / (N - 1) sum M^2 (s - R)^2 / (sum M)^2, by linearisation.
 
@@ -33,14 +37,12 @@ class WeightedMoments(Moments):
             ratio = torch.where(kept, ratio, (self.total / self.count)[:, None])
             uncertainty = torch.where(kept, uncertainty, self.variance[:, None])
             squared_error = torch.where(kept, squared_error, torch.full_like(squared_error, float("inf")))
-        return self.estimate(self.origin[:, None] + ratio, uncertainty, squared_error)
+        return self.estimate(self.origin[:, None] + ratio, uncertainty, squared_error, self.mean_similarity[:, None])
 
     def update(self, similarities: Tensor, masks: Tensor) -> None:
         """Add a chunk and keep the sum of squared differences, for bins that no mask keeps."""
-        first = self.count == 0
         super().update(similarities, masks)
-        squared = (similarities.double() - self.origin).square().sum(0)
-        self.squared = squared if first else self.squared + squared
+        self.squared = self.squared.to(self.origin) + (similarities.double() - self.origin).square().sum(0)
 
     @property
     def variance(self) -> Tensor:
@@ -57,7 +59,3 @@ class Weighted:
     def start(self) -> Accumulator:
         """Begin an explanation."""
         return WeightedMoments()
-
-    def centre(self, importance: Tensor, mean_similarity: Tensor, mean_mask: Tensor) -> Tensor:
-        """Subtract the mean similarity: for independent cells what is left is (1 - p) times the Banzhaf value."""
-        return importance - mean_similarity

@@ -19,7 +19,17 @@ from relax_quantus.masks.time import Time
 from relax_quantus.masks.time_frequency import TimeFrequency
 from relax_quantus.registry import Registry
 
-__all__ = ["STRATEGIES", "Frequency", "GridStrategy", "Groups", "MaskStrategy", "Random", "Time", "TimeFrequency", "get"]
+__all__ = [
+    "STRATEGIES",
+    "Frequency",
+    "GridStrategy",
+    "Groups",
+    "MaskStrategy",
+    "Random",
+    "Time",
+    "TimeFrequency",
+    "get",
+]
 
 
 class MaskStrategy(Protocol):

@@ -96,7 +96,9 @@ class GridStrategy(ABC):
         """
         checks.integer("n", n)
         if len(shape) == 0 or 0 in shape:
-            checks.refuse("shape", "at least one axis without its batch axis, none empty", repr(tuple(shape)), "add an axis")
+            checks.refuse(
+                "shape", "at least one axis without its batch axis, none empty", repr(tuple(shape)), "add an axis"
+            )
         frames_bands = tuple(shape[-2:]) if len(shape) > 1 else (1, shape[-1])
         masks = self.draw(n, frames_bands[0], frames_bands[1], generator)
         if len(shape) == 1:

@@ -36,8 +36,6 @@ class Random(GridStrategy):
         grid = (rows + EXTRA_CELLS, columns + EXTRA_CELLS)
         uniform = torch.rand(n, 2 + grid[0] * grid[1], generator=generator)
         values = (uniform[:, 2:] < self.keep_probability).float().reshape(n, *grid)
-        if frames == 1:
-            values = values[:, :1]
-        else:
-            values = along(values, *interpolation(uniform[:, 0], rows, frames, self.edges), dim=1)
+        over_time = interpolation(uniform[:, 0], rows, frames, self.edges)
+        values = values[:, :1] if frames == 1 else along(values, *over_time, dim=1)
         return along(values, *interpolation(uniform[:, 1], columns, bands, self.edges), dim=2)

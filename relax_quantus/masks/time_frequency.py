@@ -36,7 +36,8 @@ class TimeFrequency(GridStrategy):
         """Draw ``(n, frames, bands)``; with a single axis, stripes along it that keep p."""
         rows, columns = axis_cells(self.time_stripes, frames), axis_cells(self.frequency_stripes, bands)
         uniform = torch.rand(n, 2 + rows + columns + 2 * EXTRA_CELLS, generator=generator)
-        over_time, over_frequency = uniform.split([1 + rows + EXTRA_CELLS, 1 + columns + EXTRA_CELLS], dim=1)
+        cut = 1 + rows + EXTRA_CELLS
+        over_time, over_frequency = uniform[:, :cut], uniform[:, cut:]
         if frames == 1:
             return self.stripe_masks(over_frequency, columns, bands, self.keep_probability)[:, None, :]
         share = math.sqrt(self.keep_probability)

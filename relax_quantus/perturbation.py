@@ -1,0 +1,206 @@
+"""Inputs, masks and fills -> masked copies, in chunks.
+
+The middle of the flow, between the strategies and the encoder: `MaskedTensor` knows one input tensor, its fill and its feature groups;
+`MaskStream` draws the masks of all tensors of an input in order and in chunks, so that memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from relax_quantus import checks
+from relax_quantus.errors import ArgumentTypeError, ShapeError
+from relax_quantus.fills import FILLS, Fill
+from relax_quantus.masks import GridStrategy, Groups, MaskStrategy
+
+CHUNK_MASKS = 64
+CHUNK_ENTRIES = 1 << 22
+
+
+@dataclass(frozen=True)
+class MaskedTensor:
+    """One input tensor, what replaces its masked entries, and its groups.
+
+    Parameters
+    ----------
+    x
+        ``(B, *shape)``.
+    fill
+        Draws noise per mask, or None.
+    level
+        Expanded to ``x``.
+    groups
+        Group index of each entry, shape `shape`, or None where masks are per entry.
+    """
+
+    x: Tensor
+    fill: Fill | None
+    level: Tensor
+    groups: Tensor | None
+
+    @property
+    def mask_shape(self) -> tuple[int, ...]:
+        """What a strategy is asked for: the input's shape without batch, or ``(groups,)``."""
+        return tuple(self.x.shape[1:]) if self.groups is None else (int(self.groups.max()) + 1,)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Bring ``(n, *s)`` in the masks' shape to ``(n, *shape)``: groups to their entries, broadcast axes expanded (a view)."""
+        if self.groups is not None:
+            return values[:, self.groups.to(values.device)]
+        return values.expand(len(values), *self.x.shape[1:])
+
+    def copies(self, masks: Tensor, noise: Tensor | None, rows: slice) -> Tensor:
+        """Masked copies ``(m * b, *shape)`` of the examples in `rows`, all examples under the first mask first.
+
+        A kept entry is exactly the input's, a masked one exactly the fill's. Integer and boolean inputs keep an entry from mask value .5 up.
+        """
+        x, level = self.x[rows], self.level[rows]
+        if self.groups is not None:
+            masks = self.spread(masks)
+        masks = masks.to(x.device)[:, None]
+        if x.is_floating_point() or x.is_complex():
+            fill = level if noise is None else level + noise[:, None]
+            copies = torch.lerp(fill.expand(len(masks), *x.shape), x, masks.to(x.dtype).expand(len(masks), *x.shape))
+        else:
+            copies = torch.where(masks >= 0.5, x, level)
+        return copies.flatten(0, 1)
+
+
+def masked_tensor(x: Tensor, baseline: Any, groups: Tensor | None) -> MaskedTensor:
+    """Assemble a `MaskedTensor` from what a user may pass as its baseline: None, a name, a number, a tensor, a `Fill` or a callable."""
+    fill = FILLS.get(baseline) if isinstance(baseline, str) else baseline
+    if fill is None:
+        level = torch.zeros((), dtype=x.dtype)
+    elif isinstance(fill, bool | int | float):
+        level = torch.tensor(fill, dtype=x.dtype)
+    elif isinstance(fill, Tensor):
+        level = fill
+    elif isinstance(fill, Fill):
+        level = fill.level(x)
+    elif callable(fill):
+        level = checks.tensor("baselines", fill(x))
+    else:
+        known = f"a name ({', '.join(FILLS)}), a number, a tensor, a Fill or a callable"
+        checks.refuse("baselines", known, type(fill).__name__, "pass one of them", ArgumentTypeError)
+    try:
+        level = level.to(device=x.device, dtype=x.dtype).expand_as(x)
+    except RuntimeError:
+        remedy = "pass one value, or a tensor of the input's shape"
+        checks.refuse("baselines", f"something broadcastable to {tuple(x.shape)}", level, remedy, ShapeError)
+    return MaskedTensor(x, fill if isinstance(fill, Fill) else None, checks.finite("baselines", level), groups)
+
+
+def feature_groups(x: Tensor, feature_mask: Tensor | None) -> Tensor | None:
+    """Number the groups of a Captum feature mask 0, 1, ...; shape ``x.shape[1:]``, int64."""
+    if feature_mask is None:
+        return None
+    mask = checks.tensor("feature_mask", feature_mask)
+    if mask.is_floating_point():
+        checks.refuse("feature_mask", "integer group numbers", mask, "convert it with .long()", ArgumentTypeError)
+    try:
+        mask = mask.expand_as(x)
+    except RuntimeError:
+        checks.refuse("feature_mask", f"something broadcastable to {tuple(x.shape)}", mask, "reshape it", ShapeError)
+    if not bool((mask == mask[:1]).all()):
+        rule = "the same groups for every example, as masks are shared by the batch"
+        checks.refuse("feature_mask", rule, "rows that differ", "explain the examples one by one")
+    return torch.unique(mask[0], return_inverse=True)[1]
+
+
+class MaskStream:
+    """The masks of one explanation, in order, in chunks.
+
+    Parameters
+    ----------
+    strategy
+        Built-in strategies draw from one generator a tensor; any other object is asked for exactly `n_samples` masks a tensor, in order.
+    tensors
+        The input's tensors, in tuple order.
+    n_samples
+        Masks a tensor.
+    seed
+        Tensor 0's generator is seeded with it directly; the others, and the fills' noise, with numbers derived from it.
+    chunk
+        At least so many masks at a time, if there are as many.
+    """
+
+    def __init__(
+        self, strategy: MaskStrategy, tensors: tuple[MaskedTensor, ...], n_samples: int, seed: int, chunk: int = 1
+    ) -> None:
+        self.tensors, self.n_samples = tensors, n_samples
+        built_in = isinstance(strategy, GridStrategy | Groups)
+        entries = max(math.prod(t.mask_shape) for t in tensors)
+        self.chunk = max(chunk, 1, min(CHUNK_MASKS, CHUNK_ENTRIES // entries))
+        draws = [_drawer(strategy, t, child_generator(seed, i), built_in) for i, t in enumerate(tensors)]
+        if built_in or len(tensors) == 1:
+            self._draws = draws
+        else:
+            self._draws = [_replay(draw(n_samples)) for draw in draws]
+        self._noise = [child_generator(seed, len(tensors) + i) for i in range(len(tensors))]
+
+    def __iter__(self) -> Iterator[tuple[list[Tensor], list[Tensor | None]]]:
+        """Yield, a tensor each, masks ``(m, *s)`` and the fill's noise ``(m, *shape)`` or None."""
+        for start in range(0, self.n_samples, self.chunk):
+            m = min(self.chunk, self.n_samples - start)
+            masks = [draw(m) for draw in self._draws]
+            noise = [
+                None if t.fill is None else t.fill.draw(m, t.x, g)
+                for t, g in zip(self.tensors, self._noise, strict=True)
+            ]
+            yield masks, noise
+
+
+def child_generator(seed: int, index: int) -> torch.Generator:
+    """Return the CPU generator number `index` of a seed; number 0 is seeded with the seed itself."""
+    if index:
+        seed = int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return torch.Generator().manual_seed(seed)
+
+
+def _replay(masks: Tensor) -> Callable[[int], Tensor]:
+    """Hand out masks that were drawn beforehand."""
+    position = 0
+
+    def draw(n: int) -> Tensor:
+        nonlocal position
+        position += n
+        return masks[position - n : position]
+
+    return draw
+
+
+def _drawer(
+    strategy: MaskStrategy, tensor: MaskedTensor, generator: torch.Generator, built_in: bool
+) -> Callable[[int], Tensor]:
+    """Return a function that draws the next n masks for one tensor and, unless the strategy is our own, checks them."""
+    shape = tensor.mask_shape
+
+    def draw(n: int) -> Tensor:
+        masks: Any = strategy.sample(n, shape, generator)
+        return masks if built_in else checked_masks(masks, n, shape)
+
+    return draw
+
+
+def checked_masks(masks: object, n: int, shape: tuple[int, ...]) -> Tensor:
+    """Return a user's masks expanded to ``(n, *shape)``, or refuse them."""
+    masks = checks.tensor("masks", masks)
+    if masks.ndim == 0 or len(masks) != n:
+        checks.refuse("masks", f"{n} masks from sample({n}, {shape}, generator)", masks, "return that many", ShapeError)
+    if not masks.is_floating_point():
+        masks = masks.float()
+    checks.finite("masks", masks)
+    if bool((masks < 0).any()) or bool((masks > 1).any()):
+        found = f"{float(masks.min()):.4g} to {float(masks.max()):.4g}"
+        checks.refuse("masks", "values from 0 (replace) to 1 (keep)", found, "clip or rescale them")
+    try:
+        return masks.expand(n, *shape)
+    except RuntimeError:
+        checks.refuse("masks", f"masks broadcastable to {(n, *shape)}", masks, "reshape them", ShapeError)
