@@ -111,7 +111,8 @@ def feature_groups(x: Tensor, feature_mask: Tensor | None) -> Tensor | None:
     if not bool((mask == mask[:1]).all()):
         rule = "the same groups for every example, as masks are shared by the batch"
         checks.refuse("feature_mask", rule, "rows that differ", "explain the examples one by one")
-    return torch.unique(mask[0], return_inverse=True)[1]
+    groups: Tensor = torch.unique(mask[0], return_inverse=True)[1]
+    return groups
 
 
 class MaskStream:
