@@ -92,4 +92,5 @@ def load_vggish_mini() -> VGGishMini:
         raise WeightsError(f"{WEIGHTS}: expected SHA-256 {expected}, got {found}; install the package again.")
     model = VGGishMini()
     model.load_state_dict(load_safetensors(blob))
-    return model.eval()
+    # Channels-last weights make a CPU's convolutions about twice as fast; inputs may come in either format.
+    return model.eval().to(memory_format=torch.channels_last)
