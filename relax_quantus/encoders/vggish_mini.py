@@ -93,4 +93,5 @@ def load_vggish_mini() -> VGGishMini:
     model = VGGishMini()
     model.load_state_dict(load_safetensors(blob))
     # Channels-last weights make a CPU's convolutions about twice as fast; inputs may come in either format.
-    return model.eval().to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.eval()
