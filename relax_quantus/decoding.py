@@ -1,0 +1,197 @@
+"""Audio file -> blocks of float32 samples, forwards, once, without the decoder's chatter.
+
+The first half of the first step of the flow, used only by `relax_quantus.audio`: a path enters; blocks ``(n, channels)`` of float32 samples,
+full scale at 1, leave at the file's own rate. python-soundfile and libsndfile decode; this module adds what they lack on recordings as found
+in the wild: plain refusals, the samples before a break in a damaged file, and quiet (libsndfile's MP3 decoder writes notes such as
+"Illegal Audio-MPEG-Header" straight to file descriptor 2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from relax_quantus import checks
+from relax_quantus.errors import ArgumentTypeError, AudioError
+
+BLOCK_SAMPLES = 1 << 18
+"""Samples that one block holds, all channels together (1 MiB of float32)."""
+
+
+class _QuietStderr:
+    """Send file descriptor 2 to the null device while at least one thread is inside; do nothing where there is no descriptor 2.
+
+    Threads share one redirection: the first in sets it, the last out lifts it, so that no thread saves another's null device as the real one.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._saved: int | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._redirect()
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0 and self._saved is not None:
+                os.dup2(self._saved, 2)
+                os.close(self._saved)
+                self._saved = None
+
+    def _redirect(self) -> None:
+        with contextlib.suppress(
+            Exception
+        ):  # sys.stderr may be None, closed or replaced; text it still holds must not be lost
+            sys.stderr.flush()
+        try:
+            self._saved = os.dup(2)
+        except OSError:  # descriptor 2 is closed: nothing can be written to it
+            return
+        try:
+            null = os.open(os.devnull, os.O_WRONLY)
+        except OSError:  # no descriptor left: chatter is the lesser evil
+            os.close(self._saved)
+            self._saved = None
+            return
+        os.dup2(null, 2)
+        os.close(null)
+
+
+quiet_stderr = _QuietStderr()
+
+
+class _ForwardReader(soundfile.SoundFile):  # type: ignore[misc]
+    """A file that python-soundfile does not rewind after each block: the seek fails on a truncated FLAC and is noisy in an MP3."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+class Recording:
+    """An open recording. Use it in a ``with`` statement and read `blocks` once.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Attributes
+    ----------
+    name : str
+        The path as it is shown in messages, on one line whatever characters it holds.
+    rate_hz, channels : int
+        Its own sample rate and number of channels.
+    announced_frames : int or None
+        Frames (one sample a channel) that its header announces, None if it does not say. The blocks may hold fewer.
+    problem : str or None
+        Why decoding stopped before the end, once `blocks` is exhausted.
+
+    Raises
+    ------
+    AudioError
+        If the file is missing, a folder, unreadable, empty or not audio.
+    """
+
+    def __init__(self, path: str | bytes | os.PathLike[Any]) -> None:
+        try:
+            self.path = Path(os.fsdecode(path))
+        except TypeError:
+            checks.refuse("path", "a path", type(path).__name__, "pass a str or a pathlib.Path", ArgumentTypeError)
+        self.name = printable(str(self.path))
+        self.problem: str | None = None
+        self._require_file()
+        self._source = self._open()
+        self.rate_hz = int(self._source.samplerate)
+        self.channels = int(self._source.channels)
+        known = 0 <= self._source.frames < 2**40
+        self.announced_frames: int | None = int(self._source.frames) if known else None
+
+    def refuse(self, expected: str, got: str, remedy: str) -> NoReturn:
+        """Raise an AudioError that names the file."""
+        checks.refuse(self.name, expected, got, remedy, AudioError)
+
+    def _require_file(self) -> None:
+        expected = "a readable audio file"
+        try:
+            status = os.stat(self.path)
+            if stat.S_ISDIR(status.st_mode):
+                self.refuse(expected, "a folder", "pass a file inside it")
+            if not stat.S_ISREG(status.st_mode):
+                self.refuse(expected, "a device or pipe", "save the recording to a file first")
+            with open(self.path, "rb"):
+                pass
+        except FileNotFoundError:
+            self.refuse(expected, "no such file", "check the path")
+        except PermissionError:
+            self.refuse(expected, "no permission to read it", "change its permissions or copy it")
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            self.refuse(expected, printable(reason), "check the path")
+        if status.st_size == 0:
+            self.refuse("a recording", "an empty file (0 bytes)", "copy or record it again")
+
+    def _open(self) -> soundfile.SoundFile:
+        file = os.fsencode(self.path) if os.name == "posix" else str(self.path)
+        try:
+            with quiet_stderr:
+                return _ForwardReader(file)
+        except soundfile.LibsndfileError as error:
+            reason = str(error.error_string).strip().rstrip(".")
+            if "not a regular file" in reason:  # the MP3 decoder's misleading word for "no MPEG frame found"
+                reason = "Format not recognised"
+        except (TypeError, ValueError):  # a name ending in .raw: no header, hence no rate
+            reason = "headerless samples of unknown rate"
+        self.refuse("audio that libsndfile decodes", printable(reason), "convert it to WAV or FLAC")
+
+    def blocks(self) -> Iterator[npt.NDArray[np.float32]]:
+        """Yield ``(n, channels)`` float32 blocks in order; each is overwritten by the next."""
+        block = np.empty((max(1, BLOCK_SAMPLES // self.channels), self.channels), np.float32)
+        noisy = self._source.subtype.startswith("MPEG")
+        while self.problem is None:
+            block.fill(np.nan)  # marks what a failing read leaves unwritten: its return value is lost with the error
+            try:
+                with quiet_stderr if noisy else contextlib.nullcontext():
+                    read = len(self._source.read(out=block))
+            except soundfile.LibsndfileError as error:
+                self.problem = printable(str(error.error_string).strip().removeprefix("Error : ").rstrip("."))
+                unwritten = np.isnan(block).all(axis=1)
+                read = int(unwritten.argmax()) if unwritten.any() else len(block)
+            if read == 0:
+                return
+            yield block[:read]
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with quiet_stderr if self._source.subtype.startswith("MPEG") else contextlib.nullcontext():
+            self._source.close()
+
+
+def printable(text: str) -> str:
+    r"""Escape whatever would break a one-line message: line breaks, control characters, undecodable bytes of a file name.
+
+    Examples
+    --------
+    >>> printable("two\nlines")
+    'two\\nlines'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
