@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from importlib import resources
+from itertools import pairwise
 
 import torch
 from safetensors.torch import load as load_safetensors
@@ -64,9 +65,9 @@ def fold(model: VGGishMini) -> VGGishMini:
     folded = VGGishMini(batch_norm=False).eval()
     source = list(model.eval().features)
     fused = [
-        fuse_conv_bn_eval(layer, source[index + 1])
-        for index, layer in enumerate(source)
-        if isinstance(layer, nn.Conv2d) and isinstance(source[index + 1], nn.BatchNorm2d)
+        fuse_conv_bn_eval(conv, norm)
+        for conv, norm in pairwise(source)
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
     ]
     for target, conv in zip((m for m in folded.features if isinstance(m, nn.Conv2d)), fused, strict=True):
         target.load_state_dict(conv.state_dict())
@@ -87,7 +88,9 @@ def load_vggish_mini() -> VGGishMini:
         blob = home.joinpath(WEIGHTS).read_bytes()
         expected = json.loads(home.joinpath(MANIFEST).read_text())["sha256"]
     except FileNotFoundError as error:
-        raise WeightsError(f"vggish_mini: expected its bundled weights, got {error}; install the package again.") from error
+        raise WeightsError(
+            f"vggish_mini: expected its bundled weights, got {error}; install the package again."
+        ) from error
     if (found := hashlib.sha256(blob).hexdigest()) != expected:
         raise WeightsError(f"{WEIGHTS}: expected SHA-256 {expected}, got {found}; install the package again.")
     model = VGGishMini()
