@@ -1,0 +1,236 @@
+"""The command ``relax-quantus``: arguments enter, one function of `relax_quantus.commands` runs, an exit code leaves.
+
+Thin on purpose: this module declares options and their help, and turns whatever goes wrong into one plain line on stderr. It imports nothing
+heavy, so ``--help`` answers at once; each command imports what it needs when it runs. Exit codes: 0 all done, 1 something was refused or
+skipped, 2 the command line was not understood, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import relax_quantus
+from relax_quantus.commands import console
+
+PROGRAM = "relax-quantus"
+
+
+class PlainGroup(TyperGroup):
+    """A group of commands that complains in one plain line and takes ``--debug`` before or after the command's name."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; Ctrl-C becomes one line and exit code 130."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            console.error("interrupted; what was finished before is kept")
+            return 130
+
+    def main(self, args: Sequence[str] | None = None, *_: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Run the command line `args` (those of the process by default) and exit with its code."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        debug = "--debug" in arguments
+        arguments = [a for a in arguments if a != "--debug"]
+        extra["prog_name"] = PROGRAM
+        with console.plain(debug):
+            try:
+                code = super().main(arguments, standalone_mode=False, **extra)
+            except Exception as problem:
+                console.report(problem)
+                code = getattr(problem, "exit_code", 1)
+        if standalone_mode:
+            sys.exit(code if isinstance(code, int) else 0)
+        return code
+
+
+app = typer.Typer(
+    cls=PlainGroup,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+Encoder = Annotated[str, typer.Option(metavar="NAME", help="Encoder; `relax-quantus list encoders` names them.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="Seed of everything random.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; works with every command.")
+    ] = False,
+) -> None:
+    """Which part of a sound made its embedding what it is, and how sure are we: RELAX for audio.
+
+    \b
+    Examples:
+      relax-quantus explain robin.wav --out pictures
+      relax-quantus bench
+    """
+    if version:
+        typer.echo(f"{PROGRAM} {relax_quantus.__version__}")
+        raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+@app.command()
+def explain(
+    clips: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="CLIP", show_default=False, help="Recordings; of a folder, every recording in it and below."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", show_default=False, help="Folder for the results; made if need be.")
+    ],
+    masks: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", show_default=False, help="Masking strategy; may be repeated. All of them by default."
+        ),
+    ] = None,
+    encoder: Encoder = "vggish_mini",
+    head: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", show_default=False, help="Classifier made by `fit`: adds class and confidence."),
+    ] = None,
+    baseline: Annotated[
+        str, typer.Option(metavar="NAME", help="What replaces the masked part; `relax-quantus list fills` names them.")
+    ] = "silence",
+    n_samples: Annotated[int, typer.Option(metavar="N", help="Masks for each strategy.")] = 500,
+    seed: Seed = 0,
+    max_examples: Annotated[
+        int, typer.Option(metavar="N", help="Explain at most the first N examples (0.96 s each) of a clip.")
+    ] = 60,
+) -> int:
+    """Explain recordings: one PNG and one .npz of arrays for each.
+
+    The PNG shows the spectrogram and, for each masking strategy on one shared scale, which parts the embedding rests on and the standard
+    error of that. A clip that was explained into DIR before is replaced; two clips of the same name never overwrite one another. A
+    recording that cannot be used is reported, the others are done, and the exit code is 1.
+
+    \b
+    Examples:
+      relax-quantus explain robin.wav --out pictures
+      relax-quantus explain recordings/ --out pictures --masks time --masks frequency --n-samples 1000
+      relax-quantus explain robin.wav --out pictures --head animals.safetensors
+    """
+    from relax_quantus.commands.clips import Request
+    from relax_quantus.commands.explain import run
+
+    return run(
+        Request(
+            clips=tuple(clips),
+            out=out,
+            masks=tuple(masks or ()),
+            encoder=encoder,
+            head=head,
+            baseline=baseline,
+            n_samples=n_samples,
+            seed=seed,
+            max_examples=max_examples,
+        )
+    )
+
+
+@app.command()
+def fit(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER",
+            show_default=False,
+            help="One folder a class, or a clips.csv with file, label[, source_group].",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", show_default=False, help="Where the classifier is written.")],
+    encoder: Encoder = "vggish_mini",
+) -> int:
+    """Fit a logistic classifier on the embeddings of labelled recordings, for `explain --head`.
+
+    Recordings with the same source_group (by default: each recording alone) are kept together in cross-validation. A recording that cannot
+    be used is reported and left out, and the exit code is 1 although the classifier is written.
+
+    \b
+    Examples:
+      relax-quantus fit animal-sounds/ --out animals.safetensors
+    """
+    from relax_quantus.commands.fit import run
+
+    return run(folder, out, encoder)
+
+
+@app.command()
+def bench(
+    preset: Annotated[
+        str, typer.Option(metavar="NAME", help="How much to do: quick (minutes), default or paper (hours).")
+    ] = "quick",
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            show_default=False,
+            help="Recordings, as for `fit`; without it, synthetic soundscapes of which the truth is known.",
+        ),
+    ] = None,
+    max_clips: Annotated[
+        int | None,
+        typer.Option(metavar="N", show_default=False, help="Clips to explain; the preset's number by default."),
+    ] = None,
+    n_samples: Annotated[
+        int | None,
+        typer.Option(metavar="N", show_default=False, help="Masks N of each method; the preset's number by default."),
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results; made if need be.")] = Path(
+        "relax-quantus-results"
+    ),
+    seed: Seed = 0,
+) -> int:
+    """Score every masking strategy beside its shuffled twin and other methods, and print the table.
+
+    DIR gets the tidy results (results.csv, results.parquet), the table (table.md) and what they depend on (run.json).
+
+    \b
+    Examples:
+      relax-quantus bench
+      relax-quantus bench --data animal-sounds/ --max-clips 48 --out results
+    """
+    from relax_quantus.commands.bench import run
+
+    return run(preset, out, data=data, max_clips=max_clips, n_samples=n_samples, seed=seed)
+
+
+@app.command("list")
+def list_names(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND", show_default=False, help="encoders, masks, fills, estimators, methods or metrics."
+        ),
+    ],
+) -> int:
+    """List the names that options take, with one line about each.
+
+    \b
+    Examples:
+      relax-quantus list masks
+    """
+    from relax_quantus.commands.listing import run
+
+    return run(what)
+
+
+def main() -> None:
+    """Entry point of the command ``relax-quantus``."""
+    app()

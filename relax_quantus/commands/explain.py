@@ -1,0 +1,129 @@
+"""``relax-quantus explain``: recordings -> a picture and arrays for each.
+
+The whole flow but the benchmark: recordings enter, examples are explained under each masking strategy, and for every recording one PNG and
+one .npz leave. Cost: strategies x N encoder forwards an example (0.96 s).
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from relax_quantus import checks
+from relax_quantus.commands import console, files
+from relax_quantus.commands.clips import Clip, Findings, Models, Request, read
+from relax_quantus.commands.results import write
+from relax_quantus.encoders import load_encoder
+from relax_quantus.errors import RelaxQuantusError
+from relax_quantus.explanation import Explanation
+from relax_quantus.fills import FILLS
+from relax_quantus.heads import EmbeddingClassifier
+from relax_quantus.masks import STRATEGIES
+from relax_quantus.references import checked_embedding
+from relax_quantus.relax import RELAX
+
+BLOCK = 8
+
+
+def run(request: Request) -> int:
+    """Explain every recording of `request`; return 0, or 1 if one of them could not be.
+
+    Raises
+    ------
+    RelaxQuantusError, OSError
+        If nothing can be done at all: an unknown name, an impossible number, a folder that cannot be written to.
+    """
+    models = prepare(request)
+    files.writable_folder(request.out)
+    clips, failed = expand(request.clips)
+    with console.progress(len(clips), "explain", "clip") as bar:
+        for path in clips:
+            try:
+                clip = read(path, request.max_examples)
+                findings = find(clip, request, models)
+            except (RelaxQuantusError, ValueError, RuntimeError, MemoryError) as problem:
+                console.report(problem, path)
+                failed += 1
+            else:
+                console.result(console.shown(write(clip, findings, request, models)))
+            bar.update()
+    return 1 if failed else 0
+
+
+def prepare(request: Request) -> Models:
+    """Check every name and number before any work, and load what was named."""
+    checks.integer("--n-samples", request.n_samples)
+    checks.integer("--max-examples", request.max_examples)
+    checks.integer("--seed", request.seed, low=0)
+    FILLS.get(request.baseline)
+    strategies = {name: STRATEGIES.get(name) for name in request.masks or STRATEGIES.names()}
+    encoder = load_encoder(request.encoder)
+    classifier = None if request.head is None else EmbeddingClassifier.load(request.head, encoder)
+    return Models(encoder, classifier, {name: RELAX(encoder, masks=masks) for name, masks in strategies.items()})
+
+
+def expand(paths: tuple[Path, ...]) -> tuple[list[Path], int]:
+    """Replace folders by the recordings in them; the second value counts the folders without any, which are reported."""
+    clips, failed = [], 0
+    for path in paths:
+        try:
+            clips += files.recordings_in(path) if path.is_dir() else [path]
+        except RelaxQuantusError as problem:
+            console.report(problem, path)
+            failed += 1
+    return files.unique(clips), failed
+
+
+@torch.no_grad()
+def find(clip: Clip, request: Request, models: Models) -> Findings:
+    """Embed, classify and explain a clip, a few examples at a time.
+
+    An example whose embedding is zero has no direction: its maps are NaN, with a warning.
+
+    Raises
+    ------
+    EncoderError
+        If the encoder does not return finite embeddings ``(n, D)``, or zeros for every example.
+    """
+    x = clip.examples
+    h = torch.cat([checked_embedding(models.encoder(part), len(part), nonzero=False) for part in torch.split(x, BLOCK)])
+    usable = h.any(dim=1)
+    if not usable.any():
+        checked_embedding(h, len(x), nonzero=True)
+    if not usable.all():
+        console.warning(
+            f"{console.shown(clip.path)}: {int((~usable).sum())} of {len(x)} examples have an all-zero embedding and no explanation"
+        )
+    probabilities = None if models.classifier is None else models.classifier.head(h).softmax(dim=1)
+    explanations = {}
+    with console.progress(len(models.explainers) * len(x), console.shown(clip.path.name), "example") as bar:
+        for name, relax in models.explainers.items():
+            parts: list[Explanation] = []
+            for part, anchors in zip(torch.split(x[usable], BLOCK), torch.split(h[usable], BLOCK), strict=True):
+                explained = relax.explain(
+                    part, request.baseline, n_samples=request.n_samples, seed=request.seed, reference=anchors
+                )
+                parts += explained if isinstance(explained, tuple) else (explained,)
+                bar.update(len(part))
+            explanations[name] = join(parts, usable)
+    return Findings(h, explanations, probabilities)
+
+
+def join(parts: list[Explanation], usable: Tensor) -> Explanation:
+    """Join the explanations of consecutive examples, with NaN for the examples that are not `usable`."""
+
+    def whole(name: str) -> Tensor:
+        known = torch.cat(
+            [getattr(part, name).expand(len(part.importance), *getattr(part, name).shape[1:]) for part in parts]
+        )
+        values = known.new_zeros(len(usable), *known.shape[1:])
+        if known.is_floating_point():
+            values.fill_(torch.nan)
+        values[usable] = known
+        return values
+
+    names = [f.name for f in fields(Explanation) if f.name != "estimator"]
+    return Explanation(**{name: whole(name) for name in names}, estimator=parts[0].estimator)

@@ -1,0 +1,37 @@
+"""``relax-quantus list``: the names that options take, with one line about each, from the registries themselves."""
+
+from __future__ import annotations
+
+import importlib
+
+from relax_quantus.commands import console
+from relax_quantus.errors import UnknownNameError
+from relax_quantus.registry import nearest
+
+HOMES = {
+    "encoders": ("relax_quantus.encoders", "ENCODERS"),
+    "masks": ("relax_quantus.masks", "STRATEGIES"),
+    "fills": ("relax_quantus.fills", "FILLS"),
+    "estimators": ("relax_quantus.estimators", "ESTIMATORS"),
+    "methods": ("relax_quantus.benchmark.methods", "METHODS"),
+    "metrics": ("relax_quantus.benchmark.metrics", "METRICS"),
+}
+"""What can be listed -> the module and the name of its registry."""
+
+
+def run(kind: str) -> int:
+    """Print name and summary of everything of one `kind`.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such kind; the message lists the nearest.
+    """
+    if kind not in HOMES:
+        raise UnknownNameError(f"KIND: expected what to list, got {kind!r}; {nearest(kind, list(HOMES))}.")
+    module, name = HOMES[kind]
+    registry = getattr(importlib.import_module(module), name)
+    width = max((len(entry) for entry in registry), default=0)
+    for entry in registry:
+        console.result(f"{entry:<{width}}  {registry.summary(entry)}".rstrip())
+    return 0

@@ -1,0 +1,123 @@
+"""What `explain` leaves behind for each recording: a picture, and an .npz with the arrays and everything that they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from relax_quantus import __version__
+from relax_quantus.commands.clips import Clip, Findings, Models, Request
+from relax_quantus.commands.console import REPLACEMENT, shown
+from relax_quantus.commands.files import complete
+from relax_quantus.modules import fingerprint
+from relax_quantus.plotting import Axis, explanation_figure, save_png
+
+LONGEST_STEM = 100
+
+
+def write(clip: Clip, findings: Findings, request: Request, models: Models) -> Path:
+    """Write the .npz and the PNG of one clip; return the PNG's path."""
+    stem = stem_for(clip.path, request.out)
+    axis = Axis()
+    settings = describe(clip, findings, request, models)
+    arrays = {
+        "x": clip.examples.numpy(),
+        "embedding": findings.embedding.numpy(),
+        "times_s": axis.times_s(len(clip.examples) * axis.config.frames).reshape(len(clip.examples), -1),
+        "frequencies_hz": axis.config.band_centres_hz,
+    }
+    for name, explanation in findings.explanations.items():
+        for kind in ("importance", "uncertainty", "standard_error", "mean_similarity"):
+            arrays[f"{kind}_{name}"] = getattr(explanation, kind).numpy()
+    if findings.probabilities is not None:
+        arrays["probabilities"] = findings.probabilities.numpy()
+    write_npz(request.out / f"{stem}.npz", arrays, settings)
+    figure = explanation_figure(
+        clip.examples,
+        findings.explanations,
+        title=headline(clip, findings, models),
+        notes=notes(clip, findings, request),
+        axis=axis,
+    )
+    return save_png(figure, request.out / f"{stem}.png")
+
+
+def headline(clip: Clip, findings: Findings, models: Models) -> str:
+    """The picture's title: the clip's name and, with a classifier, the class and its probability, averaged over the examples."""
+    name = shown(clip.path.name)
+    if models.classifier is None or findings.probabilities is None:
+        return name
+    mean = findings.probabilities.mean(dim=0)
+    best = int(mean.argmax())
+    return f"{name}: {models.classifier.class_names[best]}, {float(mean[best]):.0%}"
+
+
+def notes(clip: Clip, findings: Findings, request: Request) -> str:
+    """What else a reader of the picture needs to know."""
+    n = len(clip.examples)
+    estimator = next(iter(findings.explanations.values())).estimator
+    lines = [
+        f"{n} of {clip.in_all} example{'s' if clip.in_all > 1 else ''} of 0.96 s; the recording lasts {clip.seconds:.2f} s",
+        f"encoder {request.encoder}, fill {request.baseline}, {request.n_samples} masks, estimator {estimator}, seed {request.seed}",
+        "mean similarity under the masks: "
+        + ", ".join(f"{name} {float(e.mean_similarity.nanmean()):.2f}" for name, e in findings.explanations.items()),
+        "",
+        "red: masks that keep this part leave the embedding closer to the clip's own than masks do on average",
+        "black line: the highest tenth of each map",
+    ]
+    return "\n".join(lines)
+
+
+def describe(clip: Clip, findings: Findings, request: Request, models: Models) -> dict[str, Any]:
+    """Everything that the arrays depend on, for the .npz."""
+    return {
+        "program": f"relax_quantus {__version__}",
+        "clip": str(clip.path.resolve()),
+        "seconds": clip.seconds,
+        "examples": len(clip.examples),
+        "examples_in_all": clip.in_all,
+        "encoder": request.encoder,
+        "encoder_sha256": fingerprint(models.encoder),
+        "head": None if request.head is None else str(request.head.resolve()),
+        "class_names": None if models.classifier is None else list(models.classifier.class_names),
+        "masks": list(models.explainers),
+        "baseline": request.baseline,
+        "estimator": {name: e.estimator for name, e in findings.explanations.items()},
+        "n_samples": request.n_samples,
+        "seed": request.seed,
+    }
+
+
+def stem_for(clip: Path, out: Path) -> str:
+    """The name, without suffix, of the results for `clip` in `out`.
+
+    That is the clip's own name unless results of another recording have it already; then a few characters that depend on where the clip lies
+    are added. So the same clip gets the same name again, and a result of another clip is never replaced.
+    """
+    plain = shown(clip.stem).replace(REPLACEMENT, "_").lstrip(".")[:LONGEST_STEM] or "clip"
+    taken = any((out / f"{plain}{suffix}").exists() for suffix in (".npz", ".png"))
+    if not taken or clip_of(out / f"{plain}.npz") == str(clip.resolve()):
+        return plain
+    return f"{plain}-{hashlib.sha256(os.fsencode(clip.resolve())).hexdigest()[:8]}"
+
+
+def clip_of(result: Path) -> str | None:
+    """The recording that a .npz of ours is about; None if it is not one of ours."""
+    try:
+        with np.load(result, allow_pickle=False) as arrays:
+            return str(json.loads(str(arrays["settings"]))["clip"])
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        return None
+
+
+def write_npz(path: Path, arrays: Mapping[str, npt.NDArray[Any]], settings: Mapping[str, Any]) -> None:
+    """Write `arrays`, and `settings` as one JSON string, as a compressed .npz without pickles."""
+    with complete(path) as draft, draft.open("wb") as target:
+        np.savez_compressed(target, settings=np.array(json.dumps(settings, sort_keys=True)), **arrays)  # type: ignore[arg-type]
