@@ -6,6 +6,7 @@ shape is an encoder to the rest of the package; the registry only gives the ones
 
 from __future__ import annotations
 
+import os
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -57,3 +58,14 @@ def _vggish_mini() -> nn.Module:
 
 
 ENCODERS.register("vggish_mini", _vggish_mini, "VGGish's layer plan with 1/4 to 1/8 of the channels, bundled weights")
+
+
+def _vggish(weights: str | os.PathLike[str] | None = None, sha256: str | None = None) -> nn.Module:
+    from relax_quantus.encoders.vggish import load_vggish
+
+    return load_vggish(weights, sha256)
+
+
+ENCODERS.register(
+    "vggish", _vggish, "torchvggish's VGGish, 72 M parameters, weights fetched once (288 MB) or from weights=PATH"
+)
