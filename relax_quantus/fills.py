@@ -9,6 +9,7 @@ similarities and estimators.
 from __future__ import annotations
 
 import math
+import numbers
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -34,13 +35,18 @@ class Fill(ABC):
         return None
 
 
+def real(x: Tensor) -> Tensor:
+    """Return `x` in a type that statistics can be had of: float32, or float64 if it is."""
+    return x if x.is_complex() else x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def over_time(x: Tensor) -> Tensor:
-    """Return `x` if it has a time axis, ``(B, ..., T, F)``."""
+    """Return `x`, as `real`, if it has a time axis, ``(B, ..., T, F)``."""
     if x.ndim < 3:
         checks.refuse(
             "baselines", "an input (B, ..., T, F) for a fill over time", x, "pass a number or 'zero'", ShapeError
         )
-    return x
+    return real(x)
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Silence(Fill):
 
     def level(self, x: Tensor) -> Tensor:
         """Return a scalar tensor."""
-        return x.new_tensor(SILENCE)
+        return torch.tensor(SILENCE, dtype=real(x).dtype, device=x.device)
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,11 @@ class Background(Fill):
 
     percentile: float = 10.0
 
+    def __post_init__(self) -> None:
+        percent = self.percentile
+        if isinstance(percent, bool) or not isinstance(percent, numbers.Real) or not 0 <= float(percent) <= 100:
+            checks.refuse("percentile", "a number from 0 to 100", repr(percent), "give it in percent")
+
     def level(self, x: Tensor) -> Tensor:
         """Return ``(B, ..., 1, F)``."""
         return over_time(x).quantile(self.percentile / 100, dim=-2, keepdim=True)
@@ -93,7 +104,7 @@ class Mean(Fill):
 
     def level(self, x: Tensor) -> Tensor:
         """Return ``(B, 1, ..., 1)``."""
-        return x.mean(dim=tuple(range(1, x.ndim)), keepdim=True)
+        return real(x).mean(dim=tuple(range(1, x.ndim)), keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -111,6 +122,7 @@ class Noise(Background):
     scale: float = 0.5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         checks.positive("scale", self.scale)
 
     def draw(self, n: int, x: Tensor, generator: torch.Generator) -> Tensor:

@@ -7,6 +7,7 @@ The middle of the flow, between the strategies and the encoder: `MaskedTensor` k
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -78,7 +79,7 @@ def masked_tensor(x: Tensor, baseline: Any, groups: Tensor | None) -> MaskedTens
     fill = FILLS.get(baseline) if isinstance(baseline, str) else baseline
     if fill is None:
         level = torch.zeros((), dtype=x.dtype)
-    elif isinstance(fill, bool | int | float):
+    elif isinstance(fill, numbers.Real):
         level = torch.tensor(fill, dtype=x.dtype)
     elif isinstance(fill, Tensor):
         level = fill
@@ -121,7 +122,8 @@ class MaskStream:
     Parameters
     ----------
     strategy
-        Built-in strategies draw from one generator a tensor; any other object is asked for exactly `n_samples` masks a tensor, in order.
+        Built-in strategies draw from one generator a tensor, chunk by chunk; a tensor with groups gets `Groups` of their `keep_probability`.
+        Any other object is asked once a tensor, in tuple order, for all `n_samples` masks.
     tensors
         The input's tensors, in tuple order.
     n_samples
@@ -129,21 +131,16 @@ class MaskStream:
     seed
         Tensor 0's generator is seeded with it directly; the others, and the fills' noise, with numbers derived from it.
     chunk
-        At least so many masks at a time, if there are as many.
+        At least so many masks at a time, if there are as many. Noise is drawn in blocks that do not depend on it.
     """
 
     def __init__(
         self, strategy: MaskStrategy, tensors: tuple[MaskedTensor, ...], n_samples: int, seed: int, chunk: int = 1
     ) -> None:
         self.tensors, self.n_samples = tensors, n_samples
-        built_in = isinstance(strategy, GridStrategy | Groups)
-        entries = max(math.prod(t.mask_shape) for t in tensors)
-        self.chunk = max(chunk, 1, min(CHUNK_MASKS, CHUNK_ENTRIES // entries))
-        draws = [_drawer(strategy, t, child_generator(seed, i), built_in) for i, t in enumerate(tensors)]
-        if built_in or len(tensors) == 1:
-            self._draws = draws
-        else:
-            self._draws = [_replay(draw(n_samples)) for draw in draws]
+        self.block = max(1, min(CHUNK_MASKS, CHUNK_ENTRIES // max(t.x[0].numel() for t in tensors)))
+        self.chunk = self.block * math.ceil(min(chunk, n_samples) / self.block)
+        self._draws = [drawer(strategy, t, n_samples, child_generator(seed, i)) for i, t in enumerate(tensors)]
         self._noise = [child_generator(seed, len(tensors) + i) for i in range(len(tensors))]
 
     def __iter__(self) -> Iterator[tuple[list[Tensor], list[Tensor | None]]]:
@@ -151,11 +148,14 @@ class MaskStream:
         for start in range(0, self.n_samples, self.chunk):
             m = min(self.chunk, self.n_samples - start)
             masks = [draw(m) for draw in self._draws]
-            noise = [
-                None if t.fill is None else t.fill.draw(m, t.x, g)
-                for t, g in zip(self.tensors, self._noise, strict=True)
-            ]
-            yield masks, noise
+            yield masks, [self._draw_noise(m, t, g) for t, g in zip(self.tensors, self._noise, strict=True)]
+
+    def _draw_noise(self, m: int, tensor: MaskedTensor, generator: torch.Generator) -> Tensor | None:
+        """Draw the fill's noise for the next `m` masks, block by block."""
+        if tensor.fill is None:
+            return None
+        draws = [tensor.fill.draw(min(self.block, m - i), tensor.x, generator) for i in range(0, m, self.block)]
+        return None if draws[0] is None else torch.cat([d for d in draws if d is not None])
 
 
 def child_generator(seed: int, index: int) -> torch.Generator:
@@ -165,27 +165,21 @@ def child_generator(seed: int, index: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def _replay(masks: Tensor) -> Callable[[int], Tensor]:
-    """Hand out masks that were drawn beforehand."""
+def drawer(
+    strategy: MaskStrategy, tensor: MaskedTensor, n_samples: int, generator: torch.Generator
+) -> Callable[[int], Tensor]:
+    """Return a function that hands out the next n masks for one tensor; a user's masks are all drawn, and checked, here."""
+    shape = tensor.mask_shape
+    if isinstance(strategy, GridStrategy):
+        built_in = strategy if tensor.groups is None else Groups(strategy.keep_probability)
+        return lambda n: built_in.sample(n, shape, generator)
+    masks = checked_masks(strategy.sample(n_samples, shape, generator), n_samples, shape)
     position = 0
 
     def draw(n: int) -> Tensor:
         nonlocal position
         position += n
         return masks[position - n : position]
-
-    return draw
-
-
-def _drawer(
-    strategy: MaskStrategy, tensor: MaskedTensor, generator: torch.Generator, built_in: bool
-) -> Callable[[int], Tensor]:
-    """Return a function that draws the next n masks for one tensor and, unless the strategy is our own, checks them."""
-    shape = tensor.mask_shape
-
-    def draw(n: int) -> Tensor:
-        masks: Any = strategy.sample(n, shape, generator)
-        return masks if built_in else checked_masks(masks, n, shape)
 
     return draw
 

@@ -72,6 +72,8 @@ def references(reference: Any, inputs: tuple[Tensor, ...], embed: Embed, nonzero
     if isinstance(reference, tuple):
         if len(reference) != 2:
             checks.refuse("reference", "a 2-tuple (towards, away)", f"{len(reference)} entries", "pass two")
+        if any(isinstance(r, tuple) for r in reference):
+            checks.refuse("reference", "tensors or None in the tuple", "a tuple in a tuple", "pass (towards, away)")
         towards, away = (references(r, inputs, embed, nonzero)[0][1] for r in reference)
         if towards.shape != away.shape:
             checks.refuse("reference", f"embeddings of one shape, {tuple(towards.shape)}", away, "", ShapeError)

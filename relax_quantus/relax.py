@@ -22,7 +22,7 @@ from relax_quantus.captum_private import PerturbationAttribution, forward_repeat
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, EncoderError, ShapeError
 from relax_quantus.estimators import ESTIMATORS, Accumulator, Estimator
 from relax_quantus.explanation import Explanation
-from relax_quantus.masks import STRATEGIES, Groups, MaskStrategy
+from relax_quantus.masks import STRATEGIES, MaskStrategy
 from relax_quantus.perturbation import MaskedTensor, MaskStream, feature_groups, masked_tensor
 from relax_quantus.references import checked_embedding, references
 from relax_quantus.similarity import SIMILARITIES, Similarity, cosine
@@ -68,8 +68,8 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         The encoder: any callable from inputs ``(n, ...)`` to embeddings ``(n, D)``.
     masks
         Name of a strategy (``"random"``, ``"time"``, ``"frequency"``, ``"time_frequency"``) or an object with
-        ``sample(n, shape, generator)``, see `relax_quantus.masks`. Such an object is asked for exactly ``n_samples`` masks in all, once, in
-        order.
+        ``sample(n, shape, generator)``, see `relax_quantus.masks`. Such an object is asked once a tensor, in tuple order, for all ``n_samples``
+        masks.
     similarity
         ``"cosine"`` or a callable ``(h (B, D), h_masked (M, B, D)) -> (M, B)``.
     estimator
@@ -95,7 +95,7 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
             )
         super().__init__(forward_func)
         self.masks: MaskStrategy = STRATEGIES.resolve(masks)
-        if not callable(getattr(self.masks, "sample", None)):
+        if isinstance(masks, type) or not callable(getattr(self.masks, "sample", None)):
             rule = "a name or an object with sample(n, shape, generator)"
             checks.refuse("masks", rule, type(masks).__name__, f"names: {', '.join(STRATEGIES)}", ArgumentTypeError)
         self.similarity: Similarity = SIMILARITIES.resolve(similarity)
@@ -229,7 +229,7 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         reference: Any = None,
         seed: int | None = 0,
     ) -> Tensor:
-        """Return the similarity under each mask, ``(N, B)`` float64, in the masks' order; parameters as in `attribute`."""
+        """Return the similarity under each mask, ``(N, B)`` float64 on the CPU, in the masks' order; parameters as in `attribute`."""
         problem = self._problem(
             inputs,
             baselines,
@@ -241,7 +241,7 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
             target,
             additional_forward_args,
         )
-        return torch.cat([s.double() for s, _ in self._similarities(problem, reference)])
+        return torch.cat([s.cpu() for s, _ in self._similarities(problem, reference)])
 
     @torch.no_grad()
     def estimate(
@@ -268,6 +268,7 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
             As they were for `similarities`.
         """
         problem = self._problem(inputs, None, feature_mask, n_samples, seed, None, False, None, None)
+        similarities = checks.finite("similarities", checks.tensor("similarities", similarities))
         if tuple(similarities.shape) != (problem.n_samples, problem.batch):
             rule = f"shape (N, B) = {(problem.n_samples, problem.batch)}"
             checks.refuse("similarities", rule, similarities, "pass what `similarities` returned", ShapeError)
@@ -298,9 +299,6 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         levels = one_each("baselines", baselines, len(xs))
         groupings = one_each("feature_mask", feature_mask, len(xs))
         groups = [feature_groups(x, g) for x, g in zip(xs, groupings, strict=True)]
-        strategy = self.masks
-        if feature_mask is not None and hasattr(strategy, "keep_probability"):
-            strategy = Groups(strategy.keep_probability)
         if target is not None and self.similarity is cosine:
             raise ArgumentError(
                 "target: expected None with the cosine, got a target, which leaves a scalar whose cosine is +-1; "
@@ -318,7 +316,7 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
             bool(show_progress),
             target,
             additional_forward_args,
-            strategy,
+            self.masks,
         )
 
     def _similarities(self, problem: Problem, reference: Any) -> Iterator[tuple[Tensor, list[Tensor]]]:
@@ -366,8 +364,8 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
             reference = reference[rows]
             h = masked_embeddings(h, m * len(reference), reference.shape[1])
             similarity = self.similarity(reference, h.reshape(m, len(reference), -1))
-            if tuple(similarity.shape) != (m, len(reference)):
-                rule = f"(M, B) = {(m, len(reference))} similarities"
+            if not isinstance(similarity, Tensor) or tuple(similarity.shape) != (m, len(reference)):
+                rule = f"a tensor of (M, B) = {(m, len(reference))} similarities"
                 checks.refuse("similarity", rule, similarity, "return one a mask and example", ShapeError)
             total = total + weight * similarity
         return torch.as_tensor(total).double()
@@ -387,7 +385,8 @@ def masked_embeddings(h: object, rows: int, size: int) -> Tensor:
         h = h[:, None]
     if not isinstance(h, Tensor) or tuple(h.shape) != (rows, size):
         got = h if isinstance(h, Tensor) else f"a {type(h).__name__}"
-        checks.refuse("encoder", f"embeddings of shape {(rows, size)}", got, "return one row an example", EncoderError)
+        remedy = "return one row an example, as long as the reference's embedding"
+        checks.refuse("encoder", f"embeddings of shape {(rows, size)}", got, remedy, EncoderError)
     return h if h.is_floating_point() else h.to(torch.get_default_dtype())
 
 

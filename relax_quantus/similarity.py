@@ -29,12 +29,25 @@ def cosine(h: Tensor, h_masked: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        ``(M, B)`` in [-1, 1]; NaN where an embedding is not finite.
+        ``(M, B)`` in [-1, 1], of the embeddings' type but at least float32; NaN where an embedding is not finite.
+
+    Examples
+    --------
+    >>> cosine(torch.tensor([[1.0, 0.0]]), torch.tensor([[[1.0, 1.0]], [[0.0, 0.0]]]))
+    tensor([[0.7071],
+            [0.0000]])
     """
-    h = h / h.norm(dim=-1, keepdim=True)
-    norm = h_masked.norm(dim=-1)
-    dot = (h_masked * h).sum(-1)
-    return torch.where(norm == 0, torch.zeros_like(dot), (dot / norm).clamp(-1, 1))
+    dtype = torch.promote_types(h_masked.dtype, torch.float32)
+    return (directions(h_masked) * directions(h)).sum(-1).clamp(-1, 1).to(dtype)
+
+
+def directions(h: Tensor) -> Tensor:
+    """Scale vectors ``(..., D)`` to length 1, in float64 and safe from over- and underflow; zeros stay zeros."""
+    h = h.double()
+    largest = h.detach().abs().amax(dim=-1, keepdim=True)
+    h = h / torch.where(largest == 0, 1.0, largest)
+    norm = h.norm(dim=-1, keepdim=True)
+    return h / torch.where(norm == 0, 1.0, norm)
 
 
 SIMILARITIES: Registry[Similarity] = Registry("similarity", "similarity")

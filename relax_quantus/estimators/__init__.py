@@ -1,6 +1,6 @@
 """Estimators: similarities and masks -> importance, uncertainty, standard error.
 
-Siblings of masks, fills and similarities. An estimator is a factory: ``start(shape)`` gives an accumulator that is fed masks and similarities
+Siblings of masks, fills and similarities. An estimator is a factory: ``start()`` gives an accumulator that is fed masks and similarities
 in any chunks and asked once for its result.
 """
 

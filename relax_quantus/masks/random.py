@@ -27,15 +27,16 @@ class Random(GridStrategy):
         super().__post_init__()
         if not isinstance(self.cells, tuple | list) or len(self.cells) != 2:
             checks.refuse("cells", "a pair (rows, columns)", repr(self.cells), "pass for example (7, 7)")
-        for count in self.cells:
-            checks.integer("cells", count)
+        object.__setattr__(self, "cells", tuple(checks.integer("cells", count) for count in self.cells))
 
     def draw(self, n: int, frames: int, bands: int, generator: torch.Generator) -> Tensor:
-        """Draw ``(n, frames, bands)``."""
+        """Draw ``(n, frames, bands)``; an axis of one entry has one cell and nothing to shift."""
         rows, columns = axis_cells(self.cells[0], frames), axis_cells(self.cells[1], bands)
         grid = (rows + EXTRA_CELLS, columns + EXTRA_CELLS)
         uniform = torch.rand(n, 2 + grid[0] * grid[1], generator=generator)
         values = (uniform[:, 2:] < self.keep_probability).float().reshape(n, *grid)
         over_time = interpolation(uniform[:, 0], rows, frames, self.edges)
         values = values[:, :1] if frames == 1 else along(values, *over_time, dim=1)
+        if bands == 1:
+            return values[:, :, :1]
         return along(values, *interpolation(uniform[:, 1], columns, bands, self.edges), dim=2)

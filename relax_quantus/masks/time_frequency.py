@@ -40,6 +40,8 @@ class TimeFrequency(GridStrategy):
         over_time, over_frequency = uniform[:, :cut], uniform[:, cut:]
         if frames == 1:
             return self.stripe_masks(over_frequency, columns, bands, self.keep_probability)[:, None, :]
+        if bands == 1:
+            return self.stripe_masks(over_time, rows, frames, self.keep_probability)[:, :, None]
         share = math.sqrt(self.keep_probability)
         time = self.stripe_masks(over_time, rows, frames, share)
         frequency = self.stripe_masks(over_frequency, columns, bands, share)
