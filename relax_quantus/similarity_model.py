@@ -20,7 +20,8 @@ class SimilarityModel(nn.Module):
 
     Lets Quantus, which knows class scores only, measure explanations of embeddings: let the anchors be the embeddings
     of the very examples, or of what they should resemble, and `y_batch` the index of each example's own anchor. Pass
-    ``softmax=False`` to the metrics, some of which would flatten the cosines otherwise.
+    ``softmax=False`` to the metrics, some of which would flatten the cosines otherwise; only EfficientMPRT, which takes
+    an entropy of the scores, needs ``softmax=True``.
 
     Under MPRT the encoder is re-initialised and the anchors are not, so similarities then mean nothing;
     `explain_func` is not misled, as it explains `embed` and takes the example's own, new embedding for its reference.
