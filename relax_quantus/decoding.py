@@ -9,6 +9,7 @@ in the wild: plain refusals, the samples before a break in a damaged file, and q
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import sys
@@ -30,7 +31,7 @@ BLOCK_SAMPLES = 1 << 18
 
 
 class _QuietStderr:
-    """Send file descriptor 2 to the null device while at least one thread is inside; do nothing where there is no descriptor 2.
+    """Send file descriptor 2 to the null device while at least one thread is inside; where it is closed, leave the null device there.
 
     Threads share one redirection: the first in sets it, the last out lifts it, so that no thread saves another's null device as the real one.
     """
@@ -55,21 +56,20 @@ class _QuietStderr:
                 self._saved = None
 
     def _redirect(self) -> None:
-        with contextlib.suppress(
-            Exception
-        ):  # sys.stderr may be None, closed or replaced; text it still holds must not be lost
-            sys.stderr.flush()
-        try:
-            self._saved = os.dup(2)
-        except OSError:  # descriptor 2 is closed: nothing can be written to it
-            return
+        with contextlib.suppress(Exception):  # sys.stderr may be None, closed or replaced
+            sys.stderr.flush()  # else what it still holds would be lost
         try:
             null = os.open(os.devnull, os.O_WRONLY)
         except OSError:  # no descriptor left: chatter is the lesser evil
-            os.close(self._saved)
-            self._saved = None
             return
-        os.dup2(null, 2)
+        if null == 2:  # it was closed; it now stays the null device, or the next file opened would be taken for stderr
+            return
+        try:
+            self._saved = os.dup(2)
+            os.dup2(null, 2)
+        except OSError as error:
+            if error.errno == errno.EBADF:  # closed, with 0 or 1 closed as well: as above
+                os.dup2(null, 2)
         os.close(null)
 
 
