@@ -181,7 +181,7 @@ class LogMel(nn.Module):
             If `wave` holds NaN or infinite samples.
         """
         wave = _as_waveform(wave).to(self.silence.device)
-        wave = wave.reshape(-1, wave.shape[-1])
+        wave = wave[None] if wave.ndim == 1 else wave
         per_wave = self.examples_in(wave.shape[-1])
         if per_wave == 0 or wave.shape[0] == 0:
             return self.silence.new_zeros(0, 1, self.config.frames, self.config.mel_bands)
