@@ -72,8 +72,8 @@ def test_equals_torchvggish_on_real_recordings(reference: Callable[[Array], Arra
     assert compared > 10
 
 
-@settings(deadline=None, max_examples=25)
-@given(samples=st.integers(400, 65_000), cut=st.sampled_from([0, -1, 1]))
+@settings(deadline=None, max_examples=12)
+@given(samples=st.integers(400, 40_000), cut=st.sampled_from([0, -1, 1]))
 def test_number_of_examples_is_torchvggishs(reference: Callable[[Array], Array], samples: int, cut: int) -> None:
     edge = 400 + (96 * (samples // 15_360 + 1) - 1) * 160 + cut  # where a new example begins
     for size in (samples, edge):
@@ -105,7 +105,7 @@ def test_silence_is_the_floor_everywhere() -> None:
     torch.testing.assert_close(LogMel()(torch.zeros(16_000)), torch.full((1, 1, 96, 64), math.log(0.01)))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=8)
 @given(gain=st.floats(1e-3, 1e3), seed=st.integers(0, 99))
 def test_gain_acts_on_the_magnitude_below_the_logarithm(gain: float, seed: int) -> None:
     wave = torch.from_numpy(np.random.default_rng(seed).standard_normal(15_600))
@@ -115,7 +115,7 @@ def test_gain_acts_on_the_magnitude_below_the_logarithm(gain: float, seed: int) 
     torch.testing.assert_close(front_end(-wave), front_end(wave))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=8)
 @given(hops=st.integers(1, 95))
 def test_shift_by_whole_hops_shifts_frames(hops: int) -> None:
     wave = torch.from_numpy(NOISE[:15_600])
@@ -124,7 +124,7 @@ def test_shift_by_whole_hops_shifts_frames(hops: int) -> None:
     torch.testing.assert_close(front_end(shifted)[..., hops + 2 :, :], front_end(wave)[..., 2:-hops, :])
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=5)
 @given(waves=st.integers(1, 4), examples=st.integers(1, 3))
 def test_batches_equal_singles_in_the_order_of_the_waves(waves: int, examples: int) -> None:
     batch = torch.from_numpy(
@@ -157,8 +157,8 @@ def test_a_tone_lands_in_the_band_whose_centre_it_is() -> None:
 
 
 def test_gradient_is_that_of_finite_differences() -> None:
-    config = LogMelConfig(window_s=0.002, hop_s=0.001, mel_bands=4, frames=3)
-    wave = torch.from_numpy(NOISE[:200]).requires_grad_()
+    config = LogMelConfig(window_s=0.002, hop_s=0.001, mel_bands=4, frames=2)
+    wave = torch.from_numpy(NOISE[:90]).requires_grad_()
     assert torch.autograd.gradcheck(LogMel(config).double(), (wave,), atol=1e-6)
 
 

@@ -82,7 +82,7 @@ def load_vggish(weights: str | os.PathLike[str] | None = None, sha256: str | Non
         If the file is missing and cannot be fetched, has another hash, is not a plain state dict, or is one of another network.
     """
     if sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", str(sha256)):
-        checks.refuse("sha256", "64 hexadecimal digits", sha256, "pass the whole SHA-256 of the file")
+        checks.refuse("sha256", "64 hexadecimal digits", repr(sha256), "pass the whole SHA-256 of the file")
     path = _in_hub() if weights is None else Path(weights).expanduser()
     if weights is not None and not path.is_file():
         got = "a folder" if path.is_dir() else "no such file"
