@@ -1,0 +1,1 @@
+"""Slow, explicit reference implementations, written from the papers; none of them imports the code under test."""
