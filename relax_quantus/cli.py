@@ -29,7 +29,7 @@ class PlainGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            console.error("interrupted; what was finished before is kept")
+            console.error("interrupted; what was written before is kept")
             return 130
 
     def main(self, args: Sequence[str] | None = None, *_: Any, standalone_mode: bool = True, **extra: Any) -> Any:

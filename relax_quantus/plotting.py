@@ -214,7 +214,7 @@ def _width_in(examples: int) -> float:
 
 def _first_row(figure: Figure, panels: Any, examples: Tensor | npt.NDArray[Any], notes: str, axis: Axis) -> None:
     shown = plot_spectrogram(panels[0], examples, axis=axis)
-    panels[0].set_title("log-mel spectrogram", fontsize=9)
+    panels[0].set_title("log-mel spectrogram", fontsize=8)
     bar = figure.colorbar(shown, ax=panels[0], pad=0.01, aspect=12, fraction=0.08)
     bar.set_label("ln(mel magnitude + 0.01)", fontsize=7)
     bar.ax.tick_params(labelsize=7)
@@ -231,11 +231,13 @@ def _strategy_rows(figure: Figure, panels: Any, explanations: Mapping[str, Expla
         left = plot_map(row[0], centred[name], axis=axis, low=-limit, high=limit)
         right = plot_map(row[1], e.standard_error, axis=axis, colours=ERROR_COLOURS, low=0.0, high=error_limit)
         _outline(row[0], end_to_end(centred[name]), axis)
-        row[0].set_title(f"{name}: importance - mean similarity{_span(centred[name])}", fontsize=9, parse_math=False)
-        row[1].set_title(f"{name}: standard error{_span(e.standard_error)}", fontsize=9, parse_math=False)
-    for column, shown in ((0, left), (1, right)):
+        mean = float(e.mean_similarity.nanmean())
+        heading = f"{name}: importance - mean similarity ({mean:.2f}): {_span(centred[name])}"
+        row[0].set_title(heading, fontsize=8, parse_math=False)
+        row[1].set_title(f"{name}: standard error: {_span(e.standard_error)}", fontsize=8, parse_math=False)
+    for column, shown, what in ((0, left, "importance - mean similarity"), (1, right, "standard error")):
         bar = figure.colorbar(shown, ax=panels[:, column], pad=0.01, aspect=12 * len(panels), fraction=0.08)
-        bar.set_label("cosine similarity, one scale for all strategies", fontsize=7)
+        bar.set_label(f"{what}, one scale for all rows", fontsize=7)
         bar.ax.tick_params(labelsize=7)
 
 
@@ -255,7 +257,7 @@ def _outline(ax: Any, image: Image, axis: Axis) -> None:
 
 def _span(examples: Tensor) -> str:
     finite = examples[torch.isfinite(examples)]
-    return f" ({float(finite.min()):.2g} to {float(finite.max()):.2g})" if finite.numel() else " (none)"
+    return f"{float(finite.min()):.2g} to {float(finite.max()):.2g}" if finite.numel() else "unknown"
 
 
 def save_png(figure: Figure, path: str | os.PathLike[str]) -> Path:

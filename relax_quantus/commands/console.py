@@ -17,20 +17,19 @@ from typing import Any, TextIO
 
 from relax_quantus.errors import RelaxQuantusError
 
-REPLACEMENT = "\ufffd"
 debugging: ContextVar[bool] = ContextVar("debugging", default=False)
 
 
 def shown(path: str | bytes | os.PathLike[Any]) -> str:
-    """The path as printable text on one line: bytes that are not UTF-8 and control characters are replaced.
+    r"""The path as printable text on one line: control characters and bytes that do not decode are escaped.
 
     Examples
     --------
-    >>> shown("a" + chr(10) + "b.wav")
-    'a\ufffdb.wav'
+    >>> print(shown("a" + chr(10) + "b.wav"))
+    a\nb.wav
     """
-    text = os.fsencode(path).decode("utf-8", "replace")
-    return "".join(c if c.isprintable() else REPLACEMENT for c in text)
+    text = os.fsdecode(path)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def one_line(text: str) -> str:
@@ -66,7 +65,7 @@ def warning(line: str) -> None:
 def report(problem: BaseException, about: str | os.PathLike[str] | None = None) -> None:
     """Write what went wrong to stderr as one line that names the file it is `about`; the traceback too when debugging."""
     text = complaint(problem)
-    if about is not None and os.fspath(about) not in text:
+    if about is not None and os.fspath(about) not in text and shown(about) not in text:
         text = f"{shown(about)}: {text}"
     if debugging.get():
         traceback.print_exception(problem, file=sys.stderr)

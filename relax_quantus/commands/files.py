@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from relax_quantus.benchmark.recordings import SUFFIXES
 from relax_quantus.commands.console import shown
 from relax_quantus.errors import ArgumentError, DataError
 
@@ -25,6 +24,8 @@ def recordings_in(folder: Path) -> list[Path]:
     DataError
         If there is none.
     """
+    from relax_quantus.benchmark.recordings import SUFFIXES
+
     found: list[Path] = []
     for root, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]

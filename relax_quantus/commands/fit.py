@@ -6,6 +6,8 @@ example.
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -57,14 +59,35 @@ def run(folder: Path, out: Path, encoder: str) -> int:
 def read_all(entries: list[Entry]) -> list[tuple[Entry, Tensor]]:
     """Examples ``(n, 1, T, F)`` of every recording that can be used; the others are reported on stderr."""
     read = []
-    with console.progress(len(entries), "read", "clip") as bar:
+    with console.progress(len(entries), "read", "clip") as bar, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
         for entry in entries:
             try:
                 read.append((entry, load_examples(entry.path)))
             except (RelaxQuantusError, ValueError, RuntimeError, MemoryError) as problem:
                 console.report(problem, entry.path)
             bar.update()
+    for line in digest([str(w.message) for w in caught if issubclass(w.category, UserWarning)]):
+        console.warning(line)
     return read
+
+
+def digest(messages: list[str]) -> list[str]:
+    """Say once what was said of many recordings: messages that differ in the file and in numbers only become one line.
+
+    Examples
+    --------
+    >>> digest(["a.wav: sampled at 8000 Hz.", "b.wav: sampled at 8012 Hz.", "c.wav: damaged."])
+    ['a.wav: sampled at 8000 Hz. (1 more like it, such as b.wav)', 'c.wav: damaged.']
+    """
+    kinds: dict[str, list[str]] = {}
+    for message in messages:
+        kinds.setdefault(re.sub(r"\d+(\.\d+)?", "", message.partition(": ")[2]), []).append(message)
+    lines = []
+    for alike in kinds.values():
+        example = f" ({len(alike) - 1} more like it, such as {alike[1].partition(': ')[0]})" if len(alike) > 1 else ""
+        lines.append(alike[0] + example)
+    return lines
 
 
 def summary(read: list[tuple[Entry, Tensor]], classifier: EmbeddingClassifier) -> list[str]:
@@ -80,10 +103,12 @@ def summary(read: list[tuple[Entry, Tensor]], classifier: EmbeddingClassifier) -
         lines.append(f"{console.shown(name):<{width}}  {clips[name]:>6}  {groups[name]:>7}  {examples[name]:>8}")
     result = classifier.cross_validation
     if result.accuracy is None:
-        lines.append("accuracy: not measured, a class comes from one source only")
+        few = ", ".join(console.shown(name) for name in classifier.class_names if groups[name] < 2)
+        lines.append(f"accuracy: not measured, as these have one source only: {few}")
     else:
-        folds = len(result.fold_accuracies)
+        unit = "recording" if groups == clips else "source"
         lines.append(
-            f"accuracy: {result.accuracy:.1%} of examples in {folds}-fold cross-validation, sources kept together and equally weighted"
+            f"accuracy: {result.accuracy:.1%} of examples in {len(result.fold_accuracies)}-fold cross-validation, "
+            f"no {unit} on both sides, each {unit} weighing the same"
         )
     return lines

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from relax_quantus import __version__
 from relax_quantus.commands.clips import Clip, Findings, Models, Request
-from relax_quantus.commands.console import REPLACEMENT, shown
+from relax_quantus.commands.console import shown
 from relax_quantus.commands.files import complete
 from relax_quantus.modules import fingerprint
 from relax_quantus.plotting import Axis, explanation_figure, save_png
@@ -63,16 +63,13 @@ def notes(clip: Clip, findings: Findings, request: Request) -> str:
     """What else a reader of the picture needs to know."""
     n = len(clip.examples)
     estimator = next(iter(findings.explanations.values())).estimator
-    lines = [
-        f"{n} of {clip.in_all} example{'s' if clip.in_all > 1 else ''} of 0.96 s; the recording lasts {clip.seconds:.2f} s",
-        f"encoder {request.encoder}, fill {request.baseline}, {request.n_samples} masks, estimator {estimator}, seed {request.seed}",
-        "mean similarity under the masks: "
-        + ", ".join(f"{name} {float(e.mean_similarity.nanmean()):.2f}" for name, e in findings.explanations.items()),
-        "",
-        "red: masks that keep this part leave the embedding closer to the clip's own than masks do on average",
-        "black line: the highest tenth of each map",
-    ]
-    return "\n".join(lines)
+    return (
+        f"{n} of {clip.in_all} example{'s' if clip.in_all > 1 else ''} of 0.96 s; the recording lasts {clip.seconds:.2f} s\n"
+        f"encoder {request.encoder}, fill {request.baseline}\n"
+        f"{request.n_samples} masks a strategy, estimator {estimator}, seed {request.seed}\n\n"
+        "Red: masks that keep this part leave the embedding more like\nthe clip's own than masks do on average; blue: less.\n"
+        "Black line: around the highest tenth of each map."
+    )
 
 
 def describe(clip: Clip, findings: Findings, request: Request, models: Models) -> dict[str, Any]:
@@ -101,7 +98,7 @@ def stem_for(clip: Path, out: Path) -> str:
     That is the clip's own name unless results of another recording have it already; then a few characters that depend on where the clip lies
     are added. So the same clip gets the same name again, and a result of another clip is never replaced.
     """
-    plain = shown(clip.stem).replace(REPLACEMENT, "_").lstrip(".")[:LONGEST_STEM] or "clip"
+    plain = "".join(c if c.isprintable() else "_" for c in clip.stem).lstrip(".")[:LONGEST_STEM] or "clip"
     taken = any((out / f"{plain}{suffix}").exists() for suffix in (".npz", ".png"))
     if not taken or clip_of(out / f"{plain}.npz") == str(clip.resolve()):
         return plain
