@@ -28,7 +28,7 @@ _HOME = {
     "load_encoder": "encoders",
     "EmbeddingClassifier": "heads",
     "RELAX": "relax",
-    "SimilarityForward": "relax",
+    "SimilarityForward": "similarity_forward",
     "Explanation": "explanation",
     "explain_func": "quantus_bridge",
     "register_with_quantus": "quantus_bridge",

@@ -23,6 +23,9 @@ class Explanation:
         Shaped like ``x``: of the importance, over the draw of the masks; it shrinks as 1/sqrt(N).
     mean_similarity
         ``(B,)``: over all masks.
+    fully_masked_similarity
+        ``(B,)``: of the fill alone to the reference, s(x, all fill); ReLU embeddings are never far from one another, so a map's values are to
+        be read against it. NaN where no encoder ran (`RELAX.estimate`).
     n_samples
         ``(B,)`` masks used.
     neutral
@@ -35,6 +38,7 @@ class Explanation:
     uncertainty: Tensor
     standard_error: Tensor
     mean_similarity: Tensor
+    fully_masked_similarity: Tensor
     n_samples: Tensor
     neutral: Tensor
     estimator: str
@@ -51,6 +55,20 @@ class Explanation:
         high above 0.
         """
         return self.importance - self.neutral
+
+    def spearman(self) -> Tensor:
+        """Spearman's rank correlation ``(B,)`` of uncertainty and importance over each example's bins; NaN where either is constant.
+
+        Near +-1, the uncertainty restates the importance and says nothing of its own.
+        """
+        from scipy.stats import rankdata
+
+        pairs = (
+            torch.from_numpy(rankdata(v.flatten(1).double().cpu(), axis=1)) for v in (self.uncertainty, self.importance)
+        )
+        first, second = (ranks - ranks.mean(dim=1, keepdim=True) for ranks in pairs)
+        correlation = (first * second).sum(1) / (first.square().sum(1) * second.square().sum(1)).sqrt()
+        return correlation.to(self.mean_similarity)
 
     def _per_example(self, values: Tensor) -> Tensor:
         return values.reshape(-1, *[1] * (self.importance.ndim - 1))

@@ -23,6 +23,7 @@ from relax_quantus.masks import GridStrategy, Groups, MaskStrategy
 
 CHUNK_MASKS = 64
 CHUNK_ENTRIES = 1 << 22
+DOMAINS = ("log", "amplitude")
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,15 @@ class MaskedTensor:
         Expanded to ``x``.
     groups
         Group index of each entry, shape `shape`, or None where masks are per entry.
+    domain
+        ``"log"`` or ``"amplitude"``: where soft masks blend, see `RELAX`.
     """
 
     x: Tensor
     fill: Fill | None
     level: Tensor
     groups: Tensor | None
+    domain: str = "log"
 
     @property
     def mask_shape(self) -> tuple[int, ...]:
@@ -68,13 +72,21 @@ class MaskedTensor:
         masks = masks.to(x.device)[:, None]
         if x.is_floating_point() or x.is_complex():
             fill = level if noise is None else level + noise[:, None]
-            copies = torch.lerp(fill.expand(len(masks), *x.shape), x, masks.to(x.dtype).expand(len(masks), *x.shape))
+            copies = blend(fill, x, masks.to(x.dtype), self.domain)
         else:
             copies = torch.where(masks >= 0.5, x, level)
         return copies.flatten(0, 1)
 
 
-def masked_tensor(x: Tensor, baseline: Any, groups: Tensor | None) -> MaskedTensor:
+def blend(fill: Tensor, x: Tensor, masks: Tensor, domain: str) -> Tensor:
+    """Blend fill ``(b, *shape)`` or ``(m, b, *shape)`` and input ``(b, *shape)`` by masks ``(m, 1, *s)``; exact at 0 and at 1."""
+    shape = (len(masks), *x.shape)
+    if domain == "amplitude":
+        return torch.logaddexp(x + masks.log(), fill + torch.log1p(-masks))
+    return torch.lerp(fill.expand(shape), x, masks.expand(shape))
+
+
+def masked_tensor(x: Tensor, baseline: Any, groups: Tensor | None, domain: str = "log") -> MaskedTensor:
     """Assemble a `MaskedTensor` from what a user may pass as its baseline: None, a name, a number, a tensor, a `Fill` or a callable."""
     fill = FILLS.get(baseline) if isinstance(baseline, str) else baseline
     if fill is None:
@@ -95,7 +107,7 @@ def masked_tensor(x: Tensor, baseline: Any, groups: Tensor | None) -> MaskedTens
     except RuntimeError:
         remedy = "pass one value, or a tensor of the input's shape"
         checks.refuse("baselines", f"something broadcastable to {tuple(x.shape)}", level, remedy, ShapeError)
-    return MaskedTensor(x, fill if isinstance(fill, Fill) else None, checks.finite("baselines", level), groups)
+    return MaskedTensor(x, fill if isinstance(fill, Fill) else None, checks.finite("baselines", level), groups, domain)
 
 
 def feature_groups(x: Tensor, feature_mask: Tensor | None) -> Tensor | None:

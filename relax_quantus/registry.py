@@ -66,6 +66,15 @@ class Registry(Generic[T]):
                     raise ArgumentTypeError(
                         f"{key}: expected a parameter of the {self.kind} {name!r}; {nearest(key, list(accepted))}."
                     )
+        missing = [
+            key
+            for key, p in accepted.items()
+            if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and key not in parameters
+        ]
+        if missing:
+            raise ArgumentTypeError(
+                f"{missing[0]}: expected with the {self.kind} {name!r}, got nothing; build it with its parameters and pass the object."
+            )
         return factory(**parameters)
 
     def resolve(self, value: Any) -> Any:

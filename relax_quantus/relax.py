@@ -8,52 +8,25 @@ Source: Wickstrom et al., "RELAX: Representation Learning Explainability", IJCV 
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from tqdm.auto import tqdm
+from torch import Tensor
 
 from relax_quantus import checks
-from relax_quantus.captum_private import PerturbationAttribution, forward_repeated, log_usage
-from relax_quantus.errors import ArgumentError, ArgumentTypeError, EncoderError, ShapeError
-from relax_quantus.estimators import ESTIMATORS, Accumulator, Estimator
+from relax_quantus.captum_private import PerturbationAttribution, log_usage
+from relax_quantus.comparison import FORWARD_ROWS, Comparison
+from relax_quantus.errors import ArgumentError, ArgumentTypeError, ShapeError
+from relax_quantus.estimators import ESTIMATORS, Accumulator, Estimate, Estimator
 from relax_quantus.explanation import Explanation
 from relax_quantus.masks import STRATEGIES, MaskStrategy
-from relax_quantus.perturbation import MaskedTensor, MaskStream, feature_groups, masked_tensor
-from relax_quantus.references import checked_embedding, references
-from relax_quantus.similarity import SIMILARITIES, Similarity, cosine
+from relax_quantus.perturbation import DOMAINS, MaskedTensor
+from relax_quantus.problem import Problem, Tensors, pose
+from relax_quantus.similarity import SIMILARITIES, Similarity, is_directional
+from relax_quantus.similarity_forward import SimilarityForward
 
-FORWARD_ROWS = 48
-
-Tensors = Tensor | tuple[Tensor, ...]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One call's validated arguments."""
-
-    tensors: tuple[MaskedTensor, ...]
-    is_tuple: bool
-    n_samples: int
-    seed: int
-    perturbations_per_eval: int | None
-    show_progress: bool
-    target: Any
-    additional_forward_args: Any
-    strategy: MaskStrategy
-
-    @property
-    def batch(self) -> int:
-        """Number of examples."""
-        return len(self.tensors[0].x)
-
-    def stream(self) -> MaskStream:
-        """Draw this call's masks from their beginning."""
-        return MaskStream(self.strategy, self.tensors, self.n_samples, self.seed, self.perturbations_per_eval or 1)
+__all__ = ["FORWARD_ROWS", "RELAX", "SimilarityForward"]
 
 
 class RELAX(PerturbationAttribution):  # type: ignore[misc]
@@ -71,9 +44,13 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         ``sample(n, shape, generator)``, see `relax_quantus.masks`. Such an object is asked once a tensor, in tuple order, for all ``n_samples``
         masks.
     similarity
-        ``"cosine"`` or a callable ``(h (B, D), h_masked (M, B, D)) -> (M, B)``.
+        ``"cosine"``, ``"dot"``, ``"negative_euclidean"``, a `CentredCosine`, or any callable ``(h (B, D), h_masked (M, B, D)) -> (M, B)``.
     estimator
         ``None`` or ``"weighted"`` (sum s M / sum M), ``"paper"`` (sum s M / N), or an `Estimator`.
+    domain
+        Where a soft mask blends the input and the fill: ``"log"``, fill + m (x - fill), m acting as a weight; or ``"amplitude"``, the same in
+        the magnitudes whose natural logarithms x and fill are, logaddexp(x + ln m, fill + ln(1 - m)), what a fader does. Hard masks make
+        both equal.
 
     Examples
     --------
@@ -88,6 +65,7 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         masks: str | MaskStrategy = "random",
         similarity: str | Similarity = "cosine",
         estimator: str | Estimator | None = None,
+        domain: str = "log",
     ) -> None:
         if not callable(forward_func):
             checks.refuse(
@@ -104,6 +82,9 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         self.estimator: Estimator = ESTIMATORS.resolve("weighted" if estimator is None else estimator)
         if not callable(getattr(self.estimator, "start", None)):
             checks.refuse("estimator", "a name or an Estimator", type(estimator).__name__, "", ArgumentTypeError)
+        if domain not in DOMAINS:
+            checks.refuse("domain", "'log' or 'amplitude'", repr(domain), "pick one")
+        self.domain = domain
 
     def get_name(self) -> str:
         """Return "RELAX", which Captum would split into letters."""
@@ -135,7 +116,7 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
             What replaces masked entries: None for 0, a name (``"silence"``, ``"background"``, ...), a number, a tensor, a `Fill`, a callable
             ``x -> level``, or a tuple with one of these a tensor.
         target
-            Selects an output of the encoder, as elsewhere in Captum; leaves a scalar, so it needs a similarity other than the cosine.
+            Selects an output of the encoder, as elsewhere in Captum; leaves a scalar, so it needs a similarity other than a cosine.
         additional_forward_args
             Passed on to the encoder; tensors are repeated with the masked copies, whole batch after whole batch.
         feature_mask
@@ -166,9 +147,17 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
             If the encoder returns anything but finite embeddings ``(n, D)``, or zeros for the reference.
         """
         explained = self.explain(
-            inputs, baselines, target, additional_forward_args, feature_mask, n_samples,
-            perturbations_per_eval, show_progress, reference=reference, seed=seed,
-        )  # fmt: skip
+            inputs,
+            baselines,
+            target,
+            additional_forward_args,
+            feature_mask,
+            n_samples,
+            perturbations_per_eval,
+            show_progress,
+            reference=reference,
+            seed=seed,
+        )
         return tuple(e.importance for e in explained) if isinstance(explained, tuple) else explained.importance
 
     def attribute_future(self) -> None:
@@ -190,29 +179,22 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         reference: Any = None,
         seed: int | None = 0,
     ) -> Explanation | tuple[Explanation, ...]:
-        """Return importance, uncertainty, standard error and mean similarity; parameters as in `attribute`.
+        """Return all that RELAX says, for N + 2 forwards an example; parameters as in `attribute`.
 
         Returns
         -------
         Explanation or tuple of Explanation
             One a tensor of the inputs.
         """
-        problem = self._problem(
-            inputs,
-            baselines,
-            feature_mask,
-            n_samples,
-            seed,
-            perturbations_per_eval,
-            show_progress,
-            target,
-            additional_forward_args,
+        problem = self._pose(
+            inputs, baselines, target, additional_forward_args, feature_mask, n_samples, perturbations_per_eval, seed
         )
+        comparison = Comparison(self.forward_func, self.similarity, problem, reference)
         accumulators = [self.estimator.start() for _ in problem.tensors]
-        for similarities, masks in self._similarities(problem, reference):
+        for similarities, masks in comparison.similarities(show_progress):
             for accumulator, mask in zip(accumulators, masks, strict=True):
                 accumulator.update(similarities, mask)
-        return self._explanation(problem, accumulators)
+        return self._explanations(problem, accumulators, comparison.fully_masked())
 
     @torch.no_grad()
     def similarities(
@@ -230,18 +212,11 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         seed: int | None = 0,
     ) -> Tensor:
         """Return the similarity under each mask, ``(N, B)`` float64 on the CPU, in the masks' order; parameters as in `attribute`."""
-        problem = self._problem(
-            inputs,
-            baselines,
-            feature_mask,
-            n_samples,
-            seed,
-            perturbations_per_eval,
-            show_progress,
-            target,
-            additional_forward_args,
+        problem = self._pose(
+            inputs, baselines, target, additional_forward_args, feature_mask, n_samples, perturbations_per_eval, seed
         )
-        return torch.cat([s.cpu() for s, _ in self._similarities(problem, reference)])
+        comparison = Comparison(self.forward_func, self.similarity, problem, reference)
+        return torch.cat([s.cpu() for s, _ in comparison.similarities(show_progress)])
 
     @torch.no_grad()
     def estimate(
@@ -267,7 +242,7 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         feature_mask, n_samples, seed
             As they were for `similarities`.
         """
-        problem = self._problem(inputs, None, feature_mask, n_samples, seed, None, False, None, None)
+        problem = self._pose(inputs, None, None, None, feature_mask, n_samples, None, seed)
         similarities = checks.finite("similarities", checks.tensor("similarities", similarities))
         if tuple(similarities.shape) != (problem.n_samples, problem.batch):
             rule = f"shape (N, B) = {(problem.n_samples, problem.batch)}"
@@ -279,120 +254,54 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
             position += len(masks[0])
             for accumulator, mask in zip(accumulators, masks, strict=True):
                 accumulator.update(rows, mask)
-        return self._explanation(problem, accumulators)
+        unknown = torch.full((problem.batch,), torch.nan)
+        return self._explanations(problem, accumulators, unknown)
 
-    def _problem(
+    def _pose(
         self,
         inputs: Tensors,
         baselines: Any,
-        feature_mask: Tensors | None,
-        n_samples: int,
-        seed: int | None,
-        perturbations_per_eval: int | None,
-        show_progress: bool,
         target: Any,
         additional_forward_args: Any,
+        feature_mask: Any,
+        n_samples: int,
+        perturbations_per_eval: int | None,
+        seed: int | None,
     ) -> Problem:
-        """Validate one call's arguments."""
-        is_tuple = isinstance(inputs, tuple)
-        xs = checked_inputs(inputs if isinstance(inputs, tuple) else (inputs,))
-        levels = one_each("baselines", baselines, len(xs))
-        groupings = one_each("feature_mask", feature_mask, len(xs))
-        groups = [feature_groups(x, g) for x, g in zip(xs, groupings, strict=True)]
-        if target is not None and self.similarity is cosine:
+        """Validate one call's arguments against this attribution's settings."""
+        if target is not None and is_directional(self.similarity):
             raise ArgumentError(
-                "target: expected None with the cosine, got a target, which leaves a scalar whose cosine is +-1; "
-                "pass a similarity of your own or explain the whole embedding."
+                "target: expected None with a cosine, got a target, which leaves a scalar whose cosine is +-1; "
+                "pass another similarity or explain the whole embedding."
             )
-        if perturbations_per_eval is not None:
-            perturbations_per_eval = checks.integer("perturbations_per_eval", perturbations_per_eval)
-        seed = checks.seed(seed)
-        return Problem(
-            tuple(masked_tensor(x, b, g) for x, b, g in zip(xs, levels, groups, strict=True)),
-            is_tuple,
-            checks.integer("n_samples", n_samples),
-            secrets.randbits(63) if seed is None else seed,
-            perturbations_per_eval,
-            bool(show_progress),
-            target,
-            additional_forward_args,
+        return pose(
+            inputs,
             self.masks,
+            baselines=baselines,
+            feature_mask=feature_mask,
+            n_samples=n_samples,
+            seed=seed,
+            domain=self.domain,
+            perturbations_per_eval=perturbations_per_eval,
+            target=target,
+            additional_forward_args=additional_forward_args,
         )
 
-    def _similarities(self, problem: Problem, reference: Any) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        """Yield similarities ``(m, B)`` and the masks they belong to, chunk by chunk."""
-        batch, is_cosine = problem.batch, self.similarity is cosine
-
-        def embed(inputs: tuple[Tensor, ...]) -> Any:
-            return forward_repeated(
-                self.forward_func, inputs, len(inputs[0]) // batch, problem.target, problem.additional_forward_args
-            )
-
-        compared = references(reference, tuple(t.x for t in problem.tensors), embed, nonzero=is_cosine)
-        per_forward = problem.perturbations_per_eval or max(1, FORWARD_ROWS // batch)
-        splits = (
-            problem.perturbations_per_eval is None
-            and problem.additional_forward_args is None
-            and problem.target is None
-        )
-        blocks = [slice(i, i + FORWARD_ROWS) for i in range(0, batch, FORWARD_ROWS)] if splits else [slice(0, batch)]
-        with tqdm(total=problem.n_samples, desc="RELAX attribution", disable=not problem.show_progress) as bar:
-            for masks, noise in problem.stream():
-                m = len(masks[0])
-                similarities = torch.empty(m, batch, dtype=torch.float64, device=compared[0][1].device)
-                for i in range(0, m, per_forward):
-                    part = slice(i, min(i + per_forward, m))
-                    for rows in blocks:
-                        copies = tuple(
-                            t.copies(k[part], None if z is None else z[part], rows)
-                            for t, k, z in zip(problem.tensors, masks, noise, strict=True)
-                        )
-                        h = self.forward_func(*copies) if splits else embed(copies)
-                        similarities[part, rows] = self._compare(h, compared, part.stop - i, rows)
-                if not bool(torch.isfinite(similarities).all()):
-                    raise EncoderError(
-                        "encoder: expected finite embeddings of masked inputs, got NaN or infinite ones; check its weights "
-                        "and whether the fill lies in the range that it was trained on."
-                    )
-                yield similarities, masks
-                bar.update(m)
-
-    def _compare(self, h: object, compared: list[tuple[float, Tensor]], m: int, rows: slice) -> Tensor:
-        """Similarities ``(m, b)`` of the encoder's output ``(m * b, D)`` to the references' rows."""
-        total: Tensor | float = 0.0
-        for weight, reference in compared:
-            reference = reference[rows]
-            h = masked_embeddings(h, m * len(reference), reference.shape[1])
-            similarity = self.similarity(reference, h.reshape(m, len(reference), -1))
-            if not isinstance(similarity, Tensor) or tuple(similarity.shape) != (m, len(reference)):
-                rule = f"a tensor of (M, B) = {(m, len(reference))} similarities"
-                checks.refuse("similarity", rule, similarity, "return one a mask and example", ShapeError)
-            total = total + weight * similarity
-        return torch.as_tensor(total).double()
-
-    def _explanation(self, problem: Problem, accumulators: list[Accumulator]) -> Explanation | tuple[Explanation, ...]:
+    def _explanations(
+        self, problem: Problem, accumulators: list[Accumulator], fully_masked: Tensor
+    ) -> Explanation | tuple[Explanation, ...]:
         """Bring the estimates to the inputs' shapes and types."""
         explained = tuple(
-            explanation(tensor, accumulator, self.estimator.name, problem.n_samples)
+            explanation(tensor, accumulator.finish(), self.estimator.name, problem.n_samples, fully_masked)
             for tensor, accumulator in zip(problem.tensors, accumulators, strict=True)
         )
         return explained if problem.is_tuple else explained[0]
 
 
-def masked_embeddings(h: object, rows: int, size: int) -> Tensor:
-    """Return the encoder's output for masked copies as ``(rows, size)``; finiteness is checked on the similarities."""
-    if isinstance(h, Tensor) and h.ndim == 1 and len(h) == rows:
-        h = h[:, None]
-    if not isinstance(h, Tensor) or tuple(h.shape) != (rows, size):
-        got = h if isinstance(h, Tensor) else f"a {type(h).__name__}"
-        remedy = "return one row an example, as long as the reference's embedding"
-        checks.refuse("encoder", f"embeddings of shape {(rows, size)}", got, remedy, EncoderError)
-    return h if h.is_floating_point() else h.to(torch.get_default_dtype())
-
-
-def explanation(tensor: MaskedTensor, accumulator: Accumulator, name: str, n_samples: int) -> Explanation:
-    """Assemble the explanation of one tensor."""
-    estimate = accumulator.finish()
+def explanation(
+    tensor: MaskedTensor, estimate: Estimate, estimator: str, n_samples: int, fully_masked: Tensor
+) -> Explanation:
+    """Assemble the explanation of one tensor, in its shape, type and place."""
     x = tensor.x
     dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
 
@@ -404,68 +313,8 @@ def explanation(tensor: MaskedTensor, accumulator: Accumulator, name: str, n_sam
         uncertainty=shaped(estimate.uncertainty),
         standard_error=shaped(estimate.standard_error),
         mean_similarity=estimate.mean_similarity.to(device=x.device, dtype=dtype),
+        fully_masked_similarity=fully_masked.to(device=x.device, dtype=dtype),
         n_samples=torch.full((len(x),), n_samples, device=x.device),
         neutral=shaped(estimate.neutral),
-        estimator=name,
+        estimator=estimator,
     )
-
-
-def checked_inputs(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Return a tuple of finite tensors ``(B, ...)`` with one batch size, or refuse it."""
-    if not inputs:
-        checks.refuse("inputs", "a tensor or a tuple of tensors", "an empty tuple", "pass at least one")
-    for x in inputs:
-        x = checks.tensor("inputs", x)
-        if x.ndim < 2 or 0 in x.shape:
-            checks.refuse(
-                "inputs", "shape (B, ...) with at least two axes, none empty", x, "add the batch axis", ShapeError
-            )
-        if len(x) != len(inputs[0]):
-            checks.refuse("inputs", f"{len(inputs[0])} examples in every tensor", x, "pass equal batches", ShapeError)
-        checks.finite("inputs", x)
-    return tuple(x.detach() for x in inputs)
-
-
-def one_each(argument: str, value: Any, count: int) -> tuple[Any, ...]:
-    """Return one entry a tensor: a tuple as it is, a single value for all, except that tensors are not shared by several inputs."""
-    if not isinstance(value, tuple):
-        if count > 1 and isinstance(value, Tensor) and value.ndim > 0:
-            checks.refuse(
-                argument, f"a tuple of {count}, one a tensor of the inputs", value, "wrap it in a tuple", ShapeError
-            )
-        return (value,) * count
-    if len(value) != count:
-        checks.refuse(argument, f"{count} entries, one a tensor of the inputs", f"{len(value)}", "", ShapeError)
-    return value
-
-
-class SimilarityForward(nn.Module):
-    """The similarity game as a scalar-per-example forward, for Captum's `infidelity` and for attributions that need one.
-
-    Captum's metrics expand a batch in an order of their own, so the reference has to travel as an additional forward argument, which they
-    expand alike; closing over it would compare each example with another's reference.
-
-    Parameters
-    ----------
-    encoder
-        ``(n, ...) -> (n, D)``.
-    similarity
-        As in `RELAX`.
-
-    Examples
-    --------
-    >>> encoder = nn.Flatten()
-    >>> x = torch.rand(2, 1, 4, 4)
-    >>> SimilarityForward(encoder)(x, encoder(x))
-    tensor([1., 1.])
-    """
-
-    def __init__(self, encoder: Callable[..., Tensor], similarity: str | Similarity = "cosine") -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.similarity: Similarity = SIMILARITIES.resolve(similarity)
-
-    def forward(self, x: Tensor, reference: Tensor) -> Tensor:
-        """Similarity ``(n,)`` of inputs ``(n, ...)`` to embeddings ``(n, D)``."""
-        h = checked_embedding(self.encoder(x), len(x), nonzero=False)
-        return self.similarity(reference, h[None])[0]
