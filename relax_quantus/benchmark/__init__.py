@@ -1,0 +1,33 @@
+"""The benchmark engine: which masking strategy should one believe?
+
+The flow, one module a step::
+
+    calls -> chain -> soundscapes --datasets--> clips with stems and truth     (or recordings: a folder of real ones)
+    clips --methods--> maps --metrics--> scores --runner--> tidy rows --tables, output--> what one reads
+
+`run` takes a `BenchmarkConfig` and returns `Results`. Everything is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "BenchmarkConfig": "config",
+    "PRESETS": "config",
+    "Results": "runner",
+    "run": "runner",
+    "METHODS": "methods",
+    "METRICS": "metrics",
+    "show": "tables",
+    "write": "output",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,30 @@
+"""Metrics: what a benchmark measures, one file a category, all in the registry `METRICS`.
+
+Sixth step of the benchmark's flow: a `Case` enters, one score a clip leaves. Each entry states its better direction as measured with oracle and
+anti-oracle maps, which map it reads and which question it asks. Quantus is imported when a metric first runs.
+"""
+
+from __future__ import annotations
+
+from relax_quantus.benchmark.metrics import complexity, faithfulness, localisation, randomisation, robustness
+from relax_quantus.benchmark.metrics.case import ARROWS, CATEGORIES, Case, Metric, Undefined
+from relax_quantus.registry import Registry
+
+__all__ = ["ARROWS", "CATEGORIES", "METRICS", "Case", "Metric", "Undefined", "build"]
+
+METRICS: Registry[Metric] = Registry("metric", "metrics")
+
+
+def _register(metric: Metric) -> None:
+    summary = f"{metric.category}, {'higher' if metric.direction == 'up' else 'lower'} is better; {metric.source}"
+    METRICS.register(metric.name, lambda: metric, summary)
+
+
+for _category in (faithfulness, localisation, robustness, complexity, randomisation):
+    for _metric in _category.METRICS:
+        _register(_metric)
+
+
+def build(names: tuple[str, ...]) -> list[Metric]:
+    """The metrics of these names."""
+    return [METRICS.get(name) for name in names]

@@ -1,0 +1,194 @@
+"""What a metric is and what it is given.
+
+A `Case` (one clip, one method, its maps, a way to explain again) enters a metric's `measure`; one float leaves. `Metric` declares what it is:
+category, direction as it really is, source, which map and which question it uses.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from relax_quantus.benchmark.methods import Attribution, Map, Method, Question, Similarities
+
+CATEGORIES = ("faithfulness", "localisation", "robustness", "complexity", "randomisation")
+ARROWS = {"up": "↑", "down": "↓"}
+
+
+class Undefined(Exception):  # noqa: N818 - not an error: it ends up as a row's reason
+    """Raised by a metric that is not defined for a map, with the reason."""
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One clip explained by one method.
+
+    Attributes
+    ----------
+    method
+        What explained.
+    question
+        What was asked: the example's own embedding and predicted class, or, for localisation, the clean stem.
+    attribution
+        The answer.
+    similarity_model
+        ``x -> (B, 1)`` cosine to the example's own embedding.
+    classifier
+        ``x -> (B, classes)`` logits.
+    fill_value
+        What faithfulness metrics put into removed bins.
+    perturbations
+        Perturbed copies in robustness metrics.
+    similarities
+        Shared by a strategy and its twin.
+    """
+
+    method: Method
+    question: Question
+    attribution: Attribution
+    similarity_model: nn.Module
+    classifier: nn.Module
+    fill_value: float
+    perturbations: int
+    similarities: Similarities
+
+    @property
+    def x(self) -> npt.NDArray[np.float32]:
+        """The example, a fresh array ``(1, 1, 96, 64)``."""
+        return self.question.x.detach().cpu().numpy().copy()
+
+    def map(self, kind: str) -> Map:
+        """A fresh copy of the map ``(1, 1, 96, 64)``: "importance", "centred" or "positive".
+
+        Raises
+        ------
+        Undefined
+            If it is not finite or the same everywhere: nothing is ranked above anything.
+        """
+        return usable(getattr(self.attribution, kind))
+
+    def ranks(self, draw: int = 0) -> Map:
+        """Ranks of the centred map ``(1, 1, 96, 64)``, 1 the least; ties in random order, another order for each `draw`."""
+        values = self.map("centred").reshape(-1)
+        order = np.lexsort((np.random.default_rng([self.question.seed, 11, draw]).random(values.size), values))
+        ranks = np.empty(values.size)
+        ranks[order] = np.arange(1, values.size + 1)
+        return ranks.reshape(1, 1, *self.attribution.centred.shape)
+
+    def explain_func(self, kind: str, fresh_seeds: bool = False) -> Callable[..., Map]:
+        """A Quantus explain function for this method, with the question's settings.
+
+        Parameters
+        ----------
+        kind
+            Which map.
+        fresh_seeds
+            Draw other masks at every call (the same series for a strategy and its twin); else the same masks at all.
+        """
+        calls = 0
+
+        def explain(*, model: nn.Module, inputs: npt.NDArray[np.floating], targets: Any = None, **_: Any) -> Map:
+            nonlocal calls
+            calls += fresh_seeds
+            seed = self.question.seed + 7919 * calls
+            maps = []
+            for x in np.asarray(inputs, dtype=np.float32):
+                asked = replace(self.question, x=torch.from_numpy(x)[None], model=model, seed=seed)
+                maps.append(usable(getattr(self.method.explain(asked, self.similarities), kind)))
+            return np.concatenate(maps)
+
+        return explain
+
+
+def usable(values: Map) -> Map:
+    """A fresh ``(1, 1, 96, 64)`` copy of a finite map that is not constant; else `Undefined`."""
+    if not np.isfinite(values).all():
+        raise Undefined("the map has NaN or infinite entries")
+    if np.ptp(values) == 0:
+        raise Undefined(f"the map is {values.flat[0]:.3g} everywhere")
+    return values[None, None].copy()
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a metric is.
+
+    Attributes
+    ----------
+    name, category
+        As printed; one of `CATEGORIES`.
+    direction
+        "up" or "down": which way is better, as measured, whatever Quantus declares.
+    map
+        "importance", "centred" or "positive": the map it reads.
+    question
+        "own": the example's own embedding (Captum's: the predicted class); "stem": towards the clean call.
+    evaluated_on
+        What it feeds changed examples to: "similarity to own embedding", "class probability" or "nothing".
+    source
+        Whose it is.
+    measure
+        ``Case -> float``.
+    reexplains
+        Whether it explains again and again: then it runs on fewer clips, with fewer masks.
+    """
+
+    name: str
+    category: str
+    direction: str
+    map: str
+    question: str
+    evaluated_on: str
+    source: str
+    measure: Callable[[Case], float]
+    reexplains: bool = False
+
+    @property
+    def heading(self) -> str:
+        """Name and the better direction."""
+        return f"{self.name} {ARROWS[self.direction]}"
+
+
+QUANTUS_COMMON: dict[str, Any] = {
+    "abs": False,
+    "normalise": True,
+    "normalise_func_kwargs": {"normalise_axes": (1, 2, 3)},
+    "return_aggregate": False,
+    "disable_warnings": True,
+    "display_progressbar": False,
+}
+
+
+@contextmanager
+def global_generators(seed: int) -> Iterator[None]:
+    """Seed NumPy's, torch's and Python's global generators, which Quantus draws from, and put them back as they were."""
+    states = np.random.get_state(), torch.random.get_rng_state(), random.getstate()
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - Quantus draws from it
+    random.seed(seed)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        np.random.set_state(states[0])  # noqa: NPY002
+        torch.random.set_rng_state(states[1])
+        random.setstate(states[2])
+
+
+def scalar(values: Any) -> float:
+    """The one score of a one-example batch."""
+    return float(np.asarray(values, dtype=np.float64).reshape(-1)[0])
+
+
+def outputs(model: nn.Module, x: Tensor, target: int) -> npt.NDArray[np.float64]:
+    """Model output `target` of ``(n, 1, 96, 64)``, shape (n,)."""
+    with torch.no_grad():
+        return np.asarray(model(x)[:, target].double().cpu().numpy())

@@ -1,0 +1,29 @@
+"""Complexity: how concentrated is a map? Says nothing about whether it is right."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from relax_quantus.benchmark.metrics.case import QUANTUS_COMMON, Case, Metric, scalar
+
+
+def sparseness(case: Case) -> float:
+    """Gini index of the positive map: 0 even, 1 a single bin."""
+    import quantus
+
+    metric = quantus.Sparseness(**QUANTUS_COMMON)
+    return scalar(metric(case.similarity_model, case.x, np.array([0]), case.map("positive")))
+
+
+def complexity(case: Case) -> float:
+    """Entropy in nats of the positive map's share in each bin; 8.72 if even."""
+    import quantus
+
+    metric = quantus.Complexity(**QUANTUS_COMMON)
+    return scalar(metric(case.similarity_model, case.x, np.array([0]), case.map("positive")))
+
+
+METRICS = (
+    Metric("Sparseness", "complexity", "up", "positive", "own", "nothing", "Quantus", sparseness),
+    Metric("Complexity", "complexity", "down", "positive", "own", "nothing", "Quantus", complexity),
+)

@@ -1,0 +1,49 @@
+"""Localisation: does a map towards the clean call point at where the call dominates?
+
+Only where the truth is known. The question is the clean stem's embedding: towards the mixture's own embedding a faithful map may rightly point
+at the background.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from relax_quantus.benchmark.methods import Map, NotApplicable
+from relax_quantus.benchmark.metrics.case import QUANTUS_COMMON, Case, Metric, scalar
+
+TIE_BREAKS = 10
+
+
+def _measure(case: Case, name: str, values: Map) -> float:
+    import quantus
+
+    truth = case.question.truth
+    if truth is None or not truth.any():
+        raise NotApplicable("the truth is not known for this clip" if truth is None else "the call dominates nowhere")
+    metric: Any = getattr(quantus, name)(**QUANTUS_COMMON)
+    segmentation = truth[None, None].astype(np.int64)
+    return scalar(metric(case.similarity_model, case.x, np.array([0]), values, segmentation))
+
+
+def auc(case: Case) -> float:
+    """Area under the ROC curve of the map as a detector of the truth."""
+    return _measure(case, "AUC", case.map("centred"))
+
+
+def rank_accuracy(case: Case) -> float:
+    """Share of the k highest bins that lie in the truth of k bins; mean over ten random orders of ties."""
+    return float(np.mean([_measure(case, "RelevanceRankAccuracy", case.ranks(draw)) for draw in range(TIE_BREAKS)]))
+
+
+def mass_accuracy(case: Case) -> float:
+    """Share of the positive map's sum that lies in the truth."""
+    return _measure(case, "RelevanceMassAccuracy", case.map("positive"))
+
+
+METRICS = (
+    Metric("AUC", "localisation", "up", "centred", "stem", "nothing", "Quantus", auc),
+    Metric("RankAccuracy", "localisation", "up", "centred", "stem", "nothing", "Quantus", rank_accuracy),
+    Metric("MassAccuracy", "localisation", "up", "positive", "stem", "nothing", "Quantus", mass_accuracy),
+)

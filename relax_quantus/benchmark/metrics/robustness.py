@@ -1,0 +1,56 @@
+"""Robustness: does a map stay the same when the input changes a little?
+
+The same masks for every copy (fixed seed), so that only the input's change moves the map. Copies add uniform noise of at most 0.2 in natural log
+(1.7 dB) to every bin; both metrics and a strategy's twin get the same copies and so share the forwards.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from relax_quantus.benchmark.methods import NotApplicable
+from relax_quantus.benchmark.metrics.case import QUANTUS_COMMON, Case, Metric, scalar
+
+RADIUS = 0.2
+
+
+def _measure(case: Case, name: str) -> float:
+    import quantus
+
+    if case.question.truth is not None and case.method.name == "oracle":
+        raise NotApplicable("the oracle does not look at the input")
+    rng = np.random.default_rng([case.question.seed, 17])
+
+    def shake(arr: npt.NDArray[Any], indices: Any, **_: Any) -> npt.NDArray[Any]:
+        return np.asarray(arr + rng.uniform(-RADIUS, RADIUS, arr.shape), dtype=arr.dtype)
+
+    metric: Any = getattr(quantus, name)(nr_samples=case.perturbations, perturb_func=shake, **QUANTUS_COMMON)
+    explain = case.explain_func("centred")
+    target = np.array([case.question.target])
+    first = explain(model=case.classifier, inputs=case.x, targets=target)
+    return scalar(
+        metric(case.classifier, case.x, target, first, explain_func=explain, explain_func_kwargs={}, softmax=False)
+    )
+
+
+def local_lipschitz(case: Case) -> float:
+    """Largest change of the map (scaled to maximum 1) per change of the input, Euclidean norms."""
+    return _measure(case, "LocalLipschitzEstimate")
+
+
+def max_sensitivity(case: Case) -> float:
+    """Largest change of the map relative to the map, Frobenius norms."""
+    return _measure(case, "MaxSensitivity")
+
+
+METRICS = (
+    Metric(
+        "LocalLipschitz", "robustness", "down", "centred", "own", "nothing", "Quantus", local_lipschitz, reexplains=True
+    ),
+    Metric(
+        "MaxSensitivity", "robustness", "down", "centred", "own", "nothing", "Quantus", max_sensitivity, reexplains=True
+    ),
+)
