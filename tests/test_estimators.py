@@ -197,7 +197,7 @@ def test_inputs_are_not_changed_and_float32_is_widened(name: str) -> None:
 
 
 def test_unknown_estimators_suggest_the_nearest() -> None:
-    with pytest.raises(UnknownNameError, match="^estimator: .*got 'wieghted'; did you mean 'weighted'"):
+    with pytest.raises(UnknownNameError, match=r"^estimator: .*got 'wieghted'; did you mean 'weighted'"):
         rq.RELAX(relu_encoder(3), estimator="wieghted")
 
 

@@ -205,38 +205,38 @@ def explain(baselines: object, x: Tensor | None = None) -> None:
 
 
 def test_bad_baselines_are_refused() -> None:
-    with pytest.raises(UnknownNameError, match="^baselines: .*got 'silense'; did you mean 'silence'"):
+    with pytest.raises(UnknownNameError, match=r"^baselines: .*got 'silense'; did you mean 'silence'"):
         explain("silense")
     with pytest.raises(
         ShapeError, match=r"^baselines: expected something broadcastable to \(2, 1, 4, 3\), got .*\(5, 5\)"
     ):
         explain(torch.zeros(5, 5))
-    with pytest.raises(ArgumentTypeError, match="^baselines: expected a name .*, got dict"):
+    with pytest.raises(ArgumentTypeError, match=r"^baselines: expected a name .*, got dict"):
         explain({})
-    with pytest.raises(ArgumentTypeError, match="^baselines: expected a name .*, got list"):
+    with pytest.raises(ArgumentTypeError, match=r"^baselines: expected a name .*, got list"):
         explain([0.0])
-    with pytest.raises(ArgumentTypeError, match="^baselines: expected a torch.Tensor"):
+    with pytest.raises(ArgumentTypeError, match=r"^baselines: expected a torch.Tensor"):
         explain(lambda x: 3.0)
-    with pytest.raises(ArgumentError, match="^baselines: expected finite entries"):
+    with pytest.raises(ArgumentError, match=r"^baselines: expected finite entries"):
         explain(float("nan"))
-    with pytest.raises(ShapeError, match="^baselines: expected 1 entries, one a tensor of the inputs, got 2"):
+    with pytest.raises(ShapeError, match=r"^baselines: expected 1 entries, one a tensor of the inputs, got 2"):
         explain((0.0, 1.0))
     for name in ("background", "band_mean", "blur", "noise"):
         with pytest.raises(ShapeError, match=r"^baselines: expected an input \(B, ..., T, F\) for a fill over time"):
             explain(name, rand(2, 5))
-    with pytest.raises(ShapeError, match="^baselines: expected a tuple of 2, one a tensor of the inputs"):
+    with pytest.raises(ShapeError, match=r"^baselines: expected a tuple of 2, one a tensor of the inputs"):
         rq.RELAX(lambda a, b: a + b).attribute((rand(2, 3), rand(2, 3)), baselines=torch.zeros(2, 3), n_samples=2)
 
 
 def test_bad_parameters_are_refused() -> None:
     for value in (-1, 101, "10", float("nan"), True):
         for name in ("background", "noise"):
-            with pytest.raises(ArgumentError, match="^percentile: expected a number from 0 to 100"):
+            with pytest.raises(ArgumentError, match=r"^percentile: expected a number from 0 to 100"):
                 fills.get(name, percentile=value)
     for name, parameter in [("noise", "scale"), ("blur", "sigma_frames"), ("blur", "sigma_bands")]:
-        with pytest.raises(ArgumentError, match=f"^{parameter}: expected a finite number above 0"):
+        with pytest.raises(ArgumentError, match=rf"^{parameter}: expected a finite number above 0"):
             fills.get(name, **{parameter: 0})
-    with pytest.raises(ArgumentTypeError, match="^sigma: .*did you mean 'sigma_"):
+    with pytest.raises(ArgumentTypeError, match=r"^sigma: .*did you mean 'sigma_"):
         fills.get("blur", sigma=3)
-    with pytest.raises(UnknownNameError, match="did you mean 'noise'"):
+    with pytest.raises(UnknownNameError, match=r"did you mean 'noise'"):
         fills.get("nose")

@@ -81,5 +81,5 @@ def test_gradient() -> None:
 
 
 def test_unknown_similarity_suggests_the_nearest() -> None:
-    with pytest.raises(UnknownNameError, match="^similarity: .*got 'cosin'; did you mean 'cosine'"):
+    with pytest.raises(UnknownNameError, match=r"^similarity: .*got 'cosin'; did you mean 'cosine'"):
         SIMILARITIES.get("cosin")

@@ -30,5 +30,5 @@ class Frequency(GridStrategy):
     def draw(self, n: int, frames: int, bands: int, generator: torch.Generator) -> Tensor:
         """Draw ``(n, 1, bands)``."""
         stripes = axis_cells(self.stripes, bands)
-        uniform = torch.rand(n, 1 + stripes + EXTRA_CELLS, generator=generator)
+        uniform = torch.rand(n, 1 + stripes + EXTRA_CELLS, generator=generator, dtype=torch.float32)
         return self.stripe_masks(uniform, stripes, bands, self.keep_probability)[:, None, :]

@@ -41,7 +41,7 @@ def interpolation(shift: Tensor, cells: int, size: int, edges: str) -> tuple[Ten
     lower, weight : Tensor
         ``(n, size)``: the cell below each entry, and the share of the next one (0 for hard edges).
     """
-    position = (torch.arange(size) + 0.5) * (cells / size) + shift[:, None]
+    position = (torch.arange(size, dtype=torch.float32) + 0.5) * (cells / size) + shift[:, None]
     lower = position.floor().clamp_(max=cells).long()
     weight = (position - lower).clamp_(0, 1) if edges == "smooth" else torch.zeros_like(position)
     return lower, weight

@@ -28,5 +28,5 @@ class Groups:
 
     def sample(self, n: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Draw the next `n` masks ``(n, *shape)`` of zeros and ones; `shape` is (groups,)."""
-        uniform = torch.rand(n, math.prod(shape), generator=generator)
+        uniform = torch.rand(n, math.prod(shape), generator=generator, dtype=torch.float32)
         return (uniform < self.keep_probability).float().reshape(n, *shape)

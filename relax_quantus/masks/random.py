@@ -33,7 +33,7 @@ class Random(GridStrategy):
         """Draw ``(n, frames, bands)``; an axis of one entry has one cell and nothing to shift."""
         rows, columns = axis_cells(self.cells[0], frames), axis_cells(self.cells[1], bands)
         grid = (rows + EXTRA_CELLS, columns + EXTRA_CELLS)
-        uniform = torch.rand(n, 2 + grid[0] * grid[1], generator=generator)
+        uniform = torch.rand(n, 2 + grid[0] * grid[1], generator=generator, dtype=torch.float32)
         values = (uniform[:, 2:] < self.keep_probability).float().reshape(n, *grid)
         over_time = interpolation(uniform[:, 0], rows, frames, self.edges)
         values = values[:, :1] if frames == 1 else along(values, *over_time, dim=1)

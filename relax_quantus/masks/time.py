@@ -31,6 +31,6 @@ class Time(GridStrategy):
         """Draw ``(n, frames, 1)``, or ``(n, 1, bands)`` where there is one axis."""
         size = bands if frames == 1 else frames
         stripes = axis_cells(self.stripes, size)
-        uniform = torch.rand(n, 1 + stripes + EXTRA_CELLS, generator=generator)
+        uniform = torch.rand(n, 1 + stripes + EXTRA_CELLS, generator=generator, dtype=torch.float32)
         profile = self.stripe_masks(uniform, stripes, size, self.keep_probability)
         return profile[:, None, :] if frames == 1 else profile[:, :, None]

@@ -35,7 +35,7 @@ class TimeFrequency(GridStrategy):
     def draw(self, n: int, frames: int, bands: int, generator: torch.Generator) -> Tensor:
         """Draw ``(n, frames, bands)``; with a single axis, stripes along it that keep p."""
         rows, columns = axis_cells(self.time_stripes, frames), axis_cells(self.frequency_stripes, bands)
-        uniform = torch.rand(n, 2 + rows + columns + 2 * EXTRA_CELLS, generator=generator)
+        uniform = torch.rand(n, 2 + rows + columns + 2 * EXTRA_CELLS, generator=generator, dtype=torch.float32)
         cut = 1 + rows + EXTRA_CELLS
         over_time, over_frequency = uniform[:, :cut], uniform[:, cut:]
         if frames == 1:
