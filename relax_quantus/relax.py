@@ -146,7 +146,7 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         EncoderError
             If the encoder returns anything but finite embeddings ``(n, D)``, or zeros for the reference.
         """
-        explained = self.explain(
+        comparison = self._comparison(
             inputs,
             baselines,
             target,
@@ -154,10 +154,10 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
             feature_mask,
             n_samples,
             perturbations_per_eval,
-            show_progress,
-            reference=reference,
-            seed=seed,
+            seed,
+            reference,
         )
+        explained = self._accumulate(comparison, show_progress, torch.full((comparison.problem.batch,), torch.nan))
         return tuple(e.importance for e in explained) if isinstance(explained, tuple) else explained.importance
 
     def attribute_future(self) -> None:
@@ -186,15 +186,18 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         Explanation or tuple of Explanation
             One a tensor of the inputs.
         """
-        problem = self._pose(
-            inputs, baselines, target, additional_forward_args, feature_mask, n_samples, perturbations_per_eval, seed
+        comparison = self._comparison(
+            inputs,
+            baselines,
+            target,
+            additional_forward_args,
+            feature_mask,
+            n_samples,
+            perturbations_per_eval,
+            seed,
+            reference,
         )
-        comparison = Comparison(self.forward_func, self.similarity, problem, reference)
-        accumulators = [self.estimator.start() for _ in problem.tensors]
-        for similarities, masks in comparison.similarities(show_progress):
-            for accumulator, mask in zip(accumulators, masks, strict=True):
-                accumulator.update(similarities, mask)
-        return self._explanations(problem, accumulators, comparison.fully_masked())
+        return self._accumulate(comparison, show_progress, comparison.fully_masked())
 
     @torch.no_grad()
     def similarities(
@@ -212,10 +215,17 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         seed: int | None = 0,
     ) -> Tensor:
         """Return the similarity under each mask, ``(N, B)`` float64 on the CPU, in the masks' order; parameters as in `attribute`."""
-        problem = self._pose(
-            inputs, baselines, target, additional_forward_args, feature_mask, n_samples, perturbations_per_eval, seed
+        comparison = self._comparison(
+            inputs,
+            baselines,
+            target,
+            additional_forward_args,
+            feature_mask,
+            n_samples,
+            perturbations_per_eval,
+            seed,
+            reference,
         )
-        comparison = Comparison(self.forward_func, self.similarity, problem, reference)
         return torch.cat([s.cpu() for s, _ in comparison.similarities(show_progress)])
 
     @torch.no_grad()
@@ -286,6 +296,23 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
             target=target,
             additional_forward_args=additional_forward_args,
         )
+
+    def _comparison(self, inputs: Tensors, *arguments: Any) -> Comparison:
+        """Validate one call's arguments, those of `_pose` and last the reference, and embed the reference."""
+        *settings, reference = arguments
+        problem = self._pose(inputs, *settings)
+        return Comparison(self.forward_func, self.similarity, problem, reference)
+
+    def _accumulate(
+        self, comparison: Comparison, show_progress: bool, fully_masked: Tensor
+    ) -> Explanation | tuple[Explanation, ...]:
+        """Run the encoder over all masks and estimate."""
+        problem = comparison.problem
+        accumulators = [self.estimator.start() for _ in problem.tensors]
+        for similarities, masks in comparison.similarities(show_progress):
+            for accumulator, mask in zip(accumulators, masks, strict=True):
+                accumulator.update(similarities, mask)
+        return self._explanations(problem, accumulators, fully_masked)
 
     def _explanations(
         self, problem: Problem, accumulators: list[Accumulator], fully_masked: Tensor

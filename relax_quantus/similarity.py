@@ -95,7 +95,8 @@ def dot(h: Tensor, h_masked: Tensor) -> Tensor:
 
 def negative_euclidean(h: Tensor, h_masked: Tensor) -> Tensor:
     """Minus the Euclidean distance, ``(M, B)``, at most 0."""
-    return -(h_masked - h).norm(dim=-1)
+    distance: Tensor = torch.linalg.vector_norm(h_masked - h, dim=-1)
+    return -distance
 
 
 def is_directional(similarity: object) -> bool:
