@@ -110,13 +110,18 @@ def group_codes(groups: Any, n: int) -> Ints:
 
 
 def _fit_each(h: Floats, labels: Ints, weights: Floats, strengths: Sequence[float]) -> tuple[Any, list[Any]]:
-    """One standardisation and, for each of `strengths`, a logistic regression on what it gives."""
+    """One standardisation and, for each of `strengths`, a logistic regression on what it gives.
+
+    On one thread: the problems are small, and linear algebra on all cores of a busy machine takes ten times as long.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    scaler = StandardScaler().fit(h, sample_weight=weights)
-    z = scaler.transform(h)
-    return scaler, [LogisticRegression(C=C, tol=1e-6, max_iter=5000).fit(z, labels, weights) for C in strengths]
+    with threadpool_limits(limits=1):
+        scaler = StandardScaler().fit(h, sample_weight=weights)
+        z = scaler.transform(h)
+        return scaler, [LogisticRegression(C=C, tol=1e-6, max_iter=5000).fit(z, labels, weights) for C in strengths]
 
 
 def _cross_validate(h: Floats, labels: Ints, codes: Ints, weights: Floats) -> CrossValidation:
