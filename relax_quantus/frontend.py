@@ -22,7 +22,7 @@ from relax_quantus import checks
 from relax_quantus.audio import load_waveform
 from relax_quantus.errors import ArgumentTypeError, ShapeError
 
-CHUNK_FRAMES = 96 * 64
+CHUNK_FRAMES = 96 * 16
 """Frames analysed at a time, which bounds the memory that an hour-long recording needs."""
 FLOATING = "floating-point samples"
 SCALE = "scale them to [-1, 1] first, int16 by 1 / 32768"
