@@ -95,7 +95,10 @@ class Comparison:
 
     def fully_masked(self) -> Tensor:
         """Similarity ``(B,)`` of the fill alone: the level that a map's values are to be read against."""
-        return self.compare(tuple(t.level for t in self.problem.tensors), slice(0, self.problem.batch))[0]
+        similarities = [
+            self.compare(tuple(t.level[rows] for t in self.problem.tensors), rows)[0] for rows in self.blocks()
+        ]
+        return torch.cat(similarities)
 
 
 def masked_embeddings(h: object, rows: int, size: int) -> Tensor:

@@ -30,7 +30,7 @@ def test_fields(estimator: str, dtype: torch.dtype) -> None:
         assert values.dtype == dtype
         assert values.is_contiguous()
         assert not values.requires_grad
-    assert result.mean_similarity.shape == (2,)
+    assert result.mean_similarity.shape == result.fully_masked_similarity.shape == (2,)
     assert result.n_samples.tolist() == [40, 40]
     assert torch.broadcast_shapes(result.neutral.shape, x.shape) == x.shape
     assert result.estimator == estimator
@@ -67,6 +67,18 @@ def test_centred_is_zero_where_nothing_matters(estimator: str) -> None:
         x, n_samples=30
     )
     torch.testing.assert_close(result.centred(), torch.zeros_like(x), rtol=0, atol=1e-14)
+
+
+def test_spearman_of_uncertainty_and_importance() -> None:
+    result = explanation(shape=(3, 1, 6, 4))
+    for i, rho in enumerate(result.spearman()):
+        u, r = (v[i].flatten().tolist() for v in (result.uncertainty, result.importance))
+        ranks = [
+            [sum(w < v for w in values) + (sum(w == v for w in values) - 1) / 2 for v in values] for values in (u, r)
+        ]
+        assert float(rho) == pytest.approx(np.corrcoef(ranks)[0, 1], abs=1e-12)
+    constant = rq.RELAX(lambda z: torch.ones(len(z), 3)).explain(rand(1, 1, 6, 4), n_samples=20)
+    assert bool(torch.isnan(constant.spearman()).all())
 
 
 def test_repr_says_what_it_is_in_one_line() -> None:

@@ -7,8 +7,8 @@ import torch
 from reference import slow_relax
 from reference.models import rand
 
-from relax_quantus.errors import UnknownNameError
-from relax_quantus.similarity import SIMILARITIES, cosine
+from relax_quantus.errors import ArgumentError, ArgumentTypeError, EncoderError, ShapeError, UnknownNameError
+from relax_quantus.similarity import SIMILARITIES, CentredCosine, cosine, get, is_directional
 
 
 def test_equals_the_definition() -> None:
@@ -83,3 +83,49 @@ def test_gradient() -> None:
 def test_unknown_similarity_suggests_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match=r"^similarity: .*got 'cosin'; did you mean 'cosine'"):
         SIMILARITIES.get("cosin")
+
+
+def test_centred_cosine_takes_the_mean_from_both() -> None:
+    h, masked, mean = rand(3, 5), rand(4, 3, 5, seed=1), rand(5, seed=2)
+    slow = [
+        [slow_relax.cosine((h[b] - mean).numpy(), (masked[m, b] - mean).numpy()) for b in range(3)] for m in range(4)
+    ]
+    result = get("centred_cosine", mean=mean)(h, masked)
+    torch.testing.assert_close(result, torch.tensor(slow, dtype=torch.float64), rtol=0, atol=1e-14)
+    masked[2, 1] = mean
+    assert float(CentredCosine(mean)(h, masked)[2, 1]) == 0
+
+
+def test_centred_cosine_refuses_what_it_cannot_use() -> None:
+    with pytest.raises(ArgumentTypeError, match=r"^mean: expected with the similarity 'centred_cosine', got nothing"):
+        get("centred_cosine")
+    with pytest.raises(ShapeError, match=r"^mean: expected a corpus mean of shape \(D,\)"):
+        get("centred_cosine", mean=torch.zeros(2, 3))
+    with pytest.raises(ArgumentError, match=r"^mean: expected finite entries"):
+        get("centred_cosine", mean=torch.full((3,), float("nan")))
+    with pytest.raises(ShapeError, match=r"^mean: expected a corpus mean of shape \(5,\)"):
+        CentredCosine(torch.zeros(4))(rand(1, 5), rand(2, 1, 5))
+    with pytest.raises(EncoderError, match=r"^reference: expected an embedding other than the corpus mean"):
+        CentredCosine(torch.ones(3))(torch.ones(1, 3), rand(2, 1, 3))
+
+
+def test_dot_and_distance() -> None:
+    h, masked = rand(3, 5), rand(4, 3, 5, seed=1)
+    dots = [
+        [sum(float(a) * float(b) for a, b in zip(h[i], masked[m, i], strict=True)) for i in range(3)] for m in range(4)
+    ]
+    torch.testing.assert_close(get("dot")(h, masked), torch.tensor(dots, dtype=torch.float64), rtol=0, atol=1e-14)
+    far = [
+        [-(sum(float(a - b) ** 2 for a, b in zip(h[i], masked[m, i], strict=True)) ** 0.5) for i in range(3)]
+        for m in range(4)
+    ]
+    torch.testing.assert_close(
+        get("negative_euclidean")(h, masked), torch.tensor(far, dtype=torch.float64), rtol=0, atol=1e-14
+    )
+
+
+def test_what_is_directional() -> None:
+    assert is_directional(get("cosine"))
+    assert is_directional(CentredCosine(torch.zeros(2)))
+    assert not is_directional(get("dot"))
+    assert not is_directional(get("negative_euclidean"))
