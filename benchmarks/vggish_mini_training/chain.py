@@ -19,18 +19,18 @@ RATE_HZ = 16_000
 class ChainConfig:
     """Probabilities and ranges of the random recording chain; SNR is between RMS levels over the excerpt."""
 
-    reverberation: float = 0.25
-    background: float = 0.5
+    reverberation: float = 0.15
+    background: float = 0.35
     background_snr_db: tuple[float, float] = (-5.0, 20.0)
     equaliser_db_per_octave: float = 3.0
     high_pass: float = 0.5
     high_pass_hz: tuple[float, float] = (40.0, 500.0)
     low_pass: float = 0.4
-    noise_floor: float = 0.7
-    noise_snr_db: tuple[float, float] = (5.0, 50.0)
+    noise_floor: float = 0.5
+    noise_snr_db: tuple[float, float] = (10.0, 50.0)
     peak_db: tuple[float, float] = (-30.0, 0.0)
     clipping: float = 0.1
-    band_limit: float = 0.6
+    band_limit: float = 0.5
     band_limit_hz: tuple[float, float] = (2_500.0, 8_000.0)
 
 
@@ -70,7 +70,8 @@ def reverberate(wave: Tensor, generator: torch.Generator) -> Tensor:
     tail = tail / tail.square().sum(-1, keepdim=True).sqrt() * 10 ** (-ratio_db / 20)
     tail[:, 0] += 1.0
     size = samples + tail.shape[-1]
-    return torch.fft.irfft(torch.fft.rfft(wave, size) * torch.fft.rfft(tail, size), size)[:, :samples]
+    wet: Tensor = torch.fft.irfft(torch.fft.rfft(wave, size) * torch.fft.rfft(tail, size), size)
+    return wet[:, :samples]
 
 
 def channel_gain(frequencies: Tensor, n: int, config: ChainConfig, generator: torch.Generator) -> Tensor:
@@ -92,7 +93,7 @@ def coloured_noise(n: int, samples: int, generator: torch.Generator) -> Tensor:
     slope = uniform(-9.0, 3.0, n, generator) / 6.02
     spectrum = torch.complex(torch.randn(n, bins, generator=generator), torch.randn(n, bins, generator=generator))
     noise = torch.fft.irfft(spectrum * (frequencies.clamp_min(60.0) / 1000.0) ** slope, samples)
-    return noise / rms(noise)
+    return torch.as_tensor(noise / rms(noise))
 
 
 def lossy_spectrum(wave: Tensor, generator: torch.Generator) -> Tensor:
@@ -153,11 +154,13 @@ def record(wave: Tensor, background: Tensor, generator: torch.Generator, config:
     frequencies = torch.linspace(0, RATE_HZ / 2, samples // 2 + 1)
     response = channel_gain(frequencies, n, config, generator)
     wave = torch.fft.irfft(torch.fft.rfft(wave) * response, samples)
-    floor = coloured_noise(n, samples, generator) * rms(wave) * 10 ** (-uniform(*config.noise_snr_db, n, generator) / 20)
+    floor = (
+        coloured_noise(n, samples, generator) * rms(wave) * 10 ** (-uniform(*config.noise_snr_db, n, generator) / 20)
+    )
     wave = torch.where(happens(config.noise_floor, n, generator), wave + floor, wave)
     peak = 10 ** (uniform(*config.peak_db, n, generator) / 20)
     peak = torch.where(happens(config.clipping, n, generator), 1.0 + 2.0 * peak, peak)
     wave = quantise((peak_normalised(wave) * peak).clamp(-1.0, 1.0), generator)
     limit = log_uniform(*config.band_limit_hz, n, generator)
     kept = (frequencies <= limit) | ~happens(config.band_limit, n, generator)
-    return torch.fft.irfft(torch.fft.rfft(wave) * kept, samples).clamp(-1.0, 1.0)
+    return torch.as_tensor(torch.fft.irfft(torch.fft.rfft(wave) * kept, samples).clamp(-1.0, 1.0))

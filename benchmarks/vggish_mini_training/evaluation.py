@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
-from statsmodels.stats.proportion import proportion_confint
 from torch import Tensor, nn
 
 from benchmarks.vggish_mini_training.recordings import EXAMPLE, QUIET_BELOW_LOUD_DB, Recordings
@@ -24,7 +24,7 @@ from relax_quantus.frontend import LogMel
 
 COMMON_BAND_HZ = 3_400.0
 QUIET_SHARE = 0.2
-HEAD_C = 0.1
+HEAD_C = 1.0
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -58,7 +58,7 @@ def band_limited(wave: Tensor, limit_hz: float = COMMON_BAND_HZ) -> Tensor:
     """Remove everything above a frequency, (samples,) at 16 kHz."""
     spectrum = torch.fft.rfft(wave)
     spectrum[int(limit_hz / 16_000 * wave.numel()) + 1 :] = 0
-    return torch.fft.irfft(spectrum, wave.numel())
+    return torch.as_tensor(torch.fft.irfft(spectrum, wave.numel()))
 
 
 def frame_level(x: Tensor) -> Tensor:
@@ -85,8 +85,8 @@ def has_background(x: Tensor) -> bool:
 def embed(encoder: nn.Module, examples: list[Tensor], labels: Ints) -> Clips:
     """Embed each clip's examples."""
     clip = np.repeat(np.arange(len(examples)), [len(x) for x in examples])
-    encoder = encoder.eval().to(memory_format=torch.channels_last)
-    chunks = torch.cat(examples).split(50)
+    encoder = encoder.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    chunks = torch.split(torch.cat(examples), 50)
     h = torch.cat([encoder(chunk.to(memory_format=torch.channels_last)) for chunk in chunks])
     return Clips(h.double().numpy(), clip, labels)
 
@@ -160,12 +160,21 @@ def spectrum_predictions(train: list[Tensor], train_labels: Ints, test: list[Ten
 
 
 def summary(predictions: pd.DataFrame, ways: list[str]) -> pd.DataFrame:
-    """Count right clips a way, with Wilson's 95 % interval: index way, columns right, clips, accuracy, low, high."""
+    """Count right clips a way, with Wilson's 95 % interval: index way, columns right, clips, recall (mean over classes), accuracy, low, high."""
     rows = {}
     for way in ways:
         right = int((predictions[way] == predictions["label"]).sum())
-        low, high = proportion_confint(right, len(predictions), method="wilson")
-        rows[way] = {"right": right, "clips": len(predictions), "accuracy": right / len(predictions), "low": low, "high": high}
+        recall = float((predictions[way] == predictions["label"]).groupby(predictions["label"]).mean().mean())
+        interval = binomtest(right, len(predictions)).proportion_ci(method="wilson")
+        low, high = interval.low, interval.high
+        rows[way] = {
+            "right": right,
+            "clips": len(predictions),
+            "recall": recall,
+            "accuracy": right / len(predictions),
+            "low": low,
+            "high": high,
+        }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

@@ -7,8 +7,7 @@ noise, digital silence) and has a class of its own, "nothing": so the background
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -27,33 +26,19 @@ SILENCE = LogMel().config.silence
 class Recipe:
     """Everything that decides a training besides data and seed; fractions are of a batch."""
 
-    steps: int = 500
+    steps: int = 400
     batch: int = 64
     learning_rate: float = 3e-3
     weight_decay: float = 0.05
     dropout: float = 0.3
     nothing: float = 0.15
-    mix: float = 0.4
-    cells: float = 0.3
-    cosine_head: bool = False
-    chain: ChainConfig = ChainConfig()
+    mix: float = 0.3
+    cells: float = 0.15
+    chain: ChainConfig = field(default_factory=ChainConfig)
 
     def as_dict(self) -> dict[str, object]:
         """Return plain values for the manifest."""
         return asdict(self)
-
-
-class CosineHead(nn.Module):
-    """Class scores from the angle between an embedding and each class's vector, (n, D) -> (n, classes)."""
-
-    def __init__(self, size: int, classes: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(classes, size) / size**0.5)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
-
-    def forward(self, h: Tensor) -> Tensor:
-        """Return scaled cosines."""
-        return self.log_scale.exp() * functional.normalize(h) @ functional.normalize(self.weight).T
 
 
 def draw_batch(
@@ -110,9 +95,8 @@ def fit_encoder(recordings: Recordings, recipe: Recipe, seed: int, progress: boo
         torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(seed)
         classes = len(recordings.class_names)
-        model = VGGishMini(batch_norm=True).to(memory_format=torch.channels_last)
-        size = model.embedding_size
-        head = CosineHead(size, classes + 1) if recipe.cosine_head else nn.Linear(size, classes + 1)
+        model: VGGishMini = VGGishMini(batch_norm=True).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        head = nn.Linear(model.embedding_size, classes + 1)
         run(model.train(), head, Excerpts(recordings, generator), classes, recipe, generator, progress)
     return fold(model)
 
@@ -129,7 +113,9 @@ def run(
     """Optimise model and head in place: AdamW under one cycle of the learning rate."""
     parameters = [*model.parameters(), *head.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, total_steps=recipe.steps, pct_start=0.15)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, recipe.learning_rate, total_steps=recipe.steps, pct_start=0.15
+    )
     front_end = LogMel()
     bar = tqdm(range(recipe.steps), desc="train", unit="step", mininterval=2.0, disable=not progress)
     for step in bar:
@@ -138,7 +124,7 @@ def run(
         h = functional.dropout(model(x.to(memory_format=torch.channels_last)), recipe.dropout)
         loss = functional.cross_entropy(head(h), target)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         optimiser.step()
         schedule.step()
         if step % 10 == 0:

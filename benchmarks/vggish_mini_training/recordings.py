@@ -70,7 +70,9 @@ def load_recordings(folder: str | os.PathLike[str], progress: bool = True) -> Re
         checks.refuse("--data", "a folder with clips.csv", f"{folder}", "name the folder that holds it", DataError)
     table = pd.read_csv(folder / "clips.csv")
     if missing := {"file", "label", "source_group"} - set(table.columns):
-        checks.refuse("clips.csv", "columns file, label and source_group", f"none called {sorted(missing)}", error=DataError)
+        checks.refuse(
+            "clips.csv", "columns file, label and source_group", f"none called {sorted(missing)}", error=DataError
+        )
     names = sorted(table["label"].unique())
     if len(names) < 2:
         checks.refuse("clips.csv", "at least two labels", f"{names}", "add recordings of another class", DataError)
@@ -144,7 +146,9 @@ class Excerpts:
             (n, 15 600) and (n,).
         """
         clips = torch.multinomial(self.clip_probability, n, replacement=True, generator=generator)
-        moments = [torch.multinomial(self.loudness[c], 1, generator=generator).item() * LEVEL_HOP for c in clips.tolist()]
+        moments = [
+            torch.multinomial(self.loudness[c], 1, generator=generator).item() * LEVEL_HOP for c in clips.tolist()
+        ]
         speed = MAX_SPEED ** (2.0 * torch.rand(n, generator=generator, dtype=torch.float64) - 1.0)
         place = EXAMPLE * (0.1 + 0.8 * torch.rand(n, generator=generator, dtype=torch.float64))
         first = torch.tensor(moments, dtype=torch.float64) - place * speed

@@ -10,6 +10,7 @@ import hashlib
 import json
 from importlib import resources
 from itertools import pairwise
+from itertools import pairwise
 
 import torch
 from safetensors.torch import load as load_safetensors
