@@ -96,7 +96,7 @@ class Comparison:
     def fully_masked(self) -> Tensor:
         """Similarity ``(B,)`` of the fill alone: the level that a map's values are to be read against."""
         similarities = [
-            self.compare(tuple(t.level[rows] for t in self.problem.tensors), rows)[0] for rows in self.blocks()
+            self.compare(tuple(t.level[rows].clone() for t in self.problem.tensors), rows)[0] for rows in self.blocks()
         ]
         return torch.cat(similarities)
 

@@ -80,7 +80,8 @@ def references(reference: Any, inputs: tuple[Tensor, ...], embed: Embed, nonzero
         return [(1.0, towards), (-1.0, away)]
     batch = len(inputs[0])
     if reference is None:
-        return [(1.0, checked_embedding(embed(inputs), batch, nonzero=nonzero))]
+        own = tuple(x.clone() for x in inputs)  # an encoder may begin with an in-place operation
+        return [(1.0, checked_embedding(embed(own), batch, nonzero=nonzero))]
     if not isinstance(reference, Tensor):
         rule = "None, a tensor, or a 2-tuple (towards, away)"
         checks.refuse("reference", rule, type(reference).__name__, "convert it to a tensor", ArgumentTypeError)
@@ -97,7 +98,7 @@ def references(reference: Any, inputs: tuple[Tensor, ...], embed: Embed, nonzero
                 "",
                 ShapeError,
             )
-        example = example.to(inputs[0].dtype).expand(batch, *shape)
+        example = example.to(inputs[0].dtype).expand(batch, *shape).clone()
         return [(1.0, checked_embedding(embed((example,)), batch, nonzero=nonzero))]
     embedding = reference[None] if reference.ndim == 1 else reference
     if embedding.ndim != 2 or len(embedding) not in (1, batch):
