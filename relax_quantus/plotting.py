@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
 from torch import Tensor
 
 from relax_quantus import checks
@@ -193,52 +194,103 @@ def explanation_figure(
             "explanations", "at least one explanation", "none", "explain with one strategy or more", ArgumentError
         )
     axis = axis or Axis()
-    rows = 1 + len(explanations)
-    figure = Figure(figsize=(_width_in(len(examples)), 1.1 + 1.75 * rows), dpi=DOTS_PER_INCH, layout="constrained")
+    layout = Layout.of(len(examples), 1 + len(explanations))
+    figure = Figure(figsize=(layout.width_in, layout.height_in), dpi=DOTS_PER_INCH)
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=12, parse_math=False)
-    panels = figure.subplots(rows, 2, sharex=True, squeeze=False)
-    _first_row(figure, panels[0], examples, notes, axis)
-    _strategy_rows(figure, panels[1:], explanations, axis)
-    for panel in panels[:, 0]:
+    figure.suptitle(title, fontsize=12, parse_math=False, y=1 - 0.1 / layout.height_in, va="top")
+    grid = layout.grid(figure)
+    top = figure.add_subplot(grid[0, 0])
+    _bar(figure, grid[0, 1], plot_spectrogram(top, examples, axis=axis), "ln(mel magnitude + 0.01)")
+    top.set_title("log-mel spectrogram", fontsize=8)
+    corner = grid[0, 3].get_position(figure)
+    figure.text(corner.x0, corner.y1, notes, va="top", fontsize=8, linespacing=1.3, parse_math=False)
+    left, right = (
+        [figure.add_subplot(grid[row, column], sharex=top, sharey=top) for row in range(1, grid.nrows)]
+        for column in (0, 3)
+    )
+    _importance_column(left, explanations, axis, lambda shown, what: _bar(figure, grid[1:, 1], shown, what))
+    _error_column(right, explanations, axis, lambda shown, what: _bar(figure, grid[1:, 4], shown, what))
+    for panel in (top, *left):
         panel.set_ylabel("frequency (Hz)", fontsize=8)
-    for panel in panels[-1]:
+    for panel in (top, *left[:-1], *right[:-1]):
+        panel.tick_params(labelbottom=False)
+    for panel in (left[-1], right[-1]):
         panel.set_xlabel("time (s)", fontsize=8)
+    for panel in right:
+        panel.tick_params(labelleft=False)
     return figure
 
 
-def _width_in(examples: int) -> float:
-    """Width of the figure in inches: one example is readable at 11, and a long clip gets more up to what a screen shows."""
-    return float(np.clip(10.0 + 0.6 * examples, 11.0, 30.0))
+@dataclass(frozen=True)
+class Layout:
+    """Sizes in inches of a figure of rows of two maps with a colour bar each; fixed, which is quicker than to let matplotlib find them."""
+
+    map_in: float
+    rows: int
+
+    @classmethod
+    def of(cls, examples: int, rows: int) -> Layout:
+        """Room for so many examples: one is readable at 4.2 inches, and a long clip gets more, up to what a screen shows."""
+        return cls(float(np.clip(3.9 + 0.3 * examples, 4.2, 13.5)), rows)
+
+    @property
+    def width_in(self) -> float:
+        """Width of the figure."""
+        return 0.75 + 2 * self.map_in + 2.35
+
+    @property
+    def height_in(self) -> float:
+        """Height of the figure."""
+        return 0.75 + 1.75 * self.rows
+
+    def grid(self, figure: Figure) -> GridSpec:
+        """Columns: map, its colour bar, a gap for the bar's label, map, its colour bar."""
+        return GridSpec(
+            self.rows,
+            5,
+            figure,
+            left=0.75 / self.width_in,
+            right=1 - 0.75 / self.width_in,
+            bottom=0.5 / self.height_in,
+            top=1 - 0.6 / self.height_in,
+            wspace=0.0,
+            hspace=0.22,
+            width_ratios=[self.map_in, 0.2, 1.2, self.map_in, 0.2],
+        )
 
 
-def _first_row(figure: Figure, panels: Any, examples: Tensor | npt.NDArray[Any], notes: str, axis: Axis) -> None:
-    shown = plot_spectrogram(panels[0], examples, axis=axis)
-    panels[0].set_title("log-mel spectrogram", fontsize=8)
-    bar = figure.colorbar(shown, ax=panels[0], pad=0.01, aspect=12, fraction=0.08)
-    bar.set_label("ln(mel magnitude + 0.01)", fontsize=7)
+def _bar(figure: Figure, place: Any, shown: Any, what: str) -> None:
+    """Put the colour bar of `shown` into the right half of `place`."""
+    box = place.get_position(figure)
+    bar = figure.colorbar(shown, cax=figure.add_axes((box.x0 + box.width / 2, box.y0, box.width / 2, box.height)))
+    bar.set_label(what, fontsize=7)
     bar.ax.tick_params(labelsize=7)
-    panels[1].axis("off")
-    text = panels[1].text(0.0, 0.95, notes, transform=panels[1].transAxes, va="top", fontsize=8, parse_math=False)
-    text.set_in_layout(False)
 
 
-def _strategy_rows(figure: Figure, panels: Any, explanations: Mapping[str, Explanation], axis: Axis) -> None:
+def _importance_column(
+    panels: Sequence[Any], explanations: Mapping[str, Explanation], axis: Axis, bar: Callable[[Any, str], None]
+) -> None:
+    """Draw every strategy's centred importance on one scale, symmetric about 0."""
     centred = {name: e.centred() for name, e in explanations.items()}
     limit = shared_limit(list(centred.values()))
-    error_limit = shared_limit([e.standard_error for e in explanations.values()])
-    for row, (name, e) in zip(panels, explanations.items(), strict=True):
-        left = plot_map(row[0], centred[name], axis=axis, low=-limit, high=limit)
-        right = plot_map(row[1], e.standard_error, axis=axis, colours=ERROR_COLOURS, low=0.0, high=error_limit)
-        _outline(row[0], end_to_end(centred[name]), axis)
+    for panel, (name, e) in zip(panels, explanations.items(), strict=True):
+        shown = plot_map(panel, centred[name], axis=axis, low=-limit, high=limit)
+        _outline(panel, end_to_end(centred[name]), axis)
         mean = float(e.mean_similarity.nanmean())
         heading = f"{name}: importance - mean similarity ({mean:.2f}): {_span(centred[name])}"
-        row[0].set_title(heading, fontsize=8, parse_math=False)
-        row[1].set_title(f"{name}: standard error: {_span(e.standard_error)}", fontsize=8, parse_math=False)
-    for column, shown, what in ((0, left, "importance - mean similarity"), (1, right, "standard error")):
-        bar = figure.colorbar(shown, ax=panels[:, column], pad=0.01, aspect=12 * len(panels), fraction=0.08)
-        bar.set_label(f"{what}, one scale for all rows", fontsize=7)
-        bar.ax.tick_params(labelsize=7)
+        panel.set_title(heading, fontsize=8, parse_math=False)
+    bar(shown, "importance - mean similarity, one scale for all rows")
+
+
+def _error_column(
+    panels: Sequence[Any], explanations: Mapping[str, Explanation], axis: Axis, bar: Callable[[Any, str], None]
+) -> None:
+    """Draw every strategy's standard error on one scale from 0."""
+    limit = shared_limit([e.standard_error for e in explanations.values()])
+    for panel, (name, e) in zip(panels, explanations.items(), strict=True):
+        shown = plot_map(panel, e.standard_error, axis=axis, colours=ERROR_COLOURS, low=0.0, high=limit)
+        panel.set_title(f"{name}: standard error: {_span(e.standard_error)}", fontsize=8, parse_math=False)
+    bar(shown, "standard error, one scale for all rows")
 
 
 def _outline(ax: Any, image: Image, axis: Axis) -> None:

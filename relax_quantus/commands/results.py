@@ -20,6 +20,7 @@ from relax_quantus.modules import fingerprint
 from relax_quantus.plotting import Axis, explanation_figure, save_png
 
 LONGEST_STEM = 100
+KINDS = ("importance", "uncertainty", "standard_error", "mean_similarity", "fully_masked_similarity")
 
 
 def write(clip: Clip, findings: Findings, request: Request, models: Models) -> Path:
@@ -34,7 +35,7 @@ def write(clip: Clip, findings: Findings, request: Request, models: Models) -> P
         "frequencies_hz": axis.config.band_centres_hz,
     }
     for name, explanation in findings.explanations.items():
-        for kind in ("importance", "uncertainty", "standard_error", "mean_similarity"):
+        for kind in KINDS:
             arrays[f"{kind}_{name}"] = getattr(explanation, kind).numpy()
     if findings.probabilities is not None:
         arrays["probabilities"] = findings.probabilities.numpy()
@@ -62,11 +63,12 @@ def headline(clip: Clip, findings: Findings, models: Models) -> str:
 def notes(clip: Clip, findings: Findings, request: Request) -> str:
     """What else a reader of the picture needs to know."""
     n = len(clip.examples)
-    estimator = next(iter(findings.explanations.values())).estimator
+    first = next(iter(findings.explanations.values()))
     return (
         f"{n} of {clip.in_all} example{'s' if clip.in_all > 1 else ''} of 0.96 s; the recording lasts {clip.seconds:.2f} s\n"
         f"encoder {request.encoder}, fill {request.baseline}\n"
-        f"{request.n_samples} masks a strategy, estimator {estimator}, seed {request.seed}\n\n"
+        f"{request.n_samples} masks a strategy, estimator {first.estimator}, seed {request.seed}\n"
+        f"similarity of the fill alone {float(first.fully_masked_similarity.nanmean()):.2f}\n\n"
         "Red: masks that keep this part leave the embedding more like\nthe clip's own than masks do on average; blue: less.\n"
         "Black line: around the highest tenth of each map."
     )
