@@ -78,7 +78,7 @@ def _table(results: Results, category: str, chosen: list[Metric]) -> Table:
         if method.masks and not method.twin_of and f"{method.name} twin" in results.config.methods:
             differences = (spread(minus_twin(rows, method.name, m.name)) for m in chosen)
             lines.append((f"{method.name} − twin", *differences))
-    clips = rows[(rows.category == category) & (rows.status == "ok")].clip.nunique()
+    clips = rows[(rows.category == category) & (rows.status == "ok")]["clip"].nunique()
     return Table(
         title=category.capitalize(),
         caption=caption(results, chosen, clips),
