@@ -34,7 +34,7 @@ from relax_quantus.modules import evaluation_mode, like_weights
 from relax_quantus.references import checked_embedding
 from relax_quantus.registry import Registry, nearest
 from relax_quantus.relax import FORWARD_ROWS, RELAX
-from relax_quantus.similarity import Similarity, cosine
+from relax_quantus.similarity import Similarity, is_directional
 from relax_quantus.similarity_model import SimilarityModel
 
 __all__ = [
@@ -63,6 +63,7 @@ def explain_func(
     baselines: Any = "silence",
     estimator: str | Estimator | None = None,
     similarity: str | Similarity = "cosine",
+    domain: str = "log",
     n_samples: int = 1000,
     seed: int | None = 0,
     map: str = "importance",
@@ -85,7 +86,7 @@ def explain_func(
         ``(B, 1, T, F)`` log-mel examples; brought to the type of the model's weights.
     targets
         Not used: an embedding has no classes.
-    masks, baselines, estimator, similarity, n_samples, seed
+    masks, baselines, estimator, similarity, domain, n_samples, seed
         As in `RELAX` and `RELAX.attribute`. Keep the seed fixed for robustness metrics; pass fresh ones for
         randomisation metrics, where masks shared by both maps would look like agreement.
     map
@@ -127,9 +128,9 @@ def explain_func(
     x = spectrograms("inputs", _on_device(like_weights(torch.from_numpy(given), model), model, device))
     if isinstance(baselines, np.ndarray):
         baselines = torch.tensor(baselines).to(x)
-    relax = RELAX(encoder, masks, similarity, estimator)
+    relax = RELAX(encoder, masks, similarity, estimator, domain)
     with torch.no_grad(), evaluation_mode(model):
-        blocks, nonzero = torch.split(x, FORWARD_ROWS), relax.similarity is cosine
+        blocks, nonzero = torch.split(x, FORWARD_ROWS), is_directional(relax.similarity)
         reference = [checked_embedding(encoder(rows), len(rows), nonzero=nonzero) for rows in blocks]
         explained = relax.explain(
             x,
@@ -175,7 +176,7 @@ _registration: _Registration | None = None
 # SmoothMPRT passes these two arguments of its own preprocessing on to quantus.explain.
 _STRAYS = ("s_batch", "custom_batch")
 # Without a method, Quantus computes a plain gradient, and ignores keywords like these.
-_OURS = ("masks", "baselines", "estimator", "similarity", "map", "n_samples")
+_OURS = ("masks", "baselines", "estimator", "similarity", "map", "n_samples", "domain")
 
 
 def method_names() -> list[str]:
