@@ -77,7 +77,7 @@ quiet_stderr = _QuietStderr()
 
 
 class _ForwardReader(soundfile.SoundFile):  # type: ignore[misc]
-    """A file that python-soundfile does not rewind after each block: the seek fails on a truncated FLAC and is noisy in an MP3."""
+    """A file in which python-soundfile does not seek after each block: that fails in a truncated FLAC and garbles some MP3s."""
 
     def seekable(self) -> bool:
         return False
