@@ -19,7 +19,7 @@ from relax_quantus.frontend import LogMel
 
 CALL_FREE_EVERY = 6
 BACKGROUND_CLIPS = 24
-HELD_OUT_CLIPS = 90
+HELD_OUT_CLIPS = 150
 TRAINING, HELD_OUT, BACKGROUND = (1_000_003 * k for k in (1, 2, 3))
 
 

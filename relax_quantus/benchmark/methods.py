@@ -11,8 +11,9 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -96,25 +97,41 @@ def fingerprint(*values: Any) -> str:
     return digest.hexdigest()
 
 
-@dataclass(eq=False)
 class Similarities:
-    """Remembers the last similarities ``(N, 1)``, keyed by everything they depend on, weights included."""
+    """Remembers the last similarities ``(N, 1)``, keyed by everything they depend on, weights included.
 
-    known: OrderedDict[str, Tensor] = field(default_factory=OrderedDict)
-    forwards: int = 0
+    Attributes
+    ----------
+    forwards
+        Masked encoder forwards spent so far.
+    """
+
+    def __init__(self) -> None:
+        self.forwards = 0
+        self._known: OrderedDict[str, Tensor] = OrderedDict()
+        self._weights: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], str]] = WeakKeyDictionary()
 
     def get(self, strategy: str, question: Question, compute: Callable[[], Tensor]) -> Tensor:
         """Return them, computed at most once while they are among the last ones."""
         q = question
-        encoder = q.model.encoder if isinstance(q.model.encoder, nn.Module) else id(q.model.encoder)
-        key = fingerprint(strategy, encoder, q.x, q.reference, q.n_samples, q.seed, q.fill)
-        if key not in self.known:
-            self.known[key] = compute()
+        key = fingerprint(strategy, self._weights_of(q.model.encoder), q.x, q.reference, q.n_samples, q.seed, q.fill)
+        if key not in self._known:
+            self._known[key] = compute()
             self.forwards += q.n_samples
-            while len(self.known) > REMEMBERED:
-                self.known.popitem(last=False)
-        self.known.move_to_end(key)
-        return self.known[key]
+            while len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+        self._known.move_to_end(key)
+        return self._known[key]
+
+    def _weights_of(self, encoder: Any) -> str:
+        """Fingerprint of the weights, taken again only when one of them was changed in place; a plain callable is known by its identity."""
+        if not isinstance(encoder, nn.Module):
+            return str(id(encoder))
+        versions = tuple(value._version for value in encoder.state_dict(keep_vars=True).values())
+        known = self._weights.get(encoder)
+        if known is None or known[0] != versions:
+            known = self._weights[encoder] = (versions, fingerprint(encoder))
+        return known[1]
 
 
 class Method(ABC):

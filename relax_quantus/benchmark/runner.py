@@ -140,7 +140,9 @@ def prepare(config: BenchmarkConfig, encoder: nn.Module | None = None, dataset: 
     started = time.perf_counter()
     dataset = dataset or load(config)
     loaded = time.perf_counter()
-    encoder = encoder or load_encoder(config.encoder)
+    if encoder is None:
+        # Convolutions of 48 masked copies are about twice as fast this way; weights and values stay the same.
+        encoder = load_encoder(config.encoder).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     training = dataset.training
     classifier = EmbeddingClassifier.fit(encoder, training.x, training.y, list(dataset.class_names), training.groups)
     accuracy = clip_accuracy(classifier, dataset.held_out)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from relax_quantus.benchmark.metrics.case import QUANTUS_COMMON, Case, Metric, global_generators, outputs, scalar
+from relax_quantus.quantus_bridge import import_quantus
 
 FEATURES_IN_STEP = 96
 SUBSET = 614
@@ -19,7 +20,7 @@ PATCHES_IN_STEP = 2
 
 def _pixel_flipping(case: Case, on_class: bool) -> float:
     """Mean of the curve over the share removed, 0 to 1, most important first: 96 bins a step, 65 forwards."""
-    import quantus
+    quantus = import_quantus()
 
     model, target = (case.classifier, case.question.target) if on_class else (case.similarity_model, 0)
     flip = quantus.PixelFlipping(
@@ -43,7 +44,7 @@ def pixel_flipping_class(case: Case) -> float:
 
 def faithfulness_correlation(case: Case) -> float:
     """Correlation of the drop in similarity with the map's sum over 50 random subsets of a tenth of the bins."""
-    import quantus
+    quantus = import_quantus()
 
     metric = quantus.FaithfulnessCorrelation(
         nr_runs=RUNS, subset_size=SUBSET, perturb_baseline=case.fill_value, **QUANTUS_COMMON

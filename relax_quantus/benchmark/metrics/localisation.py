@@ -12,24 +12,27 @@ import numpy as np
 
 from relax_quantus.benchmark.methods import Map, NotApplicable
 from relax_quantus.benchmark.metrics.case import QUANTUS_COMMON, Case, Metric, scalar
+from relax_quantus.quantus_bridge import import_quantus
 
 TIE_BREAKS = 10
 
 
 def _measure(case: Case, name: str, values: Map) -> float:
-    import quantus
+    quantus = import_quantus()
 
+    # No map that gets here is negative anywhere, so abs changes nothing; without it Quantus prints a line.
     truth = case.question.truth
     if truth is None or not truth.any():
         raise NotApplicable("the truth is not known for this clip" if truth is None else "the call dominates nowhere")
-    metric: Any = getattr(quantus, name)(**QUANTUS_COMMON)
+    metric: Any = getattr(quantus, name)(**{**QUANTUS_COMMON, "abs": True})
     segmentation = truth[None, None].astype(np.int64)
     return scalar(metric(case.similarity_model, case.x, np.array([0]), values, segmentation))
 
 
 def auc(case: Case) -> float:
     """Area under the ROC curve of the map as a detector of the truth."""
-    return _measure(case, "AUC", case.map("centred"))
+    values = case.map("centred")
+    return _measure(case, "AUC", values - values.min())
 
 
 def rank_accuracy(case: Case) -> float:

@@ -11,13 +11,14 @@ import numpy as np
 
 from relax_quantus.benchmark.methods import NotApplicable
 from relax_quantus.benchmark.metrics.case import QUANTUS_COMMON, Case, Metric, global_generators
+from relax_quantus.quantus_bridge import import_quantus
 
 ORIGINAL = "original"
 
 
 def _layers(case: Case) -> dict[str, float]:
     """Spearman correlation with the first map: of the original again, and after each layer."""
-    import quantus
+    quantus = import_quantus()
 
     if case.method.name == "oracle":
         raise NotApplicable("the oracle does not look at the model")

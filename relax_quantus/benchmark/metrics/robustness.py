@@ -13,12 +13,13 @@ import numpy.typing as npt
 
 from relax_quantus.benchmark.methods import NotApplicable
 from relax_quantus.benchmark.metrics.case import QUANTUS_COMMON, Case, Metric, scalar
+from relax_quantus.quantus_bridge import import_quantus
 
 RADIUS = 0.2
 
 
 def _measure(case: Case, name: str) -> float:
-    import quantus
+    quantus = import_quantus()
 
     if case.question.truth is not None and case.method.name == "oracle":
         raise NotApplicable("the oracle does not look at the input")

@@ -1,0 +1,182 @@
+"""Metrics on planted maps: the oracle beats chance beats the anti-oracle in the stated direction."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from relax_quantus.benchmark.methods import Attribution, Method, NotApplicable, Question, Similarities
+from relax_quantus.benchmark.metrics import CATEGORIES, METRICS, Case, Undefined, build
+from relax_quantus.benchmark.metrics.case import global_generators
+from relax_quantus.fills import SILENCE
+from relax_quantus.heads import EmbeddingClassifier
+from relax_quantus.similarity_model import SimilarityModel
+
+PLANT = np.zeros((96, 64), dtype=bool)
+PLANT[24:60, 16:40] = True
+
+
+class Planted(nn.Module):
+    """Embeds the mean level of four parts of the planted region, and, faintly, of the whole."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        region = (x - SILENCE)[:, 0, 24:60, 16:40]
+        parts = region.reshape(len(x), 2, 18, 2, 12).mean((2, 4)).flatten(1)
+        return torch.cat([parts, torch.ones_like(parts[:, :1])], 1)
+
+
+class Fixed(Method):
+    """Always the same map."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.name, self.values = "fixed", values
+
+    def explain(self, question: Question, similarities: Similarities) -> Attribution:
+        return Attribution(self.values, self.values)
+
+
+class FirstLayerWeights(Fixed):
+    """A map that changes with the encoder's weights."""
+
+    def explain(self, question: Question, similarities: Similarities) -> Attribution:
+        weight = next(question.model.encoder.parameters()).detach().numpy().ravel()
+        values = np.resize(weight, (96, 64)).astype(np.float64)
+        return Attribution(values, values)
+
+
+def case(values: np.ndarray, method: Method | None = None, encoder: nn.Module | None = None, **changes) -> Case:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(1, 1, 96, 64, generator=generator) * 2 + 1
+    encoder = encoder or Planted()
+    size = encoder(x).shape[1]
+    classifier = EmbeddingClassifier.__new__(EmbeddingClassifier)
+    nn.Module.__init__(classifier)
+    classifier.encoder, classifier.head = encoder, nn.Linear(size, 2)
+    with torch.no_grad():
+        classifier.head.weight.copy_(torch.stack([torch.ones(size), -torch.ones(size)]))
+        classifier.head.bias.zero_()
+    classifier.eval()
+    method = method or Fixed(values)
+    question = Question(x, classifier, 0, truth=PLANT, **changes)
+    own = SimilarityModel(encoder, encoder(x).detach()).eval()
+    attribution = Attribution(values, values)
+    return Case(method, question, attribution, own, classifier, SILENCE, 3, Similarities())
+
+
+NOISE = np.random.default_rng(0).normal(size=(96, 64)) * 0.01
+CHANCE = np.random.default_rng(1).normal(size=(96, 64))
+
+
+@pytest.mark.parametrize("name", [n for n in METRICS if METRICS.get(n).category in ("faithfulness", "localisation")])
+def test_oracle_beats_chance_beats_anti_oracle(name):
+    metric = METRICS.get(name)
+    oracle, chance, anti = (
+        metric.measure(case(values)) for values in (PLANT + NOISE, np.abs(CHANCE), 1.0 - PLANT + NOISE)
+    )
+    sign = 1 if metric.direction == "up" else -1
+    assert sign * oracle > sign * chance > sign * anti, (oracle, chance, anti)
+
+
+def test_known_values():
+    perfect = case(PLANT.astype(float))
+    for name in ("AUC", "RankAccuracy", "MassAccuracy"):
+        assert METRICS.get(name).measure(perfect) == pytest.approx(1.0)
+    one_bin = np.zeros((96, 64))
+    one_bin[3, 3] = 1.0
+    assert METRICS.get("Sparseness").measure(case(one_bin)) == pytest.approx(1 - 1 / 6144, abs=2e-3)
+    assert METRICS.get("Complexity").measure(case(one_bin)) == pytest.approx(0.0, abs=1e-6)
+    even = np.ones((96, 64))
+    even[0, 0] = 1.0001
+    assert METRICS.get("Complexity").measure(case(even)) == pytest.approx(np.log(6144), abs=1e-4)
+
+
+def test_a_constant_explanation_is_perfectly_robust_and_not_random():
+    fixed = case(PLANT + NOISE, encoder=nn.Sequential(nn.Flatten(), nn.Linear(6144, 4)))
+    for name in ("LocalLipschitz", "MaxSensitivity"):
+        assert METRICS.get(name).measure(fixed) == 0.0
+    assert METRICS.get("MPRT").measure(fixed) == pytest.approx(1.0)
+    assert METRICS.get("MPRT-ceiling").measure(fixed) == pytest.approx(1.0)
+
+
+def test_mprt_sees_new_weights_and_leaves_out_head_and_original():
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(6144, 4))
+    values = np.resize(encoder[1].weight.detach().numpy().ravel(), (96, 64)).astype(np.float64)
+    planted = case(values, FirstLayerWeights(values), encoder)
+    before = encoder[1].weight.detach().clone()
+    assert abs(METRICS.get("MPRT").measure(planted)) < 0.1
+    assert METRICS.get("MPRT-ceiling").measure(planted) == pytest.approx(1.0)
+    torch.testing.assert_close(encoder[1].weight.detach(), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", METRICS.names())
+def test_every_metric_says_what_it_is_and_leaves_everything_as_it_was(name):
+    metric = METRICS.get(name)
+    assert metric.category in CATEGORIES
+    assert metric.direction in ("up", "down")
+    assert metric.map in ("importance", "centred", "positive")
+    given = case(PLANT + NOISE, encoder=nn.Sequential(nn.Flatten(), nn.Linear(6144, 4)))
+    x, values = given.question.x.clone(), given.attribution.centred.copy()
+    states = np.random.get_state()[1].copy(), torch.get_rng_state(), random.getstate()  # noqa: NPY002
+    first = metric.measure(given)
+    assert np.isfinite(first)
+    assert metric.measure(given) == first, "the same case twice"
+    assert torch.equal(given.question.x, x)
+    np.testing.assert_array_equal(given.attribution.centred, values)
+    np.testing.assert_array_equal(np.random.get_state()[1], states[0])  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), states[1])
+    assert random.getstate() == states[2]
+
+
+def test_every_category_has_what_a_comparison_needs():
+    counts = {category: sum(m.category == category for m in build(tuple(METRICS.names()))) for category in CATEGORIES}
+    assert counts.pop("randomisation") >= 1
+    assert min(counts.values()) >= 2
+
+
+@pytest.mark.parametrize(("values", "reason"), [(np.zeros((96, 64)), "0 everywhere"), (np.full((96, 64), np.nan), "NaN")])
+def test_maps_without_an_order_are_undefined(values, reason):
+    with pytest.raises(Undefined, match=reason):
+        METRICS.get("PixelFlipping").measure(case(values))
+    with pytest.raises(Undefined, match=reason):
+        METRICS.get("Sparseness").measure(case(values))
+
+
+def test_negative_maps_are_undefined_only_where_a_positive_map_is_read():
+    below = -1.0 + PLANT * 0.5
+    assert METRICS.get("AUC").measure(case(below)) == pytest.approx(1.0)
+    assert METRICS.get("PixelFlipping").measure(case(below)) < 1
+    with pytest.raises(Undefined, match="0 everywhere"):
+        METRICS.get("MassAccuracy").measure(case(below))
+
+
+def test_without_truth_localisation_does_not_apply():
+    planted = case(PLANT + NOISE)
+    from dataclasses import replace
+
+    for truth in (None, np.zeros((96, 64), dtype=bool)):
+        with pytest.raises(NotApplicable):
+            METRICS.get("AUC").measure(replace(planted, question=replace(planted.question, truth=truth)))
+
+
+def test_ties_are_broken_at_random_not_by_place():
+    stripes = np.repeat(np.arange(64.0)[None], 96, axis=0)
+    planted = case(stripes)
+    ranks, again, other = planted.ranks()[0, 0], planted.ranks()[0, 0], planted.ranks(1)[0, 0]
+    np.testing.assert_array_equal(ranks, again)
+    assert not np.array_equal(ranks, other)
+    assert sorted(ranks[:, 3]) == list(range(3 * 96 + 1, 4 * 96 + 1))
+    assert abs(np.corrcoef(ranks[:, 3], np.arange(96))[0, 1]) < 0.4
+
+
+def test_global_generators_come_back():
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    with pytest.raises(RuntimeError), global_generators(3):
+        first = np.random.random()  # noqa: NPY002
+        raise RuntimeError
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+    with global_generators(3):
+        assert np.random.random() == first  # noqa: NPY002

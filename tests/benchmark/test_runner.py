@@ -1,0 +1,235 @@
+"""The engine end to end on a small encoder: rows, sharing, failures, files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from relax_quantus.benchmark import METHODS, METRICS, BenchmarkConfig, run, show
+from relax_quantus.benchmark import metrics as metrics_package
+from relax_quantus.benchmark.datasets import Dataset, Examples, synthetic
+from relax_quantus.benchmark.metrics import Metric
+from relax_quantus.benchmark.output import FILES
+from relax_quantus.benchmark.recordings import folder
+from relax_quantus.benchmark.runner import COLUMNS, Bench, measured, prepare
+from relax_quantus.benchmark.tables import markdown, minus_twin, tables
+from relax_quantus.errors import ArgumentError, ArgumentTypeError, DataError, UnknownNameError
+
+SMALL = BenchmarkConfig(
+    max_clips=2, n_samples=16, reexplain_clips=1, reexplain_samples=8, perturbations=2, head_clips=30, seed=77
+)
+
+
+def small_encoder() -> nn.Module:
+    generator = torch.Generator().manual_seed(3)
+    layers = nn.Sequential(nn.AvgPool2d(8), nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 10 * 6, 12)).eval()
+    with torch.no_grad():
+        for parameter in layers.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    return layers
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    made = synthetic(2, 77, 30)
+    few = made.held_out
+    return replace(made, held_out=Examples(few.x[:6], few.y[:6], few.groups[:6], few.clips[:6]), background=None)
+
+
+@pytest.fixture(scope="module")
+def good_head(monkeypatch_module) -> None:
+    monkeypatch_module.setattr("relax_quantus.benchmark.runner.HEAD_ACCURACY", 0.0)
+
+
+@pytest.fixture(scope="module")
+def monkeypatch_module():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def results(data, good_head, tmp_path_factory):
+    config = replace(SMALL, out=str(tmp_path_factory.mktemp("bench")))
+    return run(config, encoder=small_encoder(), dataset=data, show_progress=False)
+
+
+def test_every_cell_is_a_row(results):
+    rows = results.rows
+    assert list(rows.columns) == list(COLUMNS)
+    once = [name for name in METRICS if not METRICS.get(name).reexplains]
+    again = [name for name in METRICS if METRICS.get(name).reexplains]
+    assert len(rows) == len(METHODS.names()) * (2 * len(once) + 1 * len(again))
+    assert not rows.duplicated(["clip", "method", "metric"]).any()
+    bad = rows[~rows.status.isin(["ok", "not_applicable"])]
+    assert bad.empty, bad[["method", "metric", "status", "reason"]].to_string()
+    assert rows[rows.status == "ok"].value.notna().all()
+    assert (rows[rows.status != "ok"].reason != "").all()
+    assert set(rows[rows.status == "not_applicable"].method) == {"oracle"}
+    assert set(rows[rows.metric == "MPRT"].n_samples) == {0, 8}
+
+
+def test_oracle_localises_perfectly_and_energy_ignores_the_model(results):
+    value = results.rows.set_index(["method", "metric"]).value
+    assert (value["oracle", "AUC"] == 1).all()
+    assert (value["energy", "MPRT"].round(9) == 1).all()
+
+
+def test_strategy_and_twin_share_forwards(results):
+    own, stem = 4 * 2 * 16, 4 * 2 * 16
+    layers = 2
+    shaken, unshaken = 4 * 2 * 8, 4 * 8
+    randomised = 4 * (2 + layers + 1) * 8
+    # Fresh seeds start after the fixed one, so the re-explained map itself is shared by robustness and randomisation.
+    assert results.forwards <= own + stem + shaken + unshaken + randomised
+    twin = results.rows[results.rows.method == "RELAX-time twin"].set_index(["clip", "metric"]).value
+    strategy = results.rows[results.rows.method == "RELAX-time"].set_index(["clip", "metric"]).value
+    assert not np.allclose(twin.dropna(), strategy.dropna())
+
+
+def test_the_same_seed_gives_the_same_scores(results, data, good_head):
+    config = replace(SMALL, methods=("RELAX-random", "Saliency"), metrics=("AUC", "FaithfulnessCorrelation", "MPRT"))
+    again = run(config, encoder=small_encoder(), dataset=data, show_progress=False).rows
+    keys = ["clip", "method", "metric"]
+    joined = again.merge(results.rows, on=keys, suffixes=("", "_all"))
+    assert len(joined) == len(again) == 2 * 2 * 2 + 2
+    pd.testing.assert_series_equal(joined.value, joined.value_all, check_names=False)
+
+
+def test_files_hold_what_was_measured(results):
+    from pathlib import Path
+
+    out = Path(results.config.out)
+    assert sorted(path.name for path in out.iterdir()) == sorted(FILES)
+    parquet = pd.read_parquet(out / "results.parquet")
+    pd.testing.assert_frame_equal(parquet, results.rows, check_dtype=False)
+    assert len(pd.read_csv(out / "results.csv")) == len(results.rows)
+    found = json.loads((out / "run.json").read_text())
+    assert found["configuration"]["n_samples"] == 16
+    assert found["encoder_sha256"] == results.encoder_sha256
+    assert found["packages"]["torch"] == torch.__version__.split("+")[0] or found["packages"]["torch"] == torch.__version__
+    assert (out / "table.md").read_text() == markdown(results)
+
+
+def test_tables_mark_directions_maps_and_twins(results):
+    made = {table.title: table for table in tables(results)}
+    assert list(made) == ["Faithfulness", "Localisation", "Robustness", "Complexity", "Randomisation"]
+    assert "PixelFlipping ↓" in made["Faithfulness"].header
+    assert "centred map" in made["Faithfulness"].caption
+    assert "clean stem" in made["Localisation"].caption
+    assert "N = 8; 1 clips" in made["Robustness"].caption
+    names = [row[0] for row in made["Localisation"].rows]
+    assert names[: len(METHODS.names())] == METHODS.names()
+    assert names[-4:] == [f"RELAX-{m} − twin" for m in ("random", "time", "frequency", "time_frequency")]
+    difference = minus_twin(results.rows, "RELAX-time", "AUC")
+    assert len(difference) == 2
+    assert f"{difference.mean():.3f}" in made["Localisation"].rows[-3][1]
+
+
+def test_the_console_table_fits_120_columns(results):
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    show(results, console)
+    text = console.export_text()
+    assert "…" not in text
+    assert "RELAX-time_frequency − twin" in text
+    assert all(len(line) <= 120 for line in text.split("\n") if line.startswith(("│", "┃", "┏")))
+
+
+def test_a_failing_metric_is_a_row_and_the_others_survive(data, good_head, monkeypatch):
+    def explode(case):
+        raise ZeroDivisionError("planted\nfailure")
+
+    broken = Metric("Broken", "complexity", "up", "centred", "own", "nothing", "test", explode)
+    monkeypatch.setattr(metrics_package, "METRICS", METRICS)
+    METRICS.register("Broken", lambda: broken, "test")
+    try:
+        config = replace(SMALL, methods=("energy",), metrics=("Broken", "Sparseness"))
+        rows = run(config, encoder=small_encoder(), dataset=data, show_progress=False).rows
+    finally:
+        METRICS._factories.pop("Broken")
+    assert rows.status.tolist() == ["failed", "ok"] * 2
+    assert rows.reason.iloc[0] == "ZeroDivisionError: planted failure"
+    assert np.isnan(rows.value.iloc[0])
+
+
+def test_not_a_number_is_a_row():
+    value, _, status, reason = measured(lambda: float("nan"))
+    assert np.isnan(value)
+    assert (status, reason) == ("nan", "the metric returned no finite number")
+
+
+def test_a_bad_head_makes_localisation_not_applicable(data):
+    config = replace(SMALL, methods=("RELAX-time",), metrics=("AUC", "Sparseness"))
+    results = run(config, encoder=small_encoder(), dataset=data, show_progress=False)
+    assert results.head_accuracy < 0.9
+    assert results.rows.status.tolist() == ["not_applicable", "ok"] * 2
+    assert "below 90%" in results.rows.reason.iloc[0]
+    assert "no localisation on 2 clips" in markdown(results)
+
+
+def test_a_clip_that_the_encoder_does_not_hear_is_not_localised(data, good_head):
+    deaf = replace(data, background=data.clips[0].stem[None])
+    config = replace(SMALL, methods=("energy",), metrics=("AUC",))
+    rows = run(config, encoder=small_encoder(), dataset=deaf, show_progress=False).rows
+    assert rows.status.iloc[0] == "not_applicable"
+    assert "does not respond to the call" in rows.reason.iloc[0]
+
+
+def test_questions_are_what_the_captions_say(data, good_head):
+    bench = prepare(SMALL.resolved(), small_encoder(), data)
+    assert isinstance(bench, Bench)
+    clip = data.clips[0]
+    own, stem = bench.question(clip, 8), bench.stem_question(clip)
+    assert own.reference is None
+    assert own.model is bench.classifier
+    assert own.target == int(bench.classifier(clip.x[None]).argmax())
+    torch.testing.assert_close(stem.reference, bench.encoder(clip.stem[None])[0])
+    torch.testing.assert_close(stem.model(clip.stem[None]), torch.ones(1, 1))
+
+
+def test_recordings_run_without_localisation(tmp_path, write_wav):
+    import soundfile
+
+    rng = np.random.default_rng(0)
+    for name, hz in (("cat", 500), ("dog", 2000)):
+        (tmp_path / name).mkdir()
+        for k in range(4):
+            wave = 0.3 * np.sin(2 * np.pi * hz * np.arange(16_000) / 16_000) + 0.01 * rng.standard_normal(16_000)
+            soundfile.write(tmp_path / name / f"{k}.wav", wave, 16_000)
+    config = replace(SMALL, data=str(tmp_path), methods=("RELAX-time", "oracle"), metrics=("AUC", "SRG"))
+    rows = run(config, encoder=small_encoder(), show_progress=False).rows
+    assert set(rows[rows.metric == "AUC"].status) == {"not_applicable"}
+    assert rows[(rows.metric == "SRG") & (rows.method == "RELAX-time")].status.eq("ok").all()
+    assert set(rows.label) == {"cat", "dog"}
+    assert len(folder(tmp_path, 2).clips) == 2
+
+
+def test_configurations(tmp_path):
+    quick = BenchmarkConfig.from_preset("quick")
+    assert (quick.n_samples, quick.max_clips) == (300, 12)
+    assert BenchmarkConfig.from_preset("default").n_samples == 1000
+    assert BenchmarkConfig.from_preset("paper", max_clips=None, seed=4).n_samples == 3000
+    file = tmp_path / "bench.toml"
+    file.write_text('preset = "default"\nmethods = ["energy"]\nseed = 3\n')
+    read = BenchmarkConfig.from_file(file, seed=9, out=None)
+    assert (read.preset, read.n_samples, read.methods, read.seed) == ("default", 1000, ("energy",), 9)
+    assert quick.resolved().methods == tuple(METHODS.names())
+    with pytest.raises(UnknownNameError, match="did you mean 'quick'"):
+        BenchmarkConfig.from_preset("quik")
+    with pytest.raises(UnknownNameError, match="methods: .*did you mean 'Saliency'"):
+        BenchmarkConfig(methods=("Salience",)).resolved()
+    with pytest.raises(ArgumentError, match="n_sample: expected a benchmark setting; did you mean 'n_samples'"):
+        BenchmarkConfig.from_preset("quick", n_sample=3)
+    with pytest.raises(ArgumentTypeError, match="methods"):
+        BenchmarkConfig(methods="energy")
+    file.write_text("preset = ")
+    with pytest.raises(DataError, match="expected a TOML file"):
+        BenchmarkConfig.from_file(file)
+    with pytest.raises(ArgumentError, match="once"):
+        run(replace(SMALL, methods=("energy", "energy")))
