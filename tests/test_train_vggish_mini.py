@@ -87,6 +87,14 @@ def test_the_chain_leaves_its_input_alone_and_changes_level_and_band():
     assert 4 < (above_4khz < 1e-3).sum() < 36
 
 
+@pytest.mark.parametrize("reverberation", [0.0, 1.0])
+def test_the_chain_takes_a_batch_in_which_nothing_or_all_of_it_reverberates(reverberation):
+    config = chain.ChainConfig(reverberation=reverberation)
+    for seed in range(8):  # of one waveform: most codings are absent from each batch
+        out = chain.record(torch.ones(1, EXAMPLE), torch.ones(1, EXAMPLE), generator(seed), config)
+        assert out.isfinite().all()
+
+
 def test_labels_do_not_reach_backgrounds(folder):
     recordings = load_recordings(folder, False)
     excerpts = Excerpts(recordings, generator())

@@ -65,6 +65,12 @@ def test_missing_file_is_refused(home, name):
         load_vggish_mini()
 
 
+def test_loading_leaves_the_global_generator_alone():
+    state = torch.get_rng_state()
+    rq.load_encoder("vggish_mini")
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_loads_in_eval_mode_without_batch_norm(encoder):
     assert not encoder.training
     assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in encoder.modules())

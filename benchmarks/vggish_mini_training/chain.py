@@ -62,6 +62,8 @@ def peak_normalised(wave: Tensor) -> Tensor:
 def reverberate(wave: Tensor, generator: torch.Generator) -> Tensor:
     """Add a diffuse tail: Gaussian noise under an exponential of 0.1 to 0.8 s (RT60), direct-to-reverberant ratio 0 to 15 dB."""
     n, samples = wave.shape
+    if n == 0:
+        return wave
     rt60_s = uniform(0.1, 0.8, n, generator)
     ratio_db = uniform(0.0, 15.0, n, generator)
     tail = torch.randn(n, RATE_HZ // 2, generator=generator)
@@ -88,6 +90,8 @@ def channel_gain(frequencies: Tensor, n: int, config: ChainConfig, generator: to
 
 def coloured_noise(n: int, samples: int, generator: torch.Generator) -> Tensor:
     """Draw noise (n, samples) of unit RMS whose spectrum slopes by -9 to +3 dB an octave."""
+    if n == 0:
+        return torch.zeros(0, samples)
     bins = samples // 2 + 1
     frequencies = torch.linspace(0, RATE_HZ / 2, bins)
     slope = uniform(-9.0, 3.0, n, generator) / 6.02
@@ -99,6 +103,8 @@ def coloured_noise(n: int, samples: int, generator: torch.Generator) -> Tensor:
 def lossy_spectrum(wave: Tensor, generator: torch.Generator) -> Tensor:
     """Quantise short-time spectra as a perceptual codec does: coefficients far below their neighbourhood vanish, the rest get coarse steps."""
     n, samples = wave.shape
+    if n == 0:
+        return wave
     masking_db = uniform(12.0, 35.0, n, generator)
     steps = uniform(1.0, 4.0, n, generator)[:, :, None]
     window = torch.hann_window(512)

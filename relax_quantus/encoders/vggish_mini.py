@@ -63,7 +63,7 @@ class VGGishMini(nn.Module):
 
 def fold(model: VGGishMini) -> VGGishMini:
     """Return an inference copy of a trained `VGGishMini` with its batch normalisations folded into the convolutions."""
-    folded = VGGishMini(batch_norm=False).eval()
+    folded = _blank().eval()
     source = list(model.eval().features)
     fused = [
         fuse_conv_bn_eval(conv, norm)
@@ -74,6 +74,12 @@ def fold(model: VGGishMini) -> VGGishMini:
         target.load_state_dict(conv.state_dict())
     folded.embeddings.load_state_dict(model.embeddings.state_dict())
     return folded
+
+
+def _blank() -> VGGishMini:
+    """Build a folded network to be filled; the random numbers that initialise it are not taken from the caller's generator."""
+    with torch.random.fork_rng(devices=[]):
+        return VGGishMini(batch_norm=False)
 
 
 def load_vggish_mini() -> VGGishMini:
@@ -94,7 +100,7 @@ def load_vggish_mini() -> VGGishMini:
         ) from error
     if (found := hashlib.sha256(blob).hexdigest()) != expected:
         raise WeightsError(f"{WEIGHTS}: expected SHA-256 {expected}, got {found}; install the package again.")
-    model = VGGishMini()
+    model = _blank()
     model.load_state_dict(load_safetensors(blob))
     # Channels-last weights make a CPU's convolutions about twice as fast; inputs may come in either format.
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
