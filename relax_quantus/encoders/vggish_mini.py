@@ -10,7 +10,6 @@ import hashlib
 import json
 from importlib import resources
 from itertools import pairwise
-from itertools import pairwise
 
 import torch
 from safetensors.torch import load as load_safetensors
