@@ -235,7 +235,6 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         similarities: Tensor,
         *,
         feature_mask: Tensors | None = None,
-        n_samples: int = 3000,
         seed: int | None = 0,
     ) -> Explanation | tuple[Explanation, ...]:
         """Pair given similarities with the masks of this seed, without running the encoder.
@@ -249,13 +248,13 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
             What the masks are shaped for.
         similarities
             ``(N, B)``.
-        feature_mask, n_samples, seed
+        feature_mask, seed
             As they were for `similarities`.
         """
-        problem = self._pose(inputs, None, None, None, feature_mask, n_samples, None, seed)
         similarities = checks.finite("similarities", checks.tensor("similarities", similarities))
+        problem = self._pose(inputs, None, None, None, feature_mask, len(similarities), None, seed)
         if tuple(similarities.shape) != (problem.n_samples, problem.batch):
-            rule = f"shape (N, B) = {(problem.n_samples, problem.batch)}"
+            rule = f"shape (N, B) = (N, {problem.batch})"
             checks.refuse("similarities", rule, similarities, "pass what `similarities` returned", ShapeError)
         accumulators = [self.estimator.start() for _ in problem.tensors]
         position = 0

@@ -34,7 +34,7 @@ def test_similarities_and_estimate_reproduce_explain(strategy: str, estimator: s
     assert similarities.dtype == torch.float64
     assert similarities.device.type == "cpu"
     whole = explainer.explain(X, baselines="noise", n_samples=150, seed=4)
-    again = explainer.estimate(X, similarities, n_samples=150, seed=4)
+    again = explainer.estimate(X, similarities, seed=4)
     for field in ("importance", "uncertainty", "standard_error", "mean_similarity", "neutral"):
         torch.testing.assert_close(getattr(again, field), getattr(whole, field), rtol=0, atol=1e-13)
 
@@ -43,14 +43,14 @@ def test_estimate_runs_no_encoder() -> None:
     def never(_: Tensor) -> Tensor:
         raise AssertionError("the encoder was called")
 
-    rq.RELAX(never).estimate(X, rand(5, 2), n_samples=5)
+    rq.RELAX(never).estimate(X, rand(5, 2))
 
 
 def test_the_shuffled_twin_keeps_the_masks() -> None:
     explainer = relax("time", estimator="paper")
     similarities = explainer.similarities(X, n_samples=100)
     order = torch.randperm(100, generator=torch.Generator().manual_seed(1))
-    twin = explainer.estimate(X, similarities[order], n_samples=100)
+    twin = explainer.estimate(X, similarities[order])
     masks = rq.masks.get("time").sample(100, (1, 4, 3), torch.Generator().manual_seed(0)).double()
     by_hand = torch.einsum("nb,n...->b...", similarities[order], masks) / 100
     torch.testing.assert_close(twin.importance, by_hand.expand_as(X), rtol=0, atol=1e-12)
@@ -62,7 +62,7 @@ def test_estimate_with_feature_groups_and_tuples() -> None:
     two = rq.RELAX(lambda a, b: a.flatten(1) * b.flatten(1))
     inputs, groups = (X, X + 1), (torch.arange(12).reshape(1, 1, 4, 3) // 4, None)
     similarities = two.similarities(inputs, feature_mask=groups, n_samples=70)
-    again = two.estimate(inputs, similarities, feature_mask=groups, n_samples=70)
+    again = two.estimate(inputs, similarities, feature_mask=groups)
     assert isinstance(again, tuple)
     for ours, theirs in zip(again, two.attribute(inputs, feature_mask=groups, n_samples=70), strict=True):
         torch.testing.assert_close(ours.importance, theirs, rtol=0, atol=1e-13)
@@ -71,15 +71,15 @@ def test_estimate_with_feature_groups_and_tuples() -> None:
 @pytest.mark.parametrize(
     ("similarities", "error", "match"),
     [
-        (torch.zeros(5, 3), ShapeError, r"^similarities: expected shape \(N, B\) = \(5, 2\), got"),
-        (torch.zeros(4, 2), ShapeError, r"^similarities: expected shape \(N, B\) = \(5, 2\), got"),
+        (torch.zeros(5, 3), ShapeError, r"^similarities: expected shape \(N, B\) = \(N, 2\), got"),
+        (torch.zeros(5), ShapeError, r"^similarities: expected shape \(N, B\) = \(N, 2\), got"),
         (np.zeros((5, 2)), ArgumentTypeError, r"^similarities: expected a torch.Tensor .*got ndarray"),
         (torch.full((5, 2), float("nan")), ArgumentError, "^similarities: expected finite entries"),
     ],
 )
 def test_bad_similarities_are_refused(similarities: Any, error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
-        relax().estimate(X, similarities, n_samples=5)
+        relax().estimate(X, similarities)
 
 
 # -- masks of users ------------------------------------------------------------------------------------------------------------------------
@@ -466,7 +466,7 @@ def test_the_fill_alone(batch: int) -> None:
     away = relax().explain(x, baselines=0.7, n_samples=5, reference=(None, rand(4, seed=2))).fully_masked_similarity
     towards = torch.nn.functional.cosine_similarity(ENCODER(torch.full_like(x, 0.7)), rand(1, 4, seed=2)).detach()
     torch.testing.assert_close(away, expected - towards, rtol=0, atol=1e-12)
-    assert bool(torch.isnan(relax().estimate(x, rand(5, batch), n_samples=5).fully_masked_similarity).all())
+    assert bool(torch.isnan(relax().estimate(x, rand(5, batch)).fully_masked_similarity).all())
 
 
 # -- SimilarityForward --------------------------------------------------------------------------------------------------------------------

@@ -181,7 +181,7 @@ class Strategy(Method):
         )
         if self.twin_of:
             s = s[np.random.default_rng([q.seed, TWIN_STREAM]).permutation(len(s))]
-        explanation = relax.estimate(q.x, s, **settings)
+        explanation = relax.estimate(q.x, s, seed=q.seed)
         return Attribution(as_map(explanation.importance), as_map(explanation.centred()))
 
 
