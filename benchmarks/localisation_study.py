@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=40)
     parser.add_argument("--n-samples", type=int, default=1000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--head-clips", type=int, default=360)
+    parser.add_argument("--head-clips", type=int, default=480)
     parser.add_argument("--threads", type=int, default=0, help="0 leaves torch's own number")
     parser.add_argument("--out", type=Path, default=None, help="JSON file for the results")
     options = parser.parse_args()
@@ -81,11 +81,18 @@ def main() -> None:
         parts.append(rows)
         entries += summary(rows, str(seed))
         print(pd.DataFrame(entries).tail(len(METRICS) * len(STRATEGIES.names())).to_string(index=False), flush=True)
-        print(f"head accuracy {heads[seed]:.3f}; not measured: {dict(rows[rows.status != 'ok'].reason.value_counts())}", flush=True)
+        print(
+            f"head accuracy {heads[seed]:.3f}; not measured: {dict(rows[rows.status != 'ok'].reason.value_counts())}",
+            flush=True,
+        )
     pooled = summary(pd.concat(parts), "all")
     print(pd.DataFrame(pooled).to_string(index=False))
     if options.out is not None:
-        found = {"settings": {k: str(v) for k, v in vars(options).items()}, "head_accuracy": heads, "results": entries + pooled}
+        found = {
+            "settings": {k: str(v) for k, v in vars(options).items()},
+            "head_accuracy": heads,
+            "results": entries + pooled,
+        }
         options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 

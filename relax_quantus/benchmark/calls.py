@@ -114,7 +114,7 @@ def dog(band: Band, samples: int, rng: np.random.Generator) -> Wave:
     """A bout of barks: noisy harmonic bursts with a hard attack and a falling pitch."""
     seconds = samples / SAMPLE_RATE_HZ
     barks = int(np.clip(round(seconds / rng.uniform(0.16, 0.26)), 1, 4))
-    pitch_hz = band.low_hz / rng.uniform(2.0, 3.5)
+    pitch_hz = band.low_hz / rng.uniform(1.2, 1.8)
     wave = np.zeros(samples)
     for start in np.linspace(0, samples, barks + 1)[:-1].astype(int):
         n = round(samples / barks * rng.uniform(0.4, 0.55))

@@ -58,7 +58,7 @@ class BenchmarkConfig:
     metrics: tuple[str, ...] = ()
     fill: str = "silence"
     estimator: str = "weighted"
-    head_clips: int = 360
+    head_clips: int = 480
     reexplain_clips: int = 4
     reexplain_samples: int = 100
     perturbations: int = 3

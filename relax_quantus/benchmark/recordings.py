@@ -128,7 +128,7 @@ def loudest(x: Tensor) -> Tensor:
     return x[int(x.exp().mean(dim=(1, 2, 3)).argmax())]
 
 
-def folder(path: str | os.PathLike[str], max_clips: int = 12, seed: int = 0, head_clips: int = 360) -> Dataset:
+def folder(path: str | os.PathLike[str], max_clips: int = 12, seed: int = 0, head_clips: int = 480) -> Dataset:
     """Sample a folder of recordings.
 
     Parameters

@@ -8,7 +8,7 @@ that depends on the seed and the index alone, so they are independent of the cla
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +47,7 @@ class Nuisance:
         """Draw all of it, always in the same order and number."""
         duration_s = float(rng.uniform(0.45, 0.75))
         return cls(
-            band=Band(float(np.exp(rng.uniform(np.log(1_200), np.log(3_000)))), float(rng.uniform(1.1, 1.6))),
+            band=Band(draw_centre_hz(rng), float(rng.uniform(1.1, 1.6))),
             duration_s=duration_s,
             onset_s=float(rng.uniform(0.0, SAMPLES / SAMPLE_RATE_HZ - duration_s)),
             level_db=float(rng.uniform(-30, -12)),
@@ -57,9 +57,9 @@ class Nuisance:
             noise_exponent=float(rng.uniform(0.0, 2.0)),
             low_pass_hz=float(np.exp(rng.uniform(np.log(4_000), np.log(8_000)))),
             decoy=DECOYS[int(rng.integers(len(DECOYS)))],
-            decoy_db=float(rng.uniform(0.5, 4)),
-            insects_db=float(rng.choice([-np.inf, rng.uniform(-18, -8)])),
-            other_call_db=float(rng.choice([-np.inf, -np.inf, rng.uniform(-20, -12)])),
+            decoy_db=float(rng.uniform(0.5, 3)),
+            insects_db=float(rng.choice([-np.inf, rng.uniform(-22, -12)])),
+            other_call_db=float(rng.choice([-np.inf, -np.inf, rng.uniform(-22, -14)])),
         )
 
 
@@ -83,8 +83,6 @@ class Soundscape:
         What it was made from.
     nuisance
         The draws that are independent of the class.
-    truth
-        bool (96, 64): where the stem's mel magnitude is above the rest's and above the front end's offset.
     """
 
     wave: npt.NDArray[np.float32]
@@ -96,7 +94,11 @@ class Soundscape:
     seed: int
     index: int
     nuisance: Nuisance
-    truth: npt.NDArray[np.bool_]
+
+    @cached_property
+    def truth(self) -> npt.NDArray[np.bool_]:
+        """Where the stem's mel magnitude is above the rest's and above the front end's offset, bool (96, 64)."""
+        return dominates(self.stem, self.rest)
 
 
 def gain(decibel: float) -> float:
@@ -111,18 +113,29 @@ def placed(call: Wave, start: int) -> Wave:
     return wave
 
 
-def surroundings(nuisance: Nuisance, label: int, rng: np.random.Generator) -> Wave:
+def surroundings(nuisance: Nuisance, label: int, seed: int, index: int) -> Wave:
     """Everything but the call, at levels relative to a call of RMS 1: noise, decoy, insects and another class' fainter call."""
+    streams = [np.random.default_rng([seed, index, 2, part]) for part in range(5)]
     start, n = round(nuisance.onset_s * SAMPLE_RATE_HZ), round(nuisance.duration_s * SAMPLE_RATE_HZ)
-    rest = gain(nuisance.decoy_db) * decoy(nuisance.decoy, nuisance.band, start, start + n, SAMPLES, rng)
-    rest += gain(nuisance.insects_db) * insects(SAMPLES, rng)
-    other = CLASS_NAMES[(max(label, 0) + int(rng.integers(1, len(CLASS_NAMES)))) % len(CLASS_NAMES)]
-    band = Band(float(np.exp(rng.uniform(np.log(1_200), np.log(3_000)))), 1.0)
-    faint = CALLS[other](band, SAMPLE_RATE_HZ // 3, rng)
-    other_db = nuisance.other_call_db if label >= 0 else -np.inf
-    rest += gain(other_db) * placed(faint, int(rng.integers(0, SAMPLES - faint.size)))
-    rest = reverberate(rest, nuisance.decay_s, nuisance.wet, rng)
-    return rest + gain(-nuisance.snr_db) * coloured_noise(SAMPLES, nuisance.noise_exponent, rng)
+    rest = gain(nuisance.decoy_db) * decoy(nuisance.decoy, nuisance.band, start, start + n, SAMPLES, streams[0])
+    if nuisance.insects_db > -np.inf:
+        rest += gain(nuisance.insects_db) * insects(SAMPLES, streams[1])
+    if nuisance.other_call_db > -np.inf and label >= 0:
+        rest += gain(nuisance.other_call_db) * other_call(label, streams[2])
+    rest = reverberate(rest, nuisance.decay_s, nuisance.wet, streams[3])
+    return rest + gain(-nuisance.snr_db) * coloured_noise(SAMPLES, nuisance.noise_exponent, streams[4])
+
+
+def other_call(label: int, rng: np.random.Generator) -> Wave:
+    """A third of a second of another class' call, anywhere in time and band."""
+    name = CLASS_NAMES[(label + int(rng.integers(1, len(CLASS_NAMES)))) % len(CLASS_NAMES)]
+    call = CALLS[name](Band(draw_centre_hz(rng), 1.2), SAMPLE_RATE_HZ // 3, rng)
+    return placed(call, int(rng.integers(0, SAMPLES - call.size)))
+
+
+def draw_centre_hz(rng: np.random.Generator) -> float:
+    """Centre of a call's band, log-uniform."""
+    return float(np.exp(rng.uniform(np.log(1_200), np.log(3_000))))
 
 
 def soundscape(seed: int, index: int, label: int) -> Soundscape:
@@ -145,15 +158,12 @@ def soundscape(seed: int, index: int, label: int) -> Soundscape:
         call = CALLS[CLASS_NAMES[label]](nuisance.band, round(nuisance.duration_s * SAMPLE_RATE_HZ), rng)
         stem = placed(call, round(nuisance.onset_s * SAMPLE_RATE_HZ))
         stem = reverberate(stem, nuisance.decay_s, nuisance.wet, rng)
-    rest = surroundings(nuisance, label, np.random.default_rng([seed, index, 2]))
+    rest = surroundings(nuisance, label, seed, index)
     stem, rest = low_pass(stem, nuisance.low_pass_hz), low_pass(rest, nuisance.low_pass_hz)
     scale = min(gain(nuisance.level_db), PEAK / np.abs(stem + rest).max())
     stem32, rest32 = (scale * stem).astype(np.float32), (scale * rest).astype(np.float32)
     name = CLASS_NAMES[label] if label >= 0 else CALL_FREE
-    truth = dominates(stem32, rest32)
-    return Soundscape(
-        stem32 + rest32, stem32, rest32, label, name, f"{name}_{seed}_{index}", seed, index, nuisance, truth
-    )
+    return Soundscape(stem32 + rest32, stem32, rest32, label, name, f"{name}_{seed}_{index}", seed, index, nuisance)
 
 
 @cache
