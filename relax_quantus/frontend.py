@@ -101,14 +101,12 @@ def hz_to_mel(hz: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 
 def mel_matrix(config: LogMelConfig) -> npt.NDArray[np.float64]:
-    """Triangular filters, slopes linear in mel, DC excluded, shape (fft_samples // 2 + 1, F)."""
+    """Triangular filters, slopes linear in mel, zero at 0 Hz, shape (fft_samples // 2 + 1, F)."""
     bins_mel = hz_to_mel(np.linspace(0.0, config.sample_rate_hz / 2, config.fft_samples // 2 + 1))
     edges = np.linspace(hz_to_mel(config.mel_min_hz), hz_to_mel(config.mel_max_hz), config.mel_bands + 2)
     rising = (bins_mel[:, None] - edges[None, :-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[None, 2:] - bins_mel[:, None]) / (edges[2:] - edges[1:-1])
-    weights = np.maximum(0.0, np.minimum(rising, falling))
-    weights[0] = 0.0
-    return weights
+    return np.asarray(np.maximum(0.0, np.minimum(rising, falling)))
 
 
 @functools.lru_cache(maxsize=8)
@@ -180,7 +178,7 @@ class LogMel(nn.Module):
         ArgumentError
             If `wave` holds NaN or infinite samples.
         """
-        wave = _as_waveform(wave).to(self.silence.device)
+        wave = as_waveform(wave).to(self.silence.device)
         wave = wave[None] if wave.ndim == 1 else wave
         per_wave = self.examples_in(wave.shape[-1])
         if per_wave == 0 or wave.shape[0] == 0:
@@ -195,7 +193,7 @@ class LogMel(nn.Module):
         return (1 + (samples - self.config.window_samples) // self.config.hop_samples) // self.config.frames
 
 
-def _as_waveform(wave: Tensor | npt.ArrayLike) -> Tensor:
+def as_waveform(wave: Tensor | npt.ArrayLike) -> Tensor:
     """Return `wave` as a finite floating tensor of one or two axes, sharing its memory where torch can."""
     if not isinstance(wave, Tensor):
         wave = np.asarray(wave)
@@ -209,7 +207,7 @@ def _as_waveform(wave: Tensor | npt.ArrayLike) -> Tensor:
     return checks.finite("wave", wave, "repair the recording")
 
 
-def load_examples(path: str | os.PathLike[str], config: LogMelConfig | None = None) -> Tensor:
+def load_examples(path: str | os.PathLike[str], config: LogMelConfig | None = None, resampler: str = "soxr") -> Tensor:
     """Read a recording as log-mel examples.
 
     Parameters
@@ -218,6 +216,8 @@ def load_examples(path: str | os.PathLike[str], config: LogMelConfig | None = No
         Any file that libsndfile reads.
     config
         The front end's constants.
+    resampler
+        ``"soxr"`` or ``"torchaudio"``, see `relax_quantus.audio.resample`.
 
     Returns
     -------
@@ -226,7 +226,7 @@ def load_examples(path: str | os.PathLike[str], config: LogMelConfig | None = No
 
     Raises
     ------
-    AudioError
+    AudioError, UnknownNameError, MissingDependencyError
         See `relax_quantus.audio.load_waveform`.
 
     Warns
@@ -235,7 +235,7 @@ def load_examples(path: str | os.PathLike[str], config: LogMelConfig | None = No
         See `relax_quantus.audio.load_waveform`.
     """
     config = config or LogMelConfig()
-    wave = load_waveform(path, config.sample_rate_hz)
+    wave = load_waveform(path, config.sample_rate_hz, resampler)
     if wave.size < config.example_samples:
         wave = np.pad(wave, (0, config.example_samples - wave.size))
     with torch.inference_mode(False), torch.no_grad():

@@ -306,7 +306,7 @@ def test_load_examples_is_the_file_read_resampled_and_cut(write_wav: Callable[..
 
 
 def test_load_examples_pads_only_what_is_too_short(write_wav: Callable[..., Path], sweep: Array) -> None:
-    for samples, count in ((15_599, 1), (15_600, 1), (30_959, 1), (30_960, 2)):
+    for samples, count in ((15_599, 1), (15_600, 1), (16_000, 1), (30_959, 1), (30_960, 2)):
         x = load_examples(write_wav(sweep[:samples]))
         assert len(x) == count
     short = load_examples(write_wav(sweep[:3200]))

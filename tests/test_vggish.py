@@ -100,11 +100,13 @@ def test_layers_are_out_of_place_and_the_encoder_pickles(small: Path) -> None:
     assert type(pickle.loads(pickle.dumps(like))) is VGGish
 
 
-def test_loaded_parameters_are_ordinary_ones(small: Path, state: State) -> None:
-    halves = {key: torch.tensor(0.5, dtype=torch.float16).expand(value.shape) for key, value in state.items()}
-    torch.save(halves, small.with_name("halves.pth"))
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_loaded_parameters_are_ordinary_ones(tmp_path: Path, state: State, dtype: torch.dtype) -> None:
+    torch.save(
+        {key: torch.tensor(0.5, dtype=dtype).expand(value.shape) for key, value in state.items()}, tmp_path / "mine.pth"
+    )
     before = torch.get_rng_state()
-    parameters = list(load_vggish(small.with_name("halves.pth")).parameters())
+    parameters = list(load_vggish(tmp_path / "mine.pth").parameters())
     assert all(p.is_contiguous() and p.dtype == torch.float32 and p.requires_grad for p in parameters)
     assert torch.equal(before, torch.get_rng_state())
 
