@@ -37,6 +37,8 @@ UNKNOWN_COLOUR = "0.6"
 DOTS_PER_INCH = 120
 MIN_SPREAD = 1e-6
 OUTLINED = 0.1
+OUTLINED_EXAMPLES = 20
+"""Above so many examples the line around the highest tenth is left out: it would be all one sees."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ def explanation_figure(
     All importance maps share one colour scale, symmetric about 0, and all standard errors one from 0, so that strategies can be compared by
     eye. Importance is drawn centred (`Explanation.centred`), because the mean similarity differs between strategies and would hide the map:
     red means that masks which keep this part leave the embedding more like the clip's own than masks do on average, blue less. A black line
-    runs around the highest tenth of each map.
+    runs around the highest tenth of each map, if there are at most 20 examples.
 
     Parameters
     ----------
@@ -275,7 +277,8 @@ def _importance_column(
     limit = shared_limit(list(centred.values()))
     for panel, (name, e) in zip(panels, explanations.items(), strict=True):
         shown = plot_map(panel, centred[name], axis=axis, low=-limit, high=limit)
-        _outline(panel, end_to_end(centred[name]), axis)
+        if len(centred[name]) <= OUTLINED_EXAMPLES:
+            _outline(panel, end_to_end(centred[name]), axis)
         mean = float(e.mean_similarity.nanmean())
         heading = f"{name}: importance - mean similarity ({mean:.2f}): {_span(centred[name])}"
         panel.set_title(heading, fontsize=8, parse_math=False)

@@ -215,7 +215,6 @@ def test_ctrl_c_is_one_line_and_keeps_what_is_done(tone: Callable[..., Path], tm
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
     assert process.stdout is not None
     assert process.stdout.readline().strip() == str(tmp_path / "out" / "a.png")
@@ -276,6 +275,7 @@ def test_two_clips_of_one_name_and_a_second_run(tone: Callable[..., Path], tmp_p
     assert again[0] == first[1]
     assert again[1] not in first
     assert np.array_equal(np.load(Path(first[0]).with_suffix(".npz"))["x"], arrays[0])
+    assert call("explain", a, "--out", out, *FEW).stdout.splitlines() == first[:1]
     assert len(list(out.iterdir())) == 6
 
 

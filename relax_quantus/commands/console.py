@@ -43,6 +43,7 @@ def _write(line: str, stream: TextIO) -> None:
         from tqdm import tqdm
 
         tqdm.write(line, file=stream)
+        stream.flush()
     else:
         print(line, file=stream, flush=True)
 

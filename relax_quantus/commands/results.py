@@ -17,7 +17,7 @@ from relax_quantus.commands.clips import Clip, Findings, Models, Request
 from relax_quantus.commands.console import shown
 from relax_quantus.commands.files import complete
 from relax_quantus.modules import fingerprint
-from relax_quantus.plotting import Axis, explanation_figure, save_png
+from relax_quantus.plotting import OUTLINED_EXAMPLES, Axis, explanation_figure, save_png
 
 LONGEST_STEM = 100
 KINDS = ("importance", "uncertainty", "standard_error", "mean_similarity", "fully_masked_similarity")
@@ -70,7 +70,7 @@ def notes(clip: Clip, findings: Findings, request: Request) -> str:
         f"{request.n_samples} masks a strategy, estimator {first.estimator}, seed {request.seed}\n"
         f"similarity of the fill alone {float(first.fully_masked_similarity.nanmean()):.2f}\n\n"
         "Red: masks that keep this part leave the embedding more like\nthe clip's own than masks do on average; blue: less.\n"
-        "Black line: around the highest tenth of each map."
+        + ("Black line: around the highest tenth of each map." if n <= OUTLINED_EXAMPLES else "")
     )
 
 
