@@ -1,8 +1,8 @@
 """Audio file -> mono float32 waveform.
 
 First step of the flow: whatever libsndfile decodes (WAV, FLAC, OGG, MP3, 8-bit, A-law, any rate and channel count) enters; a mono float32
-waveform, full scale at 1, leaves, at the file's own rate (`read_audio`) or at the encoder's (`load_waveform`, resampled by soxr). Files are
-decoded and resampled block by block, so the memory needed is that of the result.
+waveform, full scale at 1, leaves, at the file's own rate (`read_audio`) or at the encoder's (`load_waveform`, resampled by soxr or, on
+request, torchaudio). Files are decoded, and by soxr resampled, block by block, so the memory needed is that of the result.
 
 What cannot work is refused with an `AudioError` that names the file. What works but deserves a look comes with an `AudioWarning`: hardly any
 level, channels that cancel, a damaged end, samples far above full scale, a sample rate so low that the encoder's upper bands stay empty. A
@@ -20,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from relax_quantus import checks
+from relax_quantus import checks, torchaudio_bridge
 from relax_quantus.decoding import Recording
-from relax_quantus.errors import ArgumentTypeError, ShapeError
+from relax_quantus.errors import ArgumentTypeError, ShapeError, UnknownNameError
+from relax_quantus.registry import nearest
 
 SAMPLE_RATE_HZ = 16_000
 QUIET_PEAK = 1e-3
@@ -35,6 +36,8 @@ LOW_RATE = 0.6
 """Share of the wanted sample rate below which a recording leaves much of the upper range empty."""
 LOST_S = 0.25
 """Seconds that may be missing at the end before a warning: an MP3's announced length is off by a few frames."""
+RESAMPLERS = ("soxr", "torchaudio")
+"""soxr's high-quality filter, or `torchaudio.functional.resample` with its own defaults."""
 
 Waveform = npt.NDArray[np.float32]
 
@@ -76,13 +79,17 @@ def read_audio(path: str | os.PathLike[str]) -> tuple[Waveform, int]:
         return wave, recording.rate_hz
 
 
-def load_waveform(path: str | os.PathLike[str], sample_rate_hz: int = SAMPLE_RATE_HZ) -> Waveform:
+def load_waveform(
+    path: str | os.PathLike[str], sample_rate_hz: int = SAMPLE_RATE_HZ, resampler: str = "soxr"
+) -> Waveform:
     """Read a file as a mono float32 waveform (samples,) at `sample_rate_hz`, the same as `read_audio` followed by `resample`.
 
     Raises
     ------
     AudioError
         As `read_audio`, and if nothing is left at the new rate.
+    UnknownNameError, MissingDependencyError
+        As `resample`.
 
     Warns
     -----
@@ -90,11 +97,14 @@ def load_waveform(path: str | os.PathLike[str], sample_rate_hz: int = SAMPLE_RAT
         As `read_audio`; nearly silent refers to what is left at the new rate (a bat's call may lie wholly above it). Also if
         the file's own rate is below 0.6 times `sample_rate_hz`.
     """
-    sample_rate_hz = checks.integer("sample_rate_hz", sample_rate_hz)
+    sample_rate_hz, resampler = checks.integer("sample_rate_hz", sample_rate_hz), _resampler(resampler)
     with Recording(path) as recording:
         level = _Level(recording)
         if recording.rate_hz == sample_rate_hz:
             wave = _join(recording, level.mono_blocks(), recording.announced_frames)
+        elif resampler == "torchaudio":
+            wave = _join(recording, level.mono_blocks(), recording.announced_frames)
+            wave = torchaudio_bridge.resample(wave, recording.rate_hz, sample_rate_hz)
         else:
             frames = recording.announced_frames
             expected = None if frames is None else math.ceil(frames * sample_rate_hz / recording.rate_hz) + 1
@@ -103,8 +113,24 @@ def load_waveform(path: str | os.PathLike[str], sample_rate_hz: int = SAMPLE_RAT
         return wave
 
 
-def resample(wave: Waveform, rate_hz: int, to_rate_hz: int = SAMPLE_RATE_HZ) -> Waveform:
-    """Resample a floating-point waveform (samples,) with soxr's high-quality filter; the same array comes back if the rates agree.
+def resample(wave: Waveform, rate_hz: int, to_rate_hz: int = SAMPLE_RATE_HZ, resampler: str = "soxr") -> Waveform:
+    """Resample a floating-point waveform (samples,); the same array comes back if the rates agree.
+
+    Parameters
+    ----------
+    wave
+        ``(samples,)``, floating.
+    rate_hz, to_rate_hz
+        Sample rates in Hz.
+    resampler
+        ``"soxr"``, its high-quality filter; or ``"torchaudio"``, see `relax_quantus.torchaudio_bridge.resample`.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such resampler.
+    MissingDependencyError
+        If it is torchaudio and that does not import.
 
     Examples
     --------
@@ -112,14 +138,27 @@ def resample(wave: Waveform, rate_hz: int, to_rate_hz: int = SAMPLE_RATE_HZ) -> 
     (16000,)
     """
     rate_hz, to_rate_hz = checks.integer("rate_hz", rate_hz), checks.integer("to_rate_hz", to_rate_hz)
-    wave = np.asarray(wave)
+    resampler, wave = _resampler(resampler), np.asarray(wave)
     if wave.ndim != 1:
         checks.refuse("wave", "shape (samples,)", wave, "mix channels down to mono first", ShapeError)
     if wave.dtype.kind != "f":
         checks.refuse("wave", "floating-point samples", wave, "scale it to [-1, 1] first", ArgumentTypeError)
     if rate_hz == to_rate_hz:
         return wave
-    return np.asarray(soxr.resample(wave.astype(np.float32), rate_hz, to_rate_hz, quality="HQ"), dtype=np.float32)
+    wave = wave.astype(np.float32)
+    if resampler == "torchaudio":
+        return torchaudio_bridge.resample(wave, rate_hz, to_rate_hz)
+    return np.asarray(soxr.resample(wave, rate_hz, to_rate_hz, quality="HQ"), dtype=np.float32)
+
+
+def _resampler(name: str) -> str:
+    """Return the name of a resampler, or say which there are; one that cannot be imported is refused here, before anything is read."""
+    if name not in RESAMPLERS:
+        rule, remedy = "the name of a resampler", nearest(name, list(RESAMPLERS))
+        checks.refuse("resampler", rule, repr(name), remedy, UnknownNameError)
+    if name == "torchaudio":
+        torchaudio_bridge.import_torchaudio()
+    return name
 
 
 def _resampled(blocks: Iterator[Waveform], rate_hz: int, to_rate_hz: int) -> Iterator[Waveform]:
