@@ -33,10 +33,12 @@ class CrossValidation:
     ----------
     C
         Inverse strength of the L2 penalty, scikit-learn's ``C``: of 1e-4 to 1e2 the one with the smallest held-out
-        log loss; 1 if there were too few groups to hold any out.
+        log loss; 1 if there were too few groups to hold any out. A fine-tuned encoder has seen the folds: C is then the
+        one chosen for the encoder as it was given.
     accuracy
-        Held-out accuracy at that C, 0 to 1, each group weighing the same; None without cross-validation. C was chosen
-        on the same folds, so it is a little optimistic, and the encoder may have seen the recordings.
+        Held-out accuracy at that C, 0 to 1, each group weighing the same; None without cross-validation, and of a
+        fine-tuned encoder. C was chosen on the same folds, so it is a little optimistic, and the encoder may have seen
+        the recordings.
     fold_accuracies
         The same in each fold.
     """
@@ -46,8 +48,10 @@ class CrossValidation:
     fold_accuracies: tuple[float, ...] = ()
 
 
-def fit_logistic(h: Floats, labels: Ints, codes: Ints) -> tuple[Floats, Floats, CrossValidation]:
-    """Fit on ``(n, D)`` embeddings, each group of `codes` weighing the same, C by cross-validation.
+def fit_logistic(
+    h: Floats, labels: Ints, codes: Ints, C: float | None = None
+) -> tuple[Floats, Floats, CrossValidation]:
+    """Fit on ``(n, D)`` embeddings, each group of `codes` weighing the same, `C` by cross-validation unless given.
 
     Returns
     -------
@@ -57,7 +61,7 @@ def fit_logistic(h: Floats, labels: Ints, codes: Ints) -> tuple[Floats, Floats, 
         `predict_proba`.
     """
     weights = 1.0 / np.bincount(codes)[codes]
-    chosen = _cross_validate(h, labels, codes, weights)
+    chosen = _cross_validate(h, labels, codes, weights) if C is None else CrossValidation(C)
     scaler, (regression,) = _fit_each(h, labels, weights, [chosen.C])
     slope = regression.coef_ / scaler.scale_
     offset = regression.intercept_ - slope @ scaler.mean_
@@ -91,7 +95,7 @@ def check_labels(y: Any, n: int, class_names: Sequence[str] | None) -> tuple[Int
     return labels.astype(np.int64), names
 
 
-def group_codes(groups: Any, n: int) -> Ints:
+def group_codes(groups: Any, n: int, argument: str = "groups") -> Ints:
     """Number the groups 0, 1, ... in order of appearance; None makes each example its own."""
     if groups is None:
         return np.arange(n)
@@ -101,11 +105,11 @@ def group_codes(groups: Any, n: int) -> Ints:
     seen: dict[Any, int] = {}
     try:
         if any(g is None or g != g for g in ids):
-            refuse("groups", "an id for each example", "missing values", "give such examples ids of their own")
+            refuse(argument, "an id for each example", "missing values", "give such examples ids of their own")
         return np.array([seen.setdefault(g, len(seen)) for g in ids], dtype=np.int64)
     except TypeError as error:
         raise ArgumentTypeError(
-            message("groups", "(n,) numbers or strings", describe(groups), "pass one id each")
+            message(argument, "(n,) numbers or strings", describe(groups), "pass one id each")
         ) from error
 
 

@@ -7,11 +7,17 @@ that it was given.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+from relax_quantus.checks import describe, refuse
+from relax_quantus.errors import ArgumentTypeError, EncoderError
+
+MICRO_BATCH = 64
+_LOOK = "check its weights and that its input is what it was trained on"
 
 
 @contextmanager
@@ -54,3 +60,26 @@ def fingerprint(encoder: object) -> str:
             digest.update(f"{tuple(value.shape)}{value.dtype}".encode())
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def embed_all(encoder: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Embed `x` 64 examples at a time, in eval mode, without gradients; check what comes back."""
+    if not callable(encoder):
+        refuse("encoder", "a callable (n, 1, 96, 64) -> (n, D)", encoder, "pass the encoder itself", ArgumentTypeError)
+    parts = []
+    with torch.no_grad(), evaluation_mode(encoder):
+        for chunk in torch.split(x.detach(), MICRO_BATCH):
+            h = encoder(like_weights(chunk, encoder))
+            if not isinstance(h, Tensor) or h.ndim != 2 or len(h) != len(chunk) or h.shape[1] == 0:
+                refuse(
+                    "encoder", f"embeddings of shape ({len(chunk)}, D)", h, "flatten or pool its output", EncoderError
+                )
+            if not bool(torch.isfinite(h).all()):
+                refuse("encoder", "finite embeddings", f"NaN or infinite entries in {describe(h)}", _LOOK, EncoderError)
+            parts.append(h)
+    embedded = torch.cat(parts)
+    if not bool(embedded.any()):
+        refuse("encoder", "embeddings that are not zero", f"zeros only in {describe(embedded)}", _LOOK, EncoderError)
+    if bool((embedded == embedded[0]).all()):
+        refuse("encoder", "embeddings that differ between examples", "the same one for all", _LOOK, EncoderError)
+    return embedded

@@ -42,6 +42,8 @@ class VGGish(nn.Module):
     """
 
     embedding_size = 128
+    frozen_in_fine_tuning = ("features",)
+    """What `EmbeddingClassifier.fit` leaves as it is by default when it fine-tunes: the convolutions."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,0 +1,156 @@
+"""The file of a classifier head: safetensors with JSON strings as metadata, never pickle.
+
+A `SavedHead` enters or leaves: the linear layer, what is known about it, and of a fine-tuned encoder the entries of its
+state dict that differ from the original's. Version "1" holds no encoder weights, version "2" does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from relax_quantus.checks import message, refuse
+from relax_quantus.errors import WeightsError
+from relax_quantus.fine_tuning import FineTuning
+from relax_quantus.logistic import CrossValidation
+
+FORMAT, PLAIN, WITH_ENCODER = "relax_quantus.EmbeddingClassifier", "1", "2"
+PREFIX = "encoder."
+
+
+@dataclass(frozen=True)
+class SavedHead:
+    """All that a file holds.
+
+    Attributes
+    ----------
+    weight, bias
+        ``(classes, D)`` and ``(classes,)``.
+    class_names, cross_validation, fine_tuning
+        As of the `EmbeddingClassifier`.
+    encoder, encoder_sha256
+        Kind and fingerprint of the encoder that was given to `EmbeddingClassifier.fit`; "" for what is not a module.
+    tuned_sha256
+        Fingerprint of the fine-tuned encoder; "" if the encoder is used as it was given.
+    changed
+        Entries of the fine-tuned encoder's state dict that differ from the original's.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    class_names: list[str]
+    cross_validation: CrossValidation
+    encoder: str = ""
+    encoder_sha256: str = ""
+    fine_tuning: FineTuning | None = None
+    tuned_sha256: str = ""
+    changed: dict[str, Tensor] = field(default_factory=dict)
+
+
+def write(path: Path, saved: SavedHead) -> None:
+    """Write `saved`; an older file is replaced only once the new one is complete."""
+    metadata = {
+        "format": FORMAT,
+        "version": WITH_ENCODER if saved.changed else PLAIN,
+        "class_names": json.dumps(saved.class_names),
+        "embedding_size": str(saved.weight.shape[1]),
+        "cross_validation": json.dumps(asdict(saved.cross_validation)),
+        "encoder": saved.encoder,
+        "encoder_sha256": saved.encoder_sha256,
+    }
+    if saved.fine_tuning is not None:
+        metadata["fine_tuning"] = json.dumps(asdict(saved.fine_tuning))
+    if saved.changed:
+        metadata["tuned_encoder_sha256"] = saved.tuned_sha256
+    tensors = {"weight": saved.weight, "bias": saved.bias}
+    tensors |= {PREFIX + name: value for name, value in saved.changed.items()}
+    # Copies, as safetensors refuses tensors that share their memory, as tied weights do.
+    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        unfinished.write_bytes(to_safetensors(tensors, metadata))
+        os.replace(unfinished, path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise WeightsError(
+            f"{path}: expected a file that can be written, got {error.strerror}; pick another."
+        ) from error
+
+
+def read(path: Path) -> SavedHead:
+    """Read what `write` wrote.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, damaged, of a later version or not a head.
+    """
+    metadata, tensors = _contents(path)
+    version = metadata.get("version")
+    if version not in (PLAIN, WITH_ENCODER):
+        refuse(
+            str(path), f"format version {PLAIN} or {WITH_ENCODER}", str(version), "update relax-quantus", WeightsError
+        )
+    try:
+        chosen = json.loads(metadata["cross_validation"])
+        saved = SavedHead(
+            weight=tensors["weight"],
+            bias=tensors["bias"],
+            class_names=json.loads(metadata["class_names"]),
+            cross_validation=CrossValidation(chosen["C"], chosen["accuracy"], tuple(chosen["fold_accuracies"])),
+            encoder=metadata.get("encoder", ""),
+            encoder_sha256=metadata.get("encoder_sha256", ""),
+            fine_tuning=_fine_tuning(json.loads(metadata.get("fine_tuning", "null"))),
+            tuned_sha256=metadata.get("tuned_encoder_sha256", ""),
+            changed={k.removeprefix(PREFIX): value for k, value in tensors.items() if k.startswith(PREFIX)},
+        )
+        whole = _fits(saved, version, int(metadata["embedding_size"]))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        whole = False
+    if not whole:
+        refuse(str(path), "a whole head", "contents that do not fit together", "fit and save again", WeightsError)
+    return saved
+
+
+def _contents(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a file that says it is a head."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            ours = metadata.get("format") == FORMAT
+            tensors = {name: file.get_tensor(name) for name in file.keys()} if ours else {}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path}: expected a saved head, got no such file; check the path.") from error
+    except (SafetensorError, OSError) as error:
+        got = f"a file that cannot be read ({error})"
+        raise WeightsError(message(str(path), "a saved head", got, "fit and save again")) from error
+    if not ours:
+        refuse(str(path), "a head that EmbeddingClassifier.save wrote", "another file", "pass that one", WeightsError)
+    return metadata, tensors
+
+
+def _fine_tuning(values: dict[str, Any] | None) -> FineTuning | None:
+    """The record as it was before it became JSON, which knows no tuples; fields of later releases are left out."""
+    if values is None:
+        return None
+    known = {f.name for f in fields(FineTuning)}
+    kept: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+    return FineTuning(**kept)
+
+
+def _fits(saved: SavedHead, version: str | None, size: int) -> bool:
+    """Whether all of the file agrees with itself."""
+    names, weight, bias = saved.class_names, saved.weight, saved.bias
+    fits = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    fits &= weight.shape == (len(names), size) and bias.shape == (len(names),)
+    fits &= all(bool(value.isfinite().all()) for value in (weight, bias, *saved.changed.values()))
+    fits &= weight.is_floating_point()
+    tuned = saved.fine_tuning is not None and saved.fine_tuning.kept == "fine_tuned"
+    return fits and tuned == bool(saved.changed) == bool(saved.tuned_sha256) == (version == WITH_ENCODER)
