@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from relax_quantus import checks
 from relax_quantus.commands import console, files
@@ -62,6 +62,10 @@ def prepare(request: Request) -> Models:
     strategies = {name: STRATEGIES.get(name) for name in request.masks or STRATEGIES.names()}
     encoder = load_encoder(request.encoder)
     classifier = None if request.head is None else EmbeddingClassifier.load(request.head, encoder)
+    if classifier is not None and isinstance(classifier.encoder, nn.Module):
+        encoder = (
+            classifier.encoder
+        )  # a fine-tuned copy if the head brings one: maps and class are then of the same encoder
     return Models(encoder, classifier, {name: RELAX(encoder, masks=masks) for name, masks in strategies.items()})
 
 

@@ -1,12 +1,13 @@
 """``relax-quantus fit``: a folder of labelled recordings -> a classifier for `explain --head`.
 
 Recordings enter with their labels and sources, all examples of all of them are embedded, and one file leaves. Cost: one encoder forward an
-example.
+example; fine-tuning adds about four an epoch.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -14,22 +15,28 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from relax_quantus import checks
 from relax_quantus.benchmark.recordings import Entry, listing
 from relax_quantus.commands import console, files
 from relax_quantus.encoders import load_encoder
 from relax_quantus.errors import DataError, RelaxQuantusError
+from relax_quantus.fine_tuning import FineTuning
 from relax_quantus.frontend import load_examples
 from relax_quantus.heads import EmbeddingClassifier
 
 
-def run(folder: Path, out: Path, encoder: str) -> int:
+def run(folder: Path, out: Path, encoder: str, *, fine_tune: int = 0, seed: int = 0) -> int:
     """Fit, write and describe a classifier; return 0, or 1 if a recording had to be left out.
+
+    Ctrl-C during fine-tuning ends that, with a warning; the classifier is written all the same.
 
     Raises
     ------
     RelaxQuantusError
         If no classifier can be made: an unknown encoder, a folder without recordings, fewer than two classes of usable ones.
     """
+    checks.integer("--fine-tune", fine_tune, low=0)
+    checks.seed(seed)
     network = load_encoder(encoder)
     files.writable_file(out)
     entries = listing(folder)
@@ -48,6 +55,10 @@ def run(folder: Path, out: Path, encoder: str) -> int:
         [names.index(entry.label_name) for entry, x in read for _ in x],
         class_names=names,
         groups=[entry.source_group for entry, x in read for _ in x],
+        fine_tune=fine_tune,
+        clips=[i for i, x in enumerate(examples) for _ in x],
+        seed=seed,
+        show_progress=sys.stderr.isatty(),
     )
     classifier.save(out)
     for line in summary(read, classifier):
@@ -101,8 +112,12 @@ def summary(read: list[tuple[Entry, Tensor]], classifier: EmbeddingClassifier) -
     lines = [f"{'class':<{width}}  {'clips':>6}  {'sources':>7}  {'examples':>8}"]
     for name in classifier.class_names:
         lines.append(f"{console.shown(name):<{width}}  {clips[name]:>6}  {groups[name]:>7}  {examples[name]:>8}")
-    result = classifier.cross_validation
-    if result.accuracy is None:
+    result, tuning = classifier.cross_validation, classifier.fine_tuning
+    if tuning is not None:
+        lines += described(tuning)
+    if tuning is not None and tuning.kept == "fine_tuned":
+        lines.append("accuracy in cross-validation: not measured, as the encoder was trained on these recordings")
+    elif result.accuracy is None:
         few = ", ".join(console.shown(name) for name in classifier.class_names if groups[name] < 2)
         lines.append(f"accuracy: not measured, as these have one source only: {few}")
     else:
@@ -112,3 +127,16 @@ def summary(read: list[tuple[Entry, Tensor]], classifier: EmbeddingClassifier) -
             f"no {unit} on both sides, each {unit} weighing the same"
         )
     return lines
+
+
+def described(tuning: FineTuning) -> list[str]:
+    """How fine-tuning went: both accuracies, on what they were measured, and which encoder was kept."""
+    tuned = "not measured" if tuning.tuned_accuracy is None else f"{tuning.tuned_accuracy:.1%}"
+    ended = ", interrupted" if tuning.interrupted else ""
+    kept = "the fine-tuned encoder" if tuning.kept == "fine_tuned" else "the encoder as it was"
+    return [
+        f"fine-tuning: {tuning.epochs_run} epochs{ended}, the best was {tuning.best_epoch or 'none'}",
+        f"validation accuracy: frozen {tuning.frozen_accuracy:.1%}, fine-tuned {tuned}, of {tuning.held_out_examples} "
+        f"examples of {tuning.held_out_groups} held-out sources, each weighing the same",
+        f"kept: {kept}",
+    ]
