@@ -86,7 +86,7 @@ def harmonics(pitch_hz: Wave, weight: Callable[[Wave], Wave], rng: np.random.Gen
     return wave
 
 
-def octave_bump(frequency_hz: Wave, centre_hz: npt.ArrayLike, octaves: float) -> Wave:
+def octave_bump(frequency_hz: Wave, centre_hz: Wave | float, octaves: float) -> Wave:
     """Gaussian weight on the octave scale, one standard deviation = `octaves`."""
     return np.asarray(np.exp(-0.5 * (np.log2(frequency_hz / centre_hz) / octaves) ** 2))
 
@@ -135,14 +135,16 @@ def cat(band: Band, samples: int, rng: np.random.Generator) -> Wave:
     pitch_hz = band.low_hz / rng.uniform(1.0, 1.8) * (0.85 + rng.uniform(0.25, 0.45) * arch)
     pitch_hz = pitch_hz * (1 + 0.008 * np.sin(2 * np.pi * rng.uniform(5, 7) * u * samples / SAMPLE_RATE_HZ))
     formant_hz = band.at(0.15 + 0.7 * arch)
-    wave = harmonics(pitch_hz, lambda f: octave_bump(f, formant_hz, 0.35 * band.octaves) + 0.05 * (f < band.high_hz), rng)
+    wave = harmonics(
+        pitch_hz, lambda f: octave_bump(f, formant_hz, 0.35 * band.octaves) + 0.05 * (f < band.high_hz), rng
+    )
     return unit_rms(wave * envelope(samples, 0.06, 0.12))
 
 
 def band_noise(band: Band, samples: int, rng: np.random.Generator) -> Wave:
     """Gaussian noise under a Gaussian weight in octaves that spans `band`, shape (samples,)."""
     spectrum = np.fft.rfft(rng.standard_normal(samples))
-    frequency_hz = np.fft.rfftfreq(samples, 1 / SAMPLE_RATE_HZ)
+    frequency_hz = np.fft.rfftfreq(samples, 1 / SAMPLE_RATE_HZ).astype(np.float64)
     frequency_hz[0] = 1e-3
     return np.asarray(np.fft.irfft(spectrum * octave_bump(frequency_hz, band.centre_hz, 0.5 * band.octaves), samples))
 

@@ -53,7 +53,7 @@ def decoy(kind: str, call_band: Band, call_from: int, call_to: int, samples: int
         away = 2.0 ** (0.5 * call_band.octaves + rng.uniform(0.6, 0.9))
         high = call_band.centre_hz * away
         pitch_hz = high if high < 6_000 and rng.random() < 0.5 else max(200.0, call_band.centre_hz / away)
-        start, n = rng.integers(0, samples * 2 // 3), rng.integers(samples // 8, samples // 4)
+        start, n = int(rng.integers(0, samples * 2 // 3)), int(rng.integers(samples // 8, samples // 4))
         wave[start : start + n] = np.sqrt(2) * np.sin(2 * np.pi * pitch_hz * t[:n]) * envelope(n, 0.01, 0.01)
     elif kind == "clicks":
         low, high = (0, call_from) if call_from > samples - call_to else (call_to, samples)
@@ -63,7 +63,7 @@ def decoy(kind: str, call_band: Band, call_from: int, call_to: int, samples: int
             click = rng.standard_normal(n) * np.exp(-8 * np.arange(n) / n)
             wave[start : start + n] += unit_rms(click)[: samples - start]
     elif kind == "thump":
-        start, n = rng.integers(0, samples * 2 // 3), SAMPLE_RATE_HZ // 5
+        start, n = int(rng.integers(0, samples * 2 // 3)), SAMPLE_RATE_HZ // 5
         burst = np.sin(2 * np.pi * rng.uniform(60, 160) * t[:n]) * np.exp(-4 * t[:n] / t[n])
         wave[start : start + n] = unit_rms(burst)[: samples - start]
     elif kind == "hum":

@@ -72,7 +72,7 @@ class BenchmarkConfig:
         for name in ("methods", "metrics"):
             value = getattr(self, name)
             if isinstance(value, str) or not all(isinstance(entry, str) for entry in value):
-                checks.refuse(name, "a list of names", repr(value), "write [\"...\"]", ArgumentTypeError)
+                checks.refuse(name, "a list of names", repr(value), 'write ["..."]', ArgumentTypeError)
             object.__setattr__(self, name, tuple(value))
 
     @classmethod

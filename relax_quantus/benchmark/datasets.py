@@ -113,7 +113,9 @@ def call_free(count: int, seed: int) -> Tensor:
     return log_mel(soundscapes(count, seed, call_free_every=1))
 
 
-def synthetic(max_clips: int = 12, seed: int = 0, head_clips: int = 480, call_free_every: int = CALL_FREE_EVERY) -> Dataset:
+def synthetic(
+    max_clips: int = 12, seed: int = 0, head_clips: int = 480, call_free_every: int = CALL_FREE_EVERY
+) -> Dataset:
     """Embedded synthetic soundscapes; training, held-out and background clips come from other seeds.
 
     Parameters

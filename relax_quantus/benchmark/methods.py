@@ -7,131 +7,24 @@ A strategy and its shuffled twin (same masks, permuted similarities) share one s
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-from weakref import WeakKeyDictionary
+from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from relax_quantus import masks as mask_strategies
+from relax_quantus.benchmark.questions import Attribution, Map, NotApplicable, Question, Similarities
 from relax_quantus.errors import ArgumentError
-from relax_quantus.fills import FILLS, SILENCE
+from relax_quantus.explanation import Explanation
+from relax_quantus.fills import SILENCE
 from relax_quantus.registry import Registry
 from relax_quantus.relax import RELAX
 
-REMEMBERED = 64
 TWIN_STREAM = 2_654_435_761
-
-Map = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Question:
-    """What to explain.
-
-    Attributes
-    ----------
-    x
-        ``(1, 1, 96, 64)``.
-    model
-        A module with ``embed`` and ``encoder``: the classifier, or a similarity model.
-    target
-        Index of the model's output that gradient and occlusion methods explain.
-    reference
-        ``(D,)`` embedding towards which RELAX explains; None for the example's own.
-    truth
-        bool ``(96, 64)``, or None; only the oracle looks at it.
-    n_samples, seed
-        Masks, and what they are drawn from.
-    fill, estimator
-        Of RELAX; `fill` is also the others' baseline.
-    """
-
-    x: Tensor
-    model: nn.Module
-    target: int
-    reference: Tensor | None = None
-    truth: npt.NDArray[np.bool_] | None = None
-    n_samples: int = 300
-    seed: int = 0
-    fill: str = "silence"
-    estimator: str = "weighted"
-
-    @property
-    def baseline(self) -> Tensor:
-        """The fill's level, broadcast to ``(1, 1, 96, 64)``."""
-        return FILLS.get(self.fill).level(self.x).expand_as(self.x)
-
-
-@dataclass(frozen=True, eq=False)
-class Attribution:
-    """A method's answer: float64 maps ``(96, 64)``. `centred` is 0 where a bin does not matter."""
-
-    importance: Map
-    centred: Map
-
-    @property
-    def positive(self) -> Map:
-        """`centred`, clipped at 0."""
-        return np.clip(self.centred, 0.0, None)
-
-
-class NotApplicable(Exception):  # noqa: N818 - not an error: it ends up as a row's reason
-    """Raised by a method that has no answer to a question, with the reason."""
-
-
-def fingerprint(*values: Any) -> str:
-    """SHA-256 over modules' weights, tensors' values and plain values."""
-    digest = hashlib.sha256()
-    for value in values:
-        tensors = list(value.state_dict().values()) if isinstance(value, nn.Module) else [value]
-        for entry in tensors:
-            digest.update(entry.detach().cpu().contiguous().numpy().tobytes() if isinstance(entry, Tensor) else repr(entry).encode())
-    return digest.hexdigest()
-
-
-class Similarities:
-    """Remembers the last similarities ``(N, 1)``, keyed by everything they depend on, weights included.
-
-    Attributes
-    ----------
-    forwards
-        Masked encoder forwards spent so far.
-    """
-
-    def __init__(self) -> None:
-        self.forwards = 0
-        self._known: OrderedDict[str, Tensor] = OrderedDict()
-        self._weights: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], str]] = WeakKeyDictionary()
-
-    def get(self, strategy: str, question: Question, compute: Callable[[], Tensor]) -> Tensor:
-        """Return them, computed at most once while they are among the last ones."""
-        q = question
-        key = fingerprint(strategy, self._weights_of(q.model.encoder), q.x, q.reference, q.n_samples, q.seed, q.fill)
-        if key not in self._known:
-            self._known[key] = compute()
-            self.forwards += q.n_samples
-            while len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
-        self._known.move_to_end(key)
-        return self._known[key]
-
-    def _weights_of(self, encoder: Any) -> str:
-        """Fingerprint of the weights, taken again only when one of them was changed in place; a plain callable is known by its identity."""
-        if not isinstance(encoder, nn.Module):
-            return str(id(encoder))
-        versions = tuple(value._version for value in encoder.state_dict(keep_vars=True).values())
-        known = self._weights.get(encoder)
-        if known is None or known[0] != versions:
-            known = self._weights[encoder] = (versions, fingerprint(encoder))
-        return known[1]
 
 
 class Method(ABC):
@@ -175,13 +68,16 @@ class Strategy(Method):
         """Cost: N forwards, shared with the twin."""
         q = question
         relax = RELAX(q.model.encoder, masks=self.masks, estimator=q.estimator)
-        settings = {"n_samples": q.n_samples, "seed": q.seed}
         s = similarities.get(
-            self.masks, q, lambda: relax.similarities(q.x, baselines=q.fill, reference=q.reference, **settings)
+            self.masks,
+            q,
+            lambda: relax.similarities(
+                q.x, baselines=q.fill, n_samples=q.n_samples, reference=q.reference, seed=q.seed
+            ),
         )
         if self.twin_of:
             s = s[np.random.default_rng([q.seed, TWIN_STREAM]).permutation(len(s))]
-        explanation = relax.estimate(q.x, s, seed=q.seed)
+        explanation = cast(Explanation, relax.estimate(q.x, s, seed=q.seed))
         return Attribution(as_map(explanation.importance), as_map(explanation.centred()))
 
 
@@ -255,17 +151,25 @@ METHODS: Registry[Method] = Registry("method", "methods")
 
 def _register_strategy(masks: str) -> None:
     name, twin = f"RELAX-{masks}", f"RELAX-{masks} twin"
-    METHODS.register(name, lambda: Strategy(name, masks), f"RELAX with masks: {mask_strategies.STRATEGIES.summary(masks)}")
-    METHODS.register(twin, lambda: Strategy(twin, masks, name), f"the same masks as {name}, similarities permuted: a null")
+    METHODS.register(
+        name, lambda: Strategy(name, masks), f"RELAX with masks: {mask_strategies.STRATEGIES.summary(masks)}"
+    )
+    METHODS.register(
+        twin, lambda: Strategy(twin, masks, name), f"the same masks as {name}, similarities permuted: a null"
+    )
 
 
 for _masks in mask_strategies.STRATEGIES.names():
     _register_strategy(_masks)
-METHODS.register("energy", lambda: Simple("energy", energy, looks_at_model=False), "level above silence; ignores the model")
+METHODS.register(
+    "energy", lambda: Simple("energy", energy, looks_at_model=False), "level above silence; ignores the model"
+)
 METHODS.register("oracle", lambda: Simple("oracle", oracle, looks_at_model=False), "the truth; synthetic calls only")
 METHODS.register("Saliency", lambda: Simple("Saliency", saliency), "Captum: absolute gradient")
 METHODS.register(
-    "IntegratedGradients", lambda: Simple("IntegratedGradients", integrated_gradients), "Captum: from the fill, 32 steps"
+    "IntegratedGradients",
+    lambda: Simple("IntegratedGradients", integrated_gradients),
+    "Captum: from the fill, 32 steps",
 )
 METHODS.register("Occlusion", lambda: Simple("Occlusion", occlusion), "Captum: patches of 12 frames by 8 bands")
 

@@ -17,6 +17,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
+import soundfile
 import torch
 from torch import Tensor
 
@@ -25,10 +26,7 @@ from relax_quantus.benchmark.datasets import Clip, Dataset, Examples
 from relax_quantus.errors import AudioError, DataError
 from relax_quantus.frontend import load_examples
 
-SUFFIXES = frozenset(
-    ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .rf64 .voc .sph .nist .paf .svx .iff .sd2 .mat4 .mat5 .pvf .xi .htk"
-    .split()
-)
+SUFFIXES = {f".{name}".lower() for name in soundfile.available_formats()} | {".aif", ".oga", ".opus", ".snd", ".wave"}
 EXAMPLES_PER_CLIP = 8
 TABLE = "clips.csv"
 
@@ -53,7 +51,9 @@ def listing(folder: str | os.PathLike[str]) -> list[Entry]:
     """
     root = Path(folder)
     if not root.is_dir():
-        raise DataError(f"{root}: expected a folder of recordings, got {'a file' if root.exists() else 'no such folder'}.")
+        raise DataError(
+            f"{root}: expected a folder of recordings, got {'a file' if root.exists() else 'no such folder'}."
+        )
     entries = _from_table(root) if (root / TABLE).is_file() else _from_folders(root)
     if not entries:
         raise DataError(
@@ -61,7 +61,9 @@ def listing(folder: str | os.PathLike[str]) -> list[Entry]:
         )
     classes = {entry.label_name for entry in entries}
     if len(classes) < 2:
-        raise DataError(f"{root}: expected at least two classes, got only {classes.pop()!r}; add a folder of another class.")
+        raise DataError(
+            f"{root}: expected at least two classes, got only {classes.pop()!r}; add a folder of another class."
+        )
     return entries
 
 
@@ -73,7 +75,9 @@ def _from_table(root: Path) -> list[Entry]:
         raise DataError(f"{root / TABLE}: expected a CSV table, got {error}; save it as UTF-8 CSV.") from error
     for column in ("file", "label"):
         if rows and rows[0].get(column) is None:
-            raise DataError(f"{root / TABLE}: expected a column {column!r}, got {', '.join(map(str, rows[0]))}; add it.")
+            raise DataError(
+                f"{root / TABLE}: expected a column {column!r}, got {', '.join(map(str, rows[0]))}; add it."
+            )
     return [
         Entry(root / row["file"], row["file"], row["label"], row.get("source_group") or row["file"])
         for row in rows
@@ -83,7 +87,10 @@ def _from_table(root: Path) -> list[Entry]:
 
 def _from_folders(root: Path) -> list[Entry]:
     files = sorted(path for path in root.glob("*/**/*") if path.is_file() and path.suffix.lower() in SUFFIXES)
-    return [Entry(p, p.relative_to(root).as_posix(), p.relative_to(root).parts[0], p.relative_to(root).as_posix()) for p in files]
+    return [
+        Entry(p, p.relative_to(root).as_posix(), p.relative_to(root).parts[0], p.relative_to(root).as_posix())
+        for p in files
+    ]
 
 
 def spread(entries: Sequence[Entry], rng: np.random.Generator) -> list[Entry]:
@@ -152,7 +159,9 @@ def folder(path: str | os.PathLike[str], max_clips: int = 12, seed: int = 0, hea
     names = tuple(sorted({entry.label_name for entry in entries}))
     ordered = {name: spread([e for e in entries if e.label_name == name], rng) for name in names}
     quotas = [max_clips // len(names) + (i < max_clips % len(names)) for i in range(len(names))]
-    quotas = [min(quota, max(1, len(ordered[name]) // 2)) if quota else 0 for quota, name in zip(quotas, names, strict=True)]
+    quotas = [
+        min(quota, max(1, len(ordered[name]) // 2)) if quota else 0 for quota, name in zip(quotas, names, strict=True)
+    ]
     sampled = [reader.take(ordered[name], quota) for name, quota in zip(names, quotas, strict=True)]
     clips = tuple(
         Clip(entry.name, loudest(x), names.index(entry.label_name), entry.label_name, entry.source_group)

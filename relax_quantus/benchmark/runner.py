@@ -14,29 +14,27 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity
 from tqdm.auto import tqdm
 
-from relax_quantus.benchmark import datasets, methods, metrics, recordings
+from relax_quantus.benchmark import methods, metrics
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.datasets import Clip, Dataset
-from relax_quantus.benchmark.methods import Attribution, Method, NotApplicable, Question, Similarities
+from relax_quantus.benchmark.methods import Method
 from relax_quantus.benchmark.metrics.case import Case, Metric, Undefined
-from relax_quantus.encoders import load_encoder
+from relax_quantus.benchmark.preparation import Bench, prepare
+from relax_quantus.benchmark.questions import Attribution, NotApplicable, Question, fingerprint
 from relax_quantus.fills import FILLS
-from relax_quantus.heads import EmbeddingClassifier
 from relax_quantus.quantus_bridge import SimilarityModel
 
 if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = (
-    "dataset clip label source_group method masks fill estimator n_samples seed metric category direction value seconds status reason"
-).split()
-HEAD_ACCURACY = 0.9
+    ("dataset", "clip", "label", "source_group", "method", "masks", "fill", "estimator", "n_samples", "seed")
+    + ("metric", "category", "direction", "value", "seconds", "status", "reason")
+)  # fmt: skip
 MISSING = (NotApplicable, Undefined)
 
 
@@ -70,84 +68,6 @@ class Results:
     encoder_sha256: str
     seconds: dict[str, float] = field(default_factory=dict)
     forwards: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Bench:
-    """What all cells of a run share."""
-
-    config: BenchmarkConfig
-    dataset: Dataset
-    encoder: nn.Module
-    classifier: EmbeddingClassifier
-    head_accuracy: float
-    similarities: Similarities
-    seconds: dict[str, float]
-
-    def question(self, clip: Clip, n_samples: int) -> Question:
-        """Towards the clip's own embedding and its predicted class."""
-        x = clip.x[None]
-        with torch.no_grad():
-            predicted = int(self.classifier(x).argmax())
-        c = self.config
-        return Question(x, self.classifier, predicted, None, clip.truth, n_samples, c.seed, c.fill, c.estimator)
-
-    def stem_question(self, clip: Clip) -> Question:
-        """Towards the clean stem's embedding.
-
-        Raises
-        ------
-        NotApplicable
-            If there is no stem, the head is not good enough on held-out calls, or the encoder does not respond to this call.
-        """
-        if clip.stem is None or clip.truth is None:
-            raise NotApplicable("no clean stem is known for this clip" if clip.label >= 0 else "the clip has no call")
-        if self.head_accuracy < HEAD_ACCURACY:
-            raise NotApplicable(f"the head gets {self.head_accuracy:.1%} of held-out calls right, below {HEAD_ACCURACY:.0%}")
-        x = clip.x[None]
-        with torch.no_grad():
-            stem = self.encoder(clip.stem[None])
-            response = float(cosine_similarity(self.encoder(x), stem))
-            if self.dataset.background is not None:
-                usual = float(cosine_similarity(self.encoder(self.dataset.background), stem).median())
-                if response <= usual:
-                    raise NotApplicable(
-                        f"the encoder does not respond to the call: similarity {response:.2f}, {usual:.2f} without any call"
-                    )
-        model = SimilarityModel(self.encoder, stem)
-        c = self.config
-        return Question(x, model, 0, stem[0], clip.truth, c.n_samples, c.seed, c.fill, c.estimator)
-
-
-def load(config: BenchmarkConfig) -> Dataset:
-    """Load the dataset that the configuration names."""
-    if config.data is None:
-        return datasets.synthetic(config.max_clips, config.seed, config.head_clips)
-    return recordings.folder(config.data, config.max_clips, config.seed, config.head_clips)
-
-
-def clip_accuracy(classifier: EmbeddingClassifier, examples: datasets.Examples) -> float:
-    """Share of clips whose mean logit over their examples is highest for their class."""
-    with torch.no_grad():
-        logits = torch.cat([classifier(chunk) for chunk in examples.x.split(48)]).cpu().numpy()
-    clips = np.unique(np.array(examples.clips), return_inverse=True)[1]
-    right = [logits[clips == c].mean(0).argmax() == examples.y[clips == c][0] for c in range(clips.max() + 1)]
-    return float(np.mean(right))
-
-
-def prepare(config: BenchmarkConfig, encoder: nn.Module | None = None, dataset: Dataset | None = None) -> Bench:
-    """Load the data and the encoder, fit the head and judge it."""
-    started = time.perf_counter()
-    dataset = dataset or load(config)
-    loaded = time.perf_counter()
-    if encoder is None:
-        # Convolutions of 48 masked copies are about twice as fast this way; weights and values stay the same.
-        encoder = load_encoder(config.encoder).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    training = dataset.training
-    classifier = EmbeddingClassifier.fit(encoder, training.x, training.y, list(dataset.class_names), training.groups)
-    accuracy = clip_accuracy(classifier, dataset.held_out)
-    seconds = {"data": loaded - started, "head": time.perf_counter() - loaded}
-    return Bench(config, dataset, encoder, classifier.eval(), accuracy, Similarities(), seconds)
 
 
 def run(
@@ -195,7 +115,7 @@ def run(
         rows=pd.DataFrame(rows, columns=list(COLUMNS)).astype({"value": "float64"}),
         dataset=bench.dataset,
         head_accuracy=bench.head_accuracy,
-        encoder_sha256=methods.fingerprint(bench.encoder),
+        encoder_sha256=fingerprint(bench.encoder),
         seconds={name: round(value, 3) for name, value in bench.seconds.items()},
         forwards=bench.similarities.forwards,
     )
@@ -251,7 +171,14 @@ def cells(bench: Bench, index: int, clip: Clip, method: Method, chosen: list[Met
         def measure(metric: Metric = metric) -> float:
             question, attribution = maps.get(metric.question, metric.reexplains)
             case = Case(
-                method, question, attribution, own, bench.classifier, fill_value, config.perturbations, bench.similarities
+                method,
+                question,
+                attribution,
+                own,
+                bench.classifier,
+                fill_value,
+                config.perturbations,
+                bench.similarities,
             )
             return metric.measure(case)
 

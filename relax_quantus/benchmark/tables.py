@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from relax_quantus.benchmark.methods import METHODS
 from relax_quantus.benchmark.metrics import CATEGORIES, METRICS
 from relax_quantus.benchmark.metrics.case import Metric
-from relax_quantus.benchmark.methods import METHODS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from relax_quantus.benchmark.methods import Attribution, Method, NotApplicable, Question, Similarities
+from relax_quantus.benchmark.methods import Method
 from relax_quantus.benchmark.metrics import CATEGORIES, METRICS, Case, Undefined, build
 from relax_quantus.benchmark.metrics.case import global_generators
+from relax_quantus.benchmark.questions import Attribution, NotApplicable, Question, Similarities
 from relax_quantus.fills import SILENCE
 from relax_quantus.heads import EmbeddingClassifier
 from relax_quantus.similarity_model import SimilarityModel
@@ -137,7 +138,9 @@ def test_every_category_has_what_a_comparison_needs():
     assert min(counts.values()) >= 2
 
 
-@pytest.mark.parametrize(("values", "reason"), [(np.zeros((96, 64)), "0 everywhere"), (np.full((96, 64), np.nan), "NaN")])
+@pytest.mark.parametrize(
+    ("values", "reason"), [(np.zeros((96, 64)), "0 everywhere"), (np.full((96, 64), np.nan), "NaN")]
+)
 def test_maps_without_an_order_are_undefined(values, reason):
     with pytest.raises(Undefined, match=reason):
         METRICS.get("PixelFlipping").measure(case(values))
@@ -173,10 +176,19 @@ def test_ties_are_broken_at_random_not_by_place():
 
 
 def test_global_generators_come_back():
+    def draw() -> float:
+        return float(np.random.random())  # noqa: NPY002
+
+    def interrupted() -> None:
+        with global_generators(3):
+            draw()
+            raise RuntimeError
+
     before = np.random.get_state()[1].copy()  # noqa: NPY002
-    with pytest.raises(RuntimeError), global_generators(3):
-        first = np.random.random()  # noqa: NPY002
-        raise RuntimeError
+    with global_generators(3):
+        first = draw()
+    with pytest.raises(RuntimeError):
+        interrupted()
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
     with global_generators(3):
-        assert np.random.random() == first  # noqa: NPY002
+        assert draw() == first

@@ -88,7 +88,7 @@ def test_what_cannot_be_benchmarked_is_refused(tmp_path):
     with pytest.raises(DataError, match="no such folder"):
         listing(tmp_path / "nowhere")
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(DataError, match="expected recordings.*got none"):
+    with pytest.raises(DataError, match=r"expected recordings.*got none"):
         listing(tmp_path)
     save(tmp_path / "cat" / "a.wav", tone(1, 400))
     with pytest.raises(DataError, match="got only 'cat'"):

@@ -17,8 +17,9 @@ from relax_quantus.benchmark import metrics as metrics_package
 from relax_quantus.benchmark.datasets import Dataset, Examples, synthetic
 from relax_quantus.benchmark.metrics import Metric
 from relax_quantus.benchmark.output import FILES
+from relax_quantus.benchmark.preparation import Bench, prepare
 from relax_quantus.benchmark.recordings import folder
-from relax_quantus.benchmark.runner import COLUMNS, Bench, measured, prepare
+from relax_quantus.benchmark.runner import COLUMNS, measured
 from relax_quantus.benchmark.tables import markdown, minus_twin, tables
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, DataError, UnknownNameError
 
@@ -29,7 +30,9 @@ SMALL = BenchmarkConfig(
 
 def small_encoder() -> nn.Module:
     generator = torch.Generator().manual_seed(3)
-    layers = nn.Sequential(nn.AvgPool2d(8), nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 10 * 6, 12)).eval()
+    layers = nn.Sequential(
+        nn.AvgPool2d(8), nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 10 * 6, 12)
+    ).eval()
     with torch.no_grad():
         for parameter in layers.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
@@ -45,7 +48,7 @@ def data() -> Dataset:
 
 @pytest.fixture(scope="module")
 def good_head(monkeypatch_module) -> None:
-    monkeypatch_module.setattr("relax_quantus.benchmark.runner.HEAD_ACCURACY", 0.0)
+    monkeypatch_module.setattr("relax_quantus.benchmark.preparation.HEAD_ACCURACY", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +116,9 @@ def test_files_hold_what_was_measured(results):
     found = json.loads((out / "run.json").read_text())
     assert found["configuration"]["n_samples"] == 16
     assert found["encoder_sha256"] == results.encoder_sha256
-    assert found["packages"]["torch"] == torch.__version__.split("+")[0] or found["packages"]["torch"] == torch.__version__
+    assert (
+        found["packages"]["torch"] == torch.__version__.split("+")[0] or found["packages"]["torch"] == torch.__version__
+    )
     assert (out / "table.md").read_text() == markdown(results)
 
 
@@ -164,7 +169,8 @@ def test_not_a_number_is_a_row():
     assert (status, reason) == ("nan", "the metric returned no finite number")
 
 
-def test_a_bad_head_makes_localisation_not_applicable(data):
+def test_a_bad_head_makes_localisation_not_applicable(data, monkeypatch):
+    monkeypatch.setattr("relax_quantus.benchmark.preparation.HEAD_ACCURACY", 0.9)
     config = replace(SMALL, methods=("RELAX-time",), metrics=("AUC", "Sparseness"))
     results = run(config, encoder=small_encoder(), dataset=data, show_progress=False)
     assert results.head_accuracy < 0.9
@@ -222,7 +228,7 @@ def test_configurations(tmp_path):
     assert quick.resolved().methods == tuple(METHODS.names())
     with pytest.raises(UnknownNameError, match="did you mean 'quick'"):
         BenchmarkConfig.from_preset("quik")
-    with pytest.raises(UnknownNameError, match="methods: .*did you mean 'Saliency'"):
+    with pytest.raises(UnknownNameError, match=r"methods: .*did you mean 'Saliency'"):
         BenchmarkConfig(methods=("Salience",)).resolved()
     with pytest.raises(ArgumentError, match="n_sample: expected a benchmark setting; did you mean 'n_samples'"):
         BenchmarkConfig.from_preset("quick", n_sample=3)

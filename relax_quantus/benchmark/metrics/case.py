@@ -17,7 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from relax_quantus.benchmark.methods import Attribution, Map, Method, Question, Similarities
+from relax_quantus.benchmark.methods import Method
+from relax_quantus.benchmark.questions import Attribution, Map, Question, Similarities
 
 CATEGORIES = ("faithfulness", "localisation", "robustness", "complexity", "randomisation")
 ARROWS = {"up": "↑", "down": "↓"}
@@ -95,7 +96,7 @@ class Case:
         """
         calls = 0
 
-        def explain(*, model: nn.Module, inputs: npt.NDArray[np.floating], targets: Any = None, **_: Any) -> Map:
+        def explain(*, model: Any, inputs: npt.NDArray[np.floating], targets: Any = None, **_: Any) -> Map:
             nonlocal calls
             calls += fresh_seeds
             seed = self.question.seed + 7919 * calls
@@ -170,8 +171,9 @@ QUANTUS_COMMON: dict[str, Any] = {
 @contextmanager
 def global_generators(seed: int) -> Iterator[None]:
     """Seed NumPy's, torch's and Python's global generators, which Quantus draws from, and put them back as they were."""
-    states = np.random.get_state(), torch.random.get_rng_state(), random.getstate()
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - Quantus draws from it
+    # ruff would have generators of our own here, but Quantus draws from the global ones.
+    states = np.random.get_state(), torch.random.get_rng_state(), random.getstate()  # noqa: NPY002
+    np.random.seed(seed % 2**32)  # noqa: NPY002
     random.seed(seed)
     try:
         with torch.random.fork_rng(devices=[]):

@@ -23,9 +23,7 @@ def _pixel_flipping(case: Case, on_class: bool) -> float:
     quantus = import_quantus()
 
     model, target = (case.classifier, case.question.target) if on_class else (case.similarity_model, 0)
-    flip = quantus.PixelFlipping(
-        features_in_step=FEATURES_IN_STEP, perturb_baseline=case.fill_value, **QUANTUS_COMMON
-    )
+    flip = quantus.PixelFlipping(features_in_step=FEATURES_IN_STEP, perturb_baseline=case.fill_value, **QUANTUS_COMMON)
     x = case.x
     curve = flip(model, x, np.array([target]), case.ranks(), softmax=on_class)[0]
     start = torch.softmax(model(case.question.x).detach(), 1)[0, target] if on_class else 1.0
@@ -79,11 +77,16 @@ METRICS = (
     Metric(
         "PixelFlipping", "faithfulness", "down", "centred", "own", OWN, "Quantus; area by trapezoid", pixel_flipping
     ),
-    Metric(
-        "FaithfulnessCorrelation", "faithfulness", "up", "centred", "own", OWN, "Quantus", faithfulness_correlation
-    ),
+    Metric("FaithfulnessCorrelation", "faithfulness", "up", "centred", "own", OWN, "Quantus", faithfulness_correlation),
     Metric("SRG", "faithfulness", "up", "centred", "own", OWN, "Bluecher et al. 2024", symmetric_relevance_gain),
     Metric(
-        "PixelFlipping-class", "faithfulness", "down", "centred", "own", "class probability", "Quantus", pixel_flipping_class
+        "PixelFlipping-class",
+        "faithfulness",
+        "down",
+        "centred",
+        "own",
+        "class probability",
+        "Quantus",
+        pixel_flipping_class,
     ),
 )

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from relax_quantus.benchmark.methods import NotApplicable
 from relax_quantus.benchmark.metrics.case import QUANTUS_COMMON, Case, Metric, global_generators
+from relax_quantus.benchmark.questions import NotApplicable
 from relax_quantus.quantus_bridge import import_quantus
 
 ORIGINAL = "original"
@@ -53,8 +53,18 @@ def mprt_ceiling(case: Case) -> float:
 
 
 METRICS = (
-    Metric("MPRT", "randomisation", "down", "centred", "own", "nothing", "Quantus; encoder layers", mprt, reexplains=True),
     Metric(
-        "MPRT-ceiling", "randomisation", "up", "centred", "own", "nothing", "original again", mprt_ceiling, reexplains=True
+        "MPRT", "randomisation", "down", "centred", "own", "nothing", "Quantus; encoder layers", mprt, reexplains=True
+    ),
+    Metric(
+        "MPRT-ceiling",
+        "randomisation",
+        "up",
+        "centred",
+        "own",
+        "nothing",
+        "original again",
+        mprt_ceiling,
+        reexplains=True,
     ),
 )

@@ -1,0 +1,132 @@
+"""What a method is asked and what it answers, and the similarities that a strategy and its twin share.
+
+A `Question` (an example, a model, towards what) and an `Attribution` (its maps) are what methods and metrics exchange; `Similarities` remembers
+what the encoder has already been run for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from relax_quantus.fills import FILLS
+from relax_quantus.heads import EmbeddingClassifier
+from relax_quantus.quantus_bridge import SimilarityModel
+
+REMEMBERED = 64
+
+Map = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What to explain.
+
+    Attributes
+    ----------
+    x
+        ``(1, 1, 96, 64)``.
+    model
+        The classifier, or a similarity model; both have an ``encoder``.
+    target
+        Index of the model's output that gradient and occlusion methods explain.
+    reference
+        ``(D,)`` embedding towards which RELAX explains; None for the example's own.
+    truth
+        bool ``(96, 64)``, or None; only the oracle looks at it.
+    n_samples, seed
+        Masks, and what they are drawn from.
+    fill, estimator
+        Of RELAX; `fill` is also the others' baseline.
+    """
+
+    x: Tensor
+    model: EmbeddingClassifier | SimilarityModel
+    target: int
+    reference: Tensor | None = None
+    truth: npt.NDArray[np.bool_] | None = None
+    n_samples: int = 300
+    seed: int = 0
+    fill: str = "silence"
+    estimator: str = "weighted"
+
+    @property
+    def baseline(self) -> Tensor:
+        """The fill's level, broadcast to ``(1, 1, 96, 64)``."""
+        return FILLS.get(self.fill).level(self.x).expand_as(self.x)
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """A method's answer: float64 maps ``(96, 64)``. `centred` is 0 where a bin does not matter."""
+
+    importance: Map
+    centred: Map
+
+    @property
+    def positive(self) -> Map:
+        """`centred`, clipped at 0."""
+        return np.clip(self.centred, 0.0, None)
+
+
+class NotApplicable(Exception):  # noqa: N818 - not an error: it ends up as a row's reason
+    """Raised by a method that has no answer to a question, with the reason."""
+
+
+def fingerprint(*values: Any) -> str:
+    """SHA-256 over modules' weights, tensors' values and plain values."""
+    digest = hashlib.sha256()
+    for value in values:
+        tensors = list(value.state_dict().values()) if isinstance(value, nn.Module) else [value]
+        for entry in tensors:
+            digest.update(
+                entry.detach().cpu().contiguous().numpy().tobytes()
+                if isinstance(entry, Tensor)
+                else repr(entry).encode()
+            )
+    return digest.hexdigest()
+
+
+class Similarities:
+    """Remembers the last similarities ``(N, 1)``, keyed by everything they depend on, weights included.
+
+    Attributes
+    ----------
+    forwards
+        Masked encoder forwards spent so far.
+    """
+
+    def __init__(self) -> None:
+        self.forwards = 0
+        self._known: OrderedDict[str, Tensor] = OrderedDict()
+        self._weights: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], str]] = WeakKeyDictionary()
+
+    def get(self, strategy: str, question: Question, compute: Callable[[], Tensor]) -> Tensor:
+        """Return them, computed at most once while they are among the last ones."""
+        q = question
+        key = fingerprint(strategy, self._weights_of(q.model.encoder), q.x, q.reference, q.n_samples, q.seed, q.fill)
+        if key not in self._known:
+            self._known[key] = compute()
+            self.forwards += q.n_samples
+            while len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+        self._known.move_to_end(key)
+        return self._known[key]
+
+    def _weights_of(self, encoder: Any) -> str:
+        """Fingerprint of the weights, taken again only when one of them was changed in place; a plain callable is known by its identity."""
+        if not isinstance(encoder, nn.Module):
+            return str(id(encoder))
+        versions = tuple(value._version for value in encoder.state_dict(keep_vars=True).values())
+        known = self._weights.get(encoder)
+        if known is None or known[0] != versions:
+            known = self._weights[encoder] = (versions, fingerprint(encoder))
+        return known[1]
