@@ -11,11 +11,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from torch import Tensor, nn
 
@@ -195,11 +197,12 @@ def test_a_file_is_resampled_as_its_waveform_is(torchaudio: ModuleType, write_wa
 
 
 def test_examples_of_a_recording_hardly_depend_on_the_resampler(torchaudio: ModuleType, animal_sounds: Path) -> None:
-    """A real recording stored at another rate: log-mel examples agree within .1 on average where both filters pass."""
-    path = next(iter(sorted(animal_sounds.rglob("*.ogg")) or sorted(animal_sounds.rglob("*.wav"))))
-    ours, theirs = (rq.load_examples(path, resampler=name) for name in ("soxr", "torchaudio"))
-    assert ours.shape == theirs.shape
-    assert float((ours - theirs)[..., :56].abs().mean()) < 0.1
+    """Real recordings at 44.1 kHz: log-mel agrees within .002 on average up to band 56 (5.5 kHz), and is not the same."""
+    recordings = (path for path in sorted(animal_sounds.rglob("*.flac")) if soundfile.info(path).samplerate == 44_100)
+    for path in islice(recordings, 3):
+        ours, theirs = (rq.load_examples(path, resampler=name) for name in ("soxr", "torchaudio"))
+        assert ours.shape == theirs.shape
+        assert 0 < float((ours - theirs)[..., :56].abs().mean()) < 0.002
 
 
 # -------------------------------------------------------------------------------------------------- transforms as front ends
