@@ -113,6 +113,29 @@ def explain(
     max_examples: Annotated[
         int, typer.Option(metavar="N", help="Explain at most the first N examples (0.96 s each) of a clip.")
     ] = 60,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CLIP",
+            show_default=False,
+            help="What makes it sound like this one? A folder stands for its centroid.",
+        ),
+    ] = None,
+    away: Annotated[
+        Path | None, typer.Option(metavar="CLIP", show_default=False, help="... and unlike this one? A folder, too.")
+    ] = None,
+    similarity: Annotated[
+        str, typer.Option(metavar="NAME", help="How embeddings are compared; see `relax-quantus list similarities`.")
+    ] = "cosine",
+    corpus: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", show_default=False, help="Recordings whose mean embedding centred_cosine removes."
+        ),
+    ] = None,
+    domain: Annotated[
+        str, typer.Option(metavar="NAME", help="Where soft masks blend clip and fill: log or amplitude.")
+    ] = "log",
 ) -> int:
     """Explain recordings: one PNG and one .npz of arrays for each.
 
@@ -125,6 +148,7 @@ def explain(
       relax-quantus explain robin.wav --out pictures
       relax-quantus explain recordings/ --out pictures --masks time --masks frequency --n-samples 1000
       relax-quantus explain robin.wav --out pictures --head animals.safetensors
+      relax-quantus explain robin.wav --out pictures --reference wren.wav --away traffic/
     """
     from relax_quantus.commands.clips import Request
     from relax_quantus.commands.explain import run
@@ -140,6 +164,11 @@ def explain(
             n_samples=n_samples,
             seed=seed,
             max_examples=max_examples,
+            reference=reference,
+            away=away,
+            similarity=similarity,
+            corpus=corpus,
+            domain=domain,
         )
     )
 
@@ -228,7 +257,9 @@ def list_names(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="KIND", show_default=False, help="encoders, masks, fills, estimators, methods or metrics."
+            metavar="KIND",
+            show_default=False,
+            help="encoders, masks, fills, similarities, estimators, methods or metrics.",
         ),
     ],
 ) -> int:

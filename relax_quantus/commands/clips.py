@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from relax_quantus.audio import load_waveform
 from relax_quantus.commands import console
+from relax_quantus.commands.anchors import Anchor
 from relax_quantus.explanation import Explanation
 from relax_quantus.frontend import LogMel, LogMelConfig
 from relax_quantus.heads import EmbeddingClassifier
@@ -29,15 +30,34 @@ class Request:
     n_samples: int = 500
     seed: int = 0
     max_examples: int = 60
+    reference: Path | None = None
+    away: Path | None = None
+    similarity: str = "cosine"
+    corpus: Path | None = None
+    domain: str = "log"
 
 
 @dataclass(frozen=True)
 class Models:
-    """The loaded encoder, the classifier on it if there is one, and the explainers by strategy."""
+    """The loaded encoder, the classifier on it if there is one, the explainers by strategy, and what they compare with.
+
+    Attributes
+    ----------
+    towards, away
+        None for the example's own embedding, and for nothing.
+    """
 
     encoder: nn.Module
     classifier: EmbeddingClassifier | None
     explainers: dict[str, RELAX]
+    towards: Anchor | None = None
+    away: Anchor | None = None
+
+    @property
+    def question(self) -> str:
+        """What the maps are towards, in words."""
+        towards = "the clip's own embedding" if self.towards is None else self.towards.label
+        return towards if self.away is None else f"{towards}, away from {self.away.label}"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from relax_quantus import checks
 from relax_quantus.commands import console, files
+from relax_quantus.commands.anchors import choose_similarity, load_anchor
 from relax_quantus.commands.clips import Clip, Findings, Models, Request, read
 from relax_quantus.commands.results import write
 from relax_quantus.encoders import load_encoder
@@ -66,7 +67,10 @@ def prepare(request: Request) -> Models:
         encoder = (
             classifier.encoder
         )  # a fine-tuned copy if the head brings one: maps and class are then of the same encoder
-    return Models(encoder, classifier, {name: RELAX(encoder, masks=masks) for name, masks in strategies.items()})
+    similarity = choose_similarity(request.similarity, request.corpus, encoder)
+    explainers = {name: RELAX(encoder, masks, similarity, domain=request.domain) for name, masks in strategies.items()}
+    towards, away = (None if p is None else load_anchor(p, encoder) for p in (request.reference, request.away))
+    return Models(encoder, classifier, explainers, towards, away)
 
 
 def expand(paths: tuple[Path, ...]) -> tuple[list[Path], int]:
@@ -107,8 +111,10 @@ def find(clip: Clip, request: Request, models: Models) -> Findings:
         for name, relax in models.explainers.items():
             parts: list[Explanation] = []
             for part, anchors in zip(torch.split(x[usable], BLOCK), torch.split(h[usable], BLOCK), strict=True):
+                towards = anchors if models.towards is None else models.towards.embedding
+                reference = towards if models.away is None else (towards, models.away.embedding.expand_as(towards))
                 explained = relax.explain(
-                    part, request.baseline, n_samples=request.n_samples, seed=request.seed, reference=anchors
+                    part, request.baseline, n_samples=request.n_samples, seed=request.seed, reference=reference
                 )
                 parts += explained if isinstance(explained, tuple) else (explained,)
                 bar.update(len(part))

@@ -12,6 +12,7 @@ HOMES = {
     "encoders": ("relax_quantus.encoders", "ENCODERS"),
     "masks": ("relax_quantus.masks", "STRATEGIES"),
     "fills": ("relax_quantus.fills", "FILLS"),
+    "similarities": ("relax_quantus.similarity", "SIMILARITIES"),
     "estimators": ("relax_quantus.estimators", "ESTIMATORS"),
     "methods": ("relax_quantus.benchmark.methods", "METHODS"),
     "metrics": ("relax_quantus.benchmark.metrics", "METRICS"),

@@ -37,6 +37,10 @@ def write(clip: Clip, findings: Findings, request: Request, models: Models) -> P
     for name, explanation in findings.explanations.items():
         for kind in KINDS:
             arrays[f"{kind}_{name}"] = getattr(explanation, kind).numpy()
+        arrays[f"spearman_{name}"] = explanation.spearman().numpy()
+    for kind, anchor in (("towards", models.towards), ("away", models.away)):
+        if anchor is not None:
+            arrays[kind] = anchor.embedding.numpy()
     if findings.probabilities is not None:
         arrays["probabilities"] = findings.probabilities.numpy()
     write_npz(request.out / f"{stem}.npz", arrays, settings)
@@ -44,7 +48,7 @@ def write(clip: Clip, findings: Findings, request: Request, models: Models) -> P
         clip.examples,
         findings.explanations,
         title=headline(clip, findings, models),
-        notes=notes(clip, findings, request),
+        notes=notes(clip, findings, request, models),
         axis=axis,
     )
     return save_png(figure, request.out / f"{stem}.png")
@@ -60,16 +64,19 @@ def headline(clip: Clip, findings: Findings, models: Models) -> str:
     return f"{name}: {models.classifier.class_names[best]}, {float(mean[best]):.0%}"
 
 
-def notes(clip: Clip, findings: Findings, request: Request) -> str:
+def notes(clip: Clip, findings: Findings, request: Request, models: Models) -> str:
     """What else a reader of the picture needs to know."""
     n = len(clip.examples)
     first = next(iter(findings.explanations.values()))
+    correlations = ", ".join(f"{float(e.spearman().nanmean()):.2f}" for e in findings.explanations.values())
     return (
         f"{n} of {clip.in_all} example{'s' if clip.in_all > 1 else ''} of 0.96 s; the recording lasts {clip.seconds:.2f} s\n"
-        f"encoder {request.encoder}, fill {request.baseline}\n"
+        f"encoder {request.encoder}, fill {request.baseline}, {request.similarity}, blended in {request.domain}\n"
+        f"towards {models.question}\n"
         f"{request.n_samples} masks a strategy, estimator {first.estimator}, seed {request.seed}\n"
-        f"similarity of the fill alone {float(first.fully_masked_similarity.nanmean()):.2f}\n\n"
-        "Red: masks that keep this part leave the embedding more like\nthe clip's own than masks do on average; blue: less.\n"
+        f"similarity of the fill alone {float(first.fully_masked_similarity.nanmean()):.2f}\n"
+        f"Spearman(uncertainty, importance): {correlations}\n\n"
+        "Red: masks that keep this part leave the embedding closer to\nwhat it is compared with than masks do on average; blue: less.\n"
         + ("Black line: around the highest tenth of each map." if n <= OUTLINED_EXAMPLES else "")
     )
 
@@ -88,6 +95,11 @@ def describe(clip: Clip, findings: Findings, request: Request, models: Models) -
         "class_names": None if models.classifier is None else list(models.classifier.class_names),
         "masks": list(models.explainers),
         "baseline": request.baseline,
+        "similarity": request.similarity,
+        "corpus": None if request.corpus is None else str(request.corpus.resolve()),
+        "domain": request.domain,
+        "towards": None if models.towards is None else str(models.towards.path.resolve()),
+        "away": None if models.away is None else str(models.away.path.resolve()),
         "estimator": {name: e.estimator for name, e in findings.explanations.items()},
         "n_samples": request.n_samples,
         "seed": request.seed,

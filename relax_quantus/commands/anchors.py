@@ -1,0 +1,94 @@
+"""What `explain` compares with: recordings and folders -> embeddings to go towards, away from, or to centre on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from relax_quantus.commands import console, files
+from relax_quantus.errors import ArgumentError, AudioError, DataError
+from relax_quantus.frontend import load_examples
+from relax_quantus.references import checked_embedding
+from relax_quantus.similarity import Similarity
+from relax_quantus.similarity import get as get_similarity
+
+BLOCK = 48
+CENTRED = "centred_cosine"
+
+
+@dataclass(frozen=True, eq=False)
+class Anchor:
+    """The embedding ``(D,)`` of a recording, or the centroid of a folder's recordings.
+
+    Attributes
+    ----------
+    path
+        The recording or folder.
+    embedding
+        Mean over a recording's examples; of a folder, the mean over its recordings, each of which weighs the same.
+    recordings
+        How many were used.
+    """
+
+    path: Path
+    embedding: Tensor
+    recordings: int
+
+    @property
+    def label(self) -> str:
+        """What a picture calls it."""
+        name = console.shown(self.path.name or self.path.resolve().name)
+        return f"{name} (centroid of {self.recordings} recordings)" if self.path.is_dir() else name
+
+
+def load_anchor(path: Path, encoder: nn.Module) -> Anchor:
+    """Embed a recording or a folder of recordings.
+
+    Raises
+    ------
+    AudioError, DataError
+        If the recording cannot be used, or none in the folder can; others in a folder are reported and left out.
+    EncoderError
+        If the embeddings are not finite ``(n, D)``.
+    """
+    if not path.is_dir():
+        return Anchor(path, _embed(path, encoder), 1)
+    embeddings = []
+    for recording in files.recordings_in(path):
+        try:
+            embeddings.append(_embed(recording, encoder))
+        except AudioError as problem:
+            console.warning(f"left out: {problem}")
+    if not embeddings:
+        raise DataError(f"{path}: expected recordings that can be used, got none; name another folder.")
+    return Anchor(path, torch.stack(embeddings).mean(dim=0), len(embeddings))
+
+
+def choose_similarity(name: str, corpus: Path | None, encoder: nn.Module) -> Similarity:
+    """Build the similarity called `name`; the one that is centred takes its mean from the recordings in `corpus`.
+
+    Raises
+    ------
+    ArgumentError
+        If a corpus is missing where it is needed or given where it is not.
+    """
+    if name != CENTRED:
+        if corpus is not None:
+            raise ArgumentError(
+                f"--corpus: expected only with --similarity {CENTRED}, got it with {name!r}; leave it out."
+            )
+        return get_similarity(name)
+    if corpus is None:
+        raise ArgumentError(
+            f"--corpus: expected with --similarity {CENTRED}, got nothing; name a folder of recordings."
+        )
+    return get_similarity(name, mean=load_anchor(corpus, encoder).embedding)
+
+
+@torch.no_grad()
+def _embed(path: Path, encoder: nn.Module) -> Tensor:
+    parts = torch.split(load_examples(path), BLOCK)
+    return torch.cat([checked_embedding(encoder(x), len(x), nonzero=False) for x in parts]).mean(dim=0)
