@@ -101,7 +101,7 @@ def group_codes(groups: Any, n: int, argument: str = "groups") -> Ints:
         return np.arange(n)
     ids = groups.tolist() if isinstance(groups, Tensor | np.ndarray) else list(groups)
     if len(ids) != n:
-        refuse("groups", f"one clip or source for each of the {n} examples", f"{len(ids)}", "pass (n,) ids", ShapeError)
+        refuse(argument, f"one clip or source for each of the {n} examples", f"{len(ids)}", "pass (n,) ids", ShapeError)
     seen: dict[Any, int] = {}
     try:
         if any(g is None or g != g for g in ids):

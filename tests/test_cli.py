@@ -24,6 +24,7 @@ from relax_quantus import cli
 from relax_quantus.benchmark.config import PRESETS
 from relax_quantus.commands import files
 from relax_quantus.encoders import ENCODERS
+from relax_quantus.modules import fingerprint
 
 FEW = ("--n-samples", "6", "--masks", "time")
 PROGRAM = (sys.executable, "-m", "relax_quantus")
@@ -456,6 +457,54 @@ def test_fit_then_explain_with_the_head(classes: Path, tmp_path: Path, monkeypat
     arrays = np.load(tmp_path / "out" / "0.npz")
     assert json.loads(str(arrays["settings"]))["class_names"] == ["high", "low"]
     np.testing.assert_allclose(arrays["probabilities"].sum(1), 1, rtol=1e-5)
+
+
+def test_fit_fine_tunes_and_explain_uses_that_encoder(
+    classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head, out = tmp_path / "head", tmp_path / "out"
+    monkeypatch.setattr("relax_quantus.fine_tuning._accuracy", lambda *_: next(accuracies))
+    accuracies = iter([0.5, 0.75])
+    result = call("fit", classes, "--out", head, "--fine-tune", "2", "--seed", "3")
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert lines[3].startswith("fine-tuning: 2 epochs, the best was ")
+    assert lines[4].startswith(
+        "validation accuracy: frozen 50.0%, fine-tuned 75.0%, of 2 examples of 2 held-out sources"
+    )
+    assert lines[5] == "kept: the fine-tuned encoder"
+    assert "not measured" in lines[6]
+
+    call("explain", classes / "low" / "0.wav", "--head", head, "--out", out, *FEW)
+    encoder = relax_quantus.load_encoder("vggish_mini")
+    clf = relax_quantus.EmbeddingClassifier.load(head, encoder)
+    arrays = np.load(out / "0.npz")
+    x = torch.from_numpy(arrays["x"])
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(arrays["embedding"]), clf.embed(x))
+        torch.testing.assert_close(torch.from_numpy(arrays["probabilities"]), clf(x).softmax(1))
+        assert not torch.allclose(clf.embed(x), encoder(x))
+        wanted = relax_quantus.RELAX(clf.encoder, masks="time").explain(x, "silence", n_samples=6)
+    torch.testing.assert_close(torch.from_numpy(arrays["importance_time"]), wanted.importance)
+    assert json.loads(str(arrays["settings"]))["encoder_sha256"] == fingerprint(clf.encoder) != fingerprint(encoder)
+
+
+def test_fit_keeps_the_encoder_that_is_no_worse(classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> float:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("relax_quantus.fine_tuning._validation_loss", interrupted)
+    result = call("fit", classes, "--out", tmp_path / "head", "--fine-tune", "2")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("warning: fine_tune: interrupted after 0 of 2 epochs")
+    assert len(result.stderr.splitlines()) == 1
+    lines = result.stdout.splitlines()
+    assert lines[3] == "fine-tuning: 0 epochs, interrupted, the best was none"
+    assert "fine-tuned not measured" in lines[4]
+    assert lines[5] == "kept: the encoder as it was"
+    assert "2-fold cross-validation" in lines[6]
+    assert (tmp_path / "head").is_file()
+    refused(call("fit", classes, "--out", tmp_path / "head", "--fine-tune", "-1"), "--fine-tune")
 
 
 def test_fit_reads_a_table_with_sources(classes: Path, tmp_path: Path) -> None:

@@ -229,12 +229,25 @@ def test_damaged_and_foreign_files_are_named(encoder: nn.Sequential, tmp_path: P
     (tmp_path / "text").write_text("hello, this is not a head")
     (tmp_path / "empty").write_bytes(b"")
     write_other(tmp_path / "foreign", {"format": "pt"})
-    write_other(tmp_path / "newer", {**metadata, "version": "2"})
+    write_other(tmp_path / "newer", {**metadata, "version": "3"})
+    write_other(tmp_path / "encoderless", {**metadata, "version": "2"})
     write_other(tmp_path / "names", {**metadata, "class_names": '["a", "b", "c"]'})
     write_other(tmp_path / "json", {**metadata, "cross_validation": "{"})
     save_file({"weight": torch.full((2, 12), torch.nan), "bias": torch.zeros(2)}, tmp_path / "nan", metadata)
     save_file({"weight": torch.zeros(2, 12)}, tmp_path / "biasless", metadata)
-    for name in ("cut", "text", "empty", "foreign", "newer", "names", "json", "nan", "biasless", "missing"):
+    for name in (
+        "cut",
+        "text",
+        "empty",
+        "foreign",
+        "newer",
+        "names",
+        "json",
+        "nan",
+        "biasless",
+        "missing",
+        "encoderless",
+    ):
         with pytest.raises(WeightsError, match=f"{name}: expected"):
             EmbeddingClassifier.load(tmp_path / name, encoder)
     with pytest.raises(WeightsError, match="expected"):
