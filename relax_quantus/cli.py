@@ -58,6 +58,7 @@ app = typer.Typer(
 )
 
 Encoder = Annotated[str, typer.Option(metavar="NAME", help="Encoder; `relax-quantus list encoders` names them.")]
+Domain = Annotated[str, typer.Option(metavar="NAME", help="Where soft masks blend clip and fill: log or amplitude.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Seed of everything random.")]
 
 
@@ -133,9 +134,7 @@ def explain(
             metavar="FOLDER", show_default=False, help="Recordings whose mean embedding centred_cosine removes."
         ),
     ] = None,
-    domain: Annotated[
-        str, typer.Option(metavar="NAME", help="Where soft masks blend clip and fill: log or amplitude.")
-    ] = "log",
+    domain: Domain = "log",
 ) -> int:
     """Explain recordings: one PNG and one .npz of arrays for each.
 
@@ -237,6 +236,7 @@ def bench(
         "relax-quantus-results"
     ),
     seed: Seed = 0,
+    domain: Domain = "log",
 ) -> int:
     """Score every masking strategy beside its shuffled twin and other methods, and print the table.
 
@@ -249,7 +249,7 @@ def bench(
     """
     from relax_quantus.commands.bench import run
 
-    return run(preset, out, data=data, max_clips=max_clips, n_samples=n_samples, seed=seed)
+    return run(preset, out, data=data, max_clips=max_clips, n_samples=n_samples, seed=seed, domain=domain)
 
 
 @app.command("list")

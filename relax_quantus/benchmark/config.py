@@ -36,7 +36,7 @@ class BenchmarkConfig:
         Of masks, permutations, metrics and the choice of clips.
     methods, metrics
         Names to run, in that order; empty for all that are registered.
-    fill, estimator
+    fill, estimator, domain
         Of the RELAX methods; the fill is also the integrated gradients' and occlusion's baseline and what faithfulness metrics put in.
     head_clips
         Clips that the logistic head is fitted on, at most.
@@ -58,6 +58,7 @@ class BenchmarkConfig:
     metrics: tuple[str, ...] = ()
     fill: str = "silence"
     estimator: str = "weighted"
+    domain: str = "log"
     head_clips: int = 480
     reexplain_clips: int = 4
     reexplain_samples: int = 100
@@ -69,6 +70,8 @@ class BenchmarkConfig:
             checks.integer(name, getattr(self, name))
         checks.integer("reexplain_clips", self.reexplain_clips, low=0)
         checks.integer("seed", self.seed, low=0)
+        if self.domain not in ("log", "amplitude"):
+            checks.refuse("domain", "'log' or 'amplitude'", repr(self.domain), "pick one")
         for name in ("methods", "metrics"):
             value = getattr(self, name)
             if isinstance(value, str) or not all(isinstance(entry, str) for entry in value):

@@ -67,7 +67,7 @@ class Strategy(Method):
     def explain(self, question: Question, similarities: Similarities) -> Attribution:
         """Cost: N forwards, shared with the twin."""
         q = question
-        relax = RELAX(q.model.encoder, masks=self.masks, estimator=q.estimator)
+        relax = RELAX(q.model.encoder, masks=self.masks, estimator=q.estimator, domain=q.domain)
         s = similarities.get(
             self.masks,
             q,

@@ -42,7 +42,9 @@ class Bench:
         with torch.no_grad():
             predicted = int(self.classifier(x).argmax())
         c = self.config
-        return Question(x, self.classifier, predicted, None, clip.truth, n_samples, c.seed, c.fill, c.estimator)
+        return Question(
+            x, self.classifier, predicted, None, clip.truth, n_samples, c.seed, c.fill, c.estimator, c.domain
+        )
 
     def stem_question(self, clip: Clip) -> Question:
         """Towards the clean stem's embedding.
@@ -70,7 +72,7 @@ class Bench:
                     )
         model = SimilarityModel(self.encoder, stem)
         c = self.config
-        return Question(x, model, 0, stem[0], clip.truth, c.n_samples, c.seed, c.fill, c.estimator)
+        return Question(x, model, 0, stem[0], clip.truth, c.n_samples, c.seed, c.fill, c.estimator, c.domain)
 
 
 def load(config: BenchmarkConfig) -> Dataset:

@@ -44,7 +44,7 @@ class Question:
         bool ``(96, 64)``, or None; only the oracle looks at it.
     n_samples, seed
         Masks, and what they are drawn from.
-    fill, estimator
+    fill, estimator, domain
         Of RELAX; `fill` is also the others' baseline.
     """
 
@@ -57,6 +57,7 @@ class Question:
     seed: int = 0
     fill: str = "silence"
     estimator: str = "weighted"
+    domain: str = "log"
 
     @property
     def baseline(self) -> Tensor:
@@ -112,7 +113,9 @@ class Similarities:
     def get(self, strategy: str, question: Question, compute: Callable[[], Tensor]) -> Tensor:
         """Return them, computed at most once while they are among the last ones."""
         q = question
-        key = fingerprint(strategy, self._weights_of(q.model.encoder), q.x, q.reference, q.n_samples, q.seed, q.fill)
+        key = fingerprint(
+            strategy, self._weights_of(q.model.encoder), q.x, q.reference, q.n_samples, q.seed, q.fill, q.domain
+        )
         if key not in self._known:
             self._known[key] = compute()
             self.forwards += q.n_samples

@@ -108,7 +108,7 @@ def heading(results: Results) -> list[str]:
     calls = sum(clip.label >= 0 for clip in d.clips)
     lines = [
         f"{d.name}: {len(d.clips)} clips, of which {calls} with a call; classes {', '.join(d.class_names)}; encoder {c.encoder}",
-        f"preset {c.preset}, N = {c.n_samples} masks, seed {c.seed}, fill {c.fill}, estimator {c.estimator}",
+        f"preset {c.preset}, N = {c.n_samples} masks, seed {c.seed}, fill {c.fill}, blended in {c.domain}, estimator {c.estimator}",
         f"logistic head: {results.head_accuracy:.1%} of held-out clips right; ↑ higher is better, ↓ lower is better",
         "a twin has the same masks with its similarities permuted: what no information looks like",
     ]

@@ -239,3 +239,19 @@ def test_configurations(tmp_path):
         BenchmarkConfig.from_file(file)
     with pytest.raises(ArgumentError, match="once"):
         run(replace(SMALL, methods=("energy", "energy")))
+
+
+def test_blending_in_amplitude_reaches_relax_and_nothing_else(data, good_head):
+    log, amplitude = (
+        run(
+            replace(SMALL, domain=domain, methods=("RELAX-random", "energy"), metrics=("Sparseness",)),
+            encoder=small_encoder(),
+            dataset=data,
+            show_progress=False,
+        ).rows.set_index(["method", "clip"])["value"]
+        for domain in ("log", "amplitude")
+    )
+    assert (log["energy"] == amplitude["energy"]).all()
+    assert (log["RELAX-random"] != amplitude["RELAX-random"]).all()
+    with pytest.raises(ArgumentError, match="domain: expected 'log' or 'amplitude'"):
+        BenchmarkConfig(domain="amp")
