@@ -76,7 +76,7 @@ class Strategy(Method):
             ),
         )
         if self.twin_of:
-            s = s[np.random.default_rng([q.seed, TWIN_STREAM]).permutation(len(s))]
+            s = s[np.random.default_rng([q.seed, TWIN_STREAM, q.clip]).permutation(len(s))]
         explanation = cast(Explanation, relax.estimate(q.x, s, seed=q.seed))
         return Attribution(as_map(explanation.importance), as_map(explanation.centred()))
 

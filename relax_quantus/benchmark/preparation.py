@@ -6,7 +6,8 @@ A `BenchmarkConfig` enters, a `Bench` leaves. Stands between the datasets and th
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+import zlib
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -41,9 +42,18 @@ class Bench:
         x = clip.x[None]
         with torch.no_grad():
             predicted = int(self.classifier(x).argmax())
-        c = self.config
+        c, number = self.config, zlib.crc32(clip.name.encode())
         return Question(
-            x, self.classifier, predicted, None, clip.truth, n_samples, c.seed, c.fill, c.estimator, c.domain
+            x,
+            self.classifier,
+            predicted,
+            truth=clip.truth,
+            n_samples=n_samples,
+            seed=c.seed,
+            clip=number,
+            fill=c.fill,
+            estimator=c.estimator,
+            domain=c.domain,
         )
 
     def stem_question(self, clip: Clip) -> Question:
@@ -70,9 +80,8 @@ class Bench:
                     raise NotApplicable(
                         f"the encoder does not respond to the call: similarity {response:.2f}, {usual:.2f} without any call"
                     )
-        model = SimilarityModel(self.encoder, stem)
-        c = self.config
-        return Question(x, model, 0, stem[0], clip.truth, c.n_samples, c.seed, c.fill, c.estimator, c.domain)
+        asked = self.question(clip, self.config.n_samples)
+        return replace(asked, model=SimilarityModel(self.encoder, stem), target=0, reference=stem[0])
 
 
 def load(config: BenchmarkConfig) -> Dataset:

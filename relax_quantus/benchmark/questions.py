@@ -44,6 +44,8 @@ class Question:
         bool ``(96, 64)``, or None; only the oracle looks at it.
     n_samples, seed
         Masks, and what they are drawn from.
+    clip
+        Number of the clip, from its name: a twin's permutation is the clip's own, and stays when the clip is explained again.
     fill, estimator, domain
         Of RELAX; `fill` is also the others' baseline.
     """
@@ -55,6 +57,7 @@ class Question:
     truth: npt.NDArray[np.bool_] | None = None
     n_samples: int = 300
     seed: int = 0
+    clip: int = 0
     fill: str = "silence"
     estimator: str = "weighted"
     domain: str = "log"

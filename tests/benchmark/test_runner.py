@@ -199,6 +199,18 @@ def test_questions_are_what_the_captions_say(data, good_head):
     torch.testing.assert_close(stem.model(clip.stem[None]), torch.ones(1, 1))
 
 
+def test_a_twin_permutes_differently_for_each_clip_and_the_same_when_explained_again(data):
+    bench = prepare(SMALL.resolved(), small_encoder(), data)
+    twin, questions = METHODS.get("RELAX-time twin"), [bench.question(clip, 16) for clip in data.clips]
+    here, there = (replace(q, x=questions[0].x) for q in questions)
+    maps = [twin.explain(q, bench.similarities).importance for q in (here, there, here)]
+    assert not np.allclose(maps[0], maps[1])
+    np.testing.assert_array_equal(maps[0], maps[2])
+    honest = METHODS.get("RELAX-time").explain(here, bench.similarities)
+    assert not np.allclose(honest.importance, maps[0])
+    assert honest.importance.mean() == pytest.approx(maps[0].mean(), rel=0.05)
+
+
 def test_recordings_run_without_localisation(tmp_path, write_wav):
     import soundfile
 
