@@ -14,7 +14,7 @@ from torch import nn
 
 from relax_quantus.benchmark import METHODS, METRICS, BenchmarkConfig, run, show
 from relax_quantus.benchmark import metrics as metrics_package
-from relax_quantus.benchmark.datasets import Dataset, Examples, synthetic
+from relax_quantus.benchmark.datasets import Dataset, synthetic
 from relax_quantus.benchmark.metrics import Metric
 from relax_quantus.benchmark.output import FILES
 from relax_quantus.benchmark.preparation import Bench, prepare
@@ -41,9 +41,10 @@ def small_encoder() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def data() -> Dataset:
-    made = synthetic(2, 77, 30)
-    few = made.held_out
-    return replace(made, held_out=Examples(few.x[:6], few.y[:6], few.groups[:6], few.clips[:6]), background=None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("relax_quantus.benchmark.datasets.HELD_OUT_CLIPS", 6)
+        patch.setattr("relax_quantus.benchmark.datasets.BACKGROUND_CLIPS", 1)
+        return replace(synthetic(2, 77, 30), background=None)
 
 
 @pytest.fixture(scope="module")
@@ -206,9 +207,6 @@ def test_a_twin_permutes_differently_for_each_clip_and_the_same_when_explained_a
     maps = [twin.explain(q, bench.similarities).importance for q in (here, there, here)]
     assert not np.allclose(maps[0], maps[1])
     np.testing.assert_array_equal(maps[0], maps[2])
-    honest = METHODS.get("RELAX-time").explain(here, bench.similarities)
-    assert not np.allclose(honest.importance, maps[0])
-    assert honest.importance.mean() == pytest.approx(maps[0].mean(), rel=0.05)
 
 
 def test_recordings_run_without_localisation(tmp_path, write_wav):
