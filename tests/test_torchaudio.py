@@ -104,7 +104,7 @@ def test_one_line_says_why_and_which_pair_works(reason: str) -> None:
 def test_resampling_with_it_is_refused_before_the_file_is_read(reason: str, write_wav: Write) -> None:
     path = write_wav(tone(440, 44_100), 44_100)
     with pytest.raises(MissingDependencyError, match=re.escape(reason)):
-        rq.load_waveform(path, resampler="torchaudio")
+        rq.load_waveform("nowhere.wav", resampler="torchaudio")
     with pytest.raises(MissingDependencyError, match=re.escape(reason)):
         rq.load_examples(path, resampler="torchaudio")
     with pytest.raises(MissingDependencyError, match=re.escape(reason)):
