@@ -27,9 +27,10 @@ from benchmarks.train_vggish_mini import THREE, Rows, grouped_folds
 from benchmarks.vggish_mini_training.evaluation import Clips, examples_of, has_background, quietest, summary
 from benchmarks.vggish_mini_training.fitting import Recipe, fit_encoder
 from benchmarks.vggish_mini_training.recordings import Recordings, load_recordings
+from relax_quantus.encoder_training import Settings
 from relax_quantus.encoders import load_encoder
 from relax_quantus.encoders.vggish_mini import VGGishMini
-from relax_quantus.fine_tuning import Settings, fine_tune
+from relax_quantus.fine_tuning import fine_tune
 from relax_quantus.frontend import LogMel
 from relax_quantus.holding_out import Labelled
 from relax_quantus.logistic import Floats, Ints, fit_logistic, group_codes
@@ -236,7 +237,8 @@ def main(arguments: list[str] | None = None) -> None:
         if options.bases is None
         else "trained without the fold's clips",
         **{
-            key: getattr(options, key) for key in ("classes", "folds", "epochs", "seed", "threads", "examples_per_clip")
+            key: getattr(options, key)
+            for key in ("classes", "folds", "only_folds", "epochs", "seed", "threads", "examples_per_clip")
         },
     }
     figures = tabulate(predictions, options.seed)

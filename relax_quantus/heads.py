@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from relax_quantus import checks, fine_tuning, head_file
 from relax_quantus.checks import message, refuse, spectrograms
+from relax_quantus.encoder_training import LEARNING_RATE, Settings
 from relax_quantus.errors import ArgumentTypeError, EncoderError, WeightsError
-from relax_quantus.fine_tuning import LEARNING_RATE, FineTuning, Settings
+from relax_quantus.fine_tuning import FineTuning
 from relax_quantus.head_file import SavedHead
 from relax_quantus.holding_out import Labelled
 from relax_quantus.logistic import CrossValidation, check_labels, fit_logistic, group_codes

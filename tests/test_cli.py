@@ -493,7 +493,7 @@ def test_fit_keeps_the_encoder_that_is_no_worse(classes: Path, tmp_path: Path, m
     def interrupted(*_: object) -> float:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("relax_quantus.fine_tuning._validation_loss", interrupted)
+    monkeypatch.setattr("relax_quantus.encoder_training._validation_loss", interrupted)
     result = call("fit", classes, "--out", tmp_path / "head", "--fine-tune", "2")
     assert result.exit_code == 0
     assert result.stderr.startswith("warning: fine_tune: interrupted after 0 of 2 epochs")
