@@ -235,12 +235,21 @@ def test_ctrl_c_before_the_first_epoch_ends_keeps_the_frozen_encoder(
     assert clf.encoder is base
 
 
-def test_patience_ends_training(base: Deaf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patience_ends_training_and_the_best_epochs_weights_come_back(
+    base: Deaf, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x, y, groups = data()
-    losses = iter([0.5, 0.4, 0.6, 0.4, 0.41, float("nan"), 0.9, 0.1])
-    monkeypatch.setattr(encoder_training, "_validation_loss", lambda *_: next(losses))
-    record = EmbeddingClassifier.fit(base, x, y, groups=groups, fine_tune=20).fine_tuning
-    assert (record.best_epoch, record.epochs_run) == (2, 7)
+    made = Labelled(x, y.numpy(), groups.numpy(), np.arange(96), ["a", "b"])
+    with torch.no_grad():
+        h = base(x).double().numpy()
+    states = {}
+    for epochs in (20, 2):
+        losses = iter([0.5, 0.4, 0.6, 0.4, 0.41, float("nan"), 0.9, 0.1])
+        monkeypatch.setattr(encoder_training, "_validation_loss", lambda *_, losses=losses: next(losses))
+        tuned, record, _ = fine_tuning.fine_tune(base, made, h, encoder_training.Settings(epochs))
+        assert (record.best_epoch, record.epochs_run) == (2, min(7, epochs))
+        states[epochs] = fingerprint(tuned)
+    assert states[20] == states[2]
 
 
 def test_each_group_is_drawn_alike(base: Deaf, monkeypatch: pytest.MonkeyPatch) -> None:
