@@ -135,6 +135,9 @@ def explain(
         ),
     ] = None,
     domain: Domain = "log",
+    resampler: Annotated[
+        str, typer.Option(metavar="NAME", help="What brings clips to 16 kHz: soxr, or torchaudio where it imports.")
+    ] = "soxr",
 ) -> int:
     """Explain recordings: one PNG and one .npz of arrays for each.
 
@@ -168,6 +171,7 @@ def explain(
             similarity=similarity,
             corpus=corpus,
             domain=domain,
+            resampler=resampler,
         )
     )
 

@@ -606,3 +606,19 @@ def test_the_documentations_examples_run(
         exec(compile(block, str(DOCS), "exec"), namespace)
         count += 1
     assert count >= 3
+
+
+def test_the_command_line_resamples_with_torchaudio(torchaudio: ModuleType, write_wav: Write, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from relax_quantus import cli
+
+    clip = write_wav(tone(3000.0, 44_100), rate=44_100)
+    found = []
+    for resampler in ("soxr", "torchaudio"):
+        arguments = ["explain", clip, "--out", tmp_path / resampler, "--n-samples", "4", "--masks", "time"]
+        result = CliRunner().invoke(cli.app, [str(a) for a in (*arguments, "--resampler", resampler)])
+        assert result.exit_code == 0, result.output
+        found.append(np.load(tmp_path / resampler / "clip.npz")["x"])
+    np.testing.assert_allclose(found[1], rq.load_examples(clip, resampler="torchaudio"), atol=1e-6)
+    assert not np.array_equal(found[0], found[1])

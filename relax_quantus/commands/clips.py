@@ -35,6 +35,7 @@ class Request:
     similarity: str = "cosine"
     corpus: Path | None = None
     domain: str = "log"
+    resampler: str = "soxr"
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Findings:
     probabilities: Tensor | None
 
 
-def read(path: Path, max_examples: int) -> Clip:
+def read(path: Path, max_examples: int, resampler: str = "soxr") -> Clip:
     """Read the first examples of a recording, with a warning if it holds more or less than whole ones.
 
     Raises
@@ -88,7 +89,7 @@ def read(path: Path, max_examples: int) -> Clip:
         If it cannot be used.
     """
     config = LogMelConfig()
-    wave = load_waveform(path, config.sample_rate_hz)
+    wave = load_waveform(path, config.sample_rate_hz, resampler)
     logmel, seconds = LogMel(config), wave.size / config.sample_rate_hz
     if wave.size < config.example_samples:
         console.warning(

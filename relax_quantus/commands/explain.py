@@ -43,7 +43,7 @@ def run(request: Request) -> int:
     with console.progress(len(clips), "explain", "clip") as bar:
         for path in clips:
             try:
-                clip = read(path, request.max_examples)
+                clip = read(path, request.max_examples, request.resampler)
                 findings = find(clip, request, models)
             except (RelaxQuantusError, ValueError, RuntimeError, MemoryError) as problem:
                 console.report(problem, path)
