@@ -22,7 +22,7 @@ import torch
 
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.datasets import synthetic
-from relax_quantus.benchmark.runner import run
+from relax_quantus.benchmark.runner import Results, run
 from relax_quantus.benchmark.tables import minus_twin
 from relax_quantus.masks import STRATEGIES
 
@@ -37,14 +37,13 @@ def interval(values: npt.NDArray[np.float64], seed: int = 0) -> tuple[float, flo
     return float(low), float(high)
 
 
-def measure(clips: int, n_samples: int, seed: int, head_clips: int) -> tuple[pd.DataFrame, float]:
-    """Tidy rows of all strategies and their twins on the soundscapes of one seed, and the head's accuracy."""
+def measure(clips: int, n_samples: int, seed: int, head_clips: int) -> Results:
+    """All strategies and their twins on the soundscapes of one seed."""
     methods = tuple(name for masks in STRATEGIES for name in (f"RELAX-{masks}", f"RELAX-{masks} twin"))
     config = BenchmarkConfig(
         preset="localisation study", max_clips=clips, n_samples=n_samples, seed=seed, methods=methods, metrics=METRICS
     )
-    results = run(config, dataset=synthetic(clips, seed, head_clips, call_free_every=0))
-    return results.rows, results.head_accuracy
+    return run(config, dataset=synthetic(clips, seed, head_clips, call_free_every=0))
 
 
 def summary(rows: pd.DataFrame, seeds: str) -> list[dict[str, Any]]:
@@ -75,9 +74,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    parts, entries, heads = [], [], {}
+    parts, entries, heads, encoder = [], [], {}, ""
     for seed in options.seeds:
-        rows, heads[seed] = measure(options.clips, options.n_samples, seed, options.head_clips)
+        results = measure(options.clips, options.n_samples, seed, options.head_clips)
+        rows, heads[seed], encoder = results.rows, results.head_accuracy, results.encoder_sha256
         parts.append(rows)
         entries += summary(rows, str(seed))
         print(pd.DataFrame(entries).tail(len(METRICS) * len(STRATEGIES.names())).to_string(index=False), flush=True)
@@ -88,11 +88,8 @@ def main() -> None:
     pooled = summary(pd.concat(parts), "all")
     print(pd.DataFrame(pooled).to_string(index=False))
     if options.out is not None:
-        found = {
-            "settings": {k: str(v) for k, v in vars(options).items()},
-            "head_accuracy": heads,
-            "results": entries + pooled,
-        }
+        settings = {name: value for name, value in vars(options).items() if name != "out"}
+        found = {"settings": settings, "encoder_sha256": encoder, "head_accuracy": heads, "results": entries + pooled}
         options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
