@@ -7,6 +7,7 @@ skipped, 2 the command line was not understood, 130 interrupted.
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -279,5 +280,8 @@ def list_names(
 
 
 def main() -> None:
-    """Entry point of the command ``relax-quantus``."""
+    """Entry point of the command ``relax-quantus``; what the terminal cannot show is escaped, not fatal."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     app()

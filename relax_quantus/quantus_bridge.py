@@ -76,7 +76,7 @@ def explain_func(
     It explains ``model.embed`` if the model has it, else the model's output: with `EmbeddingClassifier` and
     `SimilarityModel` the embedding, so that a re-initialised encoder (MPRT) changes the map and a re-initialised head
     does not. The model runs in eval mode and is left as found, as are the arguments and the global generators. Costs
-    ``n_samples + 1`` forwards an example.
+    ``n_samples + 2`` forwards an example.
 
     Parameters
     ----------

@@ -611,3 +611,12 @@ def test_bench_refuses_what_cannot_work(tmp_path: Path) -> None:
     refused(call("bench", "--data", tmp_path / "none", "--out", out), str(tmp_path / "none"))
     (tmp_path / "file").write_text("")
     refused(call("bench", "--out", tmp_path / "file"), "--out", str(tmp_path / "file"))
+
+
+def test_a_name_that_the_terminal_cannot_show_does_not_end_a_batch(tone: Callable[..., Path], tmp_path: Path) -> None:
+    clips = [tone(f"{name}.wav") for name in ("鳥", "b")]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    result = run("explain", *clips, "--out", tmp_path / "out", *FEW, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.splitlines()) == 2
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["b.png", "鳥.png"]

@@ -78,11 +78,17 @@ def _from_table(root: Path) -> list[Entry]:
             raise DataError(
                 f"{root / TABLE}: expected a column {column!r}, got {', '.join(map(str, rows[0]))}; add it."
             )
-    return [
+    entries = [
         Entry(root / row["file"], row["file"], row["label"], row.get("source_group") or row["file"])
         for row in rows
         if row["file"] and row["label"]
     ]
+    seen: set[str] = set()
+    for entry in entries:
+        if entry.name in seen:
+            raise DataError(f"{root / TABLE}: expected each file once, got {entry.name} twice; keep one of the rows.")
+        seen.add(entry.name)
+    return entries
 
 
 def _from_folders(root: Path) -> list[Entry]:
@@ -113,8 +119,8 @@ class Reader:
         """Examples ``(n, 1, 96, 64)``, or None with a warning."""
         try:
             return load_examples(entry.path)
-        except AudioError as error:
-            reason = str(error).removeprefix(f"{entry.path}: ")
+        except (AudioError, ValueError, RuntimeError, MemoryError) as error:
+            reason = (str(error) or type(error).__name__).removeprefix(f"{entry.path}: ")
             self.skipped.append(f"{entry.name}: {reason}")
             warnings.warn(f"skipped {entry.name}: {reason}", stacklevel=2)
             return None

@@ -44,7 +44,7 @@ class Anchor:
         return f"{name} (centroid of {self.recordings} recordings)" if self.path.is_dir() else name
 
 
-def load_anchor(path: Path, encoder: nn.Module) -> Anchor:
+def load_anchor(path: Path, encoder: nn.Module, resampler: str = "soxr") -> Anchor:
     """Embed a recording or a folder of recordings.
 
     Raises
@@ -55,11 +55,11 @@ def load_anchor(path: Path, encoder: nn.Module) -> Anchor:
         If the embeddings are not finite ``(n, D)``.
     """
     if not path.is_dir():
-        return Anchor(path, _embed(path, encoder), 1)
+        return Anchor(path, _embed(path, encoder, resampler), 1)
     embeddings = []
     for recording in files.recordings_in(path):
         try:
-            embeddings.append(_embed(recording, encoder))
+            embeddings.append(_embed(recording, encoder, resampler))
         except AudioError as problem:
             console.warning(f"left out: {problem}")
     if not embeddings:
@@ -67,7 +67,7 @@ def load_anchor(path: Path, encoder: nn.Module) -> Anchor:
     return Anchor(path, torch.stack(embeddings).mean(dim=0), len(embeddings))
 
 
-def choose_similarity(name: str, corpus: Path | None, encoder: nn.Module) -> Similarity:
+def choose_similarity(name: str, corpus: Path | None, encoder: nn.Module, resampler: str = "soxr") -> Similarity:
     """Build the similarity called `name`; the one that is centred takes its mean from the recordings in `corpus`.
 
     Raises
@@ -85,10 +85,10 @@ def choose_similarity(name: str, corpus: Path | None, encoder: nn.Module) -> Sim
         raise ArgumentError(
             f"--corpus: expected with --similarity {CENTRED}, got nothing; name a folder of recordings."
         )
-    return get_similarity(name, mean=load_anchor(corpus, encoder).embedding)
+    return get_similarity(name, mean=load_anchor(corpus, encoder, resampler).embedding)
 
 
 @torch.no_grad()
-def _embed(path: Path, encoder: nn.Module) -> Tensor:
-    parts = torch.split(load_examples(path), BLOCK)
+def _embed(path: Path, encoder: nn.Module, resampler: str) -> Tensor:
+    parts = torch.split(load_examples(path, resampler=resampler), BLOCK)
     return torch.cat([checked_embedding(encoder(x), len(x), nonzero=False) for x in parts]).mean(dim=0)

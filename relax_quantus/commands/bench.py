@@ -15,7 +15,7 @@ def run(
 ) -> int:
     """Run a preset with what was given beside it; return 0, or 1 if a recording could not be used.
 
-    The table is printed before anything is written, so that a full disk does not lose it.
+    The table is printed before anything is written, so that a full disk does not lose it, and the files are written even if printing fails.
 
     Raises
     ------
@@ -26,7 +26,9 @@ def run(
     config = BenchmarkConfig.from_preset(preset, data=None if data is None else str(data), **given)
     files.writable_folder(out)
     results = benchmark.run(config, show_progress=sys.stderr.isatty())
-    benchmark.show(results)
-    for path in benchmark.write(results, out):
-        console.result(console.shown(path))
+    try:
+        benchmark.show(results)
+    finally:
+        for path in benchmark.write(results, out):
+            console.result(console.shown(path))
     return 1 if results.dataset.skipped else 0

@@ -67,9 +67,11 @@ def prepare(request: Request) -> Models:
         encoder = (
             classifier.encoder
         )  # a fine-tuned copy if the head brings one: maps and class are then of the same encoder
-    similarity = choose_similarity(request.similarity, request.corpus, encoder)
+    similarity = choose_similarity(request.similarity, request.corpus, encoder, request.resampler)
     explainers = {name: RELAX(encoder, masks, similarity, domain=request.domain) for name, masks in strategies.items()}
-    towards, away = (None if p is None else load_anchor(p, encoder) for p in (request.reference, request.away))
+    towards, away = (
+        None if p is None else load_anchor(p, encoder, request.resampler) for p in (request.reference, request.away)
+    )
     return Models(encoder, classifier, explainers, towards, away)
 
 

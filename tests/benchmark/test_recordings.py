@@ -103,3 +103,11 @@ def test_what_cannot_be_benchmarked_is_refused(tmp_path):
 
 def test_fewer_clips_than_classes(zoo):
     assert len(folder(zoo, max_clips=1).clips) == 1
+
+
+def test_a_file_listed_twice_is_refused(zoo):
+    table = zoo / "clips.csv"
+    first = next(path for path in sorted(zoo.rglob("*")) if path.suffix == ".wav").relative_to(zoo).as_posix()
+    table.write_text(f"file,label\n{first},a\n{first},b\n")
+    with pytest.raises(DataError, match=r"expected each file once, got .* twice"):
+        listing(zoo)
