@@ -60,7 +60,7 @@ class BenchmarkConfig:
     estimator: str = "weighted"
     domain: str = "log"
     head_clips: int = 480
-    reexplain_clips: int = 4
+    reexplain_clips: int = 3
     reexplain_samples: int = 100
     perturbations: int = 3
     out: str | None = None

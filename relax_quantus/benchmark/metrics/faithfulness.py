@@ -13,7 +13,7 @@ from relax_quantus.quantus_bridge import import_quantus
 
 FEATURES_IN_STEP = 192
 SUBSET = 614
-RUNS = 50
+RUNS = 32
 PATCH = (12, 8)
 PATCHES_IN_STEP = 2
 
@@ -41,7 +41,7 @@ def pixel_flipping_class(case: Case) -> float:
 
 
 def faithfulness_correlation(case: Case) -> float:
-    """Correlation of the drop in similarity with the map's sum over 50 random subsets of a tenth of the bins."""
+    """Correlation of the drop in similarity with the map's sum over 32 random subsets of a tenth of the bins."""
     quantus = import_quantus()
 
     metric = quantus.FaithfulnessCorrelation(
