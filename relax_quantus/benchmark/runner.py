@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -23,9 +22,11 @@ from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.datasets import Clip, Dataset
 from relax_quantus.benchmark.methods import Method
 from relax_quantus.benchmark.metrics.case import Case, Metric, Undefined
+from relax_quantus.benchmark.metrics.remembering import Remembering
 from relax_quantus.benchmark.preparation import Bench, prepare
 from relax_quantus.benchmark.questions import Attribution, NotApplicable, Question, fingerprint
 from relax_quantus.fills import FILLS
+from relax_quantus.heads import EmbeddingClassifier
 from relax_quantus.quantus_bridge import SimilarityModel
 
 if TYPE_CHECKING:
@@ -105,9 +106,10 @@ def run(
     total = len(bench.dataset.clips) * len(chosen[0])
     with tqdm(total=total, desc="benchmark", unit="map", disable=not show_progress) as bar:
         for index, clip in enumerate(bench.dataset.clips):
+            judges = Judges.of(bench, clip)
             for method in chosen[0]:
                 bar.set_postfix_str(f"clip {index + 1}, {method.name}")
-                rows += list(cells(bench, index, clip, method, chosen[1]))
+                rows += list(cells(bench, index, clip, method, chosen[1], judges))
                 bar.update()
     bench.seconds["benchmark"] = time.perf_counter() - started
     results = Results(
@@ -158,12 +160,29 @@ class Maps:
         return question, self.method.explain(question, self.bench.similarities)
 
 
-def cells(bench: Bench, index: int, clip: Clip, method: Method, chosen: list[Metric]) -> Iterator[dict[str, Any]]:
+@dataclass(frozen=True, eq=False)
+class Judges:
+    """The models that metrics feed changed copies of a clip to; they share one memory of what they embedded."""
+
+    similarity: SimilarityModel
+    classifier: EmbeddingClassifier
+    fill_value: float
+
+    @classmethod
+    def of(cls, bench: Bench, clip: Clip) -> Judges:
+        """Made anew for each clip, so that the memory is the clip's."""
+        encoder, x, head = Remembering(bench.encoder), clip.x[None], bench.classifier.head
+        classifier = EmbeddingClassifier(
+            encoder, head.weight, head.bias, bench.classifier.class_names, bench.classifier.cross_validation
+        )
+        return cls(SimilarityModel(encoder, encoder(x)).eval(), classifier.eval(), fill_of(bench.config.fill, x))
+
+
+def cells(
+    bench: Bench, index: int, clip: Clip, method: Method, chosen: list[Metric], judges: Judges
+) -> Iterator[dict[str, Any]]:
     """Rows of one clip and method; metrics that explain again only on the first clips."""
     maps, config = Maps(bench, clip, method), bench.config
-    with torch.no_grad():
-        own = SimilarityModel(bench.encoder, bench.encoder(clip.x[None])).eval()
-    fill_value = fill_of(config.fill, clip.x[None])
     for metric in chosen:
         if metric.reexplains and index >= config.reexplain_clips:
             continue
@@ -171,14 +190,14 @@ def cells(bench: Bench, index: int, clip: Clip, method: Method, chosen: list[Met
         def measure(metric: Metric = metric) -> float:
             question, attribution = maps.get(metric.question, metric.reexplains)
             case = Case(
-                method,
-                question,
-                attribution,
-                own,
-                bench.classifier,
-                fill_value,
-                config.perturbations,
-                bench.similarities,
+                method=method,
+                question=question,
+                attribution=attribution,
+                similarity_model=judges.similarity,
+                classifier=judges.classifier,
+                fill_value=judges.fill_value,
+                perturbations=config.perturbations,
+                similarities=bench.similarities,
             )
             return metric.measure(case)
 

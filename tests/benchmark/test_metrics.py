@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from relax_quantus.benchmark.methods import Method
 from relax_quantus.benchmark.metrics import CATEGORIES, METRICS, Case, Undefined, build
 from relax_quantus.benchmark.metrics.case import global_generators
+from relax_quantus.benchmark.metrics.remembering import Remembering
 from relax_quantus.benchmark.questions import Attribution, NotApplicable, Question, Similarities
 from relax_quantus.fills import SILENCE
 from relax_quantus.heads import EmbeddingClassifier
@@ -158,8 +161,6 @@ def test_negative_maps_are_undefined_only_where_a_positive_map_is_read():
 
 def test_without_truth_localisation_does_not_apply():
     planted = case(PLANT + NOISE)
-    from dataclasses import replace
-
     for truth in (None, np.zeros((96, 64), dtype=bool)):
         with pytest.raises(NotApplicable):
             METRICS.get("AUC").measure(replace(planted, question=replace(planted.question, truth=truth)))
@@ -192,3 +193,29 @@ def test_global_generators_come_back():
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
     with global_generators(3):
         assert draw() == first
+
+
+def test_remembered_embeddings_are_the_encoders_and_cost_nothing_twice():
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(6144, 4))
+    remembering, x = Remembering(encoder), torch.rand(5, 1, 96, 64)
+    torch.testing.assert_close(remembering(x[:2]), encoder(x[:2]), check_stride=False)
+    torch.testing.assert_close(remembering(x.flip(0)), encoder(x.flip(0)))
+    assert remembering.forwards == 5
+    assert not remembering(x).requires_grad
+    copied = deepcopy(remembering)
+    nn.init.zeros_(copied[1].weight)
+    assert torch.equal(copied(x), copied[1].bias.expand(5, 4)), "a copy with other weights does not remember"
+
+
+def test_flipping_and_subsets_are_looked_up_and_change_nothing():
+    plain = case(np.abs(CHANCE))
+    remembering = Remembering(plain.similarity_model.encoder)
+    shared = replace(plain, similarity_model=SimilarityModel(remembering, plain.similarity_model.anchors))
+    for name, forwards in (("PixelFlipping", 32), ("FaithfulnessCorrelation", 51), ("SRG", 62)):
+        before = remembering.forwards
+        assert METRICS.get(name).measure(shared) == pytest.approx(METRICS.get(name).measure(plain), abs=1e-6)
+        assert remembering.forwards - before == forwards, name
+    other = replace(shared, attribution=Attribution(CHANCE.T.reshape(96, 64), CHANCE.T.reshape(96, 64)))
+    before = remembering.forwards
+    METRICS.get("FaithfulnessCorrelation").measure(other)
+    assert remembering.forwards == before, "the same subsets for every method"

@@ -43,7 +43,7 @@ class Case:
     similarity_model
         ``x -> (B, 1)`` cosine to the example's own embedding.
     classifier
-        ``x -> (B, classes)`` logits.
+        ``x -> (B, classes)`` logits. Both remember what they embedded: for changed inputs, not for changed weights or gradients.
     fill_value
         What faithfulness metrics put into removed bins.
     perturbations

@@ -25,10 +25,10 @@ def _layers(case: Case) -> dict[str, float]:
     explain = case.explain_func("centred", fresh_seeds=True)
     target = np.array([case.question.target])
     with global_generators(case.question.seed):
-        first = explain(model=case.classifier, inputs=case.x, targets=target)
+        first = explain(model=case.question.model, inputs=case.x, targets=target)
         metric = quantus.MPRT(layer_order="top_down", seed=case.question.seed, **QUANTUS_COMMON)
         scores = metric(
-            case.classifier, case.x, target, first, explain_func=explain, explain_func_kwargs={}, softmax=False
+            case.question.model, case.x, target, first, explain_func=explain, explain_func_kwargs={}, softmax=False
         )
     return {name: float(np.asarray(values).reshape(-1)[0]) for name, values in scores.items()}
 
@@ -48,7 +48,7 @@ def mprt_ceiling(case: Case) -> float:
         raise NotApplicable("the oracle does not look at the model")
     from scipy.stats import spearmanr
 
-    first, again = (explain(model=case.classifier, inputs=case.x).reshape(-1) for _ in range(2))
+    first, again = (explain(model=case.question.model, inputs=case.x).reshape(-1) for _ in range(2))
     return float(spearmanr(first, again).statistic)
 
 

@@ -31,9 +31,9 @@ def _measure(case: Case, name: str) -> float:
     metric: Any = getattr(quantus, name)(nr_samples=case.perturbations, perturb_func=shake, **QUANTUS_COMMON)
     explain = case.explain_func("centred")
     target = np.array([case.question.target])
-    first = explain(model=case.classifier, inputs=case.x, targets=target)
+    first = explain(model=case.question.model, inputs=case.x, targets=target)
     return scalar(
-        metric(case.classifier, case.x, target, first, explain_func=explain, explain_func_kwargs={}, softmax=False)
+        metric(case.question.model, case.x, target, first, explain_func=explain, explain_func_kwargs={}, softmax=False)
     )
 
 
