@@ -110,15 +110,20 @@ def spread(entries: Sequence[Entry], rng: np.random.Generator) -> list[Entry]:
 
 
 class Reader:
-    """Reads recordings once, remembers which could not be used and why."""
+    """Reads recordings once, remembers which could not be used and which were odd, and why."""
 
     def __init__(self) -> None:
         self.skipped: list[str] = []
+        self.odd: list[str] = []
 
     def read(self, entry: Entry) -> Tensor | None:
         """Examples ``(n, 1, 96, 64)``, or None with a warning."""
         try:
-            return load_examples(entry.path)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                x = load_examples(entry.path)
+            self.odd += [f"{entry.name}: {str(w.message).removeprefix(f'{entry.path}: ')}" for w in caught[:1]]
+            return x
         except (AudioError, ValueError, RuntimeError, MemoryError) as error:
             reason = (str(error) or type(error).__name__).removeprefix(f"{entry.path}: ")
             self.skipped.append(f"{entry.name}: {reason}")
@@ -175,6 +180,8 @@ def folder(path: str | os.PathLike[str], max_clips: int = 12, seed: int = 0, hea
         for entry, x in (pair for pair in rank if pair is not None)
     )
     training, held_out, notes = _rest(ordered, sampled, reader, max(1, head_clips // len(names)))
+    if reader.odd:
+        notes.append(f"{len(reader.odd)} recordings are used although something is odd, e.g. {reader.odd[0]}")
     found = sorted(set(training.y.tolist()))
     if len(found) < len(names) or not clips:
         missing = ", ".join(names[i] for i in range(len(names)) if i not in found)

@@ -187,9 +187,9 @@ def cells(
         if metric.reexplains and index >= config.reexplain_clips:
             continue
 
-        def measure(metric: Metric = metric) -> float:
+        def ask(metric: Metric = metric) -> Case:
             question, attribution = maps.get(metric.question, metric.reexplains)
-            case = Case(
+            return Case(
                 method=method,
                 question=question,
                 attribution=attribution,
@@ -199,9 +199,8 @@ def cells(
                 perturbations=config.perturbations,
                 similarities=bench.similarities,
             )
-            return metric.measure(case)
 
-        yield row(bench, clip, method, metric, *measured(measure))
+        yield row(bench, clip, method, metric, *measured(ask, metric.measure))
 
 
 def fill_of(fill: str, x: Tensor) -> float:
@@ -209,14 +208,16 @@ def fill_of(fill: str, x: Tensor) -> float:
     return float(FILLS.get(fill).level(x).mean())
 
 
-def measured(measure: Callable[[], float]) -> tuple[float, float, str, str]:
-    """Value, seconds, status and reason of one cell; whatever goes wrong becomes its reason."""
+def measured(ask: Callable[[], Case], measure: Callable[[Case], float]) -> tuple[float, float, str, str]:
+    """Value, seconds without making the map, status and reason of one cell; whatever goes wrong becomes its reason."""
     started = time.perf_counter()
     value, status, reason = math.nan, "ok", ""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            value = measure()
+            case = ask()
+            started = time.perf_counter()
+            value = measure(case)
         if not math.isfinite(value):
             value, status, reason = math.nan, "nan", "the metric returned no finite number"
     except MISSING as missing:

@@ -58,11 +58,12 @@ def minus_twin(rows: pd.DataFrame, method: str, metric: str) -> pd.Series:
 
 
 def tables(results: Results) -> list[Table]:
-    """One table a category that was measured."""
+    """One table a category in which anything was measured; methods without any score have no line."""
     made = []
     for category in CATEGORIES:
         chosen = [METRICS.get(name) for name in results.config.metrics if METRICS.get(name).category == category]
-        if chosen:
+        found = results.rows[(results.rows.category == category) & (results.rows.status == "ok")]
+        if len(found):
             made.append(_table(results, category, chosen))
     return made
 
@@ -83,7 +84,7 @@ def _table(results: Results, category: str, chosen: list[Metric]) -> Table:
         title=category.capitalize(),
         caption=caption(results, chosen, clips),
         header=("method", *(m.heading for m in chosen)),
-        rows=tuple(lines),
+        rows=tuple(line for line in lines if set(line[1:]) != {NOTHING}),
     )
 
 
@@ -105,9 +106,9 @@ def caption(results: Results, chosen: list[Metric], clips: int) -> str:
 def heading(results: Results) -> list[str]:
     """What holds for all tables."""
     c, d = results.config, results.dataset
-    calls = sum(clip.label >= 0 for clip in d.clips)
+    calls = "".join(f", {n} of them without a call" for n in [sum(clip.label < 0 for clip in d.clips)] if n)
     lines = [
-        f"{d.name}: {len(d.clips)} clips, of which {calls} with a call; classes {', '.join(d.class_names)}; encoder {c.encoder}",
+        f"{d.name}: {len(d.clips)} clips{calls}; classes {', '.join(d.class_names)}; encoder {c.encoder}",
         f"preset {c.preset}, N = {c.n_samples} masks, seed {c.seed}, fill {c.fill}, blended in {c.domain}, estimator {c.estimator}",
         f"logistic head: {results.head_accuracy:.1%} of held-out clips right; ↑ higher is better, ↓ lower is better",
         "a twin has the same masks with its similarities permuted: what no information looks like",

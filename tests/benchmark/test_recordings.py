@@ -111,3 +111,12 @@ def test_a_file_listed_twice_is_refused(zoo):
     table.write_text(f"file,label\n{first},a\n{first},b\n")
     with pytest.raises(DataError, match=r"expected each file once, got .* twice"):
         listing(zoo)
+
+
+def test_odd_recordings_are_noted_once_not_warned_about_one_by_one(tmp_path, recwarn):
+    for name in ("cat", "dog"):
+        for k in range(3):
+            save(tmp_path / name / f"{k}.wav", tone(1.2, 500, rate=8_000), rate=8_000)
+    data = folder(tmp_path, max_clips=2)
+    assert not [w for w in recwarn if "8000 Hz" in str(w.message)]
+    assert "6 recordings are used although something is odd, e.g. cat/" in data.notes[0]

@@ -165,7 +165,7 @@ def test_a_failing_metric_is_a_row_and_the_others_survive(data, good_head, monke
 
 
 def test_not_a_number_is_a_row():
-    value, _, status, reason = measured(lambda: float("nan"))
+    value, _, status, reason = measured(lambda: None, lambda case: float("nan"))
     assert np.isnan(value)
     assert (status, reason) == ("nan", "the metric returned no finite number")
 
@@ -224,6 +224,14 @@ def test_recordings_run_without_localisation(tmp_path, write_wav):
     assert rows[(rows.metric == "SRG") & (rows.method == "RELAX-time")].status.eq("ok").all()
     assert set(rows.label) == {"cat", "dog"}
     assert len(folder(tmp_path, 2).clips) == 2
+
+
+def test_what_was_not_measured_has_no_table_and_no_line(data, tmp_path):
+    unknown = replace(data, clips=tuple(replace(clip, stem=None, truth=None) for clip in data.clips))
+    config = replace(SMALL, methods=("energy", "oracle"), metrics=("AUC", "Sparseness"))
+    results = run(config, encoder=small_encoder(), dataset=unknown, show_progress=False)
+    assert [(table.title, [row[0] for row in table.rows]) for table in tables(results)] == [("Complexity", ["energy"])]
+    assert len(results.rows) == 2 * 2 * 2
 
 
 def test_configurations(tmp_path):

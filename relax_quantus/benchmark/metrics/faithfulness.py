@@ -53,8 +53,10 @@ def faithfulness_correlation(case: Case) -> float:
     metric = quantus.FaithfulnessCorrelation(
         nr_runs=RUNS, subset_size=SUBSET, perturb_baseline=case.fill_value, **QUANTUS_COMMON
     )
+    values = case.map("centred")
+    values -= values.min()  # shifts every subset's sum alike; Quantus refuses maps that are negative throughout
     with global_generators(case.question.seed):
-        return scalar(metric(case.similarity_model, case.x, np.array([0]), case.map("centred"), softmax=False))
+        return scalar(metric(case.similarity_model, case.x, np.array([0]), values, softmax=False))
 
 
 def symmetric_relevance_gain(case: Case) -> float:
