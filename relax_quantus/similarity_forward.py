@@ -25,6 +25,7 @@ class SimilarityForward(nn.Module):
 
     Examples
     --------
+    >>> import torch
     >>> encoder = nn.Flatten()
     >>> x = torch.rand(2, 1, 4, 4)
     >>> SimilarityForward(encoder)(x, encoder(x))
