@@ -134,6 +134,8 @@ def test_tables_mark_directions_maps_and_twins(results):
     assert names[: len(METHODS.names())] == METHODS.names()
     assert names[-4:] == [f"RELAX-{m} − twin" for m in ("random", "time", "frequency", "time_frequency")]
     difference = minus_twin(results.rows, "RELAX-time", "AUC")
+    value = results.rows[results.rows.metric == "AUC"].set_index(["method", "clip"]).value
+    pd.testing.assert_series_equal(difference, value["RELAX-time"] - value["RELAX-time twin"], check_names=False)
     assert len(difference) == 2
     assert f"{difference.mean():.3f}" in made["Localisation"].rows[-3][1]
 
@@ -224,6 +226,18 @@ def test_recordings_run_without_localisation(tmp_path, write_wav):
     assert rows[(rows.metric == "SRG") & (rows.method == "RELAX-time")].status.eq("ok").all()
     assert set(rows.label) == {"cat", "dog"}
     assert len(folder(tmp_path, 2).clips) == 2
+
+
+def test_similarities_are_remembered_until_a_weight_changes(data):
+    bench = prepare(SMALL.resolved(), small_encoder(), data)
+    question, strategy = bench.question(data.clips[0], 8), METHODS.get("RELAX-time")
+    first = strategy.explain(question, bench.similarities).importance
+    np.testing.assert_array_equal(strategy.explain(question, bench.similarities).importance, first)
+    assert bench.similarities.forwards == 8
+    with torch.no_grad():
+        bench.encoder[1].weight.neg_()
+    assert not np.array_equal(strategy.explain(question, bench.similarities).importance, first)
+    assert bench.similarities.forwards == 16
 
 
 def test_what_was_not_measured_has_no_table_and_no_line(data, tmp_path):
