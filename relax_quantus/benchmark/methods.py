@@ -127,7 +127,7 @@ def integrated_gradients(question: Question) -> Tensor:
 
 
 def occlusion(question: Question) -> Tensor:
-    """Captum's Occlusion by the fill: patches of 12 frames by 8 bands, half a patch apart."""
+    """Captum's Occlusion by the fill: 64 patches of 12 frames by 8 bands side by side."""
     from captum.attr import Occlusion
 
     with torch.no_grad():
@@ -135,7 +135,7 @@ def occlusion(question: Question) -> Tensor:
             Occlusion,
             question,
             sliding_window_shapes=(1, 12, 8),
-            strides=(1, 6, 4),
+            strides=(1, 12, 8),
             baselines=question.baseline,
             perturbations_per_eval=32,
         )
@@ -171,7 +171,7 @@ METHODS.register(
     lambda: Simple("IntegratedGradients", integrated_gradients),
     "Captum: from the fill, 32 steps",
 )
-METHODS.register("Occlusion", lambda: Simple("Occlusion", occlusion), "Captum: patches of 12 frames by 8 bands")
+METHODS.register("Occlusion", lambda: Simple("Occlusion", occlusion), "Captum: 64 patches of 12 frames by 8 bands")
 
 
 def build(names: tuple[str, ...]) -> list[Method]:
