@@ -97,7 +97,7 @@ def load_waveform(
         As `read_audio`; nearly silent refers to what is left at the new rate (a bat's call may lie wholly above it). Also if
         the file's own rate is below 0.6 times `sample_rate_hz`.
     """
-    sample_rate_hz, resampler = checks.integer("sample_rate_hz", sample_rate_hz), _resampler(resampler)
+    sample_rate_hz, resampler = checks.integer("sample_rate_hz", sample_rate_hz), checked_resampler(resampler)
     with Recording(path) as recording:
         level = _Level(recording)
         if recording.rate_hz == sample_rate_hz:
@@ -138,7 +138,7 @@ def resample(wave: Waveform, rate_hz: int, to_rate_hz: int = SAMPLE_RATE_HZ, res
     (16000,)
     """
     rate_hz, to_rate_hz = checks.integer("rate_hz", rate_hz), checks.integer("to_rate_hz", to_rate_hz)
-    resampler, wave = _resampler(resampler), np.asarray(wave)
+    resampler, wave = checked_resampler(resampler), np.asarray(wave)
     if wave.ndim != 1:
         checks.refuse("wave", "shape (samples,)", wave, "mix channels down to mono first", ShapeError)
     if wave.dtype.kind != "f":
@@ -151,7 +151,7 @@ def resample(wave: Waveform, rate_hz: int, to_rate_hz: int = SAMPLE_RATE_HZ, res
     return np.asarray(soxr.resample(wave, rate_hz, to_rate_hz, quality="HQ"), dtype=np.float32)
 
 
-def _resampler(name: str) -> str:
+def checked_resampler(name: str) -> str:
     """Return the name of a resampler, or say which there are; one that cannot be imported is refused here, before anything is read."""
     if name not in RESAMPLERS:
         rule, remedy = "the name of a resampler", nearest(name, list(RESAMPLERS))

@@ -106,6 +106,16 @@ def finite(argument: str, value: Tensor, remedy: str = "remove or replace the Na
     return value
 
 
+def examples(argument: str, value: Any) -> Tensor:
+    """Return `value` if it is a finite tensor of log-mel examples ``(B, 1, T, F)`` or of waveforms ``(B, samples)``."""
+    value = tensor(argument, value)
+    if value.ndim != 2:
+        return spectrograms(argument, value)
+    if 0 in value.shape:
+        refuse(argument, "waveforms of shape (B, samples)", value, "pass at least one", ShapeError)
+    return finite(argument, value)
+
+
 def spectrograms(argument: str, value: Any) -> Tensor:
     """Return `value` if it is a finite ``(B, 1, T, F)`` tensor of log-mel examples with at least one example."""
     value = tensor(argument, value)

@@ -58,7 +58,38 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
-Encoder = Annotated[str, typer.Option(metavar="NAME", help="Encoder; `relax-quantus list encoders` names them.")]
+Encoder = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Encoder; `relax-quantus list encoders` names them. NAME:layer=6 sets its parameters. Your own: module:attribute or "
+        "file.py:name, a torch module or a function that returns one, or a pair (front end, module).",
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        show_default=False,
+        help="Weights of that encoder, safetensors or a torch.save'd state dict; torchaudio's models need it.",
+    ),
+]
+Sha256 = Annotated[
+    str | None, typer.Option(metavar="HEX", show_default=False, help="SHA-256 that FILE must have, 64 digits.")
+]
+FrontEnd = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        show_default=False,
+        help="What the encoder is shown: log_mel; waveform[:seconds=0.96]; torchaudio's MelSpectrogram, Spectrogram, MFCC or LFCC, as in "
+        "MelSpectrogram:n_mels=64,frames=96; or module:attribute. Without it, what suits the encoder.",
+    ),
+]
+Resampler = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="What brings clips to the encoder's rate: soxr, or torchaudio where it imports."),
+]
 Domain = Annotated[str, typer.Option(metavar="NAME", help="Where soft masks blend clip and fill: log or amplitude.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Seed of everything random.")]
 
@@ -103,6 +134,9 @@ def explain(
         ),
     ] = None,
     encoder: Encoder = "vggish_mini",
+    weights: Weights = None,
+    sha256: Sha256 = None,
+    front_end: FrontEnd = None,
     head: Annotated[
         Path | None,
         typer.Option(metavar="FILE", show_default=False, help="Classifier made by `fit`: adds class and confidence."),
@@ -136,9 +170,7 @@ def explain(
         ),
     ] = None,
     domain: Domain = "log",
-    resampler: Annotated[
-        str, typer.Option(metavar="NAME", help="What brings clips to 16 kHz: soxr, or torchaudio where it imports.")
-    ] = "soxr",
+    resampler: Resampler = "soxr",
 ) -> int:
     """Explain recordings: one PNG and one .npz of arrays for each.
 
@@ -152,16 +184,19 @@ def explain(
       relax-quantus explain recordings/ --out pictures --masks time --masks frequency --n-samples 1000
       relax-quantus explain robin.wav --out pictures --head animals.safetensors
       relax-quantus explain robin.wav --out pictures --reference wren.wav --away traffic/
+      relax-quantus explain robin.wav --out pictures --encoder wav2vec2_base:layer=6 --weights wav2vec2.pth
+      relax-quantus explain robin.wav --out pictures --encoder mine.py:network --front-end MelSpectrogram:n_mels=80
     """
     from relax_quantus.commands.clips import Request
     from relax_quantus.commands.explain import run
+    from relax_quantus.commands.loading import EncoderOptions
 
     return run(
         Request(
             clips=tuple(clips),
             out=out,
             masks=tuple(masks or ()),
-            encoder=encoder,
+            encoder=EncoderOptions(encoder, weights, sha256, front_end),
             head=head,
             baseline=baseline,
             n_samples=n_samples,
@@ -189,6 +224,9 @@ def fit(
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", show_default=False, help="Where the classifier is written.")],
     encoder: Encoder = "vggish_mini",
+    weights: Weights = None,
+    sha256: Sha256 = None,
+    front_end: FrontEnd = None,
     fine_tune: Annotated[
         int,
         typer.Option(
@@ -196,6 +234,7 @@ def fit(
         ),
     ] = 0,
     seed: Seed = 0,
+    resampler: Resampler = "soxr",
 ) -> int:
     """Fit a logistic classifier on the embeddings of labelled recordings, for `explain --head`.
 
@@ -212,8 +251,10 @@ def fit(
       relax-quantus fit animal-sounds/ --out animals.safetensors --fine-tune 15
     """
     from relax_quantus.commands.fit import run
+    from relax_quantus.commands.loading import EncoderOptions
 
-    return run(folder, out, encoder, fine_tune=fine_tune, seed=seed)
+    options = EncoderOptions(encoder, weights, sha256, front_end)
+    return run(folder, out, options, fine_tune=fine_tune, seed=seed, resampler=resampler)
 
 
 @app.command()
@@ -242,9 +283,14 @@ def bench(
     ),
     seed: Seed = 0,
     domain: Domain = "log",
+    encoder: Encoder = "vggish_mini",
+    weights: Weights = None,
+    sha256: Sha256 = None,
+    resampler: Resampler = "soxr",
 ) -> int:
     """Score every masking strategy beside its shuffled twin and other methods, and print the table.
 
+    The encoder is shown log-mel examples; one of waveforms, or with a front end of its own, is refused, as the metrics know VGGish's bands.
     DIR gets the tidy results (results.csv, results.parquet), the table (table.md) and what they depend on (run.json).
 
     \b
@@ -253,8 +299,11 @@ def bench(
       relax-quantus bench --data animal-sounds/ --max-clips 48 --out results
     """
     from relax_quantus.commands.bench import run
+    from relax_quantus.commands.loading import EncoderOptions
 
-    return run(preset, out, data=data, max_clips=max_clips, n_samples=n_samples, seed=seed, domain=domain)
+    options = EncoderOptions(encoder, weights, sha256)
+    numbers = {"max_clips": max_clips, "n_samples": n_samples}
+    return run(preset, out, options, data=data, seed=seed, domain=domain, resampler=resampler, **numbers)
 
 
 @app.command("list")

@@ -212,11 +212,13 @@ def _epoch(
 
 
 def _rolled(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Shift each example of ``(n, 1, T, F)`` in time, cyclically, by up to an eighth of its length."""
-    frames = x.shape[-2]
+    """Shift each example of ``(n, 1, T, F)`` or ``(n, samples)`` in time, cyclically, by up to an eighth of its length."""
+    frames = x.shape[1] if x.ndim == 2 else x.shape[-2]
     most = round(frames * ROLL)
     shift = torch.randint(-most, most + 1, (len(x), 1), generator=generator)
     at = ((torch.arange(frames) - shift) % frames).to(x.device)
+    if x.ndim == 2:
+        return x.gather(1, at)
     return x.gather(2, at[:, None, :, None].expand_as(x))
 
 

@@ -41,6 +41,8 @@ class SavedHead:
         Fingerprint of the fine-tuned encoder; "" if the encoder is used as it was given.
     changed
         Entries of the fine-tuned encoder's state dict that differ from the original's.
+    made_with
+        As of the `EmbeddingClassifier`.
     """
 
     weight: Tensor
@@ -52,6 +54,7 @@ class SavedHead:
     fine_tuning: FineTuning | None = None
     tuned_sha256: str = ""
     changed: dict[str, Tensor] = field(default_factory=dict)
+    made_with: dict[str, str] = field(default_factory=dict)
 
 
 def write(path: Path, saved: SavedHead) -> None:
@@ -67,6 +70,8 @@ def write(path: Path, saved: SavedHead) -> None:
     }
     if saved.fine_tuning is not None:
         metadata["fine_tuning"] = json.dumps(asdict(saved.fine_tuning))
+    if saved.made_with:
+        metadata["made_with"] = json.dumps(saved.made_with)
     if saved.changed:
         metadata["tuned_encoder_sha256"] = saved.tuned_sha256
     tensors = {"weight": saved.weight, "bias": saved.bias}
@@ -110,6 +115,7 @@ def read(path: Path) -> SavedHead:
             fine_tuning=_fine_tuning(json.loads(metadata.get("fine_tuning", "null"))),
             tuned_sha256=metadata.get("tuned_encoder_sha256", ""),
             changed={k.removeprefix(PREFIX): value for k, value in tensors.items() if k.startswith(PREFIX)},
+            made_with={str(k): str(v) for k, v in json.loads(metadata.get("made_with", "{}")).items()},
         )
         whole = _fits(saved, version, int(metadata["embedding_size"]))
     except (AttributeError, KeyError, TypeError, ValueError):

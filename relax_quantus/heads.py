@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from relax_quantus import checks, fine_tuning, head_file
-from relax_quantus.checks import message, refuse, spectrograms
+from relax_quantus.checks import examples, message, refuse
 from relax_quantus.encoder_training import LEARNING_RATE, Settings
 from relax_quantus.errors import ArgumentTypeError, EncoderError, WeightsError
 from relax_quantus.fine_tuning import FineTuning
@@ -58,6 +58,8 @@ class EmbeddingClassifier(nn.Module):
         How `fit` chose the regularisation.
     fine_tuning
         How fine-tuning went and which encoder was kept; None without.
+    made_with
+        What else a user needs to know, such as front end and resampler; empty unless set, saved with the head.
 
     Examples
     --------
@@ -93,6 +95,7 @@ class EmbeddingClassifier(nn.Module):
         self.class_names = tuple(class_names)
         self.cross_validation = cross_validation
         self.fine_tuning = fine_tuning
+        self.made_with: dict[str, str] = {}
         self._origin: _Origin | None = None
         self.training = self.head.training = encoder.training if isinstance(encoder, nn.Module) else False
 
@@ -144,7 +147,7 @@ class EmbeddingClassifier(nn.Module):
         encoder
             Any callable ``(n, 1, 96, 64) -> (n, D)``; to fine-tune, a `torch.nn.Module` with float32 weights.
         x
-            ``(n, 1, 96, 64)`` log-mel examples.
+            ``(n, 1, 96, 64)`` log-mel examples, or waveforms ``(n, samples)`` for an encoder of these.
         y
             ``(n,)`` integers, 0 to classes - 1.
         class_names
@@ -189,7 +192,7 @@ class EmbeddingClassifier(nn.Module):
         UserWarning
             If a class has one group only, or Ctrl-C ended fine-tuning.
         """
-        x = spectrograms("x", x)
+        x = examples("x", x)
         labels, names = check_labels(y, len(x), class_names)
         data = Labelled(x, labels, group_codes(groups, len(x)), group_codes(clips, len(x), "clips"), names)
         settings = Settings(
@@ -235,6 +238,7 @@ class EmbeddingClassifier(nn.Module):
             fine_tuning=self.fine_tuning,
             tuned_sha256="" if origin is None else fingerprint(self.encoder),
             changed=changed,
+            made_with=self.made_with,
         )
         head_file.write(Path(path), saved)
 
@@ -270,6 +274,7 @@ class EmbeddingClassifier(nn.Module):
         place = like_weights(torch.zeros(()), used).device
         weight, bias = saved.weight.to(place), saved.bias.to(place)
         made = cls(used, weight, bias, saved.class_names, saved.cross_validation, saved.fine_tuning)
+        made.made_with = saved.made_with
         if saved.changed:
             made._origin = _Origin(saved.encoder, saved.encoder_sha256, tuple(saved.changed))
         return made

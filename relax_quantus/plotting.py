@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,10 @@ from matplotlib.gridspec import GridSpec
 from torch import Tensor
 
 from relax_quantus import checks
+from relax_quantus.axes import Axis, Image
 from relax_quantus.errors import ArgumentError, ShapeError
 from relax_quantus.explanation import Explanation
-from relax_quantus.frontend import LogMelConfig, hz_to_mel
 
-Image = npt.NDArray[np.float64]
-
-TICKS_HZ = (250, 500, 1000, 2000, 4000, 7000)
 SPECTROGRAM_COLOURS = "magma"
 IMPORTANCE_COLOURS = "RdBu_r"
 ERROR_COLOURS = "viridis"
@@ -39,38 +36,6 @@ MIN_SPREAD = 1e-6
 OUTLINED = 0.1
 OUTLINED_EXAMPLES = 20
 """Above so many examples the line around the highest tenth is left out: it would be all one sees."""
-
-
-@dataclass(frozen=True)
-class Axis:
-    """What one picture's axes stand for.
-
-    Parameters
-    ----------
-    config
-        The front end that made the examples: frame rate and mel bands.
-    start_s
-        Where the first example starts, in seconds.
-    """
-
-    config: LogMelConfig = field(default_factory=LogMelConfig)
-    start_s: float = 0.0
-
-    def times_s(self, frames: int) -> Image:
-        """Centre of each frame's analysis window, shape (frames,), in seconds."""
-        return np.asarray(self.start_s + self.config.window_s / 2 + self.config.hop_s * np.arange(frames))
-
-    def extent(self, frames: int) -> tuple[float, float, float, float]:
-        """Left and right in seconds, bottom and top in bands, of an image of so many frames.
-
-        Frame i is drawn from i to i + 1 hops, so that examples join and start at round times: 7.5 ms before its window's centre.
-        """
-        return self.start_s, self.start_s + frames * self.config.hop_s, -0.5, self.config.mel_bands - 0.5
-
-    def band_of_hz(self, hz: npt.ArrayLike) -> Image:
-        """Position on the band axis (0 is the lowest band's centre) of frequencies in Hz, linear in mel."""
-        low, high = hz_to_mel(self.config.mel_min_hz), hz_to_mel(self.config.mel_max_hz)
-        return np.asarray((hz_to_mel(hz) - low) / (high - low) * (self.config.mel_bands + 1) - 1.0)
 
 
 def end_to_end(examples: Tensor | npt.NDArray[Any]) -> Image:
@@ -129,14 +94,13 @@ def plot_map(
         vmax=high,
     )
     ax.set_facecolor(UNKNOWN_COLOUR)
-    ticks = [hz for hz in TICKS_HZ if axis.config.mel_min_hz <= hz <= axis.config.mel_max_hz]
-    ax.set_yticks(axis.band_of_hz(ticks), [str(hz) for hz in ticks])
+    ax.set_yticks(*axis.ticks())
     ax.tick_params(labelsize=8)
     return shown
 
 
 def plot_spectrogram(ax: Any, examples: Tensor | npt.NDArray[Any], *, axis: Axis | None = None) -> Any:
-    """Draw log-mel examples ``(n, 1, T, F)`` end to end; see `plot_map`. Values are the natural logarithm of mel magnitude."""
+    """Draw examples ``(n, 1, T, F)`` end to end; see `plot_map`."""
     return plot_map(ax, examples, axis=axis, colours=SPECTROGRAM_COLOURS)
 
 
@@ -202,8 +166,8 @@ def explanation_figure(
     figure.suptitle(title, fontsize=12, parse_math=False, y=1 - 0.1 / layout.height_in, va="top")
     grid = layout.grid(figure)
     top = figure.add_subplot(grid[0, 0])
-    _bar(figure, grid[0, 1], plot_spectrogram(top, examples, axis=axis), "ln(mel magnitude + 0.01)")
-    top.set_title("log-mel spectrogram", fontsize=8)
+    _bar(figure, grid[0, 1], plot_spectrogram(top, examples, axis=axis), axis.value_label)
+    top.set_title(axis.heading, fontsize=8)
     corner = grid[0, 3].get_position(figure)
     figure.text(corner.x0, corner.y1, notes, va="top", fontsize=8, linespacing=1.3, parse_math=False)
     left, right = (
@@ -213,7 +177,7 @@ def explanation_figure(
     _importance_column(left, explanations, axis, lambda shown, what: _bar(figure, grid[1:, 1], shown, what))
     _error_column(right, explanations, axis, lambda shown, what: _bar(figure, grid[1:, 4], shown, what))
     for panel in (top, *left):
-        panel.set_ylabel("frequency (Hz)", fontsize=8)
+        panel.set_ylabel(axis.label, fontsize=8)
     for panel in (top, *left[:-1], *right[:-1]):
         panel.tick_params(labelbottom=False)
     for panel in (left[-1], right[-1]):

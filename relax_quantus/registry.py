@@ -77,6 +77,10 @@ class Registry(Generic[T]):
             )
         return factory(**parameters)
 
+    def factory(self, name: str) -> Callable[..., T]:
+        """What builds the entry called `name`."""
+        return self._factories[name][0]
+
     def resolve(self, value: Any) -> Any:
         """Return `value` itself unless it is a name, which is looked up."""
         return self.get(value) if isinstance(value, str) else value

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from relax_quantus import checks
+from relax_quantus.audio import RESAMPLERS
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, DataError, UnknownNameError
 from relax_quantus.registry import nearest
 
@@ -44,6 +45,8 @@ class BenchmarkConfig:
         Robustness and randomisation explain again and again: on the first so many clips, with so many masks.
     perturbations
         Perturbed copies of an input in the robustness metrics.
+    resampler
+        What brings recordings to 16 kHz: "soxr", or "torchaudio" where it imports.
     out
         Folder for the results; None writes nothing.
     """
@@ -63,6 +66,7 @@ class BenchmarkConfig:
     reexplain_clips: int = 3
     reexplain_samples: int = 100
     perturbations: int = 3
+    resampler: str = "soxr"
     out: str | None = None
 
     def __post_init__(self) -> None:
@@ -72,6 +76,9 @@ class BenchmarkConfig:
         checks.integer("seed", self.seed, low=0)
         if self.domain not in ("log", "amplitude"):
             checks.refuse("domain", "'log' or 'amplitude'", repr(self.domain), "pick one")
+        if self.resampler not in RESAMPLERS:
+            hint = nearest(self.resampler, list(RESAMPLERS))
+            raise UnknownNameError(f"resampler: expected the name of a resampler, got {self.resampler!r}; {hint}.")
         for name in ("methods", "metrics"):
             value = getattr(self, name)
             if isinstance(value, str) or not all(isinstance(entry, str) for entry in value):
@@ -105,8 +112,11 @@ class BenchmarkConfig:
                 raise ArgumentError(f"{key}: expected a benchmark setting; {nearest(key, names)}.")
         return {key: value for key, value in settings.items() if value is not None}
 
-    def resolved(self) -> BenchmarkConfig:
-        """Return a copy with every method and metric named; unknown names are errors that list the nearest."""
+    def resolved(self, encoder_given: bool = False) -> BenchmarkConfig:
+        """Return a copy with every method and metric named; unknown names are errors that list the nearest.
+
+        With `encoder_given`, ``encoder`` only says what was given, and may be any text.
+        """
         from relax_quantus.benchmark.methods import METHODS
         from relax_quantus.benchmark.metrics import METRICS
         from relax_quantus.encoders import ENCODERS
@@ -116,7 +126,7 @@ class BenchmarkConfig:
         for argument, names, registry in (
             ("methods", self.methods, METHODS),
             ("metrics", self.metrics, METRICS),
-            ("encoder", (self.encoder,), ENCODERS),
+            ("encoder", () if encoder_given else (self.encoder,), ENCODERS),
             ("fill", (self.fill,), FILLS),
             ("estimator", (self.estimator,), ESTIMATORS),
         ):

@@ -88,7 +88,7 @@ def load(config: BenchmarkConfig) -> Dataset:
     """Load the dataset that the configuration names."""
     if config.data is None:
         return datasets.synthetic(config.max_clips, config.seed, config.head_clips)
-    return recordings.folder(config.data, config.max_clips, config.seed, config.head_clips)
+    return recordings.folder(config.data, config.max_clips, config.seed, config.head_clips, config.resampler)
 
 
 def clip_accuracy(classifier: EmbeddingClassifier, examples: datasets.Examples) -> float:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from relax_quantus import checks
+from relax_quantus.audio import checked_resampler
 from relax_quantus.benchmark.datasets import Clip, Dataset, Examples
 from relax_quantus.errors import AudioError, DataError
 from relax_quantus.frontend import load_examples
@@ -112,7 +113,8 @@ def spread(entries: Sequence[Entry], rng: np.random.Generator) -> list[Entry]:
 class Reader:
     """Reads recordings once, remembers which could not be used and which were odd, and why."""
 
-    def __init__(self) -> None:
+    def __init__(self, resampler: str = "soxr") -> None:
+        self.resampler = resampler
         self.skipped: list[str] = []
         self.odd: list[str] = []
 
@@ -121,7 +123,7 @@ class Reader:
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                x = load_examples(entry.path)
+                x = load_examples(entry.path, resampler=self.resampler)
             self.odd += [f"{entry.name}: {str(w.message).removeprefix(f'{entry.path}: ')}" for w in caught[:1]]
             return x
         except (AudioError, ValueError, RuntimeError, MemoryError) as error:
@@ -146,7 +148,9 @@ def loudest(x: Tensor) -> Tensor:
     return x[int(x.exp().mean(dim=(1, 2, 3)).argmax())]
 
 
-def folder(path: str | os.PathLike[str], max_clips: int = 12, seed: int = 0, head_clips: int = 480) -> Dataset:
+def folder(
+    path: str | os.PathLike[str], max_clips: int = 12, seed: int = 0, head_clips: int = 480, resampler: str = "soxr"
+) -> Dataset:
     """Sample a folder of recordings.
 
     Parameters
@@ -159,6 +163,8 @@ def folder(path: str | os.PathLike[str], max_clips: int = 12, seed: int = 0, hea
         Of the choice.
     head_clips
         Recordings for the head, balanced over classes; those of a sampled clip's source are held out wherever the class has another source.
+    resampler
+        See `relax_quantus.audio.resample`; one that does not import is refused before anything is read.
 
     Raises
     ------
@@ -166,7 +172,7 @@ def folder(path: str | os.PathLike[str], max_clips: int = 12, seed: int = 0, hea
         See `listing`; also if fewer than two classes are left once bad recordings are skipped.
     """
     checks.integer("max_clips", max_clips)
-    entries, rng, reader = listing(path), np.random.default_rng([seed, 7]), Reader()
+    entries, rng, reader = listing(path), np.random.default_rng([seed, 7]), Reader(checked_resampler(resampler))
     names = tuple(sorted({entry.label_name for entry in entries}))
     ordered = {name: spread([e for e in entries if e.label_name == name], rng) for name in names}
     quotas = [max_clips // len(names) + (i < max_clips % len(names)) for i in range(len(names))]

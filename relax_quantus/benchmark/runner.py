@@ -98,7 +98,7 @@ def run(
     """
     import pandas as pd
 
-    config = config.resolved()
+    config = config.resolved(encoder_given=encoder is not None)
     chosen = methods.build(config.methods), metrics.build(config.metrics)
     bench = prepare(config, encoder, dataset)
     started = time.perf_counter()

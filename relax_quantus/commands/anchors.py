@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from relax_quantus.commands import console, files
+from relax_quantus.commands.front_ends import FrontEnd
 from relax_quantus.errors import ArgumentError, AudioError, DataError
-from relax_quantus.frontend import load_examples
 from relax_quantus.references import checked_embedding
 from relax_quantus.similarity import Similarity
 from relax_quantus.similarity import get as get_similarity
@@ -44,7 +44,7 @@ class Anchor:
         return f"{name} (centroid of {self.recordings} recordings)" if self.path.is_dir() else name
 
 
-def load_anchor(path: Path, encoder: nn.Module, resampler: str = "soxr") -> Anchor:
+def load_anchor(path: Path, encoder: nn.Module, front_end: FrontEnd, resampler: str = "soxr") -> Anchor:
     """Embed a recording or a folder of recordings.
 
     Raises
@@ -55,11 +55,11 @@ def load_anchor(path: Path, encoder: nn.Module, resampler: str = "soxr") -> Anch
         If the embeddings are not finite ``(n, D)``.
     """
     if not path.is_dir():
-        return Anchor(path, _embed(path, encoder, resampler), 1)
+        return Anchor(path, _embed(path, encoder, front_end, resampler), 1)
     embeddings = []
     for recording in files.recordings_in(path):
         try:
-            embeddings.append(_embed(recording, encoder, resampler))
+            embeddings.append(_embed(recording, encoder, front_end, resampler))
         except AudioError as problem:
             console.warning(f"left out: {problem}")
     if not embeddings:
@@ -67,7 +67,9 @@ def load_anchor(path: Path, encoder: nn.Module, resampler: str = "soxr") -> Anch
     return Anchor(path, torch.stack(embeddings).mean(dim=0), len(embeddings))
 
 
-def choose_similarity(name: str, corpus: Path | None, encoder: nn.Module, resampler: str = "soxr") -> Similarity:
+def choose_similarity(
+    name: str, corpus: Path | None, encoder: nn.Module, front_end: FrontEnd, resampler: str = "soxr"
+) -> Similarity:
     """Build the similarity called `name`; the one that is centred takes its mean from the recordings in `corpus`.
 
     Raises
@@ -85,10 +87,10 @@ def choose_similarity(name: str, corpus: Path | None, encoder: nn.Module, resamp
         raise ArgumentError(
             f"--corpus: expected with --similarity {CENTRED}, got nothing; name a folder of recordings."
         )
-    return get_similarity(name, mean=load_anchor(corpus, encoder, resampler).embedding)
+    return get_similarity(name, mean=load_anchor(corpus, encoder, front_end, resampler).embedding)
 
 
 @torch.no_grad()
-def _embed(path: Path, encoder: nn.Module, resampler: str) -> Tensor:
-    parts = torch.split(load_examples(path, resampler=resampler), BLOCK)
+def _embed(path: Path, encoder: nn.Module, front_end: FrontEnd, resampler: str) -> Tensor:
+    parts = torch.split(front_end.read(path, resampler=resampler).examples, BLOCK)
     return torch.cat([checked_embedding(encoder(x), len(x), nonzero=False) for x in parts]).mean(dim=0)

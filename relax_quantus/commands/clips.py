@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from torch import Tensor, nn
 
-from relax_quantus.audio import load_waveform
+from relax_quantus.axes import Axis
 from relax_quantus.commands import console
 from relax_quantus.commands.anchors import Anchor
+from relax_quantus.commands.front_ends import FrontEnd
+from relax_quantus.commands.loading import EncoderOptions
 from relax_quantus.explanation import Explanation
-from relax_quantus.frontend import LogMel, LogMelConfig
 from relax_quantus.heads import EmbeddingClassifier
 from relax_quantus.relax import RELAX
 
@@ -24,7 +24,7 @@ class Request:
     clips: tuple[Path, ...]
     out: Path
     masks: tuple[str, ...] = ()
-    encoder: str = "vggish_mini"
+    encoder: EncoderOptions = field(default_factory=EncoderOptions)
     head: Path | None = None
     baseline: str = "silence"
     n_samples: int = 500
@@ -44,6 +44,8 @@ class Models:
 
     Attributes
     ----------
+    front_end
+        Makes the encoder's examples.
     towards, away
         None for the example's own embedding, and for nothing.
     """
@@ -51,6 +53,7 @@ class Models:
     encoder: nn.Module
     classifier: EmbeddingClassifier | None
     explainers: dict[str, RELAX]
+    front_end: FrontEnd
     towards: Anchor | None = None
     away: Anchor | None = None
 
@@ -63,12 +66,23 @@ class Models:
 
 @dataclass(frozen=True)
 class Clip:
-    """The examples ``(n, 1, T, F)`` of one recording, how many its whole length holds, and its length in seconds."""
+    """The examples of one recording, ``(n, 1, T, F)`` or ``(n, samples)``, how many its whole length holds, its length, and its picture's axes."""
 
     path: Path
     examples: Tensor
     in_all: int
     seconds: float
+    axis: Axis
+
+    @property
+    def frames(self) -> int:
+        """Frames or samples of an example."""
+        return self.examples.shape[1] if self.examples.ndim == 2 else self.examples.shape[2]
+
+    @property
+    def example_s(self) -> float:
+        """Length of an example in seconds."""
+        return self.frames * self.axis.hop_s
 
 
 @dataclass(frozen=True)
@@ -80,28 +94,25 @@ class Findings:
     probabilities: Tensor | None
 
 
-def read(path: Path, max_examples: int, resampler: str = "soxr") -> Clip:
+def read(path: Path, max_examples: int, front_end: FrontEnd, resampler: str = "soxr") -> Clip:
     """Read the first examples of a recording, with a warning if it holds more or less than whole ones.
 
     Raises
     ------
-    AudioError
+    RelaxQuantusError
         If it cannot be used.
     """
-    config = LogMelConfig()
-    wave = load_waveform(path, config.sample_rate_hz, resampler)
-    logmel, seconds = LogMel(config), wave.size / config.sample_rate_hz
-    if wave.size < config.example_samples:
+    reading = front_end.read(path, max_examples, resampler)
+    clip = Clip(path, reading.examples, reading.in_all, reading.seconds, front_end.axis_of(reading))
+    if reading.padded_s:
+        whole = reading.seconds + reading.padded_s
         console.warning(
-            f"{console.shown(path)}: {seconds:.2f} s is less than one example; padded with silence to 0.975 s"
+            f"{console.shown(path)}: {reading.seconds:.2f} s is less than one example; padded with silence to {whole:.3f} s"
         )
-        wave = np.pad(wave, (0, config.example_samples - wave.size))
-    in_all = logmel.examples_in(wave.size)
-    if in_all > max_examples:
-        used = max_examples * config.frames * config.hop_s
+    if reading.in_all > max_examples:
+        used = max_examples * clip.example_s
         console.warning(
-            f"{console.shown(path)}: explained are the first {max_examples} of {in_all} examples, {used:.1f} of {seconds:.1f} s; "
-            "raise --max-examples for more"
+            f"{console.shown(path)}: explained are the first {max_examples} of {reading.in_all} examples, "
+            f"{used:.1f} of {reading.seconds:.1f} s; raise --max-examples for more"
         )
-        wave = wave[: config.window_samples + (max_examples * config.frames - 1) * config.hop_samples]
-    return Clip(path, logmel(wave), in_all, seconds)
+    return clip

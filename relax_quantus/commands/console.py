@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TextIO
 
+from relax_quantus.commands.option_names import spoken
 from relax_quantus.errors import RelaxQuantusError
 
 debugging: ContextVar[bool] = ContextVar("debugging", default=False)
@@ -80,7 +81,7 @@ def complaint(problem: BaseException) -> str:
     is a defect of ours or of a library and is said to be unexpected.
     """
     if isinstance(problem, RelaxQuantusError):
-        return str(problem)
+        return spoken(str(problem))
     if hasattr(problem, "format_message"):
         context = getattr(problem, "ctx", None)
         hint = f" See '{context.command_path} --help'." if context is not None else ""
@@ -100,7 +101,7 @@ def plain(debug: bool = False) -> Iterator[None]:
     seen: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
-        text = str(message) + (f" ({category.__name__}, {filename}:{lineno})" if debug else "")
+        text = spoken(str(message)) + (f" ({category.__name__}, {filename}:{lineno})" if debug else "")
         if text not in seen:
             seen.add(text)
             warning(text)

@@ -13,20 +13,23 @@ import torch
 from torch import Tensor, nn
 
 from relax_quantus import checks
+from relax_quantus.audio import checked_resampler
 from relax_quantus.commands import console, files
 from relax_quantus.commands.anchors import choose_similarity, load_anchor
 from relax_quantus.commands.clips import Clip, Findings, Models, Request, read
+from relax_quantus.commands.front_ends import FrontEnd
+from relax_quantus.commands.loading import load, refuse_other_front_end
 from relax_quantus.commands.results import write
-from relax_quantus.encoders import load_encoder
 from relax_quantus.errors import RelaxQuantusError
 from relax_quantus.explanation import Explanation
 from relax_quantus.fills import FILLS
 from relax_quantus.heads import EmbeddingClassifier
-from relax_quantus.masks import STRATEGIES
+from relax_quantus.masks import STRATEGIES, MaskStrategy
 from relax_quantus.references import checked_embedding
 from relax_quantus.relax import RELAX
 
 BLOCK = 8
+ON_WAVEFORMS = ("time",)
 
 
 def run(request: Request) -> int:
@@ -43,7 +46,7 @@ def run(request: Request) -> int:
     with console.progress(len(clips), "explain", "clip") as bar:
         for path in clips:
             try:
-                clip = read(path, request.max_examples, request.resampler)
+                clip = read(path, request.max_examples, models.front_end, request.resampler)
                 findings = find(clip, request, models)
             except (RelaxQuantusError, ValueError, RuntimeError, MemoryError) as problem:
                 console.report(problem, path)
@@ -59,20 +62,48 @@ def prepare(request: Request) -> Models:
     checks.integer("--n-samples", request.n_samples)
     checks.integer("--max-examples", request.max_examples)
     checks.integer("--seed", request.seed, low=0)
+    checked_resampler(request.resampler)
     FILLS.get(request.baseline)
     strategies = {name: STRATEGIES.get(name) for name in request.masks or STRATEGIES.names()}
-    encoder = load_encoder(request.encoder)
+    front_end, encoder = load(request.encoder)
+    front_end.fill(request.baseline)
+    strategies = applicable(strategies, request, front_end)
     classifier = None if request.head is None else EmbeddingClassifier.load(request.head, encoder)
+    if classifier is not None and request.head is not None:
+        doubt = refuse_other_front_end(request.head, classifier.made_with, front_end)
+        if doubt:
+            console.warning(doubt)
     if classifier is not None and isinstance(classifier.encoder, nn.Module):
         encoder = (
             classifier.encoder
         )  # a fine-tuned copy if the head brings one: maps and class are then of the same encoder
-    similarity = choose_similarity(request.similarity, request.corpus, encoder, request.resampler)
+    similarity = choose_similarity(request.similarity, request.corpus, encoder, front_end, request.resampler)
     explainers = {name: RELAX(encoder, masks, similarity, domain=request.domain) for name, masks in strategies.items()}
     towards, away = (
-        None if p is None else load_anchor(p, encoder, request.resampler) for p in (request.reference, request.away)
+        None if p is None else load_anchor(p, encoder, front_end, request.resampler)
+        for p in (request.reference, request.away)
     )
-    return Models(encoder, classifier, explainers, towards, away)
+    return Models(encoder, classifier, explainers, front_end, towards, away)
+
+
+def applicable(strategies: dict[str, MaskStrategy], request: Request, front_end: FrontEnd) -> dict[str, MaskStrategy]:
+    """Those strategies that were asked for and mean something on the front end's examples: on waveforms, masks over time.
+
+    Raises
+    ------
+    ArgumentError
+        If one was named that does not, or amplitudes are asked for where there are none.
+    """
+    if request.domain == "amplitude" and not front_end.natural_log:
+        rule = "log with a front end whose values are no natural logarithms"
+        checks.refuse("domain", rule, "amplitude", "leave it out")
+    if not front_end.of_waveforms:
+        return strategies
+    for name in request.masks:
+        if name not in ON_WAVEFORMS:
+            rule = f"{' or '.join(ON_WAVEFORMS)} for waveforms, which have no bands"
+            checks.refuse("masks", rule, repr(name), "leave it out")
+    return {name: strategy for name, strategy in strategies.items() if name in ON_WAVEFORMS}
 
 
 def expand(paths: tuple[Path, ...]) -> tuple[list[Path], int]:
@@ -108,7 +139,7 @@ def find(clip: Clip, request: Request, models: Models) -> Findings:
             f"{console.shown(clip.path)}: {int((~usable).sum())} of {len(x)} examples have an all-zero embedding and no explanation"
         )
     probabilities = None if models.classifier is None else models.classifier.head(h).softmax(dim=1)
-    explanations = {}
+    explanations, fill = {}, models.front_end.fill(request.baseline)
     with console.progress(len(models.explainers) * len(x), console.shown(clip.path.name), "example") as bar:
         for name, relax in models.explainers.items():
             parts: list[Explanation] = []
@@ -116,7 +147,7 @@ def find(clip: Clip, request: Request, models: Models) -> Findings:
                 towards = anchors if models.towards is None else models.towards.embedding
                 reference = towards if models.away is None else (towards, models.away.embedding.expand_as(towards))
                 explained = relax.explain(
-                    part, request.baseline, n_samples=request.n_samples, seed=request.seed, reference=reference
+                    part, fill, n_samples=request.n_samples, seed=request.seed, reference=reference
                 )
                 parts += explained if isinstance(explained, tuple) else (explained,)
                 bar.update(len(part))

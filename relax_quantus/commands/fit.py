@@ -15,17 +15,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from relax_quantus import checks
+from relax_quantus import __version__, checks
+from relax_quantus.audio import checked_resampler
 from relax_quantus.benchmark.recordings import Entry, listing
 from relax_quantus.commands import console, files
-from relax_quantus.encoders import load_encoder
+from relax_quantus.commands.front_ends import FrontEnd
+from relax_quantus.commands.loading import EncoderOptions, load
 from relax_quantus.errors import DataError, RelaxQuantusError
 from relax_quantus.fine_tuning import FineTuning
-from relax_quantus.frontend import load_examples
 from relax_quantus.heads import EmbeddingClassifier
 
 
-def run(folder: Path, out: Path, encoder: str, *, fine_tune: int = 0, seed: int = 0) -> int:
+def run(
+    folder: Path, out: Path, encoder: EncoderOptions, *, fine_tune: int = 0, seed: int = 0, resampler: str = "soxr"
+) -> int:
     """Fit, write and describe a classifier; return 0, or 1 if a recording had to be left out.
 
     Ctrl-C during fine-tuning ends that, with a warning; the classifier is written all the same.
@@ -37,10 +40,11 @@ def run(folder: Path, out: Path, encoder: str, *, fine_tune: int = 0, seed: int 
     """
     checks.integer("--fine-tune", fine_tune, low=0)
     checks.seed(seed)
-    network = load_encoder(encoder)
+    checked_resampler(resampler)
+    front_end, network = load(encoder)
     files.writable_file(out)
     entries = listing(folder)
-    read = read_all(entries)
+    read = read_all(entries, front_end, resampler)
     names = sorted({entry.label_name for entry, _ in read})
     if len(names) < 2:
         raise DataError(
@@ -60,6 +64,13 @@ def run(folder: Path, out: Path, encoder: str, *, fine_tune: int = 0, seed: int 
         seed=seed,
         show_progress=sys.stderr.isatty(),
     )
+    classifier.made_with = {
+        "program": f"relax_quantus {__version__}",
+        "encoder": encoder.encoder,
+        "front_end": front_end.text,
+        "resampler": resampler,
+        "seed": str(seed),
+    }
     classifier.save(out)
     for line in summary(read, classifier):
         console.result(line)
@@ -67,14 +78,14 @@ def run(folder: Path, out: Path, encoder: str, *, fine_tune: int = 0, seed: int 
     return 1 if len(read) < len(entries) else 0
 
 
-def read_all(entries: list[Entry]) -> list[tuple[Entry, Tensor]]:
-    """Examples ``(n, 1, T, F)`` of every recording that can be used; the others are reported on stderr."""
+def read_all(entries: list[Entry], front_end: FrontEnd, resampler: str) -> list[tuple[Entry, Tensor]]:
+    """Examples ``(n, ...)`` of every recording that can be used; the others are reported on stderr."""
     read = []
     with console.progress(len(entries), "read", "clip") as bar, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         for entry in entries:
             try:
-                read.append((entry, load_examples(entry.path)))
+                read.append((entry, front_end.read(entry.path, resampler=resampler).examples))
             except (RelaxQuantusError, ValueError, RuntimeError, MemoryError) as problem:
                 console.report(problem, entry.path)
             bar.update()

@@ -16,24 +16,32 @@ from relax_quantus import __version__
 from relax_quantus.commands.clips import Clip, Findings, Models, Request
 from relax_quantus.commands.console import shown
 from relax_quantus.commands.files import complete
+from relax_quantus.commands.front_ends import LOG_MEL, duration
 from relax_quantus.modules import fingerprint
-from relax_quantus.plotting import OUTLINED_EXAMPLES, Axis, explanation_figure, save_png
+from relax_quantus.plotting import OUTLINED_EXAMPLES, explanation_figure, save_png
+from relax_quantus.waveform_plotting import waveform_figure
 
 LONGEST_STEM = 100
+MAP_COLOURS = "Red: masks that keep this part leave the embedding closer to\nwhat it is compared with than masks do on average; blue: less."
+WAVEFORM_COLOURS = (
+    "Above 0, red: masks that keep this part leave the embedding closer\nto what it is compared with than masks do on average; "
+    "below, blue: less.\nGrey band: two standard errors on either side."
+)
 KINDS = ("importance", "uncertainty", "standard_error", "mean_similarity", "fully_masked_similarity")
 
 
 def write(clip: Clip, findings: Findings, request: Request, models: Models) -> Path:
     """Write the .npz and the PNG of one clip; return the PNG's path."""
     stem = stem_for(clip.path, request.out)
-    axis = Axis()
+    axis = clip.axis
     settings = describe(clip, findings, request, models)
     arrays = {
         "x": clip.examples.numpy(),
         "embedding": findings.embedding.numpy(),
-        "times_s": axis.times_s(len(clip.examples) * axis.config.frames).reshape(len(clip.examples), -1),
-        "frequencies_hz": axis.config.band_centres_hz,
+        "times_s": axis.times_s(len(clip.examples) * clip.frames).reshape(len(clip.examples), -1),
     }
+    if axis.centres_hz is not None:
+        arrays["frequencies_hz"] = axis.centres_hz
     for name, explanation in findings.explanations.items():
         for kind in KINDS:
             arrays[f"{kind}_{name}"] = getattr(explanation, kind).numpy()
@@ -44,7 +52,8 @@ def write(clip: Clip, findings: Findings, request: Request, models: Models) -> P
     if findings.probabilities is not None:
         arrays["probabilities"] = findings.probabilities.numpy()
     write_npz(request.out / f"{stem}.npz", arrays, settings)
-    figure = explanation_figure(
+    draw = waveform_figure if models.front_end.of_waveforms else explanation_figure
+    figure = draw(
         clip.examples,
         findings.explanations,
         title=headline(clip, findings, models),
@@ -68,16 +77,20 @@ def notes(clip: Clip, findings: Findings, request: Request, models: Models) -> s
     """What else a reader of the picture needs to know."""
     n = len(clip.examples)
     first = next(iter(findings.explanations.values()))
+    front_end, colours = models.front_end, MAP_COLOURS
+    if front_end.of_waveforms:
+        colours = WAVEFORM_COLOURS
+    elif n <= OUTLINED_EXAMPLES:
+        colours += "\nBlack line: around the highest tenth of each map."
+    shown_front_end = "" if front_end.text == LOG_MEL else f"front end {shown(front_end.text)}\n"
     correlations = ", ".join(f"{float(e.spearman().nanmean()):.2f}" for e in findings.explanations.values())
     return (
-        f"{n} of {clip.in_all} example{'s' if clip.in_all > 1 else ''} of 0.96 s; the recording lasts {clip.seconds:.2f} s\n"
-        f"encoder {request.encoder}, fill {request.baseline}, {request.similarity}, blended in {request.domain}\n"
+        f"{n} of {clip.in_all} example{'s' if clip.in_all > 1 else ''} of {duration(clip.example_s)} s; the recording lasts {clip.seconds:.2f} s\n"
+        f"{shown_front_end}encoder {shown(request.encoder.encoder)}, fill {request.baseline}, {request.similarity}, blended in {request.domain}\n"
         f"towards {models.question}\n"
         f"{request.n_samples} masks a strategy, estimator {first.estimator}, seed {request.seed}\n"
         f"similarity of the fill alone {float(first.fully_masked_similarity.nanmean()):.2f}\n"
-        f"Spearman(uncertainty, importance): {correlations}\n\n"
-        "Red: masks that keep this part leave the embedding closer to\nwhat it is compared with than masks do on average; blue: less.\n"
-        + ("Black line: around the highest tenth of each map." if n <= OUTLINED_EXAMPLES else "")
+        f"Spearman(uncertainty, importance): {correlations}\n\n" + colours
     )
 
 
@@ -89,7 +102,10 @@ def describe(clip: Clip, findings: Findings, request: Request, models: Models) -
         "seconds": clip.seconds,
         "examples": len(clip.examples),
         "examples_in_all": clip.in_all,
-        "encoder": request.encoder,
+        "encoder": request.encoder.encoder,
+        "weights": None if request.encoder.weights is None else str(request.encoder.weights.resolve()),
+        "front_end": models.front_end.text,
+        "sample_rate_hz": models.front_end.rate_hz,
         "encoder_sha256": fingerprint(models.encoder),
         "head": None if request.head is None else str(request.head.resolve()),
         "class_names": None if models.classifier is None else list(models.classifier.class_names),

@@ -1,4 +1,4 @@
-"""Encoders: log-mel examples ``(n, 1, 96, 64)`` -> embeddings ``(n, D)``.
+"""Encoders: log-mel examples ``(n, 1, 96, 64)``, or waveforms ``(n, samples)``, -> embeddings ``(n, D)``.
 
 Third step of the flow. One file an encoder, each registered here under its name and imported only when asked for. Any callable of that
 shape is an encoder to the rest of the package; the registry only gives the ones we ship a name.
@@ -6,11 +6,13 @@ shape is an encoder to the rest of the package; the registry only gives the ones
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from relax_quantus.encoders.torchaudio_models import NORMALIZED, load_torchaudio_model
 from relax_quantus.registry import Registry
 
 
@@ -32,19 +34,22 @@ def load_encoder(name: str, **parameters: Any) -> nn.Module:
     Parameters
     ----------
     name
-        ``"vggish_mini"`` (bundled weights, no network) or ``"vggish"`` (torchvggish; ``weights=PATH``, ``sha256=HEX``).
+        ``"vggish_mini"`` (bundled weights, no network), ``"vggish"`` (torchvggish; ``weights=PATH``, ``sha256=HEX``), or a model of torchaudio
+        such as ``"wav2vec2_base"`` (``weights=PATH``, ``sha256=HEX``, ``layer=6``, ``pooling="max"``).
     **parameters
         Passed to the encoder's loader.
 
     Returns
     -------
     torch.nn.Module
-        ``(n, 1, 96, 64) -> (n, 128)``.
+        ``(n, 1, 96, 64) -> (n, 128)``; a model of torchaudio ``(n, samples) -> (n, D)``, see `WaveformEncoder`.
 
     Raises
     ------
     UnknownNameError
         If no encoder has that name.
+    MissingDependencyError
+        If it needs a package that does not import.
     WeightsError
         If weights are missing or not what they should be.
     """
@@ -69,3 +74,7 @@ def _vggish(weights: str | os.PathLike[str] | None = None, sha256: str | None = 
 ENCODERS.register(
     "vggish", _vggish, "torchvggish's VGGish, 72 M parameters, weights fetched once (288 MB) or from weights=PATH"
 )
+
+for _name in NORMALIZED:
+    _summary = "torchaudio's, of waveforms; needs torchaudio and weights=PATH, takes layer=N"
+    ENCODERS.register(_name, functools.partial(load_torchaudio_model, _name), _summary)

@@ -8,30 +8,34 @@ without running any code that the file may hold.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import http.client
 import importlib.util
 import os
-import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 from urllib.parse import urlparse
 
 import torch
 from torch import Tensor, nn
 
 from relax_quantus import checks
-from relax_quantus.decoding import printable
+from relax_quantus.encoders.weights_file import (
+    HASH_IN_NAME,
+    RIGHT_FILE,
+    assign,
+    check_sha256,
+    existing,
+    read_state_dict,
+    require_same_layout,
+    verify,
+)
 from relax_quantus.errors import MissingDependencyError, ShapeError, WeightsError
 
 STALLED_S = 30.0
 """Seconds without an answer after which a download is given up."""
 FETCH_ANEW = "delete it, and it will be fetched anew"
-RIGHT_FILE = "pass the right file, its own sha256=, or rename it if what follows the hyphen is no hash"
-_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
 
 
 class VGGish(nn.Module):
@@ -83,21 +87,14 @@ def load_vggish(weights: str | os.PathLike[str] | None = None, sha256: str | Non
     WeightsError
         If the file is missing and cannot be fetched, has another hash, is not a plain state dict, or is one of another network.
     """
-    if sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", str(sha256)):
-        checks.refuse("sha256", "64 hexadecimal digits", repr(sha256), "pass the whole SHA-256 of the file")
-    path = _in_hub() if weights is None else Path(weights).expanduser()
-    if weights is not None and not path.is_file():
-        got = "a folder" if path.is_dir() else "no such file"
-        checks.refuse(f"weights={printable(str(path))}", "a file of weights", got, "check the path", WeightsError)
-    _verify(path, sha256, FETCH_ANEW if weights is None else RIGHT_FILE)
-    state = _read_state_dict(path)
+    check_sha256(sha256)
+    path = _in_hub() if weights is None else existing(weights)
+    verify(path, sha256, FETCH_ANEW if weights is None else RIGHT_FILE)
+    state = read_state_dict(path)
     with torch.device("meta"):
         model = VGGish()
-    _require_same_layout(path, state, model.state_dict())
-    model.load_state_dict(
-        {key: value.to("cpu", torch.float32).contiguous() for key, value in state.items()}, assign=True
-    )
-    return model.eval()
+    require_same_layout(path, state, model.state_dict(), "torchvggish's weights", "pass a VGGish state dict")
+    return assign(model, state).eval()
 
 
 def weights_url() -> str:
@@ -130,7 +127,7 @@ def _in_hub() -> Path:
     path = Path(torch.hub.get_dir(), "checkpoints", os.path.basename(urlparse(url).path))
     if path.is_file():
         return path
-    found = _HASH_IN_NAME.search(path.name)
+    found = HASH_IN_NAME.search(path.name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _give_up_when_stalled():
@@ -153,52 +150,3 @@ def _give_up_when_stalled() -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
-
-
-def _verify(path: Path, sha256: str | None, remedy: str) -> None:
-    """Compare the file's SHA-256 with `sha256` or, without it, with the prefix in the file's name."""
-    in_name = _HASH_IN_NAME.search(path.name)
-    expected = sha256.lower() if sha256 else in_name.group(1) if in_name else ""
-    if not expected:
-        return
-    try:
-        with open(path, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise WeightsError(
-            f"{printable(str(path))}: expected a readable file, got {error.strerror}; change its permissions."
-        ) from error
-    if not found.startswith(expected):
-        source = "" if sha256 else " (from its name)"
-        checks.refuse(printable(str(path)), f"SHA-256 {expected}{source}", found, remedy, WeightsError)
-
-
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Unpickle tensors and nothing else."""
-    expected, remedy = (
-        "a state dict that torch.load reads with weights_only=True",
-        "save model.state_dict() with torch.save",
-    )
-    try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged or hostile pickle can raise anything
-        reason = f"a file it refuses ({type(error).__name__})"
-        raise WeightsError(checks.message(printable(str(path)), expected, reason, remedy)) from error
-    if not (isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())):
-        checks.refuse(printable(str(path)), expected, f"a {type(state).__name__} of other things", remedy, WeightsError)
-    return state
-
-
-def _require_same_layout(path: Path, state: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    """Refuse a state dict whose names or shapes differ from the network's, naming the first that does."""
-    for key in [*wanted, *state]:
-        expected = tuple(wanted[key].shape) if key in wanted else "nothing"
-        got = tuple(state[key].shape) if key in state else "nothing"
-        if expected != got:
-            checks.refuse(
-                printable(str(path)),
-                f"torchvggish's weights, {key} of shape {expected}",
-                str(got),
-                "pass a VGGish state dict",
-                WeightsError,
-            )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from relax_quantus import checks
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, EncoderError, ShapeError
@@ -28,6 +29,8 @@ class WaveformEncoder(nn.Module):
         ``"mean"`` or ``"max"`` over the frames.
     layer
         Transformer layer, counted from 1; None takes the last one. Layers above it are not run.
+    normalize
+        Bring each waveform (its samples up to ``lengths``) to mean 0 and variance 1 first, as torchaudio's pipelines do for the large models.
 
     Examples
     --------
@@ -37,7 +40,9 @@ class WaveformEncoder(nn.Module):
     torch.Size([2, 768])
     """
 
-    def __init__(self, model: nn.Module, pooling: str = "mean", layer: int | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, pooling: str = "mean", layer: int | None = None, *, normalize: bool = False
+    ) -> None:
         super().__init__()
         model = model if hasattr(model, "extract_features") else getattr(model, "wav2vec2", model)
         if not (isinstance(model, nn.Module) and callable(getattr(model, "extract_features", None))):
@@ -49,6 +54,9 @@ class WaveformEncoder(nn.Module):
         self.model = model
         self.pooling = pooling
         self.layer = None if layer is None else checks.integer("layer", layer)
+        if not isinstance(normalize, bool):
+            checks.refuse("normalize", "True or False", repr(normalize), "pick one", ArgumentTypeError)
+        self.normalize = normalize
         self.eval()
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -79,6 +87,7 @@ class WaveformEncoder(nn.Module):
         """
         x = self._checked(x)
         lengths = None if lengths is None else self._checked_lengths(x, lengths)
+        x = normalized(x, lengths) if self.normalize else x
         features, frame_lengths = self.features(x, lengths)
         return pool(features, frame_lengths, self.pooling)
 
@@ -139,6 +148,22 @@ class WaveformEncoder(nn.Module):
             rule = f"from {self.frame_samples} (one frame) to {x.shape[1]} samples"
             checks.refuse("lengths", rule, f"{low} to {high}", "count samples, not seconds or frames")
         return lengths.to(x.device)
+
+
+def normalized(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Bring waveforms ``(n, samples)`` to mean 0 and variance 1 over their first `lengths` samples; padding becomes 0.
+
+    Examples
+    --------
+    >>> normalized(torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([2])).round(decimals=2)
+    tensor([[-1.,  1.,  0.]])
+    """
+    if lengths is None:
+        return functional.layer_norm(x, x.shape[1:])
+    sound = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
+    count = lengths[:, None].to(x.dtype)
+    centred = (x - (x * sound).sum(1, keepdim=True) / count) * sound
+    return centred / (centred.square().sum(1, keepdim=True) / count + 1e-5).sqrt()
 
 
 def pool(features: Tensor, frame_lengths: Tensor | None, pooling: str) -> Tensor:

@@ -1,0 +1,300 @@
+"""How the commands turn recordings into what an encoder takes: log-mel, a transform of torchaudio, the waveform itself, or the user's own.
+
+A `Specification` enters, a `FrontEnd` leaves: it reads recordings as examples, knows what silence is there and what the axes of a picture
+stand for.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from relax_quantus import checks
+from relax_quantus.audio import SAMPLE_RATE_HZ, load_waveform
+from relax_quantus.axes import Axis, BinAxis, SampleAxis, mel_centres_hz
+from relax_quantus.commands import console
+from relax_quantus.commands.specifications import Specification
+from relax_quantus.errors import ArgumentTypeError, RelaxQuantusError, ShapeError, UnknownNameError
+from relax_quantus.fills import FILLS
+from relax_quantus.frontend import LogMel, LogMelConfig
+from relax_quantus.registry import nearest
+from relax_quantus.torchaudio_bridge import import_torchaudio
+from relax_quantus.transform_front_end import TransformFrontEnd
+
+OPTION = "--front-end"
+LOG_MEL, WAVEFORM = "log_mel", "waveform"
+TRANSFORMS = ("MelSpectrogram", "Spectrogram", "MFCC", "LFCC")
+"""Those of ``torchaudio.transforms`` that make a spectrogram from a waveform."""
+LOG_OFFSETS = {"MelSpectrogram": 0.01, "Spectrogram": 0.01}
+FRAMES = 96
+EXAMPLE_S = 0.96
+OF_WAVEFORMS = ("silence", "zero", "mean")
+"""Fills that mean something on samples."""
+Wave = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The first examples ``(n, ...)`` of a recording, how many its whole length holds, its length and that of the padding, in seconds."""
+
+    examples: Tensor
+    in_all: int
+    seconds: float
+    padded_s: float
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """A front end as the commands use it.
+
+    Attributes
+    ----------
+    text
+        As recorded in results.
+    make
+        Waveform ``(samples,)`` -> examples ``(n, 1, T, F)`` or ``(n, samples)``, of which there may be none.
+    rate_hz
+        What `make` wants.
+    silence
+        What digital silence becomes: what the fill "silence" puts in.
+    axis
+        Of pictures; None where only a recording's own examples tell (`axis_of`).
+    natural_log
+        Whether values are natural logarithms of a magnitude, which ``--domain amplitude`` needs.
+    samples_for
+        The samples that so many examples need; None where that is not known, and everything is transformed.
+    """
+
+    text: str
+    make: Callable[[Wave], Tensor]
+    rate_hz: int
+    silence: Tensor | float | str
+    axis: Axis | None
+    natural_log: bool = False
+    samples_for: Callable[[int], int] | None = None
+
+    @property
+    def of_waveforms(self) -> bool:
+        """Whether examples are waveforms."""
+        return isinstance(self.axis, SampleAxis)
+
+    def read(self, path: Path, max_examples: int | None = None, resampler: str = "soxr") -> Reading:
+        """Read a recording; one that is too short for an example is padded with silence.
+
+        Raises
+        ------
+        AudioError
+            If it cannot be used.
+        RelaxQuantusError
+            If the front end cannot make examples of it.
+        """
+        wave = load_waveform(path, self.rate_hz, resampler)
+        seconds = wave.size / self.rate_hz
+        if self.samples_for is not None:
+            one, two = self.samples_for(1), self.samples_for(2)
+            padded = max(0, one - wave.size)
+            in_all = 1 if padded else 1 + (wave.size - one) // (two - one)
+            wanted = in_all if max_examples is None else min(in_all, max_examples)
+            x = self._made(np.pad(wave, (0, padded))[: self.samples_for(wanted)])
+            return Reading(x, in_all, seconds, padded / self.rate_hz)
+        padded, x = 0, self._made(np.pad(wave, (0, max(0, self.rate_hz // 2 - wave.size))))
+        while len(x) == 0 and padded < 60 * self.rate_hz:
+            padded += max(self.rate_hz // 4, padded // 2)
+            x = self._made(np.pad(wave, (0, padded)))
+        if len(x) == 0:
+            checks.refuse(OPTION, "examples", "none, however long the recording", "lower its frames", ShapeError)
+        return Reading(x[:max_examples], len(x), seconds, padded / self.rate_hz)
+
+    def _made(self, wave: Wave) -> Tensor:
+        try:
+            with torch.inference_mode(False), torch.no_grad():
+                x = self.make(wave)
+        except RelaxQuantusError:
+            raise
+        except Exception as error:
+            got = console.one_line(f"{type(error).__name__}: {error}")
+            raise ArgumentTypeError(checks.message(OPTION, "examples of a waveform (samples,)", got)) from error
+        if not isinstance(x, Tensor) or x.ndim not in (2, 4) or (x.ndim == 4 and x.shape[1] != 1):
+            rule, remedy = "examples (n, 1, T, F), or waveforms (n, samples)", "return these alone"
+            checks.refuse(OPTION, rule, x, remedy, ShapeError)
+        return x
+
+    def fill(self, name: str) -> Any:
+        """What a fill's name means to `RELAX` here.
+
+        Raises
+        ------
+        UnknownNameError, ArgumentError
+            If there is no such fill, or none on waveforms.
+        """
+        FILLS.get(name)
+        if self.of_waveforms and name not in OF_WAVEFORMS:
+            rule = f"{' or '.join(OF_WAVEFORMS)} for waveforms, which have no bands"
+            checks.refuse("baselines", rule, repr(name), "pick one of these")
+        return self.silence if name == "silence" else name
+
+    def axis_of(self, reading: Reading) -> Axis:
+        """The picture's axes; for a front end of the user's, whose bands have no names, from the length of the recording."""
+        if self.axis is not None:
+            return self.axis
+        frames, bands = reading.examples.shape[-2:]
+        every = (reading.seconds + reading.padded_s) / (reading.in_all * frames)
+        return BinAxis(every_s=every, size=bands, label="band", value_label="value", heading=self.text)
+
+
+def log_mel() -> FrontEnd:
+    """VGGish's."""
+    config = LogMelConfig()
+    module = LogMel(config)
+
+    def samples_for(examples: int) -> int:
+        return config.window_samples + (examples * config.frames - 1) * config.hop_samples
+
+    return FrontEnd(LOG_MEL, module, config.sample_rate_hz, "silence", Axis(config), True, samples_for)
+
+
+def waveform(text: str = WAVEFORM, seconds: float = EXAMPLE_S, sample_rate: int = SAMPLE_RATE_HZ) -> FrontEnd:
+    """The samples themselves, cut into examples of `seconds`; a partial last one is dropped."""
+    rate = checks.integer("sample_rate", sample_rate)
+    samples = round(checks.positive("seconds", seconds) * rate)
+    checks.integer("seconds", samples)
+
+    def make(wave: Wave) -> Tensor:
+        return torch.from_numpy(wave[: wave.size // samples * samples].reshape(-1, samples).copy())
+
+    return FrontEnd(text, make, rate, 0.0, SampleAxis(rate_hz=rate), False, lambda n: n * samples)
+
+
+def transform(
+    text: str,
+    kind: str,
+    frames: int = FRAMES,
+    log_offset: float | None = None,
+    sample_rate: int = SAMPLE_RATE_HZ,
+    **settings: Any,
+) -> FrontEnd:
+    """One of `TRANSFORMS`; `settings` are its own."""
+    made = getattr(import_torchaudio().transforms, kind)
+    known = list(inspect.signature(made).parameters)
+    for key in settings:
+        if key not in known:
+            raise ArgumentTypeError(
+                f"{key}: expected a parameter of {kind}; {nearest(key, [*known, 'frames', 'log_offset'])}."
+            )
+    if "sample_rate" in known:
+        settings["sample_rate"] = sample_rate
+    try:
+        module = made(**settings)
+    except Exception as error:
+        got = console.one_line(f"{type(error).__name__}: {error}")
+        raise ArgumentTypeError(checks.message(OPTION, f"settings that {kind} takes", got, "change them")) from error
+    front_end = TransformFrontEnd(module, log_offset=log_offset, frames=frames, sample_rate_hz=sample_rate)
+    return of_transform(text, front_end)
+
+
+def of_transform(text: str, front_end: TransformFrontEnd) -> FrontEnd:
+    """A `TransformFrontEnd` as the commands use it, its axes from what torchaudio's transforms say of themselves."""
+    return FrontEnd(
+        text,
+        front_end,
+        front_end.sample_rate_hz,
+        front_end.silence(),
+        transform_axis(front_end),
+        front_end.log_offset is not None,
+    )
+
+
+def transform_axis(front_end: TransformFrontEnd) -> BinAxis | None:
+    """Axes of torchaudio's transforms; None for others, whose frame rate is not known."""
+    inner, rate = front_end.transform, front_end.sample_rate_hz
+    spectral = next((m for m in inner.modules() if hasattr(m, "hop_length") and hasattr(m, "n_fft")), None)
+    if spectral is None:
+        return None
+    hop, size = int(spectral.hop_length) / rate, front_end.silence().shape[-1]  # type: ignore[arg-type]
+    parts = [type(module).__name__ for module in inner.modules()]
+    heading = next((part for part in parts if part in TRANSFORMS), parts[0])
+    value = "value" if front_end.log_offset is None else f"ln({heading} + {front_end.log_offset:g})"
+    mel = next((m for m in inner.modules() if type(m).__name__ == "MelScale"), None)
+    label, bins = "frequency (Hz)", tuple(float(hz) for hz in np.linspace(0, rate / 2, size))
+    if heading in ("MFCC", "LFCC"):
+        label, bins = "coefficient", ()
+    elif mel is not None:
+        bins = mel_centres_hz(mel.f_min, mel.f_max, size, mel.mel_scale)  # type: ignore[arg-type]
+    elif size != int(spectral.n_fft) // 2 + 1:  # type: ignore[arg-type]
+        label, bins = "band", ()
+    return BinAxis(every_s=hop, size=size, bins_hz=bins, label=label, value_label=value, heading=heading)
+
+
+def of_object(text: str, found: Any) -> FrontEnd:
+    """A front end of the user's own.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If it is neither a `LogMel`, a `TransformFrontEnd`, another spectrogram module, nor a callable.
+    """
+    if isinstance(found, TransformFrontEnd):
+        return of_transform(text, found)
+    if isinstance(found, LogMel):
+        if found.config == LogMelConfig():
+            return log_mel()
+        found = nn.Sequential(found)
+    if not callable(found):
+        rule = "a front end, (samples,) -> (n, 1, T, F)"
+        checks.refuse(OPTION, rule, f"a {type(found).__name__}", "return a module", ArgumentTypeError)
+    rate = checks.integer("sample_rate_hz", getattr(found, "sample_rate_hz", SAMPLE_RATE_HZ))
+
+    def make(wave: Wave) -> Tensor:
+        return torch.as_tensor(found(torch.from_numpy(wave)))
+
+    silent = FrontEnd(text, make, rate, 0.0, None)._made(np.zeros(rate * 4, np.float32))
+    if silent.ndim == 2:
+        checks.refuse(OPTION, "spectrograms (n, 1, T, F)", silent, f"for waveforms pass {WAVEFORM}", ShapeError)
+    level = silent[:1, :, silent.shape[-2] // 2, None].clone() if len(silent) else 0.0
+    return FrontEnd(text, make, rate, level, None)
+
+
+def build(spec: Specification) -> FrontEnd:
+    """The front end that was named with its settings.
+
+    Raises
+    ------
+    UnknownNameError, ArgumentTypeError
+        For an unknown name or setting; the message lists the nearest.
+    MissingDependencyError
+        If it is torchaudio's and that does not import.
+    """
+    names = [LOG_MEL, WAVEFORM, *TRANSFORMS]
+    if spec.name not in names:
+        by_case = {name.lower(): name for name in names}
+        hint = nearest(by_case.get(spec.name.lower(), spec.name), names)
+        raise UnknownNameError(f"{OPTION}: expected the name of a front end, got {spec.name!r}; {hint}.")
+    if spec.name in TRANSFORMS:
+        settings = {"log_offset": LOG_OFFSETS.get(spec.name), **spec.settings}
+        return transform(spec.text, spec.name, **settings)
+    known = ["seconds", "sample_rate"] if spec.name == WAVEFORM else []
+    for key in spec.settings:
+        if key not in known:
+            hint = nearest(key, known) if known else "it takes none"
+            raise ArgumentTypeError(f"{key}: expected a setting of {OPTION} {spec.name}; {hint}.")
+    return waveform(spec.text, **spec.settings) if spec.name == WAVEFORM else log_mel()
+
+
+def duration(seconds: float) -> str:
+    """Seconds as messages show them.
+
+    Examples
+    --------
+    >>> duration(0.96), duration(2.0)
+    ('0.96', '2')
+    """
+    return f"{seconds:.3g}" if math.isfinite(seconds) else "unknown"

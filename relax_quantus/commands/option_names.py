@@ -1,0 +1,49 @@
+"""What the library calls an argument and the command line an option, in one place: messages name what the user typed."""
+
+from __future__ import annotations
+
+OPTIONS = {
+    "away": "--away",
+    "baselines": "--baseline",
+    "config": "CONFIG",
+    "data": "--data",
+    "domain": "--domain",
+    "encoder": "--encoder",
+    "fill": "--baseline",
+    "fine_tune": "--fine-tune",
+    "front_end": "--front-end",
+    "layer": "--encoder NAME:layer",
+    "masks": "--masks",
+    "max_clips": "--max-clips",
+    "max_examples": "--max-examples",
+    "model": "--encoder",
+    "n_samples": "--n-samples",
+    "normalize": "--encoder NAME:normalize",
+    "pooling": "--encoder NAME:pooling",
+    "preset": "--preset",
+    "reference": "--reference",
+    "resampler": "--resampler",
+    "seed": "--seed",
+    "sha256": "--sha256",
+    "similarity": "--similarity",
+    "transform": "--front-end",
+    "weights": "--weights",
+}
+"""The library's argument -> what to call it on the command line."""
+
+
+def spoken(text: str) -> str:
+    """Replace the argument at the beginning of a message by its option.
+
+    Examples
+    --------
+    >>> spoken("baselines: expected the name of a fill, got 'silense'")
+    "--baseline: expected the name of a fill, got 'silense'"
+    >>> spoken("masks.wav: expected sound")
+    'masks.wav: expected sound'
+    """
+    argument, colon, rest = text.partition(":")
+    name, equals, value = argument.partition("=")
+    if not colon or name not in OPTIONS or (equals and not value):
+        return text
+    return f"{OPTIONS[name]}{' ' if equals else ''}{value}:{rest}"
