@@ -7,6 +7,7 @@ the masks it belongs to.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,13 +15,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from relax_quantus import checks
-from relax_quantus.captum_private import forward_repeated
 from relax_quantus.errors import EncoderError, ShapeError
+from relax_quantus.execution import Execution
 from relax_quantus.problem import Problem
 from relax_quantus.references import references
 from relax_quantus.similarity import Similarity, is_directional
-
-FORWARD_ROWS = 48
 
 
 class Comparison:
@@ -36,52 +35,82 @@ class Comparison:
         The call's validated arguments.
     reference
         As in `RELAX.attribute`; resolved, and the encoder checked, here.
+    precision
+        As in `RELAX`.
     """
 
-    def __init__(self, encoder: Callable[..., Any], similarity: Similarity, problem: Problem, reference: Any) -> None:
-        self.encoder, self.similarity, self.problem = encoder, similarity, problem
+    def __init__(
+        self,
+        encoder: Callable[..., Any],
+        similarity: Similarity,
+        problem: Problem,
+        reference: Any,
+        precision: str = "float32",
+    ) -> None:
+        self.similarity, self.problem = similarity, problem
+        self.execution = Execution(encoder, problem, precision)
         self.compared = references(reference, problem.inputs, self.embed, nonzero=is_directional(similarity))
+        self.execution.prepare()
+        self.stream = problem.stream()
 
     def embed(self, inputs: tuple[Tensor, ...]) -> Any:
-        """Run the encoder on whole batches, one after another, with the call's target and additional arguments."""
-        times = len(inputs[0]) // self.problem.batch
-        return forward_repeated(self.encoder, inputs, times, self.problem.target, self.problem.additional_forward_args)
+        """Embed one batch, block by block."""
+        parts = self._fitting(
+            lambda: [self.execution.embed(tuple(x[rows] for x in inputs)) for rows in self.execution.blocks()]
+        )
+        whole = len(parts) > 1 and all(isinstance(h, Tensor) and h.ndim > 0 for h in parts)
+        return torch.cat(parts) if whole else parts[0]
 
-    def similarities(self, show_progress: bool = False) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        """Yield similarities ``(m, B)`` float64 and, a tensor each, the masks they belong to."""
-        problem = self.problem
-        per_forward = problem.perturbations_per_eval or max(1, FORWARD_ROWS // problem.batch)
-        with tqdm(total=problem.n_samples, desc="RELAX attribution", disable=not show_progress) as bar:
-            for masks, noise in problem.stream():
-                m = len(masks[0])
-                similarities = torch.empty(m, problem.batch, dtype=torch.float64, device=self.compared[0][1].device)
-                for start in range(0, m, per_forward):
-                    part = slice(start, min(start + per_forward, m))
-                    for rows in self.blocks():
-                        copies = tuple(
-                            t.copies(k[part], None if z is None else z[part], rows)
-                            for t, k, z in zip(problem.tensors, masks, noise, strict=True)
-                        )
-                        similarities[part, rows] = self.compare(copies, rows)
-                if not bool(torch.isfinite(similarities).all()):
-                    raise EncoderError(
-                        "encoder: expected finite embeddings of masked inputs, got NaN or infinite ones; check its weights "
-                        "and whether the fill lies in the range that it was trained on."
-                    )
+    def similarities(
+        self, show_progress: bool = False, rows: slice | None = None
+    ) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """Yield similarities ``(m, b)`` float64 of the examples in `rows` and, a tensor each, the masks they belong to.
+
+        A GPU is not waited for before all is queued, so that it computes while the next masks are drawn.
+        """
+        rows = slice(0, self.problem.batch) if rows is None else rows
+        device = self.problem.inputs[0].device
+        finite = torch.ones((), dtype=torch.bool, device=device)
+        with tqdm(total=self.problem.n_samples, desc="RELAX attribution", disable=not show_progress) as bar:
+            for masks, noise in self.stream.chunks(self.execution.plan.perturbations_per_eval):
+                similarities: Tensor = self._fitting(partial(self._chunk, masks, noise, rows))
+                finite &= torch.isfinite(similarities).all()
+                if device.type == "cpu":
+                    refuse_unless(finite)
                 yield similarities, masks
-                bar.update(m)
+                bar.update(len(masks[0]))
+        refuse_unless(finite)
 
-    def blocks(self) -> list[slice]:
-        """Rows that go through the encoder together: all, unless a large batch can be cut and the caller left the choice to us."""
-        problem = self.problem
-        fixed = (problem.perturbations_per_eval, problem.additional_forward_args, problem.target) != (None, None, None)
-        size = problem.batch if fixed else FORWARD_ROWS
-        return [slice(i, min(i + size, problem.batch)) for i in range(0, problem.batch, size)]
+    def _chunk(self, masks: list[Tensor], noise: list[Tensor | None], rows: slice) -> Tensor:
+        """Similarities ``(m, b)`` under a chunk of masks."""
+        m, per_forward = len(masks[0]), self.execution.plan.perturbations_per_eval
+        reference = self.compared[0][1]
+        similarities = torch.empty(m, rows.stop - rows.start, dtype=torch.float64, device=reference.device)
+        for start in range(0, m, per_forward):
+            part = slice(start, min(start + per_forward, m))
+            for block in self.execution.blocks(rows):
+                copies = tuple(
+                    t.copies(k[part], None if z is None else z[part], block)
+                    for t, k, z in zip(self.problem.tensors, masks, noise, strict=True)
+                )
+                columns = slice(block.start - rows.start, block.stop - rows.start)
+                similarities[part, columns] = self.compare(copies, block)
+        return similarities
+
+    def _fitting(self, run: Callable[[], Any]) -> Any:
+        """Run, with forwards half as large as often as the memory does not suffice."""
+        while True:
+            try:
+                return run()
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or not self.execution.halve():
+                    raise
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
 
     def compare(self, copies: tuple[Tensor, ...], rows: slice) -> Tensor:
         """Similarities ``(m, b)`` of copies ``(m * b, ...)`` of the examples in `rows` to the reference."""
-        whole = rows == slice(0, self.problem.batch)
-        h = self.embed(copies) if whole else self.encoder(*copies)
+        h = self.execution.embed(copies)
         total: Tensor | float = 0.0
         for weight, reference in self.compared:
             reference = reference[rows]
@@ -95,10 +124,27 @@ class Comparison:
 
     def fully_masked(self) -> Tensor:
         """Similarity ``(B,)`` of the fill alone: the level that a map's values are to be read against."""
-        similarities = [
-            self.compare(tuple(t.level[rows].clone() for t in self.problem.tensors), rows)[0] for rows in self.blocks()
-        ]
+        tensors = self.problem.tensors
+        similarities = self._fitting(
+            lambda: [
+                self.compare(tuple(t.level[rows].clone() for t in tensors), rows)[0] for rows in self.execution.blocks()
+            ]
+        )
         return torch.cat(similarities)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a GPU's, or the CPU's, allocator could not give what was asked for."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def refuse_unless(finite: Tensor) -> None:
+    """Raise if masked embeddings were not finite."""
+    if not bool(finite):
+        raise EncoderError(
+            "encoder: expected finite embeddings of masked inputs, got NaN or infinite ones; check its weights "
+            "and whether the fill lies in the range that it was trained on."
+        )
 
 
 def masked_embeddings(h: object, rows: int, size: int) -> Tensor:

@@ -6,10 +6,9 @@ The middle of the flow, between the strategies and the encoder: `MaskedTensor` k
 
 from __future__ import annotations
 
-import math
 import numbers
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,8 @@ from relax_quantus.masks import GridStrategy, Groups, MaskStrategy
 CHUNK_MASKS = 64
 CHUNK_ENTRIES = 1 << 22
 DOMAINS = ("log", "amplitude")
+
+Drawn = tuple[list[Tensor], list[Tensor | None]]
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,10 @@ class MaskedTensor:
     def mask_shape(self) -> tuple[int, ...]:
         """What a strategy is asked for: the input's shape without batch, or ``(groups,)``."""
         return tuple(self.x.shape[1:]) if self.groups is None else (int(self.groups.max()) + 1,)
+
+    def rows(self, rows: slice) -> MaskedTensor:
+        """The same for some of the examples."""
+        return replace(self, x=self.x[rows], level=self.level[rows])
 
     def spread(self, values: Tensor) -> Tensor:
         """Bring ``(n, *s)`` in the masks' shape to ``(n, *shape)``: groups to their entries, broadcast axes expanded (a view)."""
@@ -129,7 +134,7 @@ def feature_groups(x: Tensor, feature_mask: Tensor | None) -> Tensor | None:
 
 
 class MaskStream:
-    """The masks of one explanation, in order, in chunks.
+    """The masks of one explanation, in order, in chunks; each iteration gives the same ones.
 
     Parameters
     ----------
@@ -142,50 +147,73 @@ class MaskStream:
         Masks a tensor.
     seed
         Tensor 0's generator is seeded with it directly; the others, and the fills' noise, with numbers derived from it.
-    chunk
-        At least so many masks at a time, if there are as many. Noise is drawn in blocks that do not depend on it.
     """
 
-    def __init__(
-        self, strategy: MaskStrategy, tensors: tuple[MaskedTensor, ...], n_samples: int, seed: int, chunk: int = 1
-    ) -> None:
-        self.tensors, self.n_samples = tensors, n_samples
+    def __init__(self, strategy: MaskStrategy, tensors: tuple[MaskedTensor, ...], n_samples: int, seed: int) -> None:
+        self.strategy, self.tensors, self.n_samples, self.seed = strategy, tensors, n_samples, seed
         self.block = max(1, min(CHUNK_MASKS, CHUNK_ENTRIES // max(t.x[0].numel() for t in tensors)))
-        self.chunk = self.block * math.ceil(min(chunk, n_samples) / self.block)
-        self._draws = [drawer(strategy, t, n_samples, child_generator(seed, i)) for i, t in enumerate(tensors)]
-        self._noise = [child_generator(seed, len(tensors) + i) for i in range(len(tensors))]
+        self._given = [
+            None if isinstance(strategy, GridStrategy) else self._ask(t, child_generator(seed, i))
+            for i, t in enumerate(tensors)
+        ]
 
-    def __iter__(self) -> Iterator[tuple[list[Tensor], list[Tensor | None]]]:
+    def __iter__(self) -> Iterator[Drawn]:
         """Yield, a tensor each, masks ``(m, *s)`` and the fill's noise ``(m, *shape)`` or None."""
-        for start in range(0, self.n_samples, self.chunk):
-            m = min(self.chunk, self.n_samples - start)
-            masks = [draw(m) for draw in self._draws]
-            yield masks, [self._draw_noise(m, t, g) for t, g in zip(self.tensors, self._noise, strict=True)]
+        return self.chunks(1)
 
-    def _draw_noise(self, m: int, tensor: MaskedTensor, generator: torch.Generator) -> Tensor | None:
-        """Draw the fill's noise for the next `m` masks, block by block."""
-        if tensor.fill is None:
-            return None
-        draws = [tensor.fill.draw(min(self.block, m - i), tensor.x, generator) for i in range(0, m, self.block)]
-        return None if draws[0] is None else torch.cat([d for d in draws if d is not None])
+    def chunks(self, multiple: int) -> Iterator[Drawn]:
+        """Yield as `__iter__` does, a multiple of so many masks at a time, on the inputs' device.
+
+        Chunks hold whole forwards of `multiple` masks, as many as fit into `block` masks or one. Masks and noise do not depend on it.
+        """
+        chunk = multiple * max(1, self.block // multiple)
+        masks = [self._masks(i, t) for i, t in enumerate(self.tensors)]
+        noise = [self._noise(i, t) for i, t in enumerate(self.tensors)]
+        for start in range(0, self.n_samples, chunk):
+            m = min(chunk, self.n_samples - start)
+            drawn = [moved(draw(m), t.x.device) for draw, t in zip(masks, self.tensors, strict=True)]
+            yield drawn, [draw(m) for draw in noise]
+
+    def _ask(self, tensor: MaskedTensor, generator: torch.Generator) -> Tensor:
+        """Ask a user's object for all its masks, and check them."""
+        shape = tensor.mask_shape
+        return checked_masks(self.strategy.sample(self.n_samples, shape, generator), self.n_samples, shape)
+
+    def _masks(self, index: int, tensor: MaskedTensor) -> Callable[[int], Tensor]:
+        """Return a function that hands out the next n masks of one tensor."""
+        given = self._given[index]
+        if given is not None:
+            return successive(given)
+        generator, shape = child_generator(self.seed, index), tensor.mask_shape
+        grouped = isinstance(self.strategy, GridStrategy) and tensor.groups is not None
+        strategy = Groups(self.strategy.keep_probability) if grouped else self.strategy  # type: ignore[attr-defined]
+        return lambda n: strategy.sample(n, shape, generator)
+
+    def _noise(self, index: int, tensor: MaskedTensor) -> Callable[[int], Tensor | None]:
+        """Return a function that hands out the fill's noise for the next n masks, drawn in blocks that do not depend on n."""
+        fill, generator = tensor.fill, child_generator(self.seed, len(self.tensors) + index)
+        left = self.n_samples
+        waiting: list[Tensor] = []
+
+        def draw(n: int) -> Tensor | None:
+            nonlocal left, waiting
+            while fill is not None and left > 0 and sum(map(len, waiting)) < n:
+                drawn = fill.draw(min(self.block, left), tensor.x, generator)
+                if drawn is None:
+                    return None
+                left -= len(drawn)
+                waiting.append(drawn)
+            if not waiting:
+                return None
+            together = waiting[0] if len(waiting) == 1 else torch.cat(waiting)
+            waiting = [together[n:]]
+            return together[:n]
+
+        return draw
 
 
-def child_generator(seed: int, index: int) -> torch.Generator:
-    """Return the CPU generator number `index` of a seed; number 0 is seeded with the seed itself."""
-    if index:
-        seed = int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0] >> np.uint64(1))
-    return torch.Generator().manual_seed(seed)
-
-
-def drawer(
-    strategy: MaskStrategy, tensor: MaskedTensor, n_samples: int, generator: torch.Generator
-) -> Callable[[int], Tensor]:
-    """Return a function that hands out the next n masks for one tensor; a user's masks are all drawn, and checked, here."""
-    shape = tensor.mask_shape
-    if isinstance(strategy, GridStrategy):
-        built_in = strategy if tensor.groups is None else Groups(strategy.keep_probability)
-        return lambda n: built_in.sample(n, shape, generator)
-    masks = checked_masks(strategy.sample(n_samples, shape, generator), n_samples, shape)
+def successive(masks: Tensor) -> Callable[[int], Tensor]:
+    """Return a function that hands out the next n rows."""
     position = 0
 
     def draw(n: int) -> Tensor:
@@ -194,6 +222,20 @@ def drawer(
         return masks[position - n : position]
 
     return draw
+
+
+def moved(masks: Tensor, device: torch.device) -> Tensor:
+    """Bring a chunk of masks to a device in one transfer, during which a GPU goes on computing."""
+    if device.type == "cuda" and masks.device.type == "cpu":
+        return masks.contiguous().pin_memory().to(device, non_blocking=True)
+    return masks.to(device)
+
+
+def child_generator(seed: int, index: int) -> torch.Generator:
+    """Return the CPU generator number `index` of a seed; number 0 is seeded with the seed itself."""
+    if index:
+        seed = int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return torch.Generator().manual_seed(seed)
 
 
 def checked_masks(masks: object, n: int, shape: tuple[int, ...]) -> Tensor:

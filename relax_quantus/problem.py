@@ -18,6 +18,11 @@ from relax_quantus.perturbation import MaskedTensor, MaskStream, feature_groups,
 
 Tensors = Tensor | tuple[Tensor, ...]
 
+SUMS_BYTES = 1 << 29
+"""What sums over masks and the maps made from them may take at a time; larger batches are explained part by part, with the same masks."""
+BYTES_AN_ENTRY = 128
+"""Of those, for each entry of the input: four sums in float64, and as much again twice to three times while maps are made."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -32,7 +37,7 @@ class Problem:
     strategy, n_samples, seed
         Where the masks come from.
     perturbations_per_eval
-        Masks a forward, or None for a number that suits a CPU's cache.
+        Masks a forward, or None to leave the choice to `relax_quantus.execution`.
     target, additional_forward_args
         For the encoder.
     """
@@ -57,8 +62,20 @@ class Problem:
         return len(self.tensors[0].x)
 
     def stream(self) -> MaskStream:
-        """Draw this call's masks from their beginning."""
-        return MaskStream(self.strategy, self.tensors, self.n_samples, self.seed, self.perturbations_per_eval or 1)
+        """Return this call's masks; a user's are asked for here, once."""
+        return MaskStream(self.strategy, self.tensors, self.n_samples, self.seed)
+
+    def parts(self) -> list[slice]:
+        """Rows of the batch whose sums are kept at the same time, one part after another: as few as `SUMS_BYTES` allows, and even.
+
+        Additional arguments and targets belong to the whole batch, which is then one part.
+        """
+        if self.additional_forward_args is not None or self.target is not None:
+            return [slice(0, self.batch)]
+        each = BYTES_AN_ENTRY * sum(t.x[0].numel() for t in self.tensors)
+        count = -(-self.batch * each // SUMS_BYTES)
+        size = -(-self.batch // min(count, self.batch))
+        return [slice(i, min(i + size, self.batch)) for i in range(0, self.batch, size)]
 
 
 def pose(

@@ -30,10 +30,11 @@ from relax_quantus.errors import (
 from relax_quantus.estimators import Estimator
 from relax_quantus.explanation import Explanation
 from relax_quantus.masks import STRATEGIES, MaskStrategy
+from relax_quantus.micro_batch import FORWARD_ROWS
 from relax_quantus.modules import evaluation_mode, like_weights
 from relax_quantus.references import checked_embedding
 from relax_quantus.registry import Registry, nearest
-from relax_quantus.relax import FORWARD_ROWS, RELAX
+from relax_quantus.relax import RELAX
 from relax_quantus.similarity import Similarity, is_directional
 from relax_quantus.similarity_model import SimilarityModel
 
