@@ -1,0 +1,47 @@
+"""The package's own arms: a `RELAX` for a strategy, estimator and precision, or the reason why there is none (yet)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import relax_quantus as rq
+from benchmarks.speed.rounds import NotAvailableError
+from relax_quantus.estimators import ESTIMATORS
+from relax_quantus.relax import RELAX
+
+FLOAT32, BFLOAT16 = "float32", "bfloat16"
+
+
+def explainer(model: nn.Module, masks: Any, estimator: str, precision: str = FLOAT32) -> RELAX:
+    """Build a `RELAX`.
+
+    Raises
+    ------
+    NotAvailableError
+        If the installed package lacks the estimator or the precision.
+    """
+    if estimator not in ESTIMATORS.names():
+        raise NotAvailableError(f"this version of relax_quantus has no estimator {estimator!r}")
+    options: dict[str, Any] = {"masks": masks, "estimator": estimator}
+    if "precision" in inspect.signature(rq.RELAX).parameters:
+        options["precision"] = precision
+    elif precision != FLOAT32:
+        raise NotAvailableError("this version of relax_quantus has no precision=")
+    built: RELAX = rq.RELAX(model, **options)
+    return built
+
+
+def attribution(
+    model: nn.Module, x: Tensor, n_samples: int, masks: str, estimator: str, precision: str = FLOAT32
+) -> Callable[[], Tensor]:
+    """`RELAX.attribute` with zero fill as a callable without arguments; what is missing is raised when it is called."""
+
+    def run() -> Tensor:
+        return torch.as_tensor(explainer(model, masks, estimator, precision).attribute(x, n_samples=n_samples, seed=0))
+
+    return run
