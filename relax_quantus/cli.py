@@ -170,6 +170,9 @@ def explain(
         ),
     ] = None,
     domain: Domain = "log",
+    precision: Annotated[
+        str, typer.Option(metavar="NAME", help="Of the encoder: float32, bfloat16, or auto, whichever is faster here.")
+    ] = "float32",
     resampler: Resampler = "soxr",
 ) -> int:
     """Explain recordings: one PNG and one .npz of arrays for each.
@@ -207,6 +210,7 @@ def explain(
             similarity=similarity,
             corpus=corpus,
             domain=domain,
+            precision=precision,
             resampler=resampler,
         )
     )

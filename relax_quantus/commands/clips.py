@@ -35,6 +35,7 @@ class Request:
     similarity: str = "cosine"
     corpus: Path | None = None
     domain: str = "log"
+    precision: str = "float32"
     resampler: str = "soxr"
 
 

@@ -78,7 +78,10 @@ def prepare(request: Request) -> Models:
             classifier.encoder
         )  # a fine-tuned copy if the head brings one: maps and class are then of the same encoder
     similarity = choose_similarity(request.similarity, request.corpus, encoder, front_end, request.resampler)
-    explainers = {name: RELAX(encoder, masks, similarity, domain=request.domain) for name, masks in strategies.items()}
+    explainers = {
+        name: RELAX(encoder, masks, similarity, domain=request.domain, precision=request.precision)
+        for name, masks in strategies.items()
+    }
     towards, away = (
         None if p is None else load_anchor(p, encoder, front_end, request.resampler)
         for p in (request.reference, request.away)

@@ -20,6 +20,7 @@ OPTIONS = {
     "n_samples": "--n-samples",
     "normalize": "--encoder NAME:normalize",
     "pooling": "--encoder NAME:pooling",
+    "precision": "--precision",
     "preset": "--preset",
     "reference": "--reference",
     "resampler": "--resampler",

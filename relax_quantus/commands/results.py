@@ -114,6 +114,7 @@ def describe(clip: Clip, findings: Findings, request: Request, models: Models) -
         "similarity": request.similarity,
         "corpus": None if request.corpus is None else str(request.corpus.resolve()),
         "domain": request.domain,
+        "precision": request.precision,
         "resampler": request.resampler,
         "towards": None if models.towards is None else str(models.towards.path.resolve()),
         "away": None if models.away is None else str(models.away.path.resolve()),
