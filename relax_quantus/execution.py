@@ -7,7 +7,7 @@ embeddings; the caller's encoder is not changed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ AUTO_GAIN = 0.1
 """Share of the time that bfloat16 has to save before ``"auto"`` takes it."""
 
 Encoder = Callable[..., Any]
+Choice = TypeVar("Choice")
 
 
 class Execution:
@@ -89,23 +90,25 @@ class Execution:
         return True
 
     def prepare(self) -> None:
-        """Decide how to run: remembered, measured within `micro_batch.BUDGET`, or the usual."""
+        """Decide how to run: as remembered, as measured within `micro_batch.BUDGET`, or as usual."""
         problem = self.problem
-        given, rows = problem.perturbations_per_eval, problem.n_samples * problem.batch
-        key, precision = self._key(), self.plan.precision
-        plan = micro_batch.remembered(self.encoder, key)
-        if plan is None and rows >= COPY_ROWS and self._is_timeable():
-            precision = self._timed_precision(rows) if self.requested == "auto" else precision
-        elif plan is not None:
-            precision = plan.precision
+        rows, given = problem.n_samples * problem.batch, problem.perturbations_per_eval
+        precision = self._decided("precision", lambda: self._timed_precision(rows)) or self.plan.precision
         self._make_ready(precision, rows)
-        if plan is None:
-            plan = self._timed_plan(precision, rows)
-            if plan is not None:
-                micro_batch.remember(self.encoder, key, plan)
-        usual = self._sizes(0)[0]
-        masks = given or (plan.perturbations_per_eval if plan else usual)
+        masks = given or self._decided(precision, lambda: self._timed_masks(rows)) or self._sizes()[0]
         self.plan = Plan(min(masks, problem.n_samples), precision)
+
+    def _decided(self, what: str, measure: Callable[[], Choice | None]) -> Choice | None:
+        """What was measured for such inputs before, or is now and then remembered; None if it is not."""
+        inputs = self.problem.inputs
+        shapes = tuple((tuple(x.shape[1:]), x.dtype, str(x.device)) for x in inputs)
+        key = (what, shapes, self._block_examples(), self.requested, torch.get_num_threads())
+        chosen: Choice | None = micro_batch.recalled(self.encoder, key)
+        if chosen is None and self._is_timeable():
+            chosen = measure()
+            if chosen is not None:
+                micro_batch.remember(self.encoder, key, chosen)
+        return chosen
 
     def _examples(self) -> int:
         """At most so many examples a forward: all, where arguments belong to them."""
@@ -116,11 +119,9 @@ class Execution:
     def _entries(self) -> int:
         return sum(int(t.x[0].numel()) for t in self.problem.tensors)
 
-    def _key(self) -> tuple[Any, ...]:
-        inputs = self.problem.inputs
+    def _block_examples(self) -> int:
         block = self.blocks()[0]
-        shapes = tuple((tuple(x.shape[1:]), x.dtype, str(x.device)) for x in inputs)
-        return shapes, block.stop - block.start, self.is_fixed, self.requested, torch.get_num_threads()
+        return int(block.stop - block.start)
 
     def _is_timeable(self) -> bool:
         """Whether running the encoder beside the call's own forwards changes nothing: not for one in training mode."""
@@ -134,11 +135,12 @@ class Execution:
             self.running = inference_copy(self.encoder, probe, torch.bfloat16 if precision == "bfloat16" else None)
         self.plan = Plan(1, precision)
 
-    def _timed_precision(self, rows: int) -> str:
-        """Time the usual forward in both precisions, if the device has bfloat16 and the budget allows."""
-        masks, device = self._sizes(0)[0], self.problem.inputs[0].device
-        if not micro_batch.has_bfloat16(device) or 4 * self._rows(masks) > micro_batch.BUDGET * rows:
-            return "float32"
+    def _timed_precision(self, rows: int) -> str | None:
+        """Time the usual forward in both precisions; None if there is nothing to choose, or the budget is too small."""
+        masks, device = self._sizes()[0], self.problem.inputs[0].device
+        cost = 2 * micro_batch.REPEATS * masks * self._block_examples()
+        if self.requested != "auto" or not micro_batch.has_bfloat16(device) or cost > micro_batch.BUDGET * rows:
+            return None
         ready: dict[str, Encoder] = {}
 
         def seconds(precision: str) -> float:
@@ -149,28 +151,22 @@ class Execution:
             return self._seconds(masks)
 
         chosen = micro_batch.fastest(("float32", "bfloat16"), seconds, AUTO_GAIN)
-        self.running = self.encoder
+        self.running, self.plan = self.encoder, Plan(1, "float32")
         return chosen
 
-    def _timed_plan(self, precision: str, rows: int) -> Plan | None:
-        """Time a few sizes of forwards; None if the budget allows for one only, or the caller gave the size and nothing else is open."""
-        if not self._is_timeable():
-            return None
+    def _timed_masks(self, rows: int) -> int | None:
+        """Time a few sizes of forwards; None if the budget allows for one only."""
         choices = self._sizes(micro_batch.BUDGET * rows)
-        if self.problem.perturbations_per_eval is not None or len(choices) < 2:
+        if len(choices) < 2:
             return None
-        return Plan(micro_batch.fastest(choices, lambda masks: self._seconds(masks) / masks), precision)
+        return micro_batch.fastest(choices, lambda masks: self._seconds(masks) / masks)
 
-    def _sizes(self, budget_rows: float) -> list[int]:
-        block = self.blocks()[0]
-        examples = block.stop - block.start
-        found = micro_batch.sizes(examples, self.problem.inputs[0].device.type, budget_rows)
+    def _sizes(self, budget_rows: float = 0) -> list[int]:
+        """Masks a forward to choose from, the usual number first."""
+        examples, device = self._block_examples(), self.problem.inputs[0].device.type
         most = max(1, FORWARD_ENTRIES // (self._entries() * examples))
+        found = micro_batch.sizes(examples, device, budget_rows)
         return list(dict.fromkeys(min(masks, most, self.problem.n_samples) for masks in found))
-
-    def _rows(self, masks: int) -> int:
-        block = self.blocks()[0]
-        return masks * int(block.stop - block.start)
 
     def _seconds(self, masks: int) -> float:
         """Time one forward of unmasked copies; one that does not fit counts as endless. The global generators are left as found."""

@@ -11,7 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -46,23 +46,23 @@ class Plan:
     precision: str = "float32"
 
 
-_plans: weakref.WeakKeyDictionary[object, dict[Hashable, Plan]] = weakref.WeakKeyDictionary()
+_measured: weakref.WeakKeyDictionary[object, dict[Hashable, Any]] = weakref.WeakKeyDictionary()
 
 
-def remembered(encoder: object, key: Hashable) -> Plan | None:
-    """Return the plan that was measured for `encoder` and `key`."""
+def recalled(encoder: object, key: Hashable) -> Any:
+    """Return what was measured for `encoder` and `key`, or None."""
     owner, name = _owner(encoder)
     try:
-        return _plans.get(owner, {}).get((name, key))
+        return _measured.get(owner, {}).get((name, key))
     except TypeError:
         return None
 
 
-def remember(encoder: object, key: Hashable, plan: Plan) -> None:
-    """Keep a plan for as long as `encoder`, or the object that it is a method of, lives; what cannot be referred to weakly is left out."""
+def remember(encoder: object, key: Hashable, chosen: object) -> None:
+    """Keep a choice for as long as `encoder`, or the object that it is a method of, lives; without weak references it is not kept."""
     owner, name = _owner(encoder)
     try:
-        _plans.setdefault(owner, {})[name, key] = plan
+        _measured.setdefault(owner, {})[name, key] = chosen
     except TypeError:
         return
 

@@ -59,25 +59,25 @@ class Moments:
         self.count = 0
 
     def update(self, similarities: Tensor, masks: Tensor) -> None:
-        """Add ``(m, B)`` similarities and ``(m, *s)`` masks; one matrix product."""
+        """Add ``(m, B)`` similarities and ``(m, *s)`` masks; two matrix products."""
         similarities = similarities.double()
         flat = masks.to(similarities.device).flatten(1).double()
         if self.count == 0:
             self.mask_shape = masks.shape[1:]
             self.origin = similarities[0].clone()
             self.batch = similarities.shape[1]
-            self.sums = flat.new_zeros(1 + 2 * self.batch, 2 * flat.shape[1])
+            self.sums = flat.new_zeros(2, 1 + 2 * self.batch, flat.shape[1])
             self.total = torch.zeros_like(self.origin)
         difference = similarities - self.origin
-        rows = torch.cat([torch.ones_like(difference[:, :1]), difference, difference.square()], dim=1)
-        self.sums.addmm_(rows.T, torch.cat([flat, flat.square()], dim=1))
+        rows = torch.cat([torch.ones_like(difference[:, :1]), difference, difference.square()], dim=1).T
+        self.sums[0].addmm_(rows, flat)
+        self.sums[1].addmm_(rows, flat.square())
         self.total += difference.sum(0)
         self.count += len(similarities)
 
     def sum(self, power_of_d: int, power_of_mask: int) -> Tensor:
         """Return one sum, ``(1, P)`` for ``power_of_d`` 0 and ``(B, P)`` for 1 and 2; ``power_of_mask`` is 1 or 2."""
-        plain, squared = self.sums.chunk(2, dim=1)
-        rows = (plain, squared)[power_of_mask - 1]
+        rows = self.sums[power_of_mask - 1]
         return (rows[:1], rows[1 : 1 + self.batch], rows[1 + self.batch :])[power_of_d]
 
     @property

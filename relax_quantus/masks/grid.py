@@ -53,8 +53,8 @@ def along(values: Tensor, lower: Tensor, weight: Tensor, dim: int) -> Tensor:
     view[0], view[dim] = lower.shape
     shape = list(values.shape)
     shape[dim] = lower.shape[1]
-    index, share = lower.view(view).expand(shape), weight.view(view)
-    return torch.lerp(values.gather(dim, index), values.gather(dim, index + 1), share.expand(shape))
+    below, above, share = (entry.view(view).expand(shape) for entry in (lower, lower + 1, weight))
+    return torch.lerp(values.gather(dim, below), values.gather(dim, above), share)
 
 
 @dataclass(frozen=True)
