@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import types
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_weights
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 AGREEMENT = 1e-4
 """Largest difference of a copy's embeddings from the original's, as a share of the largest entry; folding costs about 1e-6."""
@@ -28,6 +28,7 @@ _HOOKS = (
     "_backward_hooks",
     "_backward_pre_hooks",
 )
+_DESCRIPTIONS = ("__get__", "dim", "size")
 
 Encoder = Callable[..., Any]
 
@@ -210,21 +211,36 @@ def _laid_out_like(weight: Tensor, other: Tensor) -> Tensor:
     return weight.to(memory_format=torch.channels_last) if last else weight.contiguous()
 
 
-class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts how many operations read each tensor; keeps the tensors, so that none takes another's place."""
+class _Uses(TorchFunctionMode):
+    """Counts how many functions read each tensor, its description apart.
+
+    A dispatch mode would see operations instead; the first one in a process imports sympy, for two seconds.
+    """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.counts: Counter[int] = Counter()
 
-    def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Count and run one operation."""
-        self.counts.update(id(a) for a in args if isinstance(a, Tensor))
-        return func(*args, **(kwargs or {}))
+    def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Count and run one function."""
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") not in _DESCRIPTIONS:
+            self.counts.update(id(a) for a in tensors_in((args, kwargs.values())))
+        return func(*args, **kwargs)
+
+
+def tensors_in(arguments: Any) -> Iterator[Tensor]:
+    """Find the tensors among arguments, also in lists such as those of `torch.cat`."""
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            yield argument
+        elif isinstance(argument, tuple | list | type({}.values())):
+            yield from tensors_in(argument)
 
 
 def _observed_pairs(copy: _Copy, probe: tuple[Tensor, ...]) -> list[tuple[Any, Any]]:
     """Run `probe` and return the convolutions whose output one batch normalisation and nothing else read, each called once."""
+    uses = _Uses()
     outputs: dict[int, Any] = {}
     readers: list[tuple[Any, Any]] = []
     calls: Counter[int] = Counter()
@@ -234,6 +250,7 @@ def _observed_pairs(copy: _Copy, probe: tuple[Tensor, ...]) -> list[tuple[Any, A
         calls[id(part)] += 1
         outputs[id(output)] = part
         kept.append(output)
+        uses.counts[id(output)] = 0  # an earlier tensor, gone by now, may have had this id
 
     def normalises(part: nn.Module, inputs: tuple[Any, ...]) -> None:
         calls[id(part)] += 1
@@ -248,7 +265,7 @@ def _observed_pairs(copy: _Copy, probe: tuple[Tensor, ...]) -> list[tuple[Any, A
         elif type(part) in _CONVOLUTIONS.values():
             handles.append(part.register_forward_pre_hook(normalises))
     try:
-        with _Uses() as uses:
+        with uses:
             copy(*_own(probe))
     finally:
         for handle in handles:
