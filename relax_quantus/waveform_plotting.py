@@ -132,7 +132,8 @@ def _wave(panel: Any, waves: Tensor, axis: SampleAxis) -> None:
 def _curves(panels: list[Any], explanations: Mapping[str, Explanation], axis: SampleAxis) -> None:
     """Every strategy's centred importance on one scale."""
     centred = {name: e.centred() for name, e in explanations.items()}
-    limit = 1.05 * shared_limit([*centred.values()])
+    reach = [c.abs() + STANDARD_ERRORS * explanations[name].standard_error for name, c in centred.items()]
+    limit = 1.05 * shared_limit(reach)
     for panel, (name, e) in zip(panels, explanations.items(), strict=True):
         step = max(1, centred[name].numel() // POINTS)
         values, error = (_thinned(v, step) for v in (centred[name], e.standard_error.expand_as(centred[name])))

@@ -496,7 +496,7 @@ def test_fit_keeps_the_encoder_that_is_no_worse(classes: Path, tmp_path: Path, m
     monkeypatch.setattr("relax_quantus.encoder_training._validation_loss", interrupted)
     result = call("fit", classes, "--out", tmp_path / "head", "--fine-tune", "2")
     assert result.exit_code == 0
-    assert result.stderr.startswith("warning: fine_tune: interrupted after 0 of 2 epochs")
+    assert result.stderr.startswith("warning: --fine-tune: interrupted after 0 of 2 epochs")
     assert len(result.stderr.splitlines()) == 1
     lines = result.stdout.splitlines()
     assert lines[3] == "fine-tuning: 0 epochs, interrupted, the best was none"
@@ -607,7 +607,7 @@ def test_bench_on_recordings_reports_the_bad_one(classes: Path, tone: Callable[.
 def test_bench_refuses_what_cannot_work(tmp_path: Path) -> None:
     out = tmp_path / "out"
     refused(call("bench", "--preset", "quik", "--out", out), "did you mean 'quick'")
-    refused(call("bench", "--n-samples", 0, "--out", out), "n_samples", "at least 1")
+    refused(call("bench", "--n-samples", 0, "--out", out), "--n-samples", "at least 1")
     refused(call("bench", "--data", tmp_path / "none", "--out", out), str(tmp_path / "none"))
     (tmp_path / "file").write_text("")
     refused(call("bench", "--out", tmp_path / "file"), "--out", str(tmp_path / "file"))

@@ -118,7 +118,7 @@ def test_centred_cosine_takes_the_mean_of_a_corpus(tone: Callable[..., Path], tm
         (("--similarity", "centred_cosine"), ("--corpus",)),
         (("--corpus", "."), ("--corpus", "centred_cosine")),
         (("--domain", "amplitud"), ("domain", "'log' or 'amplitude'")),
-        (("--resampler", "sox"), ("did you mean 'soxr'", "clip.wav")),
+        (("--resampler", "sox"), ("--resampler", "did you mean 'soxr'")),
     ],
 )
 def test_what_cannot_be_compared_with_is_refused_in_one_line(

@@ -622,3 +622,170 @@ def test_the_command_line_resamples_with_torchaudio(torchaudio: ModuleType, writ
         found.append(np.load(tmp_path / resampler / "clip.npz")["x"])
     np.testing.assert_allclose(found[1], rq.load_examples(clip, resampler="torchaudio"), atol=1e-6)
     assert not np.array_equal(found[0], found[1])
+
+
+# -------------------------------------------------------------------------------------------------------- from the command line
+
+
+def command(*arguments: object) -> tuple[int, str]:
+    """Run the command line; its exit code and what it wrote to stderr."""
+    from typer.testing import CliRunner
+
+    from relax_quantus import cli
+
+    result = CliRunner().invoke(cli.app, [str(a) for a in arguments])
+    return result.exit_code, result.stderr
+
+
+VGGISH_LIKE = "MelSpectrogram:n_fft=512,win_length=400,hop_length=160,n_mels=64,f_min=125,f_max=7500,power=1"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("explain", "{clip}", "--out", "{out}", "--front-end", "MFCC"),
+        ("explain", "{clip}", "--out", "{out}", "--encoder", "wav2vec2_base", "--weights", "{clip}"),
+        ("explain", "{clip}", "--out", "{out}", "--resampler", "torchaudio"),
+        ("fit", "{folder}", "--out", "{out}/h.safetensors", "--front-end", "Spectrogram"),
+        ("fit", "{folder}", "--out", "{out}/h.safetensors", "--resampler", "torchaudio"),
+        ("bench", "--data", "{folder}", "--out", "{out}", "--resampler", "torchaudio"),
+    ],
+)
+def test_commands_that_ask_for_it_say_the_one_line(
+    arguments: tuple[str, ...], write_wav: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchaudio"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [_Absent(), *sys.meta_path])
+    clip, out = write_wav(tone(440, 44_100), 44_100), tmp_path / "out"
+    code, said = command(*(a.format(clip=clip, out=out, folder=tmp_path) for a in arguments))
+    assert code == 1
+    assert said == (
+        f"error: torchaudio: expected to import beside torch {torch.__version__}, got No module named 'torchaudio'; {REMEDY}.\n"
+    )
+    assert not out.exists()
+
+
+def test_a_mel_spectrogram_from_the_command_line_is_that_of_python(
+    torchaudio: ModuleType, write_wav: Write, tmp_path: Path, sweep: np.ndarray
+) -> None:
+    clip = write_wav(sweep)
+    out, few = tmp_path / "out", ("--masks", "time", "--n-samples", "6")
+    assert command("explain", clip, "--out", out, "--front-end", VGGISH_LIKE, *few) == (0, "")
+    with np.load(out / "clip.npz") as found:
+        mel = torchaudio.transforms.MelSpectrogram(
+            16_000, n_fft=512, win_length=400, hop_length=160, n_mels=64, f_min=125.0, f_max=7500.0, power=1.0
+        )
+        front_end = rq.TransformFrontEnd(mel, log_offset=0.01, frames=96)
+        x = front_end.load_examples(clip)
+        np.testing.assert_allclose(found["x"], x, atol=1e-6)
+        np.testing.assert_allclose(found["frequencies_hz"], rq.LogMelConfig().band_centres_hz, rtol=1e-6)
+        np.testing.assert_allclose(found["times_s"][1, 0], 0.96)
+        relax = rq.RELAX(rq.load_encoder("vggish_mini"), "time")
+        expected = relax.explain(x, front_end.silence(), n_samples=6).importance
+        np.testing.assert_allclose(found["importance_time"], expected, atol=1e-5)
+        assert VGGISH_LIKE in str(found["settings"])
+
+
+@pytest.mark.parametrize(
+    ("spec", "size", "label", "first_hz"),
+    [
+        ("Spectrogram:n_fft=512,hop_length=160,power=1", 257, "frequency (Hz)", 0.0),
+        ("MelSpectrogram:n_mels=40,mel_scale=slaney,norm=slaney", 40, "frequency (Hz)", None),
+        ("MFCC:n_mfcc=20,melkwargs.n_mels=40,frames=50", 20, "coefficient", None),
+        ("LFCC:n_lfcc=13,n_filter=40,frames=50", 13, "coefficient", None),
+    ],
+)
+def test_axes_of_its_transforms(
+    torchaudio: ModuleType, spec: str, size: int, label: str, first_hz: float | None, sweep: np.ndarray
+) -> None:
+    from relax_quantus.commands.front_ends import build
+    from relax_quantus.commands.specifications import parse
+
+    front_end = build(parse("--front-end", spec))
+    x = front_end.make(sweep)
+    assert x.shape[-1] == front_end.axis.bands == size
+    assert front_end.axis.label == label
+    assert front_end.natural_log == ("CC" not in spec)
+    centres = front_end.axis.centres_hz
+    assert (centres is None) == (label == "coefficient")
+    if centres is not None and first_hz is not None:
+        assert (centres[0], centres[-1]) == (first_hz, 8000.0)
+    if "slaney" in spec:
+        fb = torchaudio.functional.melscale_fbanks(4001, 0.0, 8000.0, 40, 16_000, "slaney", "slaney")
+        peaks = 2.0 * fb.argmax(dim=0).numpy()
+        np.testing.assert_allclose(centres, peaks, atol=3.0)
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("MelSpectrogram:n_mel=64", "did you mean 'n_mels'"),
+        ("MelSpectrogram:n_fft=big", "--front-end: expected settings that MelSpectrogram takes"),
+        ("MelSpectrogram:n_mels=40", "an encoder of examples (1, 1, 96, 40)"),
+        ("Spectrogram:power=none", "real spectrogram"),
+    ],
+)
+def test_settings_that_cannot_work_are_one_line(
+    torchaudio: ModuleType, spec: str, said: str, write_wav: Write, tmp_path: Path
+) -> None:
+    code, line = command("explain", write_wav(tone(440, 16_000)), "--out", tmp_path / "out", "--front-end", spec)
+    assert code == 1
+    assert said in line
+    assert "unexpected" not in line
+    assert len(line.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_wav2vec2_by_name_with_weights_of_one_s_own(
+    torchaudio: ModuleType,
+    suffix: str,
+    write_wav: Write,
+    tmp_path: Path,
+    sweep: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import hashlib
+
+    from safetensors.torch import save_file
+
+    monkeypatch.setattr(torchaudio.models, "wav2vec2_base", lambda: small_wav2vec2(torchaudio))
+    model = small_wav2vec2(torchaudio, aux_num_out=7)
+    weights = tmp_path / f"weights{suffix}"
+    state = {
+        name.replace("parametrizations.weight.original0", "weight_g").replace(
+            "parametrizations.weight.original1", "weight_v"
+        ): value.contiguous()
+        for name, value in model.state_dict().items()
+    }
+    assert any(name.endswith("weight_g") for name in state)
+    (torch.save if suffix == ".pth" else save_file)(state, weights)
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    clip, out = write_wav(sweep), tmp_path / "out"
+    arguments = ("explain", clip, "--out", out, "--encoder", "wav2vec2_base:layer=1,pooling=max", "--n-samples", 6)
+    assert command(*arguments, "--weights", weights, "--sha256", digest) == (0, "")
+    with np.load(out / "clip.npz") as found:
+        wave = rq.load_waveform(clip)
+        x = torch.from_numpy(wave[: 2 * 15_360].reshape(2, -1))
+        np.testing.assert_array_equal(found["x"], x)
+        encoder = rq.WaveformEncoder(model, "max", layer=1)
+        expected = rq.RELAX(encoder, "time").explain(x, 0.0, n_samples=6)
+        np.testing.assert_allclose(found["importance_time"], expected.importance, atol=1e-5)
+        np.testing.assert_allclose(found["embedding"], encoder(x).detach(), atol=1e-5)
+    code, said = command(*arguments, "--weights", weights, "--sha256", "0" * 64)
+    assert (code, f"expected SHA-256 {'0' * 64}, got {digest}" in said) == (1, True)
+    code, said = command(*arguments)
+    assert (code, "--weights: expected a file of weights for 'wav2vec2_base'" in said) == (1, True)
+
+
+def test_every_named_model_is_built_and_normalised_as_its_pipeline_does(torchaudio: ModuleType) -> None:
+    from relax_quantus.encoders.torchaudio_models import NORMALIZED
+
+    bundles = {name.lower(): bundle for name, bundle in vars(torchaudio.pipelines).items()}
+    for name, normalized in NORMALIZED.items():
+        assert callable(getattr(torchaudio.models, name))
+        assert bundles[name]._normalize_waveform == normalized
+    with torch.device("meta"):
+        wanted = torchaudio.models.wav2vec2_base().state_dict()
+    assert all("weight_g" not in name for name in wanted)

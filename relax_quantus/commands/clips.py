@@ -104,7 +104,7 @@ def read(path: Path, max_examples: int, front_end: FrontEnd, resampler: str = "s
         If it cannot be used.
     """
     reading = front_end.read(path, max_examples, resampler)
-    clip = Clip(path, reading.examples, reading.in_all, reading.seconds, front_end.axis_of(reading))
+    clip = Clip(path, reading.examples, reading.in_all, reading.seconds, front_end.axis)
     if reading.padded_s:
         whole = reading.seconds + reading.padded_s
         console.warning(

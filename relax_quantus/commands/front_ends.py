@@ -34,9 +34,13 @@ OPTION = "--front-end"
 LOG_MEL, WAVEFORM = "log_mel", "waveform"
 TRANSFORMS = ("MelSpectrogram", "Spectrogram", "MFCC", "LFCC")
 """Those of ``torchaudio.transforms`` that make a spectrogram from a waveform."""
+NAMES = (LOG_MEL, WAVEFORM, *TRANSFORMS)
 LOG_OFFSETS = {"MelSpectrogram": 0.01, "Spectrogram": 0.01}
 FRAMES = 96
 EXAMPLE_S = 0.96
+MEASURED_S = 20
+"""Seconds of silence whose frames are counted where a front end does not say how many it makes."""
+LONGEST_S = 60
 OF_WAVEFORMS = ("silence", "zero", "mean")
 """Fills that mean something on samples."""
 Wave = npt.NDArray[np.float32]
@@ -67,7 +71,7 @@ class FrontEnd:
     silence
         What digital silence becomes: what the fill "silence" puts in.
     axis
-        Of pictures; None where only a recording's own examples tell (`axis_of`).
+        Of pictures.
     natural_log
         Whether values are natural logarithms of a magnitude, which ``--domain amplitude`` needs.
     samples_for
@@ -78,7 +82,7 @@ class FrontEnd:
     make: Callable[[Wave], Tensor]
     rate_hz: int
     silence: Tensor | float | str
-    axis: Axis | None
+    axis: Axis
     natural_log: bool = False
     samples_for: Callable[[int], int] | None = None
 
@@ -106,13 +110,24 @@ class FrontEnd:
             wanted = in_all if max_examples is None else min(in_all, max_examples)
             x = self._made(np.pad(wave, (0, padded))[: self.samples_for(wanted)])
             return Reading(x, in_all, seconds, padded / self.rate_hz)
-        padded, x = 0, self._made(np.pad(wave, (0, max(0, self.rate_hz // 2 - wave.size))))
-        while len(x) == 0 and padded < 60 * self.rate_hz:
-            padded += max(self.rate_hz // 4, padded // 2)
-            x = self._made(np.pad(wave, (0, padded)))
-        if len(x) == 0:
-            checks.refuse(OPTION, "examples", "none, however long the recording", "lower its frames", ShapeError)
+        x, padded = self._at_least_one(wave)
         return Reading(x[:max_examples], len(x), seconds, padded / self.rate_hz)
+
+    def silent_example(self) -> Tensor:
+        """One example of digital silence."""
+        return self._at_least_one(np.zeros(self.rate_hz, np.float32))[0][:1]
+
+    def _at_least_one(self, wave: Wave) -> tuple[Tensor, int]:
+        """Examples of a waveform, and how many samples of silence had to be added to get one."""
+        padded = 0
+        while True:
+            short = max(0, self.rate_hz // 2 - wave.size)
+            x = self._made(np.pad(wave, (0, max(padded, short))))
+            if len(x):
+                return x, padded
+            if padded > LONGEST_S * self.rate_hz:
+                checks.refuse(OPTION, "examples", "none, however long the recording", "lower its frames", ShapeError)
+            padded += max(self.rate_hz // 4, padded // 2)
 
     def _made(self, wave: Wave) -> Tensor:
         try:
@@ -141,14 +156,6 @@ class FrontEnd:
             rule = f"{' or '.join(OF_WAVEFORMS)} for waveforms, which have no bands"
             checks.refuse("baselines", rule, repr(name), "pick one of these")
         return self.silence if name == "silence" else name
-
-    def axis_of(self, reading: Reading) -> Axis:
-        """The picture's axes; for a front end of the user's, whose bands have no names, from the length of the recording."""
-        if self.axis is not None:
-            return self.axis
-        frames, bands = reading.examples.shape[-2:]
-        every = (reading.seconds + reading.padded_s) / (reading.in_all * frames)
-        return BinAxis(every_s=every, size=bands, label="band", value_label="value", heading=self.text)
 
 
 def log_mel() -> FrontEnd:
@@ -213,13 +220,15 @@ def of_transform(text: str, front_end: TransformFrontEnd) -> FrontEnd:
     )
 
 
-def transform_axis(front_end: TransformFrontEnd) -> BinAxis | None:
-    """Axes of torchaudio's transforms; None for others, whose frame rate is not known."""
+def transform_axis(front_end: TransformFrontEnd) -> BinAxis:
+    """Axes of torchaudio's transforms; of others, the frames in some seconds tell the rate, and bands are counted."""
     inner, rate = front_end.transform, front_end.sample_rate_hz
     spectral = next((m for m in inner.modules() if hasattr(m, "hop_length") and hasattr(m, "n_fft")), None)
+    size = front_end.silence().shape[-1]
     if spectral is None:
-        return None
-    hop, size = int(spectral.hop_length) / rate, front_end.silence().shape[-1]  # type: ignore[arg-type]
+        frames = front_end.spectrogram(np.zeros(MEASURED_S * rate, np.float32)).shape[1]
+        return BinAxis(every_s=MEASURED_S / frames, size=size, label="band", heading=type(inner).__name__)
+    hop = int(spectral.hop_length) / rate  # type: ignore[arg-type]
     parts = [type(module).__name__ for module in inner.modules()]
     heading = next((part for part in parts if part in TRANSFORMS), parts[0])
     value = "value" if front_end.log_offset is None else f"ln({heading} + {front_end.log_offset:g})"
@@ -256,11 +265,14 @@ def of_object(text: str, found: Any) -> FrontEnd:
     def make(wave: Wave) -> Tensor:
         return torch.as_tensor(found(torch.from_numpy(wave)))
 
-    silent = FrontEnd(text, make, rate, 0.0, None)._made(np.zeros(rate * 4, np.float32))
+    silent = FrontEnd(text, make, rate, 0.0, Axis())._made(np.zeros(rate * MEASURED_S, np.float32))
     if silent.ndim == 2:
         checks.refuse(OPTION, "spectrograms (n, 1, T, F)", silent, f"for waveforms pass {WAVEFORM}", ShapeError)
-    level = silent[:1, :, silent.shape[-2] // 2, None].clone() if len(silent) else 0.0
-    return FrontEnd(text, make, rate, level, None)
+    if len(silent) == 0:
+        checks.refuse(OPTION, "examples", f"none of {MEASURED_S} s", "make them shorter", ShapeError)
+    frames, bands = silent.shape[-2:]
+    axis = BinAxis(every_s=MEASURED_S / (len(silent) * frames), size=bands, label="band", heading=type(found).__name__)
+    return FrontEnd(text, make, rate, silent[:1, :, frames // 2, None].clone(), axis)
 
 
 def build(spec: Specification) -> FrontEnd:
@@ -273,10 +285,8 @@ def build(spec: Specification) -> FrontEnd:
     MissingDependencyError
         If it is torchaudio's and that does not import.
     """
-    names = [LOG_MEL, WAVEFORM, *TRANSFORMS]
-    if spec.name not in names:
-        by_case = {name.lower(): name for name in names}
-        hint = nearest(by_case.get(spec.name.lower(), spec.name), names)
+    if spec.name not in NAMES:
+        hint = nearest(spec.name, list(NAMES))
         raise UnknownNameError(f"{OPTION}: expected the name of a front end, got {spec.name!r}; {hint}.")
     if spec.name in TRANSFORMS:
         settings = {"log_offset": LOG_OFFSETS.get(spec.name), **spec.settings}

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from relax_quantus import checks
 from relax_quantus.commands import front_ends
+from relax_quantus.commands.console import one_line
 from relax_quantus.commands.front_ends import FrontEnd
-from relax_quantus.commands.specifications import parse, user_object
+from relax_quantus.commands.specifications import FORM, parse, user_object
 from relax_quantus.encoders import ENCODERS, load_encoder
 from relax_quantus.encoders.waveform import WaveformEncoder
 from relax_quantus.encoders.weights_file import load_weights
@@ -50,6 +52,8 @@ def load(options: EncoderOptions) -> tuple[FrontEnd, nn.Module]:
     chosen = None if options.front_end is None else _front_end(options.front_end)
     spec = parse(ENCODER, options.encoder)
     brought: Any = None
+    if spec.target is not None and spec.target[0] in ENCODERS:
+        checks.refuse(ENCODER, f"{FORM}, or module:attribute", repr(spec.text), "settings are key=value")
     if spec.target is not None:
         brought, encoder = _users(spec.text, spec.target, options)
     else:
@@ -67,13 +71,30 @@ def load(options: EncoderOptions) -> tuple[FrontEnd, nn.Module]:
     if spec.target is None and chosen.of_waveforms and not isinstance(encoder, WaveformEncoder):
         rule = f"spectrograms for {options.encoder}"
         checks.refuse(FRONT_END, rule, repr(chosen.text), "leave it out, or name an encoder of waveforms")
-    return chosen, encoder.eval()
+    encoder.eval()
+    if chosen.text != front_ends.LOG_MEL:
+        _try(encoder, chosen, options.encoder)
+    return chosen, encoder
+
+
+@torch.no_grad()
+def _try(encoder: nn.Module, front_end: FrontEnd, name: str) -> None:
+    """Run an encoder on one silent example, so that shapes that do not fit are one error and not one a recording."""
+    x = front_end.silent_example()
+    try:
+        encoder(x)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        rule = f"an encoder of examples {tuple(x.shape)}, as {front_end.text} makes them"
+        got = one_line(f"{name}, which says: {error}")
+        raise ArgumentError(checks.message(ENCODER, rule, got, f"change it or {FRONT_END}")) from error
 
 
 def _front_end(text: str) -> FrontEnd:
     spec = parse(FRONT_END, text)
     if spec.target is None:
         return front_ends.build(spec)
+    if spec.target[0] in front_ends.NAMES:
+        checks.refuse(FRONT_END, f"{FORM}, or module:attribute", repr(text), "settings are key=value")
     return front_ends.of_object(spec.text, user_object(FRONT_END, spec.target))
 
 

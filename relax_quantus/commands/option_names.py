@@ -5,7 +5,6 @@ from __future__ import annotations
 OPTIONS = {
     "away": "--away",
     "baselines": "--baseline",
-    "config": "CONFIG",
     "data": "--data",
     "domain": "--domain",
     "encoder": "--encoder",

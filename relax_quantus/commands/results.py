@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from relax_quantus.plotting import OUTLINED_EXAMPLES, explanation_figure, save_p
 from relax_quantus.waveform_plotting import waveform_figure
 
 LONGEST_STEM = 100
+LONGEST_NAME = 60
 MAP_COLOURS = "Red: masks that keep this part leave the embedding closer to\nwhat it is compared with than masks do on average; blue: less."
 WAVEFORM_COLOURS = (
     "Above 0, red: masks that keep this part leave the embedding closer\nto what it is compared with than masks do on average; "
@@ -82,16 +84,22 @@ def notes(clip: Clip, findings: Findings, request: Request, models: Models) -> s
         colours = WAVEFORM_COLOURS
     elif n <= OUTLINED_EXAMPLES:
         colours += "\nBlack line: around the highest tenth of each map."
-    shown_front_end = "" if front_end.text == LOG_MEL else f"front end {shown(front_end.text)}\n"
+    shown_front_end = "" if front_end.text == LOG_MEL else f"front end {shortened(front_end.text)}\n"
+    blended = f", blended in {request.domain}" if front_end.natural_log else ""
     correlations = ", ".join(f"{float(e.spearman().nanmean()):.2f}" for e in findings.explanations.values())
     return (
         f"{n} of {clip.in_all} example{'s' if clip.in_all > 1 else ''} of {duration(clip.example_s)} s; the recording lasts {clip.seconds:.2f} s\n"
-        f"{shown_front_end}encoder {shown(request.encoder.encoder)}, fill {request.baseline}, {request.similarity}, blended in {request.domain}\n"
+        f"{shown_front_end}encoder {shortened(request.encoder.encoder)}, fill {request.baseline}, {request.similarity}{blended}\n"
         f"towards {models.question}\n"
         f"{request.n_samples} masks a strategy, estimator {first.estimator}, seed {request.seed}\n"
-        f"similarity of the fill alone {float(first.fully_masked_similarity.nanmean()):.2f}\n"
+        f"similarity of the fill alone {float(first.fully_masked_similarity.nanmean()):.2f}; "
         f"Spearman(uncertainty, importance): {correlations}\n\n" + colours
     )
+
+
+def shortened(text: str) -> str:
+    """What fits beside a picture; the .npz has the whole."""
+    return textwrap.shorten(shown(text).replace(",", ", "), LONGEST_NAME, placeholder=" ...").replace(", ", ",")
 
 
 def describe(clip: Clip, findings: Findings, request: Request, models: Models) -> dict[str, Any]:
