@@ -2,7 +2,7 @@
 
 Run it from the repository's root; every figure is a ratio of times measured in turn in one process::
 
-    python -m benchmarks.speed --threads 2 --data FOLDER --out speed-results --page docs/speed.md
+    python -m benchmarks.speed --threads 2 --data FOLDER --out results/speed --page docs/speed.md
     python -m benchmarks.speed --quick                                  # a minute or two: does it run here?
     python -m benchmarks.speed --only captum memory --repeats 3         # some sections; the others stay as they are in --out
 

@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
         "--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), metavar="SECTION", help=", ".join(SECTIONS)
     )
     options.add_argument(
-        "--out", type=Path, default=Path("speed-results"), help="folder of results.json; other sections in it are kept"
+        "--out", type=Path, default=Path("results/speed"), help="folder of results.json; other sections in it are kept"
     )
     options.add_argument("--page", type=Path, default=None, help="Markdown file to write (default: OUT/speed.md)")
     options.add_argument("--render", action="store_true", help="write the page from results.json, measure nothing")
@@ -69,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
         "--memory-sizes", nargs=2, type=positive, help="few and many masks, cheap encoder (3000 100000)"
     )
     options.add_argument("--memory-mini-sizes", nargs=2, type=positive, help="the same, vggish_mini (1000 10000)")
+    options.add_argument("--memory-repeats", type=positive, help="pairs of fresh processes (2)")
     options.add_argument(
         "--vggish-weights", type=Path, help="a local file; else torch.hub's cache, else random weights"
     )

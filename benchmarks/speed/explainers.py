@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -34,6 +35,15 @@ def explainer(model: nn.Module, masks: Any, estimator: str, precision: str = FLO
         raise NotAvailableError("this version of relax_quantus has no precision=")
     built: RELAX = rq.RELAX(model, **options)
     return built
+
+
+def plan(model: nn.Module, x: Tensor, n_samples: int, masks: Any, estimator: str, precision: str = FLOAT32) -> Any:
+    """What the package chose for such a call: masks a forward, and precision; None if it cannot be had."""
+    try:
+        chosen = explainer(model, masks, estimator, precision).plan(x, n_samples=n_samples)
+    except NotAvailableError:
+        return None
+    return asdict(chosen)
 
 
 def attribution(

@@ -26,6 +26,8 @@ from relax_quantus.encoders.vggish_mini import VGGishMini, fold
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 MICRO_BATCHES = {"cpu": (4, 8, 16, 32, 48, 64, 96, 128, 256), "cuda": (64, 128, 256, 512, 1024, 2048)}
 SCAN_S = 0.3
+FINALISTS = 3
+"""The fastest of the scan are timed a second time."""
 LONGEST_S = 2.0
 """A micro-batch that would take longer than this is not tried."""
 
@@ -59,9 +61,11 @@ def plain(seed: int) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = VGGishMini(batch_norm=True)
-        with torch.no_grad():  # give the normalisations statistics that fit
-            for _ in range(20):
-                model(torch.randn(16, 1, 96, 64) - 2)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None  # statistics of all that it has seen
+        with torch.no_grad():
+            model(torch.randn(16, 1, 96, 64) - 2)
     model.eval()
     return Network("plain", model, "conv + batch norm of vggish_mini's size, random weights", fold(model))
 
@@ -134,6 +138,10 @@ def best_floor(model: nn.Module, x: Tensor, most: int, device: str = "cpu") -> F
             seconds = fastest(models[name], rows[:size], device)
             row_s = seconds / size
             scan.append({"memory_format": name, "micro_batch": size, "ms": 1000 * seconds / size})
+    for entry in sorted(scan, key=lambda entry: entry["ms"])[:FINALISTS]:
+        rows = copies.to(memory_format=FORMATS[entry["memory_format"]])[: entry["micro_batch"]]
+        seconds = fastest(models[entry["memory_format"]], rows, device)
+        entry["ms"] = min(entry["ms"], 1000 * seconds / len(rows))
     winner = min(scan, key=lambda entry: entry["ms"])
     chosen = winner["memory_format"]
     return Floor(models[chosen], chosen, winner["micro_batch"], copies.to(memory_format=FORMATS[chosen]), scan)

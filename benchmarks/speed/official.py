@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from benchmarks.speed import official_package
-from benchmarks.speed.explainers import BFLOAT16, FLOAT32, attribution
+from benchmarks.speed.explainers import BFLOAT16, FLOAT32, attribution, plan
 from benchmarks.speed.networks import Network, load_clips, network
 from benchmarks.speed.rounds import Arm, interleave
 from benchmarks.speed.rows import Aim, Row
@@ -38,7 +38,8 @@ def official(settings: Settings) -> Iterator[Row]:
         for index in range(len(arms)):
             if index != middle:
                 row = rounds.row(SECTION, QUANTITY, index, middle, faster=True)
-                row.details.update(masks=n_samples, note=loaded.note)
+                way = (row.labels["masks"], row.labels["estimator"], row.labels["precision"])
+                row.details.update(masks=n_samples, note=loaded.note, plan=plan(loaded.model, x, n_samples, *way))
                 yield row
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from benchmarks.speed.explainers import attribution
+from benchmarks.speed.explainers import attribution, plan
 from benchmarks.speed.networks import Floor, Network, best_floor, load_clips, network
 from benchmarks.speed.rounds import Arm, interleave
 from benchmarks.speed.rows import Aim, Row
@@ -59,9 +59,10 @@ def measured(settings: Settings, loaded: Network, floors: dict[str, Floor], x: T
         for arm in range(len(rounds.arms)):
             if not middle <= arm < middle + len(base):
                 row = rounds.row(SECTION, QUANTITY, arm, middle + index)
-                details = row.details | {"masks": n_samples, "note": loaded.note, "floor": scanned.describe()}
+                chosen = plan(loaded.model, x, n_samples, row.labels["masks"], row.labels["estimator"])
+                details = {"masks": n_samples, "note": loaded.note, "plan": chosen, "floor": scanned.describe()}
                 labels = row.labels | {"forwards alone": floor}
-                yield replace(row, labels=labels, aim=None if index else row.aim, details=details)
+                yield replace(row, labels=labels, aim=None if index else row.aim, details=row.details | details)
 
 
 def our_arm(settings: Settings, loaded: Network, x: Tensor, n_samples: int, masks: str, estimator: str) -> Arm:

@@ -13,6 +13,8 @@ TITLES = {
     "memory": "Memory",
     "gpu": "On a GPU",
 }
+LISTED = 8
+"""Rows without a figure that are named one by one."""
 READING = {
     "overhead": """1 is a call that costs nothing but its forwards. The forwards alone are the fastest that a scan of micro-batches and
 memory formats found in the same run, of the encoder as it is (below 1: the call runs a better prepared copy of it) or with its batch
@@ -27,7 +29,8 @@ forwards alone.""",
 converges to another value), relative to that map's spread over bins; the noise of the converged map, long runs of `weighted`, is subtracted.
 The error study runs on vggish_mini; its numbers of masks are used for the other encoders too, whose errors were not measured. N is the number
 of masks at which the median clip is as well converged as with relax_xai and its largest N, and at least the smallest N studied; the time is
-measured at that N.""",
+measured at that N. `weighted` shows how much of it the masks alone give (stripes have fewer cells to tell apart than relax_xai's lattice), the
+other estimators what they add.""",
     "memory": """Peak resident memory of a fresh process, interpreter and libraries included; "pooling" is an encoder of next to no cost.""",
 }
 
@@ -66,7 +69,9 @@ def section(name: str, entry: dict[str, Any], unfinished: bool) -> list[str]:
     if missing:
         lines += ["Not measured:", ""]
         for reason, group in groupby(sorted(missing, key=reason_of), reason_of):
-            lines.append(f"- {reason}: {'; '.join(dict.fromkeys(', '.join(row['labels'].values()) for row in group))}")
+            where = list(dict.fromkeys(", ".join(row["labels"].values()) for row in group))
+            more = f"; and {len(where) - LISTED} more" if len(where) > LISTED else ""
+            lines.append(f"- {reason}: {'; '.join(where[:LISTED])}{more}")
         lines.append("")
     return lines
 
