@@ -47,14 +47,15 @@ class Execution:
     ----------
     plan
         Masks a forward and precision, as `prepare` left them.
-    examples
-        At most so many examples of the batch in a forward.
+    examples, most_rows
+        At most so many examples of the batch, and masked copies, in a forward.
     """
 
     def __init__(self, encoder: Encoder, problem: Problem, precision: str = "float32") -> None:
         self.encoder, self.problem = encoder, problem
         self.running: Encoder = encoder
         self.requested = precision
+        self.most_rows = FORWARD_ENTRIES // self._entries()
         self.examples = self._examples()
         self.plan = Plan(1, "float32" if precision == "auto" else precision)
 
@@ -64,13 +65,15 @@ class Execution:
         return self.problem.additional_forward_args is not None or self.problem.target is not None
 
     def embed(self, inputs: tuple[Tensor, ...]) -> Any:
-        """Run the encoder on rows, or on whole batches one after another with the call's target and additional arguments."""
+        """Run the encoder on rows, or on whole batches one after another with the call's target and additional arguments.
+
+        Embeddings in 16 bits come back in float32, so that similarities are never computed in less.
+        """
         plan = self.plan
+        problem, times = self.problem, len(inputs[0]) // self.problem.batch if self.is_fixed else 1
         with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=plan.precision == "bfloat16"):
-            if self.is_fixed:
-                problem, times = self.problem, len(inputs[0]) // self.problem.batch
-                return forward_repeated(self.running, inputs, times, problem.target, problem.additional_forward_args)
-            return forward_repeated(self.running, inputs, 1, None, None)
+            h = forward_repeated(self.running, inputs, times, problem.target, problem.additional_forward_args)
+        return h.float() if isinstance(h, Tensor) and h.dtype in (torch.bfloat16, torch.float16) else h
 
     def blocks(self, rows: slice | None = None) -> list[slice]:
         """Cut `rows`, by default the batch, into what goes through the encoder together: as few and as even blocks as `examples` allows."""
@@ -79,10 +82,13 @@ class Execution:
         return [slice(i, min(i + size, stop)) for i in range(start, stop, size)]
 
     def halve(self) -> bool:
-        """Make forwards half as large, masks first, then examples; False if they cannot be smaller."""
+        """Make forwards half as large, masks first, then examples, and remember it; False if they cannot be smaller."""
         masks = self.plan.perturbations_per_eval
+        self.most_rows = min(self.most_rows, self._block_examples() * masks) // 2
         if masks > 1:
             self.plan = Plan(masks // 2, self.plan.precision)
+            if self.problem.perturbations_per_eval is None:
+                micro_batch.remember(self.encoder, self._key(self.plan.precision), masks // 2)
         elif self.examples > 1 and not self.is_fixed:
             self.examples = -(-min(self.examples, self.problem.batch) // 2)
         else:
@@ -100,9 +106,7 @@ class Execution:
 
     def _decided(self, what: str, measure: Callable[[], Choice | None]) -> Choice | None:
         """What was measured for such inputs before, or is now and then remembered; None if it is not."""
-        inputs = self.problem.inputs
-        shapes = tuple((tuple(x.shape[1:]), x.dtype, str(x.device)) for x in inputs)
-        key = (what, shapes, self._block_examples(), self.requested, torch.get_num_threads())
+        key = self._key(what)
         chosen: Choice | None = micro_batch.recalled(self.encoder, key)
         if chosen is None and self._is_timeable():
             chosen = measure()
@@ -110,11 +114,16 @@ class Execution:
                 micro_batch.remember(self.encoder, key, chosen)
         return chosen
 
+    def _key(self, what: str) -> tuple[Any, ...]:
+        """Return what a choice depends on, beside the encoder."""
+        shapes = tuple((tuple(x.shape[1:]), x.dtype, str(x.device)) for x in self.problem.inputs)
+        return what, shapes, self._block_examples(), self.requested, torch.get_num_threads()
+
     def _examples(self) -> int:
         """At most so many examples a forward: all, where arguments belong to them."""
         if self.is_fixed:
             return self.problem.batch
-        return max(1, min(micro_batch.FORWARD_ROWS, FORWARD_ENTRIES // self._entries()))
+        return max(1, min(micro_batch.FORWARD_ROWS, self.most_rows))
 
     def _entries(self) -> int:
         return sum(int(t.x[0].numel()) for t in self.problem.tensors)
@@ -164,7 +173,7 @@ class Execution:
     def _sizes(self, budget_rows: float = 0) -> list[int]:
         """Masks a forward to choose from, the usual number first."""
         examples, device = self._block_examples(), self.problem.inputs[0].device.type
-        most = max(1, FORWARD_ENTRIES // (self._entries() * examples))
+        most = max(1, self.most_rows // examples)
         found = micro_batch.sizes(examples, device, budget_rows)
         return list(dict.fromkeys(min(masks, most, self.problem.n_samples) for masks in found))
 
