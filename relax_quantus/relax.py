@@ -76,7 +76,11 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
     ) -> None:
         if not callable(forward_func):
             checks.refuse(
-                "encoder", "a callable", type(forward_func).__name__, "pass a module or function", ArgumentTypeError
+                "forward_func",
+                "a callable",
+                type(forward_func).__name__,
+                "pass a module or function",
+                ArgumentTypeError,
             )
         super().__init__(forward_func)
         self.masks: MaskStrategy = STRATEGIES.resolve(masks)

@@ -365,7 +365,7 @@ def test_bad_constructor_arguments_are_refused(keywords: dict[str, Any], error: 
 
 
 def test_encoders_are_callable() -> None:
-    with pytest.raises(ArgumentTypeError, match=r"^encoder: expected a callable, got str"):
+    with pytest.raises(ArgumentTypeError, match=r"^forward_func: expected a callable, got str"):
         rq.RELAX("vggish")  # type: ignore[arg-type]
 
 

@@ -10,6 +10,7 @@ OPTIONS = {
     "encoder": "--encoder",
     "fill": "--baseline",
     "fine_tune": "--fine-tune",
+    "forward_func": "--encoder",
     "front_end": "--front-end",
     "layer": "--encoder NAME:layer",
     "masks": "--masks",

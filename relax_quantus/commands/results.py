@@ -91,8 +91,8 @@ def notes(clip: Clip, findings: Findings, request: Request, models: Models) -> s
         f"{n} of {clip.in_all} example{'s' if clip.in_all > 1 else ''} of {duration(clip.example_s)} s; the recording lasts {clip.seconds:.2f} s\n"
         f"{shown_front_end}encoder {shortened(request.encoder.encoder)}, fill {request.baseline}, {request.similarity}{blended}\n"
         f"towards {models.question}\n"
-        f"{request.n_samples} masks a strategy, estimator {first.estimator}, seed {request.seed}\n"
-        f"similarity of the fill alone {float(first.fully_masked_similarity.nanmean()):.2f}; "
+        f"{request.n_samples} masks a strategy, estimator {first.estimator}, seed {request.seed}; "
+        f"similarity of the fill alone {float(first.fully_masked_similarity.nanmean()):.2f}\n"
         f"Spearman(uncertainty, importance): {correlations}\n\n" + colours
     )
 
