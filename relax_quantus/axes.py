@@ -173,7 +173,7 @@ def mel_centres_hz(low_hz: float, high_hz: float, bands: int, scale: str = "htk"
     Examples
     --------
     >>> [round(hz) for hz in mel_centres_hz(0, 3000, 3, "slaney")]
-    [518, 1041, 1768]
+    [516, 1034, 1761]
     """
     if scale == "htk":
         edges = 700.0 * np.expm1(np.linspace(hz_to_mel(low_hz), hz_to_mel(high_hz), bands + 2) / 1127.0)
