@@ -79,7 +79,6 @@ def timed(arm: Arm, device: str = "cpu") -> float:
     """Seconds of one run, with the device idle before and after."""
     if arm.prepare is not None:
         arm.prepare()
-    gc.collect()
     synchronize(device)
     start = time.perf_counter()
     arm.run()
@@ -108,9 +107,15 @@ def interleave(arms: Sequence[Arm], repeats: int, device: str = "cpu", title: st
             bar.update()
         order = list(rounds.seconds)
         bar.total = len(arms) + repeats * len(order)
-        for _ in range(repeats):
-            for index in order:
-                rounds.seconds[index].append(timed(arms[index], device))
-                bar.update()
-            order.reverse()
+        gc.collect()
+        gc.freeze()  # so that the collection before each run has little to look at
+        try:
+            for _ in range(repeats):
+                for index in order:
+                    gc.collect()
+                    rounds.seconds[index].append(timed(arms[index], device))
+                    bar.update()
+                order.reverse()
+        finally:
+            gc.unfreeze()
     return rounds
