@@ -98,6 +98,8 @@ class Execution:
     def prepare(self) -> None:
         """Decide how to run: as remembered, as measured within `micro_batch.BUDGET`, or as usual."""
         problem = self.problem
+        if problem.inputs[0].device.type == "cpu":
+            micro_batch.keep_freed_memory()
         rows, given = problem.n_samples * problem.batch, problem.perturbations_per_eval
         precision = self._decided("precision", lambda: self._timed_precision(rows)) or self.plan.precision
         self._make_ready(precision, rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -324,6 +325,25 @@ def test_peak_memory_does_not_grow_with_n() -> None:
     done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
     few, many = map(int, done.stdout.split())
     assert many < 1.1 * few
+
+
+FAULTS = """
+import resource, torch
+import relax_quantus as rq
+torch.set_num_threads(1)
+relax, x = rq.RELAX(rq.load_encoder("vggish_mini")), torch.zeros(1, 1, 96, 64) - 3
+relax.attribute(x + torch.arange(64) / 64, n_samples=96)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+relax.attribute(x + torch.arange(64) / 64, n_samples=192)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a matter of glibc's allocator")
+def test_activations_are_not_mapped_anew_in_each_forward() -> None:
+    """Left to itself, the allocator fetches about 150 pages a mask from the system."""
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 20 * 192
 
 
 # -- precision ---------------------------------------------------------------------------------------------------------------------------
