@@ -19,9 +19,10 @@ from relax_quantus import checks
 from relax_quantus.captum_private import PerturbationAttribution, log_usage
 from relax_quantus.comparison import Comparison
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, ShapeError
-from relax_quantus.estimators import ESTIMATORS, Accumulator, Estimate, Estimator
+from relax_quantus.estimators import ESTIMATORS, Accumulator, Estimate, Estimator, Surrogate
 from relax_quantus.execution import PRECISIONS
 from relax_quantus.explanation import Explanation
+from relax_quantus.mask_model import mask_model
 from relax_quantus.masks import STRATEGIES, MaskStrategy
 from relax_quantus.micro_batch import FORWARD_ROWS, Plan
 from relax_quantus.perturbation import DOMAINS, MaskedTensor
@@ -273,7 +274,7 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         unknown, parts = torch.full((problem.batch,), torch.nan), []
         stream = problem.stream()
         for rows in problem.parts():
-            accumulators = [self.estimator.start() for _ in problem.tensors]
+            accumulators = self._accumulators(problem, rows)
             position = 0
             for masks, _ in stream:
                 given = similarities[position : position + len(masks[0]), rows].to(problem.tensors[0].x.device)
@@ -342,12 +343,20 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         """Run the encoder over all masks and estimate, one part of the batch after another."""
         problem, parts = comparison.problem, []
         for rows in problem.parts():
-            accumulators = [self.estimator.start() for _ in problem.tensors]
+            accumulators = self._accumulators(problem, rows)
             for similarities, masks in comparison.similarities(show_progress, rows):
                 for accumulator, mask in zip(accumulators, masks, strict=True):
                     accumulator.update(similarities, mask)
             parts.append(self._explanations(problem, accumulators, fully_masked[rows], rows))
         return together(parts, problem.is_tuple)
+
+    def _accumulators(self, problem: Problem, rows: slice) -> list[Accumulator]:
+        """Begin to estimate, one a tensor; with a model of the masks where the estimator wants one and the masks have one."""
+        if isinstance(self.estimator, Surrogate):
+            model = mask_model(problem, rows)
+            if model is not None:
+                return [self.estimator.start_with(model)]
+        return [self.estimator.start() for _ in problem.tensors]
 
     def _explanations(
         self, problem: Problem, accumulators: list[Accumulator], fully_masked: Tensor, rows: slice

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from relax_quantus import checks
 from relax_quantus.masks.grid import EXTRA_CELLS, GridStrategy, axis_cells
+from relax_quantus.masks.lattice import Lattice
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,14 @@ class Frequency(GridStrategy):
         super().__post_init__()
         checks.integer("stripes", self.stripes)
 
-    def draw(self, n: int, frames: int, bands: int, generator: torch.Generator) -> Tensor:
-        """Draw ``(n, 1, bands)``."""
-        stripes = axis_cells(self.stripes, bands)
-        uniform = torch.rand(n, 1 + stripes + EXTRA_CELLS, generator=generator, dtype=torch.float32)
-        return self.stripe_masks(uniform, stripes, bands, self.keep_probability)[:, None, :]
+    def columns(self, frames: int, bands: int) -> int:
+        """One shift and the cells."""
+        return 1 + axis_cells(self.stripes, bands) + EXTRA_CELLS
+
+    def build(self, uniform: Tensor, frames: int, bands: int) -> Tensor:
+        """Build ``(n, 1, bands)``."""
+        return self.stripe_masks(uniform, axis_cells(self.stripes, bands), bands, self.keep_probability)[:, None, :]
+
+    def lattices(self, frames: int, bands: int, at_least: int) -> tuple[Lattice, ...]:
+        """One factor, along frequency."""
+        return (self.stripe_lattice(axis_cells(self.stripes, bands), bands, self.keep_probability, -1, at_least),)

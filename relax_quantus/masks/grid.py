@@ -8,6 +8,7 @@ distribution of mask values and is kept with expectation p exactly.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from relax_quantus import checks
+from relax_quantus.masks.lattice import ENUMERATED_CELLS, Lattice, enumerated, shift_nodes, sobol_cells
 
 EXTRA_CELLS = 2
 
@@ -55,6 +57,11 @@ def along(values: Tensor, lower: Tensor, weight: Tensor, dim: int) -> Tensor:
     shape[dim] = lower.shape[1]
     below, above, share = (entry.view(view).expand(shape) for entry in (lower, lower + 1, weight))
     return torch.lerp(values.gather(dim, below), values.gather(dim, above), share)
+
+
+def frames_and_bands(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Sizes of the two axes that masks vary on; one frame where there is a single axis."""
+    return (shape[-2], shape[-1]) if len(shape) > 1 else (1, shape[-1])
 
 
 @dataclass(frozen=True)
@@ -99,17 +106,62 @@ class GridStrategy(ABC):
             checks.refuse(
                 "shape", "at least one axis without its batch axis, none empty", repr(tuple(shape)), "add an axis"
             )
-        frames_bands = tuple(shape[-2:]) if len(shape) > 1 else (1, shape[-1])
-        masks = self.draw(n, frames_bands[0], frames_bands[1], generator)
+        frames_bands = frames_and_bands(shape)
+        uniform = torch.rand(n, self.columns(*frames_bands), generator=generator, dtype=torch.float32)
+        masks = self.build(uniform, *frames_bands)
         if len(shape) == 1:
             return masks[:, 0]
         return masks.reshape(n, *[1] * (len(shape) - 2), *masks.shape[1:])
 
     @abstractmethod
-    def draw(self, n: int, frames: int, bands: int, generator: torch.Generator) -> Tensor:
-        """Draw masks ``(n, frames or 1, bands or 1)``; `frames` is 1 where the input has a single axis."""
+    def columns(self, frames: int, bands: int) -> int:
+        """Uniform numbers that one mask takes; `frames` is 1 where the input has a single axis."""
+
+    @abstractmethod
+    def build(self, uniform: Tensor, frames: int, bands: int) -> Tensor:
+        """Turn uniforms ``(n, columns)`` into masks ``(n, frames or 1, bands or 1)``, each row into its own."""
+
+    def factors(self, uniform: Tensor, frames: int, bands: int) -> tuple[Tensor, ...]:
+        """Independent factors whose product `build` returns, in the order of `lattices`."""
+        return (self.build(uniform, frames, bands),)
+
+    def lattices(self, frames: int, bands: int, at_least: int) -> tuple[Lattice, ...]:
+        """Return the distribution of each factor as weighted states, at least so many where they cannot be enumerated.
+
+        Raises
+        ------
+        NotImplementedError
+            If a strategy does not say; estimators that need it then do without.
+        """
+        raise NotImplementedError
 
     def stripe_masks(self, uniform: Tensor, stripes: int, size: int, keep_probability: float) -> Tensor:
         """Turn uniforms ``(n, stripes + 3)`` into stripe masks ``(n, size)``: the first column shifts, the others pick cells."""
         cells = (uniform[:, 1:] < keep_probability).float()
         return along(cells, *interpolation(uniform[:, 0], stripes, size, self.edges), dim=1)
+
+    def stripe_lattice(self, stripes: int, size: int, keep_probability: float, axis: int, at_least: int) -> Lattice:
+        """States of one factor of stripes along `axis`, -2 or -1; `stripe_masks` draws from the same distribution."""
+        nodes, cells = shift_nodes(stripes, size, self.edges, at_least), stripes + EXTRA_CELLS
+        if cells <= ENUMERATED_CELLS:
+            states, weights = enumerated(cells, keep_probability)
+            states, weights = states.expand(nodes, -1, -1), (weights / nodes).expand(nodes, -1)
+        else:
+            nodes = 2 ** math.ceil(math.log2(nodes))
+            states = sobol_cells((nodes, 1), cells, keep_probability, at_least)
+            weights = torch.full(states.shape[:2], 1 / states[..., 0].numel())
+        basis = axis_basis(nodes, stripes, size, self.edges)
+        one = torch.ones(nodes, 1, 1)
+        if axis == -2:
+            return Lattice(basis, one, states[..., None], weights, (stripes, 1))
+        return Lattice(one, basis, states[:, :, None], weights, (1, stripes))
+
+
+def axis_basis(nodes: int, cells: int, size: int, edges: str) -> Tensor:
+    """How the cells of an axis spread over its entries at equidistant shifts: ``(nodes, size, cells + 2)``; ones for an axis of one entry."""
+    if size == 1:
+        return torch.ones(nodes, 1, 1)
+    lower, weight = interpolation(torch.arange(nodes) / nodes, cells, size, edges)
+    basis = torch.zeros(nodes, size, cells + EXTRA_CELLS)
+    basis.scatter_(2, lower[..., None], 1 - weight[..., None])
+    return basis.scatter_add_(2, lower[..., None] + 1, weight[..., None])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from relax_quantus import checks
-from relax_quantus.masks.grid import EXTRA_CELLS, GridStrategy, along, axis_cells, interpolation
+from relax_quantus.masks.grid import EXTRA_CELLS, GridStrategy, along, axis_basis, axis_cells, interpolation
+from relax_quantus.masks.lattice import Lattice, shift_nodes, sobol_cells
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,36 @@ class Random(GridStrategy):
             checks.refuse("cells", "a pair (rows, columns)", repr(self.cells), "pass for example (7, 7)")
         object.__setattr__(self, "cells", tuple(checks.integer("cells", count) for count in self.cells))
 
-    def draw(self, n: int, frames: int, bands: int, generator: torch.Generator) -> Tensor:
-        """Draw ``(n, frames, bands)``; an axis of one entry has one cell and nothing to shift."""
-        rows, columns = axis_cells(self.cells[0], frames), axis_cells(self.cells[1], bands)
+    def columns(self, frames: int, bands: int) -> int:
+        """Two shifts and the cells."""
+        rows, columns = self._grid(frames, bands)
+        return 2 + (rows + EXTRA_CELLS) * (columns + EXTRA_CELLS)
+
+    def build(self, uniform: Tensor, frames: int, bands: int) -> Tensor:
+        """Build ``(n, frames, bands)``; an axis of one entry has one cell and nothing to shift."""
+        rows, columns = self._grid(frames, bands)
         grid = (rows + EXTRA_CELLS, columns + EXTRA_CELLS)
-        uniform = torch.rand(n, 2 + grid[0] * grid[1], generator=generator, dtype=torch.float32)
-        values = (uniform[:, 2:] < self.keep_probability).float().reshape(n, *grid)
+        values = (uniform[:, 2:] < self.keep_probability).float().reshape(-1, *grid)
         over_time = interpolation(uniform[:, 0], rows, frames, self.edges)
         values = values[:, :1] if frames == 1 else along(values, *over_time, dim=1)
         if bands == 1:
             return values[:, :, :1]
         return along(values, *interpolation(uniform[:, 1], columns, bands, self.edges), dim=2)
+
+    def lattices(self, frames: int, bands: int, at_least: int) -> tuple[Lattice, ...]:
+        """One factor over both axes."""
+        rows, columns = self._grid(frames, bands)
+        nodes = tuple(self._nodes(cells, size) for cells, size in ((rows, frames), (columns, bands)))
+        grid = (1 if frames == 1 else rows + EXTRA_CELLS, 1 if bands == 1 else columns + EXTRA_CELLS)
+        cells = sobol_cells((nodes[0], nodes[1]), grid[0] * grid[1], self.keep_probability, at_least)
+        over_time = axis_basis(nodes[0], rows, frames, self.edges).repeat_interleave(nodes[1], dim=0)
+        over_frequency = axis_basis(nodes[1], columns, bands, self.edges).repeat(nodes[0], 1, 1)
+        weights = torch.full(cells.shape[:2], 1 / cells[..., 0].numel())
+        return (Lattice(over_time, over_frequency, cells.reshape(*cells.shape[:2], *grid), weights, (rows, columns)),)
+
+    def _grid(self, frames: int, bands: int) -> tuple[int, int]:
+        return axis_cells(self.cells[0], frames), axis_cells(self.cells[1], bands)
+
+    def _nodes(self, cells: int, size: int) -> int:
+        """Shift nodes of an axis, a power of two."""
+        return 1 if size == 1 else 2 ** math.ceil(math.log2(shift_nodes(cells, size, self.edges)))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from relax_quantus import checks
 from relax_quantus.masks.grid import EXTRA_CELLS, GridStrategy, axis_cells
+from relax_quantus.masks.lattice import Lattice
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,17 @@ class Time(GridStrategy):
         super().__post_init__()
         checks.integer("stripes", self.stripes)
 
-    def draw(self, n: int, frames: int, bands: int, generator: torch.Generator) -> Tensor:
-        """Draw ``(n, frames, 1)``, or ``(n, 1, bands)`` where there is one axis."""
+    def columns(self, frames: int, bands: int) -> int:
+        """One shift and the cells."""
+        return 1 + axis_cells(self.stripes, bands if frames == 1 else frames) + EXTRA_CELLS
+
+    def build(self, uniform: Tensor, frames: int, bands: int) -> Tensor:
+        """Build ``(n, frames, 1)``, or ``(n, 1, bands)`` where there is one axis."""
         size = bands if frames == 1 else frames
-        stripes = axis_cells(self.stripes, size)
-        uniform = torch.rand(n, 1 + stripes + EXTRA_CELLS, generator=generator, dtype=torch.float32)
-        profile = self.stripe_masks(uniform, stripes, size, self.keep_probability)
+        profile = self.stripe_masks(uniform, axis_cells(self.stripes, size), size, self.keep_probability)
         return profile[:, None, :] if frames == 1 else profile[:, :, None]
+
+    def lattices(self, frames: int, bands: int, at_least: int) -> tuple[Lattice, ...]:
+        """One factor, along time or the only axis."""
+        size, axis = (bands, -1) if frames == 1 else (frames, -2)
+        return (self.stripe_lattice(axis_cells(self.stripes, size), size, self.keep_probability, axis, at_least),)

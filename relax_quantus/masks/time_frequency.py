@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from relax_quantus import checks
 from relax_quantus.masks.grid import EXTRA_CELLS, GridStrategy, axis_cells
+from relax_quantus.masks.lattice import Lattice
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,41 @@ class TimeFrequency(GridStrategy):
         checks.integer("time_stripes", self.time_stripes)
         checks.integer("frequency_stripes", self.frequency_stripes)
 
-    def draw(self, n: int, frames: int, bands: int, generator: torch.Generator) -> Tensor:
-        """Draw ``(n, frames, bands)``; with a single axis, stripes along it that keep p."""
-        rows, columns = axis_cells(self.time_stripes, frames), axis_cells(self.frequency_stripes, bands)
-        uniform = torch.rand(n, 2 + rows + columns + 2 * EXTRA_CELLS, generator=generator, dtype=torch.float32)
+    def columns(self, frames: int, bands: int) -> int:
+        """Two shifts and the cells of both axes."""
+        return sum(1 + cells + EXTRA_CELLS for cells in self._cells(frames, bands))
+
+    def build(self, uniform: Tensor, frames: int, bands: int) -> Tensor:
+        """Build ``(n, frames, bands)``; with a single axis, stripes along it that keep p."""
+        factors = self.factors(uniform, frames, bands)
+        return factors[0] if len(factors) == 1 else factors[0] * factors[1]
+
+    def factors(self, uniform: Tensor, frames: int, bands: int) -> tuple[Tensor, ...]:
+        """The stripes over time, ``(n, frames, 1)``, and over frequency, ``(n, 1, bands)``, without the one whose axis has one entry."""
+        rows, columns = self._cells(frames, bands)
         cut = 1 + rows + EXTRA_CELLS
-        over_time, over_frequency = uniform[:, :cut], uniform[:, cut:]
-        if frames == 1:
-            return self.stripe_masks(over_frequency, columns, bands, self.keep_probability)[:, None, :]
-        if bands == 1:
-            return self.stripe_masks(over_time, rows, frames, self.keep_probability)[:, :, None]
-        share = math.sqrt(self.keep_probability)
-        time = self.stripe_masks(over_time, rows, frames, share)
-        frequency = self.stripe_masks(over_frequency, columns, bands, share)
-        return time[:, :, None] * frequency[:, None, :]
+        share = self._share(frames, bands)
+        factors = []
+        if frames > 1 or bands == 1:
+            factors.append(self.stripe_masks(uniform[:, :cut], rows, frames, share)[:, :, None])
+        if bands > 1:
+            factors.append(self.stripe_masks(uniform[:, cut:], columns, bands, share)[:, None, :])
+        return tuple(factors)
+
+    def lattices(self, frames: int, bands: int, at_least: int) -> tuple[Lattice, ...]:
+        """Two factors, or one where there is a single axis."""
+        rows, columns = self._cells(frames, bands)
+        share = self._share(frames, bands)
+        lattices = []
+        if frames > 1 or bands == 1:
+            lattices.append(self.stripe_lattice(rows, frames, share, -2, at_least))
+        if bands > 1:
+            lattices.append(self.stripe_lattice(columns, bands, share, -1, at_least))
+        return tuple(lattices)
+
+    def _cells(self, frames: int, bands: int) -> tuple[int, int]:
+        return axis_cells(self.time_stripes, frames), axis_cells(self.frequency_stripes, bands)
+
+    def _share(self, frames: int, bands: int) -> float:
+        """What each factor keeps."""
+        return self.keep_probability if 1 in (frames, bands) else math.sqrt(self.keep_probability)

@@ -1,0 +1,45 @@
+"""A call's masks as the surrogate estimator sees them: their factors again, and their distribution.
+
+A `Problem` enters, a `MaskModel` leaves, or None where the masks do not say how they are distributed: objects of a user's own, groups of a
+feature mask, several input tensors.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from relax_quantus.estimators import MaskModel
+from relax_quantus.masks import GridStrategy
+from relax_quantus.masks.grid import frames_and_bands
+from relax_quantus.masks.lattice import Lattice
+from relax_quantus.perturbation import MaskedTensor, child_generator
+from relax_quantus.problem import Problem
+
+
+def mask_model(problem: Problem, rows: slice) -> MaskModel | None:
+    """Describe the masks of `problem` for the examples in `rows`; the generator of its masks is not touched, a copy draws them again."""
+    strategy, tensor = problem.strategy, problem.tensors[0]
+    if len(problem.tensors) > 1 or tensor.groups is not None or not isinstance(strategy, GridStrategy):
+        return None
+    frames, bands = frames_and_bands(tensor.mask_shape)
+    try:
+        strategy.lattices(frames, bands, 1)
+    except NotImplementedError:
+        return None
+    generator, columns, device = child_generator(problem.seed, 0), strategy.columns(frames, bands), tensor.x.device
+
+    def factors(n: int) -> tuple[torch.Tensor, ...]:
+        uniform = torch.rand(n, columns, generator=generator, dtype=torch.float32)
+        return strategy.factors(uniform, frames, bands)
+
+    def lattices(at_least: int) -> tuple[Lattice, ...]:
+        return tuple(lattice.to(device) for lattice in strategy.lattices(frames, bands, at_least))
+
+    return MaskModel(factors, lattices, contrast(tensor.rows(rows), frames, bands))
+
+
+def contrast(tensor: MaskedTensor, frames: int, bands: int) -> torch.Tensor:
+    """How much each entry changes when it is masked, over all axes but the last two: ``(B, frames, bands)`` float32."""
+    gap = tensor.x - tensor.level if tensor.x.is_floating_point() else tensor.x.to(torch.complex64) - tensor.level
+    gap = gap.abs().float()
+    return gap.square().reshape(len(gap), -1, frames, bands).sum(1).sqrt()
