@@ -107,10 +107,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     written = options.page or options.out / "speed.md"
     record = Record(options.out, command_line(given))
     sections = [] if options.render else [name for name in SECTIONS if name in options.only]
-    for name in tqdm(sections, desc="speed suite", unit="section"):
-        record.section(name, settings, SECTIONS[name](settings))
+    try:
+        for name in tqdm(sections, desc="speed suite", unit="section"):
+            record.section(name, settings, SECTIONS[name](settings))
+    finally:
         write_page(written, record)
-    write_page(written, record)
     print(f"{record.path} and {written}")
 
 

@@ -61,6 +61,7 @@ class Record:
         for row in rows:
             entry["rows"].append(row.to_json())
             self.write()
+        entry["load_average_at_the_end"] = load_average()
         entry["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
         self.results["sections"][name] = self.results["unfinished"].pop(name)
         self.write()
@@ -92,13 +93,18 @@ def machine() -> dict[str, Any]:
         "torch_threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "bfloat16_instructions": [flag for flag in BF16_FLAGS if flag in flags],
-        "load_average": [round(v, 2) for v in os.getloadavg()] if hasattr(os, "getloadavg") else None,
+        "load_average": load_average(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
         "commit": commit(),
     }
+
+
+def load_average() -> list[float] | None:
+    """Of the last 1, 5 and 15 minutes, where the system says."""
+    return [round(v, 2) for v in os.getloadavg()] if hasattr(os, "getloadavg") else None
 
 
 def cpu_field(name: str) -> str:
