@@ -64,6 +64,11 @@ class Execution:
         """Whether a forward has to hold the whole batch, since additional arguments or targets belong to it."""
         return self.problem.additional_forward_args is not None or self.problem.target is not None
 
+    @property
+    def has_lowered_precision(self) -> bool:
+        """Whether `prepare` left a lower precision than what was embedded before it had."""
+        return self.requested == "auto" and self.plan.precision == "bfloat16"
+
     def embed(self, inputs: tuple[Tensor, ...]) -> Any:
         """Run the encoder on rows, or on whole batches one after another with the call's target and additional arguments.
 

@@ -71,7 +71,7 @@ class Moments:
         difference = similarities - self.origin
         rows = torch.cat([torch.ones_like(difference[:, :1]), difference, difference.square()], dim=1).T
         self.sums[0].addmm_(rows, flat)
-        self.sums[1].addmm_(rows, flat.square())
+        self.sums[1].addmm_(rows, flat.square() if masks.dtype == flat.dtype else flat.square_())  # the caller's stay
         self.total += difference.sum(0)
         self.count += len(similarities)
 
