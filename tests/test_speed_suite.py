@@ -212,7 +212,8 @@ def test_the_forwards_alone_are_as_many_as_asked_for(quick_scan: None) -> None:
     assert {(e["memory_format"], e["micro_batch"]) for e in floor.scan} == {
         (name, size) for name in networks.FORMATS for size in (2, 4)
     }
-    assert min(floor.scan, key=lambda e: e["ms"])["micro_batch"] == floor.micro_batch
+    finalists = [e for e in floor.scan if "final_ms" in e]
+    assert min(finalists, key=lambda e: e["final_ms"])["micro_batch"] == floor.micro_batch
     sizes.clear()
     floor.run(7)
     assert sum(sizes) == 7

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 from urllib.parse import urlparse
 
@@ -24,10 +25,10 @@ from relax_quantus.encoders.vggish import VGGish, weights_url
 from relax_quantus.encoders.vggish_mini import VGGishMini, fold
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-MICRO_BATCHES = {"cpu": (4, 8, 16, 32, 48, 64, 96, 128, 256), "cuda": (64, 128, 256, 512, 1024, 2048)}
+MICRO_BATCHES = {"cpu": (4, 8, 16, 24, 32, 48, 64, 96, 128, 256), "cuda": (64, 128, 256, 512, 1024, 2048)}
 SCAN_S = 0.3
-FINALISTS = 3
-"""The fastest of the scan are timed a second time."""
+FINALISTS, FINAL_ROUNDS = 5, 5
+"""The fastest of the scan are timed again in turn, so that a lucky moment does not choose."""
 LONGEST_S = 2.0
 """A micro-batch that would take longer than this is not tried."""
 
@@ -138,11 +139,15 @@ def best_floor(model: nn.Module, x: Tensor, most: int, device: str = "cpu") -> F
             seconds = fastest(models[name], rows[:size], device)
             row_s = seconds / size
             scan.append({"memory_format": name, "micro_batch": size, "ms": 1000 * seconds / size})
-    for entry in sorted(scan, key=lambda entry: entry["ms"])[:FINALISTS]:
-        rows = copies.to(memory_format=FORMATS[entry["memory_format"]])[: entry["micro_batch"]]
-        seconds = fastest(models[entry["memory_format"]], rows, device)
-        entry["ms"] = min(entry["ms"], 1000 * seconds / len(rows))
-    winner = min(scan, key=lambda entry: entry["ms"])
+    finalists = sorted(scan, key=lambda entry: entry["ms"])[:FINALISTS]
+    times: list[list[float]] = [[] for _ in finalists]
+    for _ in range(FINAL_ROUNDS):
+        for entry, taken in zip(finalists, times, strict=True):
+            rows = copies.to(memory_format=FORMATS[entry["memory_format"]])[: entry["micro_batch"]]
+            taken.append(1000 * fastest(models[entry["memory_format"]], rows, device) / len(rows))
+    for entry, taken in zip(finalists, times, strict=True):
+        entry["final_ms"] = median(taken)
+    winner = min(finalists, key=lambda entry: entry["final_ms"])
     chosen = winner["memory_format"]
     return Floor(models[chosen], chosen, winner["micro_batch"], copies.to(memory_format=FORMATS[chosen]), scan)
 

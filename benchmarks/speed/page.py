@@ -90,10 +90,11 @@ def described(entry: dict[str, Any]) -> str:
         for row in entry["rows"]
         if row["details"].get("note") and "encoder" in row["labels"]
     )
+    load = f"{machine['load_average']} at the start, {entry.get('load_average_at_the_end', 'unknown')} at the end"
     parts = [
-        f"{entry['started']}. {machine['cpu']}, {machine['logical_cpus']} logical CPUs, {settings['threads']} threads, {machine['cpu_capability']}, "
-        f"bfloat16 instructions: {', '.join(machine['bfloat16_instructions']) or 'none'}, GPU: {machine['gpu'] or 'none'}, load average "
-        f"{machine['load_average']} at the start and {entry.get('load_average_at_the_end', 'unknown')} at the end. Python {machine['python']}, {versions}; commit {machine['commit'] or 'unknown'}.",
+        f"{entry['started']}. {machine['cpu']}, {machine['logical_cpus']} logical CPUs, {settings['threads']} threads, {machine['cpu_capability']},",
+        f"bfloat16 instructions: {', '.join(machine['bfloat16_instructions']) or 'none'}, GPU: {machine['gpu'] or 'none'}, load average {load}.",
+        f"Python {machine['python']}, {versions}; commit {machine['commit'] or 'unknown'}.",
         f"N = {settings['n_samples']} ({settings['repeats']} rounds), vggish {settings['heavy_n_samples']} ({settings['heavy_repeats']} rounds); "
         f"clips: {settings['data'] or 'synthetic soundscapes'}.",
         *(f"{note}." for note in notes),
