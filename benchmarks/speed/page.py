@@ -21,8 +21,8 @@ memory formats found in the same run, of the encoder as it is (below 1: the call
 normalisations folded by hand. Batched calls take N / 8 masks, so that the number of forwards is that of one clip. Warm calls; "first" is the
 first call on an encoder never seen before, everything that is tuned or prepared included.""",
     "official": """Above 1 is faster than relax_xai 0.0.5 with its defaults (batches of 100 masks, fill 0; gradients switched off for it).
-Both get the same encoder object, as it is loaded. Where the processor has no bfloat16 instructions (see the machine) bfloat16 loses. A call of this package lets the
-C library keep freed memory for the whole process, so relax_xai is faster beside it than it is alone.""",
+Both get the same encoder object, as it is loaded. Where the processor has no bfloat16 instructions (see the machine) bfloat16 loses. A call of
+this package lets the C library keep freed memory for the whole process, so relax_xai is faster beside it than it is alone.""",
     "captum": """1 is a method that costs nothing but its forwards. All explain the similarity to the clip's own embedding; KernelShap
 perturbs 7 x 7 cells, FeatureAblation N - 1 groups of bins, Occlusion a window of a cell's size; all with the micro-batch that is best for the
 forwards alone.""",
