@@ -93,7 +93,7 @@ def explain_func(
     map
         ``"importance"``, ``"centred"`` (minus its value if no bin mattered) or ``"positive"`` (centred, clipped at 0).
     perturbations_per_eval
-        Masks a forward, each with the whole batch; None bounds the forward at 48 masked copies however large the batch.
+        As in `RELAX.attribute`.
     device
         Where the inputs go; None for the device of the model's weights. The model is not moved.
     method

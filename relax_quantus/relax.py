@@ -140,7 +140,9 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         n_samples
             Number of masks N.
         perturbations_per_eval
-            Masks an encoder forward, each with the whole batch; None picks a number that suits a CPU's cache. It never changes the result.
+            Masks an encoder forward, each with the whole batch (of more than 48 examples: with even blocks of at most 48, unless `target` or
+            `additional_forward_args` belong to it); None picks a number, measured where the call is large enough to pay for it, see `plan`.
+            It never changes the result beyond rounding, and is halved should the memory not suffice.
         show_progress
             Show a progress bar.
         reference
