@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import gc
 import itertools
+import json
 import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from reference.models import Given, rand, relu_encoder
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 import relax_quantus as rq
-from relax_quantus import execution, micro_batch, perturbation, problem
+from relax_quantus import cli, execution, micro_batch, perturbation, problem
 from relax_quantus.errors import ArgumentError
 from relax_quantus.micro_batch import FORWARD_ROWS, REPEATS, Plan
 
@@ -419,6 +423,33 @@ def test_auto_measures_nothing_where_the_device_has_no_bfloat16(monkeypatch: pyt
     relax = rq.RELAX(encoder, precision="auto")
     assert relax.plan(X, n_samples=1000) == Plan(FORWARD_ROWS // 2)
     assert encoder.rows == [2]
+
+
+def test_the_command_line_takes_a_precision(write_wav: Callable[..., Any], sweep: Any, tmp_path: Path) -> None:
+    def explain(precision: str) -> Any:
+        arguments = [
+            "--n-samples",
+            "100",
+            "--masks",
+            "time",
+            "--precision",
+            precision,
+            "--out",
+            str(tmp_path / precision),
+        ]
+        return CliRunner().invoke(cli.app, ["explain", str(write_wav(sweep)), *arguments])
+
+    maps = {}
+    for precision in ("float32", "bfloat16"):
+        assert explain(precision).exit_code == 0
+        with np.load(tmp_path / precision / "clip.npz") as written:
+            maps[precision] = written["importance_time"]
+            assert json.loads(str(written["settings"]))["precision"] == precision
+    assert not np.array_equal(maps["float32"], maps["bfloat16"])
+    np.testing.assert_allclose(maps["bfloat16"], maps["float32"], atol=0.02)
+    refused = explain("float16")
+    assert refused.exit_code == 1
+    assert "--precision: expected 'float32' or 'bfloat16' or 'auto', got 'float16'" in refused.stderr
 
 
 # -- a GPU -------------------------------------------------------------------------------------------------------------------------------
