@@ -9,27 +9,25 @@ original on leaves nothing stale. Stands beside `relax_quantus.modules`, below w
 from __future__ import annotations
 
 import types
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.nn.utils.fusion import fuse_conv_bn_weights
-from torch.overrides import TorchFunctionMode
+
+from relax_quantus.folding import CONVOLUTIONS, fold, may_fold
 
 AGREEMENT = 1e-4
 """Largest difference of a copy's embeddings from the original's, as a share of the largest entry; folding costs about 1e-6."""
-_CONVOLUTIONS = {nn.Conv1d: nn.BatchNorm1d, nn.Conv2d: nn.BatchNorm2d, nn.Conv3d: nn.BatchNorm3d}
 _HOOKS = (
     "_forward_hooks",
     "_forward_pre_hooks",
     "_backward_hooks",
     "_backward_pre_hooks",
 )
-_DESCRIPTIONS = ("__get__", "dim", "size")
-
 Encoder = Callable[..., Any]
 
 
@@ -74,7 +72,7 @@ def inference_copy(encoder: Encoder, probe: tuple[Tensor, ...], dtype: torch.dty
     if module is None or not is_plain(module):
         return encoder
     channels_last = _gains_from_channels_last(module, probe, dtype)
-    pairs = _has_pairs(module)
+    pairs = may_fold(module)
     if not (channels_last or pairs or dtype):
         return encoder
     expected = encoder(*_own(probe))
@@ -82,7 +80,7 @@ def inference_copy(encoder: Encoder, probe: tuple[Tensor, ...], dtype: torch.dty
         made = _Copy(encoder, module, in_order, dtype)
         try:
             if pairs:
-                made.fold(probe)
+                fold(made.module, partial(made, *_own(probe)))
             agrees = _agree(made(*_own(probe)), expected, AGREEMENT)
         except RuntimeError as error:  # such as a view() of activations in channels-last order
             if isinstance(error, torch.OutOfMemoryError):
@@ -118,11 +116,6 @@ def _gains_from_channels_last(module: nn.Module, probe: tuple[Tensor, ...], dtyp
     )
 
 
-def _has_pairs(module: nn.Module) -> bool:
-    kinds = {type(part) for part in module.modules()}
-    return any(convolution in kinds and norm in kinds for convolution, norm in _CONVOLUTIONS.items())
-
-
 class _Copy:
     """A copy of a module's structure that shares its tensors, called as the original encoder is."""
 
@@ -143,25 +136,6 @@ class _Copy:
             )
         return self.run(*inputs)
 
-    def fold(self, probe: tuple[Tensor, ...]) -> None:
-        """Fold each batch normalisation that alone reads the output of one convolution into that convolution."""
-        for convolution, norm in _observed_pairs(self, probe):
-            weight, bias = fuse_conv_bn_weights(
-                convolution.weight,
-                convolution.bias,
-                norm.running_mean,
-                norm.running_var,
-                norm.eps,
-                norm.weight,
-                norm.bias,
-            )
-            convolution._parameters["weight"] = nn.Parameter(_laid_out_like(weight, convolution.weight), False)
-            convolution._parameters["bias"] = nn.Parameter(bias, False)
-            for parent in self.module.modules():
-                for name, child in parent._modules.items():
-                    if child is norm:
-                        parent._modules[name] = nn.Identity()
-
     def lowered(self, probe: tuple[Tensor, ...]) -> _Copy:
         """Keep weights in the type of the coming autocast, if that changes nothing beyond its rounding."""
         if self.dtype is None:
@@ -171,7 +145,7 @@ class _Copy:
             expected = self(*_own(probe))
         made = _Copy(self.run, self.module, False, None)
         made.channels_last = self.channels_last
-        kinds = (nn.Linear, *_CONVOLUTIONS)
+        kinds = (nn.Linear, *CONVOLUTIONS)
         _convert(made.module, lambda p: p.to(self.dtype) if p.dtype == torch.float32 else p, *kinds)
         with torch.autocast(place, self.dtype):
             agrees = _agree(made(*_own(probe)), expected, 2.0**-6)
@@ -204,79 +178,3 @@ def _convert(module: nn.Module, change: Callable[[Tensor], Tensor], *kinds: type
                     if id(value) not in changed:
                         changed[id(value)] = nn.Parameter(change(value.detach()), False)
                     part._parameters[name] = changed[id(value)]
-
-
-def _laid_out_like(weight: Tensor, other: Tensor) -> Tensor:
-    last = other.ndim == 4 and not other.is_contiguous()
-    return weight.to(memory_format=torch.channels_last) if last else weight.contiguous()
-
-
-class _Uses(TorchFunctionMode):
-    """Counts how many functions read each tensor, its description apart.
-
-    A dispatch mode would see operations instead; the first one in a process imports sympy, for two seconds.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: Counter[int] = Counter()
-
-    def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Count and run one function."""
-        kwargs = kwargs or {}
-        if getattr(func, "__name__", "") not in _DESCRIPTIONS:
-            self.counts.update(id(a) for a in tensors_in((args, kwargs.values())))
-        return func(*args, **kwargs)
-
-
-def tensors_in(arguments: Any) -> Iterator[Tensor]:
-    """Find the tensors among arguments, also in lists such as those of `torch.cat`."""
-    for argument in arguments:
-        if isinstance(argument, Tensor):
-            yield argument
-        elif isinstance(argument, tuple | list | type({}.values())):
-            yield from tensors_in(argument)
-
-
-def _observed_pairs(copy: _Copy, probe: tuple[Tensor, ...]) -> list[tuple[Any, Any]]:
-    """Run `probe` and return the convolutions whose output one batch normalisation and nothing else read, each called once."""
-    uses = _Uses()
-    outputs: dict[int, Any] = {}
-    readers: list[tuple[Any, Any]] = []
-    calls: Counter[int] = Counter()
-    kept: list[Tensor] = []
-
-    def convolved(part: nn.Module, _: Any, output: Tensor) -> None:
-        calls[id(part)] += 1
-        outputs[id(output)] = part
-        kept.append(output)
-        uses.counts[id(output)] = 0  # an earlier tensor, gone by now, may have had this id
-
-    def normalises(part: nn.Module, inputs: tuple[Any, ...]) -> None:
-        calls[id(part)] += 1
-        if inputs and id(inputs[0]) in outputs:
-            readers.append((inputs[0], part))
-
-    handles = []
-    owners = Counter(id(p) for part in copy.module.modules() for p in part._parameters.values() if p is not None)
-    for part in copy.module.modules():
-        if type(part) in _CONVOLUTIONS:
-            handles.append(part.register_forward_hook(convolved))
-        elif type(part) in _CONVOLUTIONS.values():
-            handles.append(part.register_forward_pre_hook(normalises))
-    try:
-        with uses:
-            copy(*_own(probe))
-    finally:
-        for handle in handles:
-            handle.remove()
-    pairs = [(outputs[id(x)], norm) for x, norm in readers if uses.counts[id(x)] == 1]
-    return [
-        (convolution, norm)
-        for convolution, norm in pairs
-        if _CONVOLUTIONS[type(convolution)] is type(norm)
-        and norm.running_mean is not None
-        and calls[id(convolution)] == calls[id(norm)] == 1
-        and owners[id(convolution.weight)] == 1
-        and owners[id(norm.weight)] <= 1
-    ]

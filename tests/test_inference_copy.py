@@ -160,7 +160,9 @@ def partly_training(net: Net) -> None:
 def test_modules_that_are_more_than_their_weights_are_used_as_they_are(change: Callable[[Any], Any]) -> None:
     net = Net()
     change(net)
+    before = state(net)
     assert inference_copy(net, (X,)) is net
+    assert state(net) == before
 
 
 def test_other_callables_are_used_as_they_are() -> None:
