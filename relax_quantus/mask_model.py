@@ -17,19 +17,22 @@ from relax_quantus.problem import Problem
 
 
 def mask_model(problem: Problem, rows: slice) -> MaskModel | None:
-    """Describe the masks of `problem` for the examples in `rows`; the generator of its masks is not touched, a copy draws them again."""
+    """Describe the masks of `problem` for the examples in `rows`; the generator of its masks is not touched, a copy draws the factors
+    of product masks again."""
     strategy, tensor = problem.strategy, problem.tensors[0]
     if len(problem.tensors) > 1 or tensor.groups is not None or not isinstance(strategy, GridStrategy):
         return None
     frames, bands = frames_and_bands(tensor.mask_shape)
     try:
-        strategy.lattices(frames, bands, 1)
+        count = len(strategy.lattices(frames, bands, 1))
     except NotImplementedError:
         return None
     generator, columns, device = child_generator(problem.seed, 0), strategy.columns(frames, bands), tensor.x.device
 
-    def factors(n: int) -> tuple[torch.Tensor, ...]:
-        uniform = torch.rand(n, columns, generator=generator, dtype=torch.float32)
+    def factors(masks: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        if count == 1:
+            return (masks.reshape(len(masks), *masks.shape[-2:]) if masks.ndim > 2 else masks[:, None],)
+        uniform = torch.rand(len(masks), columns, generator=generator, dtype=torch.float32)
         return strategy.factors(uniform, frames, bands)
 
     def lattices(at_least: int) -> tuple[Lattice, ...]:

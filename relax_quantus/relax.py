@@ -20,6 +20,7 @@ from relax_quantus.captum_private import PerturbationAttribution, log_usage
 from relax_quantus.comparison import Comparison
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, ShapeError
 from relax_quantus.estimators import ESTIMATORS, Accumulator, Estimate, Estimator, Surrogate
+from relax_quantus.estimators.weighted import WeightedMoments
 from relax_quantus.execution import PRECISIONS
 from relax_quantus.explanation import Explanation
 from relax_quantus.mask_model import mask_model
@@ -50,7 +51,8 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
     similarity
         ``"cosine"``, ``"dot"``, ``"negative_euclidean"``, a `CentredCosine`, or any callable ``(h (B, D), h_masked (M, B, D)) -> (M, B)``.
     estimator
-        ``None`` or ``"weighted"`` (sum s M / sum M), ``"paper"`` (sum s M / N), or an `Estimator`.
+        ``None`` or ``"weighted"`` (sum s M / sum M), ``"surrogate"`` (the same limit from fewer masks, by regression; ``weighted`` where the masks
+        are groups, an object of your own, or of several tensors), ``"paper"`` (sum s M / N), or an `Estimator`.
     domain
         Where a soft mask blends the input and the fill: ``"log"``, fill + m (x - fill), m acting as a weight; or ``"amplitude"``, the same in
         the magnitudes whose natural logarithms x and fill are, logaddexp(x + ln m, fill + ln(1 - m)), what a fader does. Hard masks make
@@ -251,6 +253,7 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         inputs: Tensors,
         similarities: Tensor,
         *,
+        baselines: Any = None,
         feature_mask: Tensors | None = None,
         seed: int | None = 0,
     ) -> Explanation | tuple[Explanation, ...]:
@@ -265,11 +268,11 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
             What the masks are shaped for.
         similarities
             ``(N, B)``.
-        feature_mask, seed
-            As they were for `similarities`.
+        baselines, feature_mask, seed
+            As they were for `similarities`; of the baselines only ``surrogate`` makes use, to weigh what each mask changes.
         """
         similarities = checks.finite("similarities", checks.tensor("similarities", similarities))
-        problem = self._pose(inputs, None, None, None, feature_mask, len(similarities), None, seed)
+        problem = self._pose(inputs, baselines, None, None, feature_mask, len(similarities), None, seed)
         if tuple(similarities.shape) != (problem.n_samples, problem.batch):
             rule = f"shape (N, B) = (N, {problem.batch})"
             checks.refuse("similarities", rule, similarities, "pass what `similarities` returned", ShapeError)
@@ -364,8 +367,11 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         self, problem: Problem, accumulators: list[Accumulator], fully_masked: Tensor, rows: slice
     ) -> list[Explanation]:
         """Bring the estimates for some rows of the batch to the inputs' shapes and types."""
+        name = self.estimator.name
+        if isinstance(self.estimator, Surrogate) and isinstance(accumulators[0], WeightedMoments):
+            name = "weighted"
         return [
-            explanation(tensor.rows(rows), accumulator.finish(), self.estimator.name, problem.n_samples, fully_masked)
+            explanation(tensor.rows(rows), accumulator.finish(), name, problem.n_samples, fully_masked)
             for tensor, accumulator in zip(problem.tensors, accumulators, strict=True)
         ]
 

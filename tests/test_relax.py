@@ -34,7 +34,7 @@ def test_similarities_and_estimate_reproduce_explain(strategy: str, estimator: s
     assert similarities.dtype == torch.float64
     assert similarities.device.type == "cpu"
     whole = explainer.explain(X, baselines="noise", n_samples=150, seed=4)
-    again = explainer.estimate(X, similarities, seed=4)
+    again = explainer.estimate(X, similarities, baselines="noise", seed=4)
     for field in ("importance", "uncertainty", "standard_error", "mean_similarity", "neutral"):
         torch.testing.assert_close(getattr(again, field), getattr(whole, field), rtol=0, atol=1e-13)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 CONSTANT = 0.3
 RIDGES = (1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
-RIDGE_MASKS = 384
+RIDGE_MASKS = 256
 FEWEST_MASKS = 32
 
 
@@ -38,6 +38,9 @@ class Fit:
         ``(d,)``.
     left_out
         ``(n, d)``: for each mask, its target minus the prediction of the fit without it.
+    inflation
+        Variance of a mean of ``left_out * mask`` over that of as many independent terms, for the first target: fits without n and without j
+        have seen each other's mask, which correlates the two residuals.
     """
 
     features: tuple[Tensor, ...]
@@ -45,6 +48,7 @@ class Fit:
     averaged: Tensor
     offset: Tensor
     left_out: Tensor
+    inflation: float
 
     def predict(self, features: tuple[Tensor, ...]) -> Tensor:
         """Predict ``(m, d)`` float64 for masks with these features."""
@@ -71,8 +75,8 @@ def gaussian(a: Tensor, b: Tensor) -> Tensor:
     return half.sub_(a.square().sum(1)[:, None] * 0.5).clamp_max_(0).exp_()
 
 
-def fit(features: tuple[Tensor, ...], targets: Tensor) -> Fit | None:
-    """Fit targets ``(n, d)`` float64, all with the ridge that predicts the first best when left out.
+def fit(features: tuple[Tensor, ...], targets: Tensor, masks: Tensor) -> Fit | None:
+    """Fit targets ``(n, d)`` float64, all with the ridge that predicts the first best when left out; ``masks (n, p)`` for the inflation.
 
     Returns
     -------
@@ -86,18 +90,51 @@ def fit(features: tuple[Tensor, ...], targets: Tensor) -> Fit | None:
     standard = (targets - offset) / scale.clamp_min(torch.finfo(scale.dtype).tiny)
     matrix = kernel(features, features).double()
     few = slice(0, RIDGE_MASKS)
-    errors = [leave_one_out(matrix[few, few], standard[few, :1], ridge)[2].square().mean() for ridge in RIDGES]
+    errors = [LeaveOneOut(matrix[few, few], ridge).residuals(standard[few, :1]).square().mean() for ridge in RIDGES]
     best = int(torch.stack(errors).argmin())
     if not bool(errors[best] < standard[few, 0].square().mean()):
         return None
-    inverse, coefficients, left_out = leave_one_out(matrix, standard, RIDGES[best])
-    return Fit(features, coefficients * scale, -(inverse @ left_out) * scale, offset, left_out * scale)
+    solver = LeaveOneOut(matrix, RIDGES[best])
+    left_out = solver.residuals(standard)
+    averaged = -solver.solve(left_out) * scale
+    inflation = solver.inflation(standard[:, :1], masks)
+    return Fit(features, solver.solve(standard) * scale, averaged, offset, left_out * scale, inflation)
 
 
-def leave_one_out(matrix: Tensor, targets: Tensor, ridge: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Inverse ``(n, n)``, coefficients and left-out residuals ``(n, d)`` of a kernel matrix at one ridge; float64."""
-    regular = matrix.clone()
-    regular.diagonal().add_(ridge)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(regular))
-    coefficients = inverse @ targets
-    return inverse, coefficients, coefficients / inverse.diagonal()[:, None]
+class LeaveOneOut:
+    """Solves A = K + ridge I for a kernel matrix K, ``(n, n)`` float64."""
+
+    def __init__(self, matrix: Tensor, ridge: float) -> None:
+        regular = matrix.clone()
+        regular.diagonal().add_(ridge)
+        self.factor = torch.linalg.cholesky(regular)
+        eye = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+        self.root = torch.linalg.solve_triangular(self.factor, eye, upper=False)
+        self.diagonal = self.root.square().sum(0)[:, None]
+
+    def solve(self, targets: Tensor) -> Tensor:
+        """A^-1 targets, ``(n, d)``."""
+        return torch.cholesky_solve(targets, self.factor)
+
+    def residuals(self, targets: Tensor) -> Tensor:
+        """Each target minus the prediction of the fit without it, ``(n, d)``."""
+        residuals: Tensor = self.solve(targets) / self.diagonal
+        return residuals
+
+    def inflation(self, targets: Tensor, masks: Tensor) -> float:
+        """Variance of the sum of left-out residuals times ``masks (n, p)`` over the sum of their squares, pooled over p; ``targets (n, 1)``.
+
+        The fit without n predicts it with weight w_nj = -B_nj / B_nn on mask j's target, B = A^-1. So what neither explains, the residuals
+        e_n and e_j of the fit without both, enters twice: e_j through w_nj where n is predicted, e_n through w_jn where j is. The two are
+        correlated and add w_nj w_jn e_n e_j M_n M_j to the variance. Leaving out both is the 2 x 2 case of leaving out one:
+        e_n = (B_jj alpha_n - B_nj alpha_j) / (B_nn B_jj - B_nj^2).
+        """
+        inverse = (self.root.T @ self.root).float()
+        diagonal, coefficients = inverse.diagonal(), self.solve(targets).float()
+        both, squared = torch.outer(diagonal, diagonal), inverse.square()
+        determinant = (both - squared).fill_diagonal_(1.0)
+        pair = (coefficients * diagonal - inverse * coefficients.T) / determinant
+        weights = (squared / both * pair * pair.T).fill_diagonal_(0.0)
+        masks = masks.float()
+        alone = (self.residuals(targets).float() * masks).square().sum()
+        return float(1 + (masks * (weights @ masks)).sum() / alone)

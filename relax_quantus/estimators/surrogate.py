@@ -28,6 +28,7 @@ from relax_quantus.estimators.weighted import WeightedMoments
 FITTED_MASKS = 1024
 FEWEST_STATES = 1 << 14
 BLOCK = 1 << 12
+INFLATION_ENTRIES = 256
 
 
 class Lattice(Protocol):
@@ -69,14 +70,14 @@ class MaskModel:
     Parameters
     ----------
     factors
-        ``n -> tuple``: the factors ``(n, T or 1, F or 1)`` of the next n masks, in the order in which the accumulator is fed.
+        ``masks (n, *s) -> tuple``: their factors, ``(n, T or 1, F or 1)`` each. Called for all masks of the stream in their order.
     lattices
         ``at_least -> tuple``: the distribution of each factor, in at least so many states where they are not enumerated.
     contrast
         ``(B, T, F)``: how much each entry changes between kept and masked. A mask's effect grows with what it changes.
     """
 
-    factors: Callable[[int], Sequence[Tensor]]
+    factors: Callable[[Tensor], Sequence[Tensor]]
     lattices: Callable[[int], Sequence[Lattice]]
     contrast: Tensor
 
@@ -162,14 +163,15 @@ class SurrogateMoments:
         if self.count == 0:
             self.origin = similarities[0].double().clone()
         difference = similarities.double() - self.origin
-        averages = self.features.averages([f.to(difference.device) for f in self.model.factors(len(masks))])
+        averages = self.features.averages([f.to(difference.device) for f in self.model.factors(masks)])
         self.count += len(masks)
         self.waiting.append((difference, masks, averages))
         if sum(len(d) for d, _, _ in self.waiting) < (FITTED_MASKS if self.fits is None else BLOCK):
             return
         if self.fits is None:
             difference, masks, averages = self.waited()
-            self.fits, residuals = self.fitted(difference[:FITTED_MASKS], tuple(a[:FITTED_MASKS] for a in averages))
+            first = tuple(a[:FITTED_MASKS] for a in averages)
+            self.fits, residuals = self.fitted(difference[:FITTED_MASKS], masks[:FITTED_MASKS], first)
             self.moments.update(residuals, masks[:FITTED_MASKS])
             rest = difference[FITTED_MASKS:], masks[FITTED_MASKS:], tuple(a[FITTED_MASKS:] for a in averages)
             self.waiting = [rest] if len(rest[0]) else []
@@ -185,11 +187,15 @@ class SurrogateMoments:
             tuple(torch.cat(factor) for factor in zip(*averages, strict=True)),
         )
 
-    def fitted(self, difference: Tensor, averages: tuple[Tensor, ...]) -> tuple[list[Fit | None], Tensor]:
+    def fitted(
+        self, difference: Tensor, masks: Tensor, averages: tuple[Tensor, ...]
+    ) -> tuple[list[Fit | None], Tensor]:
         """Fit each example's similarity and squared deviation; the fits, and residuals ``(n, 2B)`` of masks left out."""
         self.mean = difference.mean(0)
         targets = self.targets(difference)
-        fits = [fit(self.features.weighted(averages, b), targets[:, b]) for b in range(targets.shape[1])]
+        flat = masks.flatten(1)
+        some = flat[:, :: max(1, flat.shape[1] // INFLATION_ENTRIES)].to(difference.device)
+        fits = [fit(self.features.weighted(averages, b), targets[:, b], some) for b in range(targets.shape[1])]
         left_out = [targets[:, b] if f is None else f.left_out for b, f in enumerate(fits)]
         return fits, torch.stack(left_out, 1).flatten(1)
 
@@ -215,13 +221,14 @@ class SurrogateMoments:
         fits, moments = self.fits, self.moments
         if fits is None:
             difference, masks, averages = self.waited()
-            fits, residuals = self.fitted(difference, averages)
+            fits, residuals = self.fitted(difference, masks, averages)
             moments = WeightedMoments()
             moments.update(residuals, masks)
-        return self.corrected(fits, moments.finish())
+        return self.corrected(fits, moments)
 
-    def corrected(self, fits: list[Fit | None], residual: Estimate) -> Estimate:
+    def corrected(self, fits: list[Fit | None], moments: WeightedMoments) -> Estimate:
         """Add the surrogates' expectations to the estimate from their residuals."""
+        residual = moments.finish()
         shape = residual.importance.shape[1:]
         expected = [self.expected(f, b) for b, f in enumerate(fits)]
         maps = torch.stack([m.T.expand(2, shape.numel()).reshape(2, *shape) for m, _ in expected]).to(
@@ -236,10 +243,12 @@ class SurrogateMoments:
 
         gap = maps[:, 0] - example(self.mean)
         neutral = self.origin + means[:, 0]
+        share = [0.0 if f is None else (f.inflation - 1) * float(f.left_out[:, 0].square().sum()) for f in fits]
+        inflation = 1 + torch.tensor(share).to(gap) / moments.squares[::2].clamp_min(torch.finfo(gap.dtype).tiny)
         return Estimate(
             importance=example(self.origin) + maps[:, 0],
             uncertainty=(maps[:, 1] - gap.square()).clamp_min(0),
-            standard_error=pairs(residual.standard_error)[:, 0],
+            standard_error=pairs(residual.standard_error)[:, 0] * example(inflation.sqrt()),
             mean_similarity=neutral,
             neutral=example(neutral).expand_as(maps[:, 0]),
         )

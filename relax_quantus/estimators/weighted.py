@@ -45,6 +45,11 @@ class WeightedMoments(Moments):
         self.squared = self.squared.to(self.origin) + (similarities.double() - self.origin).square().sum(0)
 
     @property
+    def squares(self) -> Tensor:
+        """Sum of s^2 over all masks, ``(B,)``."""
+        return self.squared + 2 * self.origin * self.total + self.count * self.origin.square()
+
+    @property
     def variance(self) -> Tensor:
         """Variance of s over all masks, ``(B,)``."""
         return self.squared / self.count - (self.total / self.count).square()
