@@ -32,6 +32,10 @@ class Explanation:
         Broadcastable to ``x``: the importance of every bin if none mattered, the mean similarity (for ``paper`` times the mean mask).
     estimator
         Name of the estimator that was used.
+    cell_effects
+        Shaped like ``x``, by ``surrogate`` only, else None: how much the similarity changes as one of the strategy's cells goes from replaced
+        to kept, all others being equal. Free of the crosses that product masks leave in the importance; see
+        `relax_quantus.estimators.cell_effects`.
     """
 
     importance: Tensor
@@ -42,6 +46,7 @@ class Explanation:
     n_samples: Tensor
     neutral: Tensor
     estimator: str
+    cell_effects: Tensor | None = None
 
     def u_relax(self) -> Tensor:
         """Importance where the uncertainty is at or below its median over the example, 0 elsewhere (U-RELAX, Wickstrom et al. 2023)."""

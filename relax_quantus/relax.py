@@ -395,6 +395,7 @@ def explanation(
         n_samples=torch.full((len(x),), n_samples, device=x.device),
         neutral=shaped(estimate.neutral),
         estimator=estimator,
+        cell_effects=None if estimate.cell_effects is None else shaped(estimate.cell_effects),
     )
 
 

@@ -17,7 +17,8 @@ from torch import Tensor
 class Estimate:
     """What an estimator returns; maps are ``(B, *s)`` with ``s`` the masks' own, broadcastable shape.
 
-    `neutral` broadcasts to the maps: the importance that every bin would have if none mattered.
+    `neutral` broadcasts to the maps: the importance that every bin would have if none mattered. `cell_effects` only where the distribution
+    of the masks is known.
     """
 
     importance: Tensor
@@ -25,6 +26,7 @@ class Estimate:
     standard_error: Tensor
     mean_similarity: Tensor
     neutral: Tensor
+    cell_effects: Tensor | None = None
 
 
 class Accumulator(Protocol):

@@ -22,12 +22,13 @@ import torch
 from torch import Tensor
 
 from relax_quantus.estimators.accumulation import Accumulator, Estimate
+from relax_quantus.estimators.cell_effects import averaging, cell_effects
 from relax_quantus.estimators.kernel_ridge import Fit, fit, kernel
 from relax_quantus.estimators.weighted import WeightedMoments
 
 FITTED_MASKS = 1024
 FEWEST_STATES = 1 << 14
-BLOCK = 1 << 12
+BLOCK = 1 << 10
 INFLATION_ENTRIES = 256
 
 
@@ -130,14 +131,6 @@ class Features:
 def bins_of(size: int, cells: int, both: bool) -> int:
     """Bins of an axis: three a cell for a factor that varies on one axis, three for two cells on each of two."""
     return min(size, math.ceil(1.5 * cells) if both else 3 * cells)
-
-
-def averaging(bins: int, size: int) -> Tensor:
-    """Matrix ``(bins, size)`` that averages an axis over equal bins, sharing entries that straddle two."""
-    edges = torch.arange(bins + 1, dtype=torch.float64) * (size / bins)
-    entry = torch.arange(size, dtype=torch.float64)
-    overlap = torch.minimum(edges[1:, None], entry + 1) - torch.maximum(edges[:-1, None], entry)
-    return (overlap.clamp_min(0) * (bins / size)).float()
 
 
 def pairs(values: Tensor) -> Tensor:
@@ -245,13 +238,20 @@ class SurrogateMoments:
         neutral = self.origin + means[:, 0]
         share = [0.0 if f is None else (f.inflation - 1) * float(f.left_out[:, 0].square().sum()) for f in fits]
         inflation = 1 + torch.tensor(share).to(gap) / moments.squares[::2].clamp_min(torch.finfo(gap.dtype).tiny)
+        centred = (maps[:, 0] - example(means[:, 0])).reshape(-1, *self.axes)
         return Estimate(
             importance=example(self.origin) + maps[:, 0],
             uncertainty=(maps[:, 1] - gap.square()).clamp_min(0),
             standard_error=pairs(residual.standard_error)[:, 0] * example(inflation.sqrt()),
             mean_similarity=neutral,
             neutral=example(neutral).expand_as(maps[:, 0]),
+            cell_effects=cell_effects(self.lattices, centred).reshape(-1, *shape),
         )
+
+    @property
+    def axes(self) -> tuple[int, int]:
+        """Entries of the masks over time and frequency, 1 along an axis that no factor varies on."""
+        return max(lattice.frames for lattice in self.lattices), max(lattice.bands for lattice in self.lattices)
 
     def expected(self, fitted: Fit | None, example: int) -> tuple[Tensor, Tensor]:
         """E[f M] / E[M], ``(P, 2)``, and E[f], ``(2,)``, of an example's surrogate, over all masks of the strategy."""
