@@ -65,10 +65,10 @@ class Lattice:
     def expectation(self, functions: Tensor) -> Tensor:
         """E[g M] for functions ``(G * s, n)`` given at the states: ``(T, F, n)``."""
         groups, states = self.weights.shape
-        weighted = functions.reshape(groups, states, -1) * self.weights[:, :, None]
-        cells = torch.einsum("gsn,gsab->gnab", weighted, self.cells)
-        spread = self.over_time[:, None] @ cells @ self.over_frequency.transpose(1, 2)[:, None]
-        return spread.sum(0).permute(1, 2, 0)
+        weighted = self.cells * self.weights[:, :, None, None]
+        cells = torch.einsum("gsn,gsab->gnab", functions.reshape(groups, states, -1), weighted)
+        spread = cells @ self.over_frequency.transpose(1, 2)[:, None]
+        return torch.einsum("gta,gnaf->tfn", self.over_time, spread)
 
     def to(self, device: torch.device | str) -> Lattice:
         """Move all tensors to `device`."""
@@ -79,8 +79,8 @@ class Lattice:
 def shift_nodes(cells: int, size: int, edges: str, at_least: int = 0) -> int:
     """Number of equidistant shifts over [0, 1) that stand for all; a power of two or exact.
 
-    With hard edges a bin changes its cell at the shifts (k + 1/2) / period, period = size / gcd(size, cells): as many shifts, in between,
-    are exact. With smooth ones the rectangle rule's error falls with the square of their number: 16 are within .2 % of a cell's variance;
+    With hard edges a bin changes its cell at the shifts (k + c / 2) / period, period = size / gcd(size, cells), c = cells / gcd(size, cells):
+    as many shifts, in between, are exact. With smooth ones the rectangle rule's error falls with the square of their number: 16 are within .2 % of a cell's variance;
     more where many states are asked for.
     """
     if edges == "smooth":
@@ -88,6 +88,12 @@ def shift_nodes(cells: int, size: int, edges: str, at_least: int = 0) -> int:
         return min(max(SMOOTH_NODES[0], wanted), SMOOTH_NODES[1])
     period = size // math.gcd(size, cells)
     return period if period <= HARD_NODES else HARD_NODES
+
+
+def node_shifts(nodes: int, cells: int, size: int, edges: str) -> Tensor:
+    """Return the shifts of equidistant `nodes`, none of them where hard edges change a bin's cell: rounding would decide."""
+    changes_at_nodes = edges == "hard" and (cells // math.gcd(size, cells)) % 2 == 0
+    return (torch.arange(nodes) + (0.5 if changes_at_nodes else 0.0)) / nodes
 
 
 def enumerated(cells: int, keep_probability: float) -> tuple[Tensor, Tensor]:
