@@ -35,14 +35,18 @@ def mask_model(problem: Problem, rows: slice) -> MaskModel | None:
         uniform = torch.rand(len(masks), columns, generator=generator, dtype=torch.float32)
         return strategy.factors(uniform, frames, bands)
 
-    def lattices(at_least: int) -> tuple[Lattice, ...]:
-        return tuple(lattice.to(device) for lattice in strategy.lattices(frames, bands, at_least))
+    def lattices(at_least: int, bank: int = 0) -> tuple[Lattice, ...]:
+        return tuple(lattice.to(device) for lattice in strategy.lattices(frames, bands, at_least, bank))
 
     return MaskModel(factors, lattices, contrast(tensor.rows(rows), frames, bands))
 
 
 def contrast(tensor: MaskedTensor, frames: int, bands: int) -> torch.Tensor:
-    """How much each entry changes when it is masked, over all axes but the last two: ``(B, frames, bands)`` float32."""
-    gap = tensor.x - tensor.level if tensor.x.is_floating_point() else tensor.x.to(torch.complex64) - tensor.level
-    gap = gap.abs().float()
+    """How much each entry changes when it is masked, over all axes but the last two: ``(B, frames, bands)`` float32, relative to the largest."""
+    x, level = tensor.x, tensor.level
+    if not x.is_floating_point():
+        x, level = x.to(torch.complex128), level.to(torch.complex128)
+    gap = (x - level).abs().double()
+    largest = gap.flatten(1).amax(1).clamp_min(torch.finfo(gap.dtype).tiny)
+    gap = (gap / largest.reshape(-1, *[1] * (gap.ndim - 1))).float()
     return gap.square().reshape(len(gap), -1, frames, bands).sum(1).sqrt()

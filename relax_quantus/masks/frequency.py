@@ -35,6 +35,6 @@ class Frequency(GridStrategy):
         """Build ``(n, 1, bands)``."""
         return self.stripe_masks(uniform, axis_cells(self.stripes, bands), bands, self.keep_probability)[:, None, :]
 
-    def lattices(self, frames: int, bands: int, at_least: int) -> tuple[Lattice, ...]:
+    def lattices(self, frames: int, bands: int, at_least: int, bank: int = 0) -> tuple[Lattice, ...]:
         """One factor, along frequency."""
-        return (self.stripe_lattice(axis_cells(self.stripes, bands), bands, self.keep_probability, -1, at_least),)
+        return (self.stripe_lattice(axis_cells(self.stripes, bands), bands, self.keep_probability, -1, at_least, bank),)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from relax_quantus import checks
-from relax_quantus.masks.lattice import ENUMERATED_CELLS, Lattice, enumerated, shift_nodes, sobol_cells
+from relax_quantus.masks.lattice import ENUMERATED_CELLS, Lattice, enumerated, node_shifts, shift_nodes, sobol_cells
 
 EXTRA_CELLS = 2
 
@@ -126,8 +126,8 @@ class GridStrategy(ABC):
         """Independent factors whose product `build` returns, in the order of `lattices`."""
         return (self.build(uniform, frames, bands),)
 
-    def lattices(self, frames: int, bands: int, at_least: int) -> tuple[Lattice, ...]:
-        """Return the distribution of each factor as weighted states, at least so many where they cannot be enumerated.
+    def lattices(self, frames: int, bands: int, at_least: int, bank: int = 0) -> tuple[Lattice, ...]:
+        """Return the distribution of each factor as weighted states, at least so many where they cannot be enumerated; others for each `bank`.
 
         Raises
         ------
@@ -141,28 +141,30 @@ class GridStrategy(ABC):
         cells = (uniform[:, 1:] < keep_probability).float()
         return along(cells, *interpolation(uniform[:, 0], stripes, size, self.edges), dim=1)
 
-    def stripe_lattice(self, stripes: int, size: int, keep_probability: float, axis: int, at_least: int) -> Lattice:
+    def stripe_lattice(
+        self, stripes: int, size: int, keep_probability: float, axis: int, at_least: int, bank: int
+    ) -> Lattice:
         """States of one factor of stripes along `axis`, -2 or -1; `stripe_masks` draws from the same distribution."""
         nodes, cells = shift_nodes(stripes, size, self.edges, at_least), stripes + EXTRA_CELLS
-        if cells <= ENUMERATED_CELLS:
-            states, weights = enumerated(cells, keep_probability)
-            states, weights = states.expand(nodes, -1, -1), (weights / nodes).expand(nodes, -1)
-        else:
+        sampled = cells > ENUMERATED_CELLS
+        if sampled:
             nodes = 2 ** math.ceil(math.log2(nodes))
-            states = sobol_cells((nodes, 1), cells, keep_probability, at_least)
-            weights = torch.full(states.shape[:2], 1 / states[..., 0].numel())
-        basis = axis_basis(nodes, stripes, size, self.edges)
+            states = sobol_cells((nodes, 1), cells, keep_probability, at_least, bank)
+            weights = torch.full(states.shape[1:2], 1 / states.shape[1])
+        else:
+            states, weights = enumerated(cells, keep_probability)
+            states = states.expand(nodes, -1, -1)
+        shifts, shares = node_shifts(nodes, stripes, size, self.edges, bank)
+        basis, weights = axis_basis(shifts, stripes, size, self.edges), shares[:, None] * weights
         one = torch.ones(nodes, 1, 1)
         if axis == -2:
-            return Lattice(basis, one, states[..., None], weights, (stripes, 1))
-        return Lattice(one, basis, states[:, :, None], weights, (1, stripes))
+            return Lattice(basis, one, states[..., None], weights, (stripes, 1), sampled)
+        return Lattice(one, basis, states[:, :, None], weights, (1, stripes), sampled)
 
 
-def axis_basis(nodes: int, cells: int, size: int, edges: str) -> Tensor:
-    """How the cells of an axis spread over its entries at equidistant shifts: ``(nodes, size, cells + 2)``; ones for an axis of one entry."""
-    if size == 1:
-        return torch.ones(nodes, 1, 1)
-    lower, weight = interpolation(torch.arange(nodes) / nodes, cells, size, edges)
-    basis = torch.zeros(nodes, size, cells + EXTRA_CELLS)
+def axis_basis(shifts: Tensor, cells: int, size: int, edges: str) -> Tensor:
+    """How the cells of an axis spread over its entries at each shift, ``(nodes, size, cells + 2)``."""
+    lower, weight = interpolation(shifts, cells, size, edges)
+    basis = torch.zeros(len(shifts), size, cells + EXTRA_CELLS)
     basis.scatter_(2, lower[..., None], 1 - weight[..., None])
     return basis.scatter_add_(2, lower[..., None] + 1, weight[..., None])

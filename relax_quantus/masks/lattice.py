@@ -20,6 +20,7 @@ ENUMERATED_CELLS = 12
 SMOOTH_NODES = (16, 64)
 HARD_NODES = 64
 SOBOL_SEED = 20110413
+GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Lattice:
         ``(G, s)``, positive, sum 1.
     cell_counts
         Cells that span each axis, without those beyond its ends; 1 where the factor does not vary.
+    sampled
+        Whether the cells are a sample, one of many banks, and not all that there are.
     """
 
     over_time: Tensor
@@ -45,6 +48,7 @@ class Lattice:
     cells: Tensor
     weights: Tensor
     cell_counts: tuple[int, int]
+    sampled: bool = False
 
     @property
     def frames(self) -> int:
@@ -79,21 +83,29 @@ class Lattice:
 def shift_nodes(cells: int, size: int, edges: str, at_least: int = 0) -> int:
     """Number of equidistant shifts over [0, 1) that stand for all; a power of two or exact.
 
-    With hard edges a bin changes its cell at the shifts (k + c / 2) / period, period = size / gcd(size, cells), c = cells / gcd(size, cells):
-    as many shifts, in between, are exact. With smooth ones the rectangle rule's error falls with the square of their number: 16 are within .2 % of a cell's variance;
-    more where many states are asked for.
+    With smooth edges the rectangle rule's error falls with the square of their number: 16 are within .2 % of a cell's variance; more where
+    many states are asked for. With hard ones as many shifts as in the period of `node_shifts` are exact.
     """
     if edges == "smooth":
         wanted = 1 << max(0, math.ceil(math.log2(max(1, at_least) / 1024)))
         return min(max(SMOOTH_NODES[0], wanted), SMOOTH_NODES[1])
-    period = size // math.gcd(size, cells)
-    return period if period <= HARD_NODES else HARD_NODES
+    return min(size // math.gcd(size, cells), HARD_NODES)
 
 
-def node_shifts(nodes: int, cells: int, size: int, edges: str) -> Tensor:
-    """Return the shifts of equidistant `nodes`, none of them where hard edges change a bin's cell: rounding would decide."""
-    changes_at_nodes = edges == "hard" and (cells // math.gcd(size, cells)) % 2 == 0
-    return (torch.arange(nodes) + (0.5 if changes_at_nodes else 0.0)) / nodes
+def node_shifts(nodes: int, cells: int, size: int, edges: str, bank: int = 0) -> tuple[Tensor, Tensor]:
+    """Return the shifts of so many nodes, and their weights, sum 1; both ``(nodes,)``.
+
+    With hard edges a bin changes its cell at the shifts (k + c / 2) / period only, where cells / size = c / period in lowest terms. Nodes
+    enough for all intervals between these stand in an interval's middle or start, away from the changes, and share its weight. Otherwise they
+    are equidistant, elsewhere for each `bank`.
+    """
+    common = math.gcd(size, cells)
+    period, steps = size // common, cells // common
+    if edges == "hard" and period <= nodes:
+        interval = torch.arange(nodes) * period // nodes
+        shifts = (interval + (0.5 if steps % 2 == 0 else 0.0)) / period
+        return shifts, 1 / (period * torch.bincount(interval)[interval])
+    return (torch.arange(nodes) + bank * GOLDEN % 1) / nodes, torch.full((nodes,), 1 / nodes)
 
 
 def enumerated(cells: int, keep_probability: float) -> tuple[Tensor, Tensor]:
@@ -103,14 +115,15 @@ def enumerated(cells: int, keep_probability: float) -> tuple[Tensor, Tensor]:
     return states, keep_probability**kept * (1 - keep_probability) ** (cells - kept)
 
 
-def sobol_cells(nodes: tuple[int, int], cells: int, keep_probability: float, at_least: int) -> Tensor:
+def sobol_cells(nodes: tuple[int, int], cells: int, keep_probability: float, at_least: int, bank: int = 0) -> Tensor:
     """Cells ``(G, s, cells)`` of a scrambled Sobol sequence whose first two axes choose the pair of shift nodes, G = their product.
 
-    Whole multiples of a power of two points are drawn, so that every pair of nodes (powers of two) gets equally many.
+    Whole multiples of a power of two points are drawn, so that every pair of nodes (powers of two) gets equally many. Each `bank` is
+    scrambled by itself.
     """
     groups = nodes[0] * nodes[1]
     count = groups * 2 ** max(0, math.ceil(math.log2(at_least / groups)))
-    engine = torch.quasirandom.SobolEngine(2 + cells, scramble=True, seed=SOBOL_SEED)  # type: ignore[no-untyped-call]
+    engine = torch.quasirandom.SobolEngine(2 + cells, scramble=True, seed=SOBOL_SEED + bank)  # type: ignore[no-untyped-call]
     uniform = engine.draw(count)
     limits = torch.tensor(nodes)
     node = (uniform[:, :2] * limits).long().minimum(limits - 1)

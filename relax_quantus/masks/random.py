@@ -10,7 +10,7 @@ from torch import Tensor
 
 from relax_quantus import checks
 from relax_quantus.masks.grid import EXTRA_CELLS, GridStrategy, along, axis_basis, axis_cells, interpolation
-from relax_quantus.masks.lattice import Lattice, shift_nodes, sobol_cells
+from relax_quantus.masks.lattice import Lattice, node_shifts, shift_nodes, sobol_cells
 
 
 @dataclass(frozen=True)
@@ -47,20 +47,26 @@ class Random(GridStrategy):
             return values[:, :, :1]
         return along(values, *interpolation(uniform[:, 1], columns, bands, self.edges), dim=2)
 
-    def lattices(self, frames: int, bands: int, at_least: int) -> tuple[Lattice, ...]:
+    def lattices(self, frames: int, bands: int, at_least: int, bank: int = 0) -> tuple[Lattice, ...]:
         """One factor over both axes."""
         rows, columns = self._grid(frames, bands)
-        nodes = tuple(self._nodes(cells, size) for cells, size in ((rows, frames), (columns, bands)))
-        grid = (1 if frames == 1 else rows + EXTRA_CELLS, 1 if bands == 1 else columns + EXTRA_CELLS)
-        cells = sobol_cells((nodes[0], nodes[1]), grid[0] * grid[1], self.keep_probability, at_least)
-        over_time = axis_basis(nodes[0], rows, frames, self.edges).repeat_interleave(nodes[1], dim=0)
-        over_frequency = axis_basis(nodes[1], columns, bands, self.edges).repeat(nodes[0], 1, 1)
-        weights = torch.full(cells.shape[:2], 1 / cells[..., 0].numel())
-        return (Lattice(over_time, over_frequency, cells.reshape(*cells.shape[:2], *grid), weights, (rows, columns)),)
+        (over_time, time_weights), (over_frequency, frequency_weights) = (
+            self._axis(count, size, bank) for count, size in ((rows, frames), (columns, bands))
+        )
+        nodes, grid = (len(over_time), len(over_frequency)), (over_time.shape[2], over_frequency.shape[2])
+        cells = sobol_cells(nodes, grid[0] * grid[1], self.keep_probability, at_least, bank)
+        weights = torch.outer(time_weights, frequency_weights).reshape(-1, 1).expand(cells.shape[:2]) / cells.shape[1]
+        over_time, over_frequency = over_time.repeat_interleave(nodes[1], dim=0), over_frequency.repeat(nodes[0], 1, 1)
+        cells = cells.reshape(*cells.shape[:2], *grid)
+        return (Lattice(over_time, over_frequency, cells, weights, (rows, columns), sampled=True),)
 
     def _grid(self, frames: int, bands: int) -> tuple[int, int]:
         return axis_cells(self.cells[0], frames), axis_cells(self.cells[1], bands)
 
-    def _nodes(self, cells: int, size: int) -> int:
-        """Shift nodes of an axis, a power of two."""
-        return 1 if size == 1 else 2 ** math.ceil(math.log2(shift_nodes(cells, size, self.edges)))
+    def _axis(self, cells: int, size: int, bank: int) -> tuple[Tensor, Tensor]:
+        """How cells spread over an axis at each of its shift nodes, a power of two, and their weights; one cell for an axis of one entry."""
+        if size == 1:
+            return torch.ones(1, 1, 1), torch.ones(1)
+        nodes = 2 ** math.ceil(math.log2(shift_nodes(cells, size, self.edges)))
+        shifts, weights = node_shifts(nodes, cells, size, self.edges, bank)
+        return axis_basis(shifts, cells, size, self.edges), weights

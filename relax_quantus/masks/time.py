@@ -37,7 +37,7 @@ class Time(GridStrategy):
         profile = self.stripe_masks(uniform, axis_cells(self.stripes, size), size, self.keep_probability)
         return profile[:, None, :] if frames == 1 else profile[:, :, None]
 
-    def lattices(self, frames: int, bands: int, at_least: int) -> tuple[Lattice, ...]:
+    def lattices(self, frames: int, bands: int, at_least: int, bank: int = 0) -> tuple[Lattice, ...]:
         """One factor, along time or the only axis."""
         size, axis = (bands, -1) if frames == 1 else (frames, -2)
-        return (self.stripe_lattice(axis_cells(self.stripes, size), size, self.keep_probability, axis, at_least),)
+        return (self.stripe_lattice(axis_cells(self.stripes, size), size, self.keep_probability, axis, at_least, bank),)

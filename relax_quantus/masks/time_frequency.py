@@ -53,15 +53,15 @@ class TimeFrequency(GridStrategy):
             factors.append(self.stripe_masks(uniform[:, cut:], columns, bands, share)[:, None, :])
         return tuple(factors)
 
-    def lattices(self, frames: int, bands: int, at_least: int) -> tuple[Lattice, ...]:
+    def lattices(self, frames: int, bands: int, at_least: int, bank: int = 0) -> tuple[Lattice, ...]:
         """Two factors, or one where there is a single axis."""
         rows, columns = self._cells(frames, bands)
         share = self._share(frames, bands)
         lattices = []
         if frames > 1 or bands == 1:
-            lattices.append(self.stripe_lattice(rows, frames, share, -2, at_least))
+            lattices.append(self.stripe_lattice(rows, frames, share, -2, at_least, bank))
         if bands > 1:
-            lattices.append(self.stripe_lattice(columns, bands, share, -1, at_least))
+            lattices.append(self.stripe_lattice(columns, bands, share, -1, at_least, bank))
         return tuple(lattices)
 
     def _cells(self, frames: int, bands: int) -> tuple[int, int]:
