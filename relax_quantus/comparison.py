@@ -6,8 +6,9 @@ the masks it belongs to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -65,38 +66,59 @@ class Comparison:
         return torch.cat(parts) if whole else parts[0]
 
     def similarities(
-        self, show_progress: bool = False, rows: slice | None = None
+        self, show_progress: bool = False, rows: slice | list[int] | None = None, ends: Sequence[int] = ()
     ) -> Iterator[tuple[Tensor, list[Tensor]]]:
         """Yield similarities ``(m, b)`` float64 of the examples in `rows` and, a tensor each, the masks they belong to.
 
         A GPU is not waited for before all is queued, so that it computes while the next masks are drawn.
+
+        Parameters
+        ----------
+        show_progress
+            Show a progress bar.
+        rows
+            All by default. A list may be shortened by the caller between two chunks; it ends when none is left.
+        ends
+            Ascending numbers of masks at which a chunk has to end.
         """
         rows = slice(0, self.problem.batch) if rows is None else rows
         device = self.problem.inputs[0].device
         finite = torch.ones((), dtype=torch.bool, device=device)
         with tqdm(total=self.problem.n_samples, desc="RELAX attribution", disable=not show_progress) as bar:
+            position = 0
             for masks, noise in self.stream.chunks(self.execution.plan.perturbations_per_eval):
-                similarities: Tensor = self._fitting(partial(self._chunk, masks, noise, rows))
-                finite &= torch.isfinite(similarities).all()
-                if device.type == "cpu":
-                    refuse_unless(finite)
-                yield similarities, masks
-                bar.update(len(masks[0]))
+                for part in cut(position, len(masks[0]), ends):
+                    drawn = [k[part] for k in masks]
+                    noises = [None if z is None else z[part] for z in noise]
+                    similarities: Tensor = self._fitting(partial(self._chunk, drawn, noises, rows))
+                    finite &= torch.isfinite(similarities).all()
+                    if device.type == "cpu":
+                        refuse_unless(finite)
+                    yield similarities, drawn
+                    bar.update(len(drawn[0]))
+                    if rows == []:
+                        refuse_unless(finite)
+                        return
+                position += len(masks[0])
         refuse_unless(finite)
 
-    def _chunk(self, masks: list[Tensor], noise: list[Tensor | None], rows: slice) -> Tensor:
+    def _chunk(self, masks: list[Tensor], noise: list[Tensor | None], rows: slice | list[int]) -> Tensor:
         """Similarities ``(m, b)`` under a chunk of masks."""
-        m, per_forward = len(masks[0]), self.execution.plan.perturbations_per_eval
+        if isinstance(rows, list) and self.execution.is_fixed:
+            return self._chunk(masks, noise, slice(0, self.problem.batch))[:, rows]
+        examples = range(rows.start, rows.stop) if isinstance(rows, slice) else rows
+        m, per_forward = len(masks[0]), self.execution.masks_a_forward(len(examples) if rows is examples else None)
         reference = self.compared[0][1]
-        similarities = torch.empty(m, rows.stop - rows.start, dtype=torch.float64, device=reference.device)
+        similarities = torch.empty(m, len(examples), dtype=torch.float64, device=reference.device)
         for start in range(0, m, per_forward):
             part = slice(start, min(start + per_forward, m))
-            for block in self.execution.blocks(rows):
+            for columns in self.execution.blocks(slice(0, len(examples))):
+                some = examples[columns]
+                block = some if isinstance(some, list) else slice(some.start, some.stop)
                 copies = tuple(
                     t.copies(k[part], None if z is None else z[part], block)
                     for t, k, z in zip(self.problem.tensors, masks, noise, strict=True)
                 )
-                columns = slice(block.start - rows.start, block.stop - rows.start)
                 similarities[part, columns] = self.compare(copies, block)
         return similarities
 
@@ -111,7 +133,7 @@ class Comparison:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
-    def compare(self, copies: tuple[Tensor, ...], rows: slice) -> Tensor:
+    def compare(self, copies: tuple[Tensor, ...], rows: slice | list[int]) -> Tensor:
         """Similarities ``(m, b)`` of copies ``(m * b, ...)`` of the examples in `rows` to the reference."""
         h = self.execution.embed(copies)
         total: Tensor | float = 0.0
@@ -134,6 +156,12 @@ class Comparison:
             ]
         )
         return torch.cat(similarities)
+
+
+def cut(start: int, count: int, ends: Sequence[int]) -> list[slice]:
+    """Cut masks `start` to ``start + count`` at `ends`; slices of the chunk."""
+    edges = [0, *(end - start for end in ends if start < end < start + count), count]
+    return [slice(*pair) for pair in pairwise(edges)]
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

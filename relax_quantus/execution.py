@@ -86,6 +86,11 @@ class Execution:
         size = -(-(stop - start) // -(-(stop - start) // self.examples))
         return [slice(i, min(i + size, stop)) for i in range(start, stop, size)]
 
+    def masks_a_forward(self, examples: int | None = None) -> int:
+        """Masks a forward, as planned, or as many more as fill it where only so many examples of a block are left."""
+        masks = self.plan.perturbations_per_eval
+        return masks if examples is None else masks * max(1, self._block_examples() // examples)
+
     def halve(self) -> bool:
         """Make forwards half as large, masks first, then examples, and remember it; False if they cannot be smaller."""
         masks = self.plan.perturbations_per_eval

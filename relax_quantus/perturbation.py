@@ -66,7 +66,7 @@ class MaskedTensor:
             return values[:, self.groups.to(values.device)]
         return values.expand(len(values), *self.x.shape[1:])
 
-    def copies(self, masks: Tensor, noise: Tensor | None, rows: slice) -> Tensor:
+    def copies(self, masks: Tensor, noise: Tensor | None, rows: slice | list[int]) -> Tensor:
         """Masked copies ``(m * b, *shape)`` of the examples in `rows`, all examples under the first mask first.
 
         A kept entry is exactly the input's, a masked one exactly the fill's. Integer and boolean inputs keep an entry from mask value .5 up.

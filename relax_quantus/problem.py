@@ -65,15 +65,17 @@ class Problem:
         """Return this call's masks; a user's are asked for here, once."""
         return MaskStream(self.strategy, self.tensors, self.n_samples, self.seed)
 
-    def parts(self) -> list[slice]:
+    def parts(self, most: int | None = None) -> list[slice]:
         """Rows of the batch whose sums are kept at the same time, one part after another: as few as `SUMS_BYTES` allows, and even.
+
+        Parts of more than `most` examples are cut, too.
 
         Additional arguments and targets belong to the whole batch, which is then one part.
         """
         if self.additional_forward_args is not None or self.target is not None:
             return [slice(0, self.batch)]
         each = BYTES_AN_ENTRY * sum(t.x[0].numel() for t in self.tensors)
-        count = -(-self.batch * each // SUMS_BYTES)
+        count = max(-(-self.batch * each // SUMS_BYTES), -(-self.batch // (most or self.batch)))
         size = -(-self.batch // min(count, self.batch))
         return [slice(i, min(i + size, self.batch)) for i in range(0, self.batch, size)]
 

@@ -1,7 +1,7 @@
 """Estimators: similarities and masks -> importance, uncertainty, standard error.
 
 Siblings of masks, fills and similarities. An estimator is a factory: ``start()`` gives an accumulator that is fed masks and similarities
-in any chunks and asked once for its result.
+in any chunks and asked for its result, under a tolerance more than once.
 """
 
 from __future__ import annotations

@@ -37,7 +37,10 @@ class Accumulator(Protocol):
         ...
 
     def finish(self) -> Estimate:
-        """Return the estimate from all that was added."""
+        """Return the estimate from all that was added so far.
+
+        Called repeatedly, with more updates in between, where `RELAX.explain` is given a tolerance; it must leave the sums as they are.
+        """
         ...
 
 
