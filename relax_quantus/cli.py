@@ -144,7 +144,17 @@ def explain(
     baseline: Annotated[
         str, typer.Option(metavar="NAME", help="What replaces the masked part; `relax-quantus list fills` names them.")
     ] = "silence",
-    n_samples: Annotated[int, typer.Option(metavar="N", help="Masks for each strategy.")] = 500,
+    n_samples: Annotated[
+        int, typer.Option(metavar="N", help="Masks for each strategy; with --tolerance, at most.")
+    ] = 500,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            show_default=False,
+            help="Stop each example when its largest standard error is under this share of its map's spread.",
+        ),
+    ] = None,
     seed: Seed = 0,
     max_examples: Annotated[
         int, typer.Option(metavar="N", help="Explain at most the first N examples (0.96 s each) of a clip.")
@@ -185,6 +195,7 @@ def explain(
     Examples:
       relax-quantus explain robin.wav --out pictures
       relax-quantus explain recordings/ --out pictures --masks time --masks frequency --n-samples 1000
+      relax-quantus explain robin.wav --out pictures --n-samples 10000 --tolerance 0.1
       relax-quantus explain robin.wav --out pictures --head animals.safetensors
       relax-quantus explain robin.wav --out pictures --reference wren.wav --away traffic/
       relax-quantus explain robin.wav --out pictures --encoder wav2vec2_base:layer=6 --weights wav2vec2.pth
@@ -203,6 +214,7 @@ def explain(
             head=head,
             baseline=baseline,
             n_samples=n_samples,
+            tolerance=tolerance,
             seed=seed,
             max_examples=max_examples,
             reference=reference,

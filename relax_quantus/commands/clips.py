@@ -28,6 +28,7 @@ class Request:
     head: Path | None = None
     baseline: str = "silence"
     n_samples: int = 500
+    tolerance: float | None = None
     seed: int = 0
     max_examples: int = 60
     reference: Path | None = None

@@ -1,7 +1,7 @@
 """``relax-quantus explain``: recordings -> a picture and arrays for each.
 
 The whole flow but the benchmark: recordings enter, examples are explained under each masking strategy, and for every recording one PNG and
-one .npz leave. Cost: strategies x N encoder forwards an example (0.96 s).
+one .npz leave. Cost: strategies x N encoder forwards an example (0.96 s), fewer with a tolerance.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from relax_quantus.commands.anchors import choose_similarity, load_anchor
 from relax_quantus.commands.clips import Clip, Findings, Models, Request, read
 from relax_quantus.commands.front_ends import FrontEnd
 from relax_quantus.commands.loading import load, refuse_other_front_end
-from relax_quantus.commands.results import write
+from relax_quantus.commands.results import masks_used, write
 from relax_quantus.errors import RelaxQuantusError
 from relax_quantus.explanation import Explanation
 from relax_quantus.fills import FILLS
@@ -52,7 +52,8 @@ def run(request: Request) -> int:
                 console.report(problem, path)
                 failed += 1
             else:
-                console.result(console.shown(write(clip, findings, request, models)))
+                picture = console.shown(write(clip, findings, request, models))
+                console.result(picture if request.tolerance is None else f"{picture}: {masks_used(findings, request)}")
             bar.update()
     return 1 if failed else 0
 
@@ -61,6 +62,8 @@ def prepare(request: Request) -> Models:
     """Check every name and number before any work, and load what was named."""
     checks.integer("--n-samples", request.n_samples)
     checks.integer("--max-examples", request.max_examples)
+    if request.tolerance is not None:
+        checks.positive("--tolerance", request.tolerance)
     checks.integer("--seed", request.seed, low=0)
     checked_resampler(request.resampler)
     FILLS.get(request.baseline)
@@ -150,7 +153,12 @@ def find(clip: Clip, request: Request, models: Models) -> Findings:
                 towards = anchors if models.towards is None else models.towards.embedding
                 reference = towards if models.away is None else (towards, models.away.embedding.expand_as(towards))
                 explained = relax.explain(
-                    part, fill, n_samples=request.n_samples, seed=request.seed, reference=reference
+                    part,
+                    fill,
+                    n_samples=request.n_samples,
+                    seed=request.seed,
+                    reference=reference,
+                    tolerance=request.tolerance,
                 )
                 parts += explained if isinstance(explained, tuple) else (explained,)
                 bar.update(len(part))
@@ -171,5 +179,5 @@ def join(parts: list[Explanation], usable: Tensor) -> Explanation:
         values[usable] = known
         return values
 
-    names = [f.name for f in fields(Explanation) if f.name != "estimator"]
+    names = [f.name for f in fields(Explanation) if isinstance(getattr(parts[0], f.name), Tensor)]
     return Explanation(**{name: whole(name) for name in names}, estimator=parts[0].estimator)

@@ -27,6 +27,7 @@ OPTIONS = {
     "seed": "--seed",
     "sha256": "--sha256",
     "similarity": "--similarity",
+    "tolerance": "--tolerance",
     "transform": "--front-end",
     "weights": "--weights",
 }

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from relax_quantus import __version__
 from relax_quantus.commands.clips import Clip, Findings, Models, Request
@@ -29,7 +30,7 @@ WAVEFORM_COLOURS = (
     "Above 0, red: masks that keep this part leave the embedding closer\nto what it is compared with than masks do on average; "
     "below, blue: less.\nGrey band: two standard errors on either side."
 )
-KINDS = ("importance", "uncertainty", "standard_error", "mean_similarity", "fully_masked_similarity")
+KINDS = ("importance", "uncertainty", "standard_error", "mean_similarity", "fully_masked_similarity", "n_samples")
 
 
 def write(clip: Clip, findings: Findings, request: Request, models: Models) -> Path:
@@ -91,10 +92,19 @@ def notes(clip: Clip, findings: Findings, request: Request, models: Models) -> s
         f"{n} of {clip.in_all} example{'s' if clip.in_all > 1 else ''} of {duration(clip.example_s)} s; the recording lasts {clip.seconds:.2f} s\n"
         f"{shown_front_end}encoder {shortened(request.encoder.encoder)}, fill {request.baseline}, {request.similarity}{blended}\n"
         f"towards {models.question}\n"
-        f"{request.n_samples} masks a strategy, estimator {first.estimator}, seed {request.seed}; "
+        f"{masks_used(findings, request)}, estimator {first.estimator}, seed {request.seed}; "
         f"similarity of the fill alone {float(first.fully_masked_similarity.nanmean()):.2f}\n"
         f"Spearman(uncertainty, importance): {correlations}\n\n" + colours
     )
+
+
+def masks_used(findings: Findings, request: Request) -> str:
+    """How many masks the clip's examples took, in words; examples without an explanation took none."""
+    if request.tolerance is None:
+        return f"{request.n_samples} masks a strategy"
+    used = torch.cat([e.n_samples[e.n_samples > 0] for e in findings.explanations.values()])
+    low, high = int(used.min()), int(used.max())
+    return f"{low if low == high else f'{low} to {high}'} masks an example, tolerance {request.tolerance:g}"
 
 
 def shortened(text: str) -> str:
@@ -128,6 +138,7 @@ def describe(clip: Clip, findings: Findings, request: Request, models: Models) -
         "away": None if models.away is None else str(models.away.path.resolve()),
         "estimator": {name: e.estimator for name, e in findings.explanations.items()},
         "n_samples": request.n_samples,
+        "tolerance": request.tolerance,
         "seed": request.seed,
     }
 
