@@ -212,9 +212,9 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
             Stop each example by itself, without further forwards, when its largest standard error is under this share of its map's spread,
             the standard deviation of the importance over the example's entries (of each tensor's, where there are several). The spread is
             free of the map's own noise: the mean squared standard error is subtracted from the variance of the importance, and an example
-            where nothing is left never stops. Looked at after 256, 384, 512, 768, ... masks; ``n_samples`` of the result says how many each
-            example took. The result is that of as many masks without a tolerance, and does not depend on the rest of the batch. None never
-            stops.
+            where nothing is left never stops. Looked at after 256, 384, 512, 768, ... masks, of these where N grew enough for it to be likely;
+            ``n_samples`` of the result says how many each example took. The result is that of as many masks without a tolerance, and does
+            not depend on the rest of the batch. None never stops.
 
         Returns
         -------
