@@ -179,12 +179,17 @@ def test_a_users_masks_are_asked_for_once_and_for_all() -> None:
 
 def test_every_tensor_of_a_tuple_has_to_be_sure() -> None:
     def two(a: Tensor, b: Tensor) -> Tensor:
-        h: Tensor = ENCODER(a + 0.05 * b)
+        h: Tensor = ENCODER(a + 0.4 * b)
         return h
 
-    strong, weak = explain((X[:2], X[2:]), encoder=two, tolerance=0.5)
+    strong, weak = explain((X[:2], X[:2].flip(2)), encoder=two, tolerance=0.7, n_samples=6000)
     assert torch.equal(strong.n_samples, weak.n_samples)
-    assert (strong.n_samples > explain(X[:2], tolerance=0.5).n_samples).all()
+    assert (strong.n_samples < 6000).all()
+    for i, n in enumerate(strong.n_samples.tolist()):
+        assert relative(strong, i) < 0.7
+        assert relative(weak, i) < 0.7
+        before = explain((X[i : i + 1], X[i : i + 1].flip(2)), encoder=two, n_samples=looks(n)[-1])
+        assert relative(before[0], 0) < 0.7 < relative(before[1], 0)
 
 
 def test_additional_arguments_keep_the_batch_together() -> None:
@@ -202,9 +207,16 @@ def test_additional_arguments_keep_the_batch_together() -> None:
 
 
 def test_many_examples_are_cut_into_parts() -> None:
-    x = torch.cat([X] * 13)
-    e = explain(x, tolerance=0.5, n_samples=600)
+    sizes: list[int] = []
+
+    def encoder(x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        h: Tensor = ENCODER(x)
+        return h
+
+    e = explain(torch.cat([X] * 13), encoder=encoder, tolerance=0.5, n_samples=600, perturbations_per_eval=1)
     assert torch.equal(e.n_samples, explain(tolerance=0.5, n_samples=600).n_samples.repeat(13))
+    assert set(sizes[4:260]) == {26}
 
 
 @pytest.mark.parametrize("estimator", list(ESTIMATORS))
