@@ -15,12 +15,16 @@ from relax_quantus.masks.lattice import Lattice
 from relax_quantus.perturbation import MaskedTensor, child_generator
 from relax_quantus.problem import Problem
 
+DRAWING = ("sample", "columns", "build", "factors", "stripe_masks")
+
 
 def mask_model(problem: Problem, rows: slice) -> MaskModel | None:
     """Describe the masks of `problem` for the examples in `rows`; the generator of its masks is not touched, a copy draws the factors
     of product masks again."""
     strategy, tensor = problem.strategy, problem.tensors[0]
     if len(problem.tensors) > 1 or tensor.groups is not None or not isinstance(strategy, GridStrategy):
+        return None
+    if not says_its_distribution(type(strategy)):
         return None
     frames, bands = frames_and_bands(tensor.mask_shape)
     try:
@@ -39,6 +43,15 @@ def mask_model(problem: Problem, rows: slice) -> MaskModel | None:
         return tuple(lattice.to(device) for lattice in strategy.lattices(frames, bands, at_least, bank))
 
     return MaskModel(factors, lattices, contrast(tensor.rows(rows), frames, bands))
+
+
+def says_its_distribution(strategy: type[GridStrategy]) -> bool:
+    """Whether no subclass draws other masks than the class that describes their distribution, `lattices`, knew of."""
+
+    def definer(method: str) -> int:
+        return next(i for i, cls in enumerate(strategy.__mro__) if method in vars(cls))
+
+    return all(definer("lattices") <= definer(drawing) for drawing in DRAWING)
 
 
 def contrast(tensor: MaskedTensor, frames: int, bands: int) -> torch.Tensor:
