@@ -155,6 +155,12 @@ def explain(
             help="Stop each example when its largest standard error is under this share of its map's spread.",
         ),
     ] = None,
+    estimator: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="weighted; surrogate, the same map from fewer masks; or paper, as published."
+        ),
+    ] = "weighted",
     seed: Seed = 0,
     max_examples: Annotated[
         int, typer.Option(metavar="N", help="Explain at most the first N examples (0.96 s each) of a clip.")
@@ -195,7 +201,7 @@ def explain(
     Examples:
       relax-quantus explain robin.wav --out pictures
       relax-quantus explain recordings/ --out pictures --masks time --masks frequency --n-samples 1000
-      relax-quantus explain robin.wav --out pictures --n-samples 10000 --tolerance 0.1
+      relax-quantus explain robin.wav --out pictures --n-samples 10000 --tolerance 0.1 --estimator surrogate
       relax-quantus explain robin.wav --out pictures --head animals.safetensors
       relax-quantus explain robin.wav --out pictures --reference wren.wav --away traffic/
       relax-quantus explain robin.wav --out pictures --encoder wav2vec2_base:layer=6 --weights wav2vec2.pth
@@ -215,6 +221,7 @@ def explain(
             baseline=baseline,
             n_samples=n_samples,
             tolerance=tolerance,
+            estimator=estimator,
             seed=seed,
             max_examples=max_examples,
             reference=reference,

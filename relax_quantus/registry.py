@@ -55,8 +55,9 @@ class Registry(Generic[T]):
     def get(self, name: str, **parameters: Any) -> T:
         """Build the entry called `name`; unknown names and unknown parameters are errors that list the nearest."""
         if name not in self._factories:
+            article = "an" if self.kind[0] in "aeiou" else "a"
             raise UnknownNameError(
-                f"{self.argument}: expected the name of a {self.kind}, got {name!r}; {nearest(name, self.names())}."
+                f"{self.argument}: expected the name of {article} {self.kind}, got {name!r}; {nearest(name, self.names())}."
             )
         factory = self._factories[name][0]
         accepted = inspect.signature(factory).parameters

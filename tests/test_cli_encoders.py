@@ -338,7 +338,7 @@ def test_every_option_that_the_library_knows_by_another_name_is_in_the_table() -
     [
         ("explain", ["--masks", "tiem"], "--masks: expected the name of a mask strategy"),
         ("explain", ["--baseline", "silense"], "--baseline: expected the name of a fill"),
-        ("explain", ["--encoder", "vgish"], "--encoder: expected the name of a encoder"),
+        ("explain", ["--encoder", "vgish"], "--encoder: expected the name of an encoder"),
         ("explain", ["--similarity", "cosin"], "--similarity: expected the name of a similarity"),
         ("explain", ["--domain", "lin"], "--domain: expected 'log' or 'amplitude'"),
         ("explain", ["--n-samples", "0"], "--n-samples: expected an integer"),

@@ -77,7 +77,7 @@ class Strategy(Method):
         )
         if self.twin_of:
             s = s[np.random.default_rng([q.seed, TWIN_STREAM, q.clip]).permutation(len(s))]
-        explanation = cast(Explanation, relax.estimate(q.x, s, seed=q.seed))
+        explanation = cast(Explanation, relax.estimate(q.x, s, baselines=q.fill, seed=q.seed))
         return Attribution(as_map(explanation.importance), as_map(explanation.centred()))
 
 

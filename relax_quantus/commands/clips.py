@@ -37,6 +37,7 @@ class Request:
     corpus: Path | None = None
     domain: str = "log"
     precision: str = "float32"
+    estimator: str = "weighted"
     resampler: str = "soxr"
 
 

@@ -82,7 +82,7 @@ def prepare(request: Request) -> Models:
         )  # a fine-tuned copy if the head brings one: maps and class are then of the same encoder
     similarity = choose_similarity(request.similarity, request.corpus, encoder, front_end, request.resampler)
     explainers = {
-        name: RELAX(encoder, masks, similarity, domain=request.domain, precision=request.precision)
+        name: RELAX(encoder, masks, similarity, request.estimator, request.domain, request.precision)
         for name, masks in strategies.items()
     }
     towards, away = (

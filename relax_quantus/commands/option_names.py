@@ -21,6 +21,7 @@ OPTIONS = {
     "normalize": "--encoder NAME:normalize",
     "pooling": "--encoder NAME:pooling",
     "precision": "--precision",
+    "estimator": "--estimator",
     "preset": "--preset",
     "reference": "--reference",
     "resampler": "--resampler",

@@ -49,6 +49,8 @@ def write(clip: Clip, findings: Findings, request: Request, models: Models) -> P
         for kind in KINDS:
             arrays[f"{kind}_{name}"] = getattr(explanation, kind).numpy()
         arrays[f"spearman_{name}"] = explanation.spearman().numpy()
+        if explanation.cell_effects is not None:
+            arrays[f"cell_effects_{name}"] = explanation.cell_effects.numpy()
     for kind, anchor in (("towards", models.towards), ("away", models.away)):
         if anchor is not None:
             arrays[kind] = anchor.embedding.numpy()
