@@ -136,7 +136,7 @@ def test_sampled_states_agree_with_all(name: str, edges: str, monkeypatch: pytes
 @pytest.mark.parametrize("edges", ["smooth", "hard"])
 def test_banks_are_different_samples_of_one_distribution(edges: str) -> None:
     """Their average comes nearer to the truth than one: its error would not fall if they shared shifts or cells."""
-    masks, size = strategy("random", edges), (48, 40)
+    masks, size = strategy("random", edges), (96, 40)
     frames, bands = some(size[0]), some(size[1])
     weigh = overlap(frames, size[0], 7, edges, True), overlap(bands, size[1], 7, edges, True)
     truth = 0.25 + 0.25 * torch.kron(*weigh)

@@ -1,0 +1,451 @@
+"""The surrogate estimator: consistent whatever the surrogate, its error bars honest, its parts against slow restatements."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import relax_quantus as rq
+from relax_quantus.estimators import Estimate, Surrogate, Weighted, kernel_ridge, surrogate
+from relax_quantus.estimators.kernel_ridge import FEWEST_MASKS, Fit, LeaveOneOut, kernel
+from relax_quantus.estimators.surrogate import MaskModel, SurrogateMoments
+from relax_quantus.masks import GridStrategy
+from relax_quantus.masks.lattice import Lattice
+from tests.reference import slow_ridge
+from tests.reference.models import Bernoulli, rand, relu_encoder
+from tests.reference.spline import hard_overlap, smooth_overlap
+
+NAMES = rq.masks.STRATEGIES.names()
+FRAMES, BANDS = 12, 8
+SEEDS = int(os.environ.get("RELAX_QUANTUS_SEEDS", "20"))
+"""Explanations a case; more for a finer look."""
+SMALL = {"random": {"cells": (3, 3)}, "time_frequency": {"time_stripes": 4, "frequency_stripes": 4}}
+
+
+@cache
+def lattices_of(strategy: GridStrategy, at_least: int, bank: int) -> tuple[Lattice, ...]:
+    """A strategy's lattices, drawn once for all seeds."""
+    return strategy.lattices(FRAMES, BANDS, at_least, bank)
+
+
+@cache
+def truth_of(task: Toy) -> Estimate:
+    """`weighted` over 60 000 masks."""
+    return task.truth()
+
+
+@dataclass(frozen=True)
+class Toy:
+    """A strategy on ``(12, 8)``, and a smooth nonlinear encoder that compares masked copies with the input."""
+
+    strategy: GridStrategy
+    domain: str = "log"
+
+    def uniform(self, n: int, seed: int) -> Tensor:
+        """The numbers that n masks are made of."""
+        return torch.rand(n, self.strategy.columns(FRAMES, BANDS), generator=torch.Generator().manual_seed(seed))
+
+    def masks(self, uniform: Tensor) -> Tensor:
+        """``(n, 1, T or 1, F or 1)``."""
+        return self.strategy.build(uniform, FRAMES, BANDS)[:, None]
+
+    def similarities(self, masks: Tensor) -> Tensor:
+        """``(n, 2)``, of two examples."""
+        m, columns = masks[:, 0].double(), []
+        for seed in (1, 2):
+            x, fill = rand(FRAMES, BANDS, seed=seed), torch.tensor(-2.0, dtype=torch.float64)
+            copies = fill + m * (x - fill)
+            if self.domain == "amplitude":
+                copies = torch.logaddexp(x + m.log(), fill + torch.log1p(-m))
+            first, second = rand(FRAMES * BANDS, 6, seed=7) / 6, rand(6, 4, seed=8)
+            h, reference = ((v.flatten(-2) @ first).tanh() @ second for v in (copies, x))
+            columns.append(torch.nn.functional.cosine_similarity(h, reference[None], dim=1))
+        return torch.stack(columns, 1)
+
+    def model(self, uniform: Tensor) -> MaskModel:
+        """What the estimator knows of the masks made of `uniform`."""
+        position = 0
+
+        def factors(masks: Tensor) -> tuple[Tensor, ...]:
+            nonlocal position
+            position += len(masks)
+            return self.strategy.factors(uniform[position - len(masks) : position], FRAMES, BANDS)
+
+        contrast = torch.stack([rand(FRAMES, BANDS, seed=seed).add(2).abs().float() for seed in (1, 2)])
+        return MaskModel(factors, lambda n, bank: lattices_of(self.strategy, n, bank), contrast)
+
+    def start(self, uniform: Tensor) -> SurrogateMoments:
+        """Begin with these masks' model."""
+        accumulator = Surrogate().start_with(self.model(uniform))
+        assert isinstance(accumulator, SurrogateMoments)
+        return accumulator
+
+    def truth(self, n: int = 60_000) -> Estimate:
+        """`weighted` over many masks."""
+        accumulator = Weighted().start()
+        for seed in range(n // 20_000):
+            masks = self.masks(self.uniform(20_000, 10_000 + seed))
+            accumulator.update(self.similarities(masks), masks)
+        return accumulator.finish()
+
+
+def toy(name: str, edges: str = "smooth", domain: str = "log") -> Toy:
+    """A toy with few cells."""
+    strategy = rq.masks.get(name, edges=edges, **SMALL.get(name, {"stripes": 4}))
+    assert isinstance(strategy, GridStrategy)
+    return Toy(strategy, domain)
+
+
+@pytest.fixture(autouse=True)
+def _few_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Banks of 2^11 states, enough for so few cells."""
+    monkeypatch.setattr(surrogate, "FEWEST_STATES", 1 << 11)
+
+
+def estimated(task: Toy, n: int, seed: int, chunk: int | None = None) -> tuple[Estimate, Estimate]:
+    """By `weighted` and by `surrogate`, from the same masks."""
+    uniform = task.uniform(n, seed)
+    masks = task.masks(uniform)
+    similarities = task.similarities(masks)
+    accumulators = Weighted().start(), task.start(uniform)
+    for accumulator in accumulators:
+        for s, m in zip(similarities.split(chunk or n), masks.split(chunk or n), strict=True):
+            accumulator.update(s, m)
+    return accumulators[0].finish(), accumulators[1].finish()
+
+
+def mean_square_z(errors: Tensor) -> float:
+    """Mean over entries of (mean over seeds / its standard error)^2, about 1 without a bias; ``errors (seeds, ...)``."""
+    return float((errors.mean(0).square() / (errors.var(0) / len(errors))).mean())
+
+
+def assert_same(found: Estimate, expected: Estimate, tolerance: float) -> None:
+    """Every map."""
+    for field in ("importance", "uncertainty", "standard_error", "mean_similarity", "neutral"):
+        torch.testing.assert_close(getattr(found, field), getattr(expected, field), atol=tolerance, rtol=tolerance)
+
+
+# --- consistent whatever the surrogate
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_a_surrogate_it_is_weighted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surrogate, "fit", lambda *_: None)
+    monkeypatch.setattr(surrogate, "FITTED_MASKS", 100)
+    for n in (60, 250):
+        weighted, found = estimated(toy(name), n, seed=3)
+        assert_same(found, weighted, 1e-9)
+
+
+def wrong_fit(features: tuple[Tensor, ...], targets: Tensor, masks: Tensor) -> Fit:
+    """A surrogate that has learnt nothing: a fixed function as large as the targets, whose residuals no fit has seen."""
+    few = tuple(type(f)(*(part[:5] for part in f)) if isinstance(f, tuple) else f[:5] for f in features)
+    coefficients = 3 * targets.std(0) * rand(5, targets.shape[1], seed=11)
+    offset = torch.full((targets.shape[1],), 0.3, dtype=torch.float64)
+    left_out = targets - offset - kernel(features, few).double() @ coefficients
+    return Fit(few, coefficients, torch.zeros_like(coefficients), offset, left_out, 1.0)
+
+
+@pytest.mark.parametrize("surrogate_is", ["wrong", "saturated"])
+@pytest.mark.parametrize("name", NAMES)
+def test_consistent_with_a_bad_surrogate(name: str, surrogate_is: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the masks are fitted on, half predicted; the mean over seeds is the truth, by `weighted` from 60 000 masks."""
+    monkeypatch.setattr(surrogate, "FITTED_MASKS", 64)
+    if surrogate_is == "wrong":
+        monkeypatch.setattr(surrogate, "fit", wrong_fit)
+    else:
+        monkeypatch.setattr(kernel_ridge, "RIDGES", (1e-5,))
+    task = toy(name)
+    truth = truth_of(task).importance
+    errors = torch.stack([estimated(task, 128, seed)[1].importance - truth for seed in range(SEEDS)])
+    assert mean_square_z(errors) < 3
+
+
+# --- right, and honest about it
+
+
+@pytest.mark.parametrize("edges", ["smooth", "hard"])
+@pytest.mark.parametrize("name", NAMES)
+def test_exact_for_a_similarity_linear_in_the_mask(name: str, edges: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """250 masks give the map that the masks' covariance gives in closed form, but for the sampling of the states."""
+    monkeypatch.setattr(surrogate, "FEWEST_STATES", 1 << 15)
+    task, overlap = toy(name, edges), smooth_overlap if edges == "smooth" else hard_overlap
+    uniform = task.uniform(250, 0)
+    masks, effects = task.masks(uniform), rand(FRAMES, BANDS, seed=5).abs()
+    lattices = task.strategy.lattices(FRAMES, BANDS, 1)
+    share = 0.5 ** (1 / len(lattices))
+    second = torch.ones(1, 1, dtype=torch.float64)
+    for lattice in lattices:
+        correlation = torch.ones(1, 1, dtype=torch.float64)
+        for cells, size in zip(lattice.cell_counts, (lattice.frames, lattice.bands), strict=True):
+            along = [[overlap((p - q) * cells / size) if size > 1 else 1.0 for q in range(size)] for p in range(size)]
+            correlation = torch.kron(correlation, torch.tensor(along, dtype=torch.float64))
+        second = torch.kron(second, share**2 + share * (1 - share) * correlation)
+    shape = masks.shape[2:]
+    pooled = effects.sum_to_size(shape).flatten()
+    truth = (second @ pooled / 0.5).reshape(1, *shape)
+    model = task.model(uniform)
+    accumulator = Surrogate().start_with(MaskModel(model.factors, model.lattices, effects[None].float()))
+    accumulator.update((masks.flatten(1).double() @ pooled)[:, None], masks)
+    error = accumulator.finish().importance - truth
+    assert float(error.square().mean().sqrt()) < 0.1 * float(truth.std())
+
+
+@pytest.mark.parametrize(("edges", "domain"), [("smooth", "log"), ("smooth", "amplitude"), ("hard", "log")])
+@pytest.mark.parametrize("name", NAMES)
+def test_unbiased_calibrated_and_better_than_weighted(name: str, edges: str, domain: str) -> None:
+    """N = 250 against 60 000 masks: no bias, 95 % intervals that hold, smaller errors; uncertainty not far from weighted's."""
+    task = toy(name, edges, domain)
+    truth = truth_of(task)
+    pairs = [estimated(task, 250, seed) for seed in range(SEEDS)]
+    plain, errors = (torch.stack([pair[i].importance - truth.importance for pair in pairs]) for i in (0, 1))
+    held = errors.abs() <= 1.96 * torch.stack([pair[1].standard_error for pair in pairs])
+    assert mean_square_z(errors) < 3.5
+    assert 0.90 < float(held.double().mean()) < 0.985
+    assert float(errors.square().mean()) < 0.75 * float(plain.square().mean())
+    spread = [torch.stack([pair[i].uncertainty - truth.uncertainty for pair in pairs]).square().mean() for i in (0, 1)]
+    assert float(spread[1]) < 1.6 * float(spread[0])  # the ridge is chosen for the similarity alone
+
+
+def test_the_limit_is_that_of_weighted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With few masks fitted on and many predicted, both come as near to the truth."""
+    monkeypatch.setattr(surrogate, "FITTED_MASKS", 128)
+    task = toy("random")
+    truth, (weighted, found) = truth_of(task), estimated(task, 8000, seed=1, chunk=1000)
+    for field in ("importance", "uncertainty", "mean_similarity"):
+        errors = [(getattr(e, field) - getattr(truth, field)).square().mean().sqrt() for e in (found, weighted)]
+        assert float(errors[0]) < 1.2 * float(errors[1])
+        assert float(errors[0]) < 0.15 * float(truth.importance.std())
+
+
+# --- streams, batches, memory
+
+
+@pytest.mark.parametrize("name", ["random", "time_frequency"])
+def test_chunks_do_not_matter(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surrogate, "FITTED_MASKS", 100)
+    monkeypatch.setattr(surrogate, "BLOCK", 32)
+    at_once = estimated(toy(name), 330, seed=0)[1]
+    for chunk in (7, 64, 100, 101):
+        assert_same(estimated(toy(name), 330, seed=0, chunk=chunk)[1], at_once, 1e-6)
+
+
+@pytest.mark.parametrize("first", [50, 99, 150])
+def test_finish_may_be_asked_in_between(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surrogate, "FITTED_MASKS", 100)
+    task = toy("time_frequency")
+    uniform = task.uniform(250, 4)
+    masks = task.masks(uniform)
+    similarities = task.similarities(masks)
+    accumulator = task.start(uniform)
+    accumulator.update(similarities[:first], masks[:first])
+    assert_same(accumulator.finish(), accumulator.finish(), 0)
+    accumulator.update(similarities[first:], masks[first:])
+    assert_same(accumulator.finish(), estimated(task, 250, seed=4)[1], 1e-6)
+
+
+def test_each_example_is_as_alone() -> None:
+    task = toy("random")
+    uniform = task.uniform(200, 0)
+    masks = task.masks(uniform)
+    similarities = task.similarities(masks)
+    both = estimated(task, 200, seed=0)[1]
+    for b in range(2):
+        model = task.model(uniform)
+        alone = Surrogate().start_with(MaskModel(model.factors, model.lattices, model.contrast[b : b + 1]))
+        alone.update(similarities[:, b : b + 1], masks)
+        torch.testing.assert_close(both.importance[b : b + 1], alone.finish().importance, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(both.standard_error[b : b + 1], alone.finish().standard_error, atol=1e-6, rtol=1e-5)
+
+
+def test_what_is_kept_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surrogate, "FITTED_MASKS", 64)
+    monkeypatch.setattr(surrogate, "BLOCK", 96)
+    task = toy("time")
+    uniform = task.uniform(20_000, 0)
+    masks = task.masks(uniform)
+    similarities, accumulator = task.similarities(masks), task.start(uniform)
+    for s, m in zip(similarities.split(50), masks.split(50), strict=True):
+        accumulator.update(s, m)
+        assert sum(len(waiting[0]) for waiting in accumulator.waiting) < 96 + 50
+    assert accumulator.count == 20_000
+    assert accumulator.fits is not None
+    assert accumulator.fits[0] is not None
+    assert len(accumulator.fits[0].coefficients) == 64
+    assert bool(torch.isfinite(accumulator.finish().importance).all())
+
+
+def test_more_masks_ask_for_more_banks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sampled states are many against the masks, or their own error, which no error bar shows, would outweigh them."""
+    monkeypatch.setattr(surrogate, "FITTED_MASKS", 64)
+    for name, n, expected in (("random", 300, {0}), ("random", 2048, {0, 1, 2, 3}), ("time", 2048, {0})):
+        task, asked = toy(name), set()
+        uniform = task.uniform(n, 0)
+        masks = task.masks(uniform)
+        model = task.model(uniform)
+
+        def lattices(at_least: int, bank: int, model: MaskModel = model, asked: set[int] = asked) -> object:
+            asked.add(bank)
+            return model.lattices(at_least, bank)
+
+        accumulator = Surrogate().start_with(MaskModel(model.factors, lattices, model.contrast))  # type: ignore[arg-type]
+        accumulator.update(task.similarities(masks), masks)
+        accumulator.finish()
+        assert asked == expected
+
+
+# --- in RELAX
+
+
+class Squared(rq.masks.Random):  # type: ignore[name-defined, misc]
+    """A user's strategy that changes what a built-in one draws, but not what it says of its distribution."""
+
+    def build(self, uniform: Tensor, frames: int, bands: int) -> Tensor:
+        """Square the values."""
+        return super().build(uniform, frames, bands).square()
+
+
+def test_says_what_it_was() -> None:
+    x, encoder = rand(2, 1, 6, 5), relu_encoder(30)
+    for name in NAMES:
+        explained = rq.RELAX(encoder, masks=name, estimator="surrogate").explain(x, n_samples=40)
+        assert explained.estimator == "surrogate"
+    for masks, options in ((Bernoulli(), {}), ("random", {"feature_mask": torch.arange(30).reshape(1, 1, 6, 5) // 4})):
+        found, weighted = (
+            rq.RELAX(encoder, masks=masks, estimator=e).explain(x, n_samples=40, **options)
+            for e in ("surrogate", "weighted")
+        )
+        assert found.estimator == "weighted"
+        assert torch.equal(found.importance, weighted.importance)
+    both = rq.RELAX(lambda a, b: encoder(a) + encoder(b), estimator="surrogate").explain((x, x + 1), n_samples=40)
+    assert [e.estimator for e in both] == ["weighted", "weighted"]
+    changed = rq.RELAX(encoder, masks=Squared(), estimator="surrogate").explain(x, n_samples=40)
+    assert changed.estimator == "weighted"
+
+
+INPUTS = {
+    "bands alone": rand(2, 9),
+    "no channel": rand(2, 6, 5),
+    "channels": rand(2, 3, 6, 5),
+    "one band": rand(2, 1, 6, 1),
+    "one entry": rand(2, 1),
+    "bool": rand(2, 6, 5) > 0,
+    "integer": (4 * rand(2, 6, 5)).long(),
+    "complex": torch.complex(rand(2, 6, 5), rand(2, 6, 5, seed=1)),
+    "half": rand(2, 1, 6, 5).half(),
+    "huge": 1e200 * rand(2, 1, 6, 5),
+    "tiny": 1e-200 * rand(2, 1, 6, 5),
+    "equal to the fill": torch.zeros(2, 1, 6, 5, dtype=torch.float64),
+}
+
+
+@pytest.mark.parametrize("kind", INPUTS)
+@pytest.mark.parametrize("name", NAMES)
+def test_inputs_of_every_kind(name: str, kind: str) -> None:
+    x = INPUTS[kind]
+    scale = float(x.abs().max()) or 1.0 if x.is_floating_point() else 1.0
+
+    def encoder(copies: Tensor) -> Tensor:
+        flat = (copies.abs() if copies.is_complex() else copies.double() / scale).flatten(1).double()
+        return (flat @ rand(flat.shape[1], 3, seed=3)).tanh() + 0.5
+
+    weighted, found = (
+        rq.RELAX(encoder, masks=name, estimator=e).explain(x, n_samples=150) for e in ("weighted", "surrogate")
+    )
+    assert found.estimator == "surrogate"
+    assert found.importance.shape == x.shape
+    assert bool(torch.isfinite(found.standard_error).all())
+    error = 6 * weighted.standard_error.double() + 1e-3
+    assert bool(((found.importance - weighted.importance).abs().double() <= error).all())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_estimate_repeats_explain(name: str) -> None:
+    x, relax = rand(2, 1, 6, 5), rq.RELAX(relu_encoder(30), masks=name, estimator="surrogate")
+    whole = relax.explain(x, baselines=-1.0, n_samples=150)
+    again = relax.estimate(x, relax.similarities(x, baselines=-1.0, n_samples=150), baselines=-1.0)
+    torch.testing.assert_close(again.importance, whole.importance, atol=1e-9, rtol=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_as_on_the_cpu() -> None:
+    for name in NAMES:
+        found = [
+            rq.RELAX(relu_encoder(30, dtype=torch.float32).to(device), masks=name, estimator="surrogate").explain(
+                rand(2, 1, 6, 5, dtype=torch.float32).to(device), n_samples=1500
+            )
+            for device in ("cpu", "cuda")
+        ]
+        assert found[1].importance.is_cuda
+        torch.testing.assert_close(found[1].importance.cpu(), found[0].importance, atol=1e-4, rtol=0)
+
+
+# --- kernel ridge regression
+
+
+@pytest.fixture
+def fitted(monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, float, np.ndarray, np.ndarray, Fit]:
+    """A kernel matrix of 40 masks, the ridge, two standardised targets, masks and the fit."""
+    ridge, n = 0.05, 40
+    monkeypatch.setattr(kernel_ridge, "RIDGES", (ridge,))
+    features = (rand(n, 3, seed=1, dtype=torch.float32) / 2, rand(n, 2, seed=2, dtype=torch.float32) / 2)
+    first = features[0].double().sum(1)
+    targets = torch.stack([first.sin() + 0.1 * rand(n, seed=3), first.square() + features[1].double()[:, 0]], 1)
+    masks = torch.rand(n, 6, generator=torch.Generator().manual_seed(4))
+    found = kernel_ridge.fit(features, targets, masks)
+    assert found is not None
+    standard = (targets - targets.mean(0)) / targets.std(0)
+    matrix = kernel(features, features).double().tril()  # rounding in float32 leaves it not quite symmetric
+    matrix = matrix + matrix.tril(-1).T
+    return matrix.numpy(), ridge, standard.numpy(), masks.double().numpy(), found
+
+
+def test_left_out_as_refitted(fitted: tuple[np.ndarray, float, np.ndarray, np.ndarray, Fit]) -> None:
+    matrix, ridge, standard, _, found = fitted
+    scale = found.left_out.numpy()[0] / [slow_ridge.residual(matrix, ridge, standard[:, d], 0, (0,)) for d in (0, 1)]
+    for d in range(2):
+        refitted = [slow_ridge.residual(matrix, ridge, standard[:, d], n, (n,)) for n in range(40)]
+        np.testing.assert_allclose(found.left_out.numpy()[:, d], scale[d] * np.array(refitted), atol=1e-8)
+        fits = np.stack([slow_ridge.coefficients(matrix, ridge, standard[:, d], n) for n in range(40)])
+        np.testing.assert_allclose(found.coefficients_over(40).numpy()[:, d], scale[d] * fits.mean(0), atol=1e-7)
+        whole = np.linalg.solve(matrix + ridge * np.eye(40), standard[:, d])
+        expected = scale[d] * (fits.sum(0) + 60 * whole) / 100  # 60 more masks are predicted by the whole fit
+        np.testing.assert_allclose(found.coefficients_over(100).numpy()[:, d], expected, atol=1e-7)
+
+
+def test_left_out_is_what_the_average_of_fits_leaves(
+    fitted: tuple[np.ndarray, float, np.ndarray, np.ndarray, Fit],
+) -> None:
+    """Prediction plus whole residual is the target: the coefficients are on the scale of the targets."""
+    matrix, ridge, standard, _, found = fitted
+    smoothed = matrix @ np.linalg.solve(matrix + ridge * np.eye(40), standard[:, 0])
+    scale = found.left_out.numpy()[0, 0] / slow_ridge.residual(matrix, ridge, standard[:, 0], 0, (0,))
+    predicted = found.predict(found.features).numpy()[:, 0]
+    np.testing.assert_allclose(predicted, float(found.offset[0]) + scale * smoothed, atol=1e-5)
+
+
+def test_two_left_out_as_refitted(fitted: tuple[np.ndarray, float, np.ndarray, np.ndarray, Fit]) -> None:
+    matrix, ridge, standard, masks, found = fitted
+    slow = slow_ridge.inflation(matrix, ridge, standard[:, 0], masks)
+    assert found.inflation == pytest.approx(slow, abs=2e-4)
+    assert abs(slow - 1) > 2e-3
+    solver = LeaveOneOut(torch.from_numpy(matrix), ridge)
+    assert solver.inflation(torch.from_numpy(standard[:, :1]), torch.from_numpy(masks)) == pytest.approx(slow, abs=2e-4)
+
+
+def test_refuses_what_cannot_be_learnt() -> None:
+    features, masks = (rand(64, 3, dtype=torch.float32),), torch.rand(64, 4)
+    targets = torch.stack([features[0][:, 0], features[0][:, 1]], 1).double()
+    assert kernel_ridge.fit(features, targets, masks) is not None
+    few = FEWEST_MASKS - 1
+    assert kernel_ridge.fit((features[0][:few],), targets[:few], masks[:few]) is None
+    assert kernel_ridge.fit(features, torch.full((64, 2), 0.7, dtype=torch.float64), masks) is None
+    assert kernel_ridge.fit((torch.zeros(64, 3),), rand(64, 2), masks) is None
+    one = kernel_ridge.fit((features[0][:1],), targets[:1], masks[:1])
+    assert one is None
