@@ -120,9 +120,9 @@ def estimated(task: Toy, n: int, seed: int, chunk: int | None = None) -> tuple[E
     return accumulators[0].finish(), accumulators[1].finish()
 
 
-def mean_square_z(errors: Tensor) -> float:
+def mean_square_z(errors: Tensor, of_truth: Tensor) -> float:
     """Mean over entries of (mean over seeds / its standard error)^2, about 1 without a bias; ``errors (seeds, ...)``."""
-    return float((errors.mean(0).square() / (errors.var(0) / len(errors))).mean())
+    return float((errors.mean(0).square() / (errors.var(0) / len(errors) + of_truth.square())).mean())
 
 
 def assert_same(found: Estimate, expected: Estimate, tolerance: float) -> None:
@@ -162,9 +162,9 @@ def test_consistent_with_a_bad_surrogate(name: str, surrogate_is: str, monkeypat
     else:
         monkeypatch.setattr(kernel_ridge, "RIDGES", (1e-5,))
     task = toy(name)
-    truth = truth_of(task).importance
-    errors = torch.stack([estimated(task, 128, seed)[1].importance - truth for seed in range(SEEDS)])
-    assert mean_square_z(errors) < 3
+    truth = truth_of(task)
+    errors = torch.stack([estimated(task, 128, seed)[1].importance - truth.importance for seed in range(SEEDS)])
+    assert mean_square_z(errors, truth.standard_error) < 3
 
 
 # --- right, and honest about it
@@ -205,8 +205,9 @@ def test_unbiased_calibrated_and_better_than_weighted(name: str, edges: str, dom
     truth = truth_of(task)
     pairs = [estimated(task, 250, seed) for seed in range(SEEDS)]
     plain, errors = (torch.stack([pair[i].importance - truth.importance for pair in pairs]) for i in (0, 1))
-    held = errors.abs() <= 1.96 * torch.stack([pair[1].standard_error for pair in pairs])
-    assert mean_square_z(errors) < 3.5
+    own = torch.stack([pair[1].standard_error for pair in pairs])
+    held = errors.abs() <= 1.96 * (own.square() + truth.standard_error.square()).sqrt()
+    assert mean_square_z(errors, truth.standard_error) < 3.5
     assert 0.90 < float(held.double().mean()) < 0.985
     assert float(errors.square().mean()) < 0.75 * float(plain.square().mean())
     spread = [torch.stack([pair[i].uncertainty - truth.uncertainty for pair in pairs]).square().mean() for i in (0, 1)]
