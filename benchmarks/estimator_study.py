@@ -68,7 +68,7 @@ class Stratum:
         if estimator == "surrogate":
             factors = iter([tuple(f[rows] for f in self.factors)])
             model = MaskModel(
-                lambda _: next(factors), lambda n: self.strategy.lattices(frames, bands, n), self.contrast
+                lambda _: next(factors), lambda n, bank: self.strategy.lattices(frames, bands, n, bank), self.contrast
             )
             accumulator = Surrogate().start_with(model)
         accumulator.update(self.similarities[rows], self.masks[rows])

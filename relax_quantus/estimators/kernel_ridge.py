@@ -2,23 +2,37 @@
 
 Masks' features and similarities enter, a `Fit` leaves that predicts the similarity under any mask. The learning part of `surrogate`.
 
-The kernel is a product over a mask's independent factors of a Gaussian plus a constant,
-prod_k [exp(-|z_k - z'_k|^2 / 2) + 0.3], with features z_k scaled to unit total variance: the constant lets effects of one factor alone be
-learnt from all masks. Leaving one mask out has a closed form (Craven and Wahba, "Smoothing noisy data with spline functions", 1979):
-e_(-n) = alpha_n / (A^-1)_nn with A = K + lambda I and alpha = A^-1 y.
+The kernel is a product over a mask's independent factors. A factor that varies along one axis has a Gaussian plus a constant,
+exp(-|z - z'|^2 / 2) + 0.3, with features z scaled to unit total variance: the constant lets effects of one factor alone be learnt from all
+masks. One that varies along both has many more cells than can be learnt jointly; there the Gaussian has less weight and `Mixed` features add a
+linear kernel on single and neighbouring cells. Leaving one mask out has a closed form (Craven and Wahba, "Smoothing noisy data with spline
+functions", 1979): e_(-n) = alpha_n / (A^-1)_nn with A = K + lambda I and alpha = A^-1 y.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 CONSTANT = 0.3
+GAUSSIAN_BESIDE_LINEAR = 0.3
 RIDGES = (1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 RIDGE_MASKS = 256
 FEWEST_MASKS = 32
+
+
+class Mixed(NamedTuple):
+    """Features of a factor that varies on both axes: ``(n, g)`` for the Gaussian, ``(n, h)`` for the linear kernel."""
+
+    gaussian: Tensor
+    linear: Tensor
+
+
+Features = Tensor | Mixed
 
 
 @dataclass(frozen=True)
@@ -43,30 +57,48 @@ class Fit:
         have seen each other's mask, which correlates the two residuals.
     """
 
-    features: tuple[Tensor, ...]
+    features: tuple[Features, ...]
     coefficients: Tensor
     averaged: Tensor
     offset: Tensor
     left_out: Tensor
     inflation: float
 
-    def predict(self, features: tuple[Tensor, ...]) -> Tensor:
+    def predict(self, features: tuple[Features, ...]) -> Tensor:
         """Predict ``(m, d)`` float64 for masks with these features."""
-        return self.offset + (kernel(features, self.features) @ self.coefficients.float()).double()
+        return self.offset + applied(features, self.features, self.coefficients.float()).double()
 
     def coefficients_over(self, count: int) -> Tensor:
         """Coefficients of the average over `count` masks of the fit that predicted each: without itself, or whole for masks not fitted on."""
         return self.coefficients + self.averaged / count
 
 
-def kernel(first: tuple[Tensor, ...], second: tuple[Tensor, ...]) -> Tensor:
-    """Kernel matrix ``(m, n)`` float32 between two sets of masks."""
-    product: Tensor | None = None
-    for a, b in zip(first, second, strict=True):
-        factor = gaussian(a, b).add_(CONSTANT)
-        product = factor if product is None else product.mul_(factor)
-    assert product is not None
+def kernel(first: Sequence[Features], second: Sequence[Features]) -> Tensor:
+    """Kernel matrix ``(m, n)`` float32 between two sets of masks, given factor by factor."""
+    product = factor_kernel(first[0], second[0])
+    for a, b in zip(first[1:], second[1:], strict=True):
+        product = product.mul_(factor_kernel(a, b))
     return product
+
+
+def factor_kernel(a: Features, b: Features) -> Tensor:
+    """Kernel ``(m, n)`` of one factor."""
+    if not isinstance(a, Mixed):
+        return gaussian(a, cast(Tensor, b)).add_(CONSTANT)
+    b = cast(Mixed, b)
+    smooth = gaussian(a.gaussian, b.gaussian).mul_(GAUSSIAN_BESIDE_LINEAR).add_(CONSTANT)
+    return smooth.addmm_(a.linear, b.linear.T)
+
+
+def applied(first: Sequence[Features], second: Sequence[Features], coefficients: Tensor) -> Tensor:
+    """``kernel(first, second) @ coefficients``, without the kernel of linear features."""
+    if len(first) > 1:
+        return kernel(first, second) @ coefficients
+    a, b = first[0], second[0]
+    if isinstance(a, Mixed) and isinstance(b, Mixed):
+        smooth = gaussian(a.gaussian, b.gaussian).mul_(GAUSSIAN_BESIDE_LINEAR).add_(CONSTANT) @ coefficients
+        return smooth + a.linear @ (b.linear.T @ coefficients)
+    return factor_kernel(a, b) @ coefficients
 
 
 def gaussian(a: Tensor, b: Tensor) -> Tensor:
@@ -75,7 +107,7 @@ def gaussian(a: Tensor, b: Tensor) -> Tensor:
     return half.sub_(a.square().sum(1)[:, None] * 0.5).clamp_max_(0).exp_()
 
 
-def fit(features: tuple[Tensor, ...], targets: Tensor, masks: Tensor) -> Fit | None:
+def fit(features: tuple[Features, ...], targets: Tensor, masks: Tensor) -> Fit | None:
     """Fit targets ``(n, d)`` float64, all with the ridge that predicts the first best when left out; ``masks (n, p)`` for the inflation.
 
     Returns

@@ -13,55 +13,24 @@ Chernozhukov et al., "Double/debiased machine learning", 2018; that the masks' o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from relax_quantus.estimators.accumulation import Accumulator, Estimate
-from relax_quantus.estimators.cell_effects import averaging, cell_effects
-from relax_quantus.estimators.kernel_ridge import Fit, fit, kernel
+from relax_quantus.estimators.cell_effects import cell_effects
+from relax_quantus.estimators.kernel_ridge import Fit, applied, fit, kernel
+from relax_quantus.estimators.mask_features import Lattice, MaskFeatures
 from relax_quantus.estimators.weighted import WeightedMoments
 
 FITTED_MASKS = 1024
 FEWEST_STATES = 1 << 14
-BLOCK = 1 << 10
+STATES_A_MASK = 4
+STATES_AT_ONCE = 1 << 12
+BLOCK = 1 << 9
 INFLATION_ENTRIES = 256
-
-
-class Lattice(Protocol):
-    """The distribution of one factor of the masks as weighted states, as mask strategies hand it out."""
-
-    @property
-    def frames(self) -> int:
-        """Entries along time."""
-        ...
-
-    @property
-    def bands(self) -> int:
-        """Entries along frequency."""
-        ...
-
-    @property
-    def cell_counts(self) -> tuple[int, int]:
-        """Cells that span each axis."""
-        ...
-
-    @property
-    def weights(self) -> Tensor:
-        """Probabilities of the states, any shape."""
-        ...
-
-    def values(self, over_time: Tensor, over_frequency: Tensor) -> Tensor:
-        """Apply ``(t, T)`` and ``(f, F)`` to every state's mask: ``(states, t * f)``."""
-        ...
-
-    def expectation(self, functions: Tensor) -> Tensor:
-        """E[g M], ``(T, F, n)``, for functions ``(states, n)``."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -73,64 +42,15 @@ class MaskModel:
     factors
         ``masks (n, *s) -> tuple``: their factors, ``(n, T or 1, F or 1)`` each. Called for all masks of the stream in their order.
     lattices
-        ``at_least -> tuple``: the distribution of each factor, in at least so many states where they are not enumerated.
+        ``(at_least, bank) -> tuple``: the distribution of each factor, in at least so many states where they are not enumerated, others for
+        each number of a bank.
     contrast
         ``(B, T, F)``: how much each entry changes between kept and masked. A mask's effect grows with what it changes.
     """
 
     factors: Callable[[Tensor], Sequence[Tensor]]
-    lattices: Callable[[int], Sequence[Lattice]]
+    lattices: Callable[[int, int], Sequence[Lattice]]
     contrast: Tensor
-
-
-class Features:
-    """Masks -> what the kernel compares: each factor averaged over bins, and each bin weighted by its contrast.
-
-    Parameters
-    ----------
-    lattices
-        One a factor.
-    contrast
-        ``(B, T, F)``.
-    """
-
-    def __init__(self, lattices: Sequence[Lattice], contrast: Tensor) -> None:
-        self.bins: list[tuple[Tensor, Tensor]] = []
-        self.weights: list[Tensor] = []
-        self.states: list[Tensor] = []
-        for lattice in lattices:
-            both = lattice.frames > 1 and lattice.bands > 1
-            over_time, over_frequency = (
-                averaging(bins_of(size, cells, both), size).to(contrast)
-                for size, cells in zip((lattice.frames, lattice.bands), lattice.cell_counts, strict=True)
-            )
-            self.bins.append((over_time, over_frequency))
-            energy = contrast.square()
-            energy = energy.mean(1, keepdim=True) if lattice.frames == 1 else energy
-            energy = energy.mean(2, keepdim=True) if lattice.bands == 1 else energy
-            weights = (over_time @ energy @ over_frequency.T).flatten(1).sqrt()
-            values = lattice.values(over_time, over_frequency)
-            share = lattice.weights.reshape(-1, 1)
-            variance = (share * values.square()).sum(0) - (share * values).sum(0).square()
-            total = (weights.square() @ variance).sqrt()[:, None]
-            self.states.append(values)
-            self.weights.append(torch.where(total > 0, weights / total, torch.zeros_like(weights)))
-
-    def averages(self, factors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Average factors ``(n, T or 1, F or 1)`` over their bins: ``(n, g_k)`` each."""
-        pairs = zip(factors, self.bins, strict=True)
-        return tuple(
-            (over_time @ factor @ over_frequency.T).flatten(1) for factor, (over_time, over_frequency) in pairs
-        )
-
-    def weighted(self, averages: Sequence[Tensor], example: int) -> tuple[Tensor, ...]:
-        """Weight averages for one example; their total variance over the masks' distribution is 1 a factor."""
-        return tuple(a * weights[example] for a, weights in zip(averages, self.weights, strict=True))
-
-
-def bins_of(size: int, cells: int, both: bool) -> int:
-    """Bins of an axis: three a cell for a factor that varies on one axis, three for two cells on each of two."""
-    return min(size, math.ceil(1.5 * cells) if both else 3 * cells)
 
 
 def pairs(values: Tensor) -> Tensor:
@@ -143,8 +63,8 @@ class SurrogateMoments:
 
     def __init__(self, model: MaskModel) -> None:
         self.model = model
-        self.lattices = model.lattices(FEWEST_STATES)
-        self.features = Features(self.lattices, model.contrast)
+        self.lattices = model.lattices(FEWEST_STATES, 0)
+        self.features = MaskFeatures(self.lattices, model.contrast)
         self.waiting: list[tuple[Tensor, Tensor, tuple[Tensor, ...]]] = []
         self.count = 0
         self.origin = torch.zeros(())
@@ -163,9 +83,11 @@ class SurrogateMoments:
             return
         if self.fits is None:
             difference, masks, averages = self.waited()
-            first = tuple(a[:FITTED_MASKS] for a in averages)
-            self.fits, residuals = self.fitted(difference[:FITTED_MASKS], masks[:FITTED_MASKS], first)
-            self.moments.update(residuals, masks[:FITTED_MASKS])
+            self.waiting = []
+            self.fits, residuals = self.fitted(
+                difference[:FITTED_MASKS], masks[:FITTED_MASKS], tuple(a[:FITTED_MASKS] for a in averages)
+            )
+            self.moments = moments_of(residuals, masks[:FITTED_MASKS])
             rest = difference[FITTED_MASKS:], masks[FITTED_MASKS:], tuple(a[FITTED_MASKS:] for a in averages)
             self.waiting = [rest] if len(rest[0]) else []
         else:
@@ -187,7 +109,8 @@ class SurrogateMoments:
         self.mean = difference.mean(0)
         targets = self.targets(difference)
         flat = masks.flatten(1)
-        some = flat[:, :: max(1, flat.shape[1] // INFLATION_ENTRIES)].to(difference.device)
+        stride = flat.shape[1] // INFLATION_ENTRIES | 1  # odd, so that entries lie in all columns
+        some = flat[:, ::stride].to(difference.device)
         fits = [fit(self.features.weighted(averages, b), targets[:, b], some) for b in range(targets.shape[1])]
         left_out = [targets[:, b] if f is None else f.left_out for b, f in enumerate(fits)]
         return fits, torch.stack(left_out, 1).flatten(1)
@@ -215,21 +138,16 @@ class SurrogateMoments:
         if fits is None:
             difference, masks, averages = self.waited()
             fits, residuals = self.fitted(difference, masks, averages)
-            moments = WeightedMoments()
-            moments.update(residuals, masks)
+            moments = moments_of(residuals, masks)
         return self.corrected(fits, moments)
 
     def corrected(self, fits: list[Fit | None], moments: WeightedMoments) -> Estimate:
         """Add the surrogates' expectations to the estimate from their residuals."""
         residual = moments.finish()
         shape = residual.importance.shape[1:]
-        expected = [self.expected(f, b) for b, f in enumerate(fits)]
-        maps = torch.stack([m.T.expand(2, shape.numel()).reshape(2, *shape) for m, _ in expected]).to(
-            residual.importance
-        )
-        means = torch.stack([m for _, m in expected]).to(residual.importance)
-        maps += pairs(residual.importance)
-        means += pairs(residual.mean_similarity)
+        expected, means = self.expected(fits)
+        maps = expected.expand(-1, -1, shape.numel()).reshape(-1, 2, *shape) + pairs(residual.importance)
+        means = means + pairs(residual.mean_similarity)
 
         def example(values: Tensor) -> Tensor:
             return values.reshape(-1, *[1] * len(shape))
@@ -242,7 +160,7 @@ class SurrogateMoments:
         return Estimate(
             importance=example(self.origin) + maps[:, 0],
             uncertainty=(maps[:, 1] - gap.square()).clamp_min(0),
-            standard_error=pairs(residual.standard_error)[:, 0] * example(inflation.sqrt()),
+            standard_error=pairs(residual.standard_error)[:, 0] * example(inflation.clamp_min(0).sqrt()),
             mean_similarity=neutral,
             neutral=example(neutral).expand_as(maps[:, 0]),
             cell_effects=cell_effects(self.lattices, centred).reshape(-1, *shape),
@@ -253,17 +171,37 @@ class SurrogateMoments:
         """Entries of the masks over time and frequency, 1 along an axis that no factor varies on."""
         return max(lattice.frames for lattice in self.lattices), max(lattice.bands for lattice in self.lattices)
 
-    def expected(self, fitted: Fit | None, example: int) -> tuple[Tensor, Tensor]:
-        """E[f M] / E[M], ``(P, 2)``, and E[f], ``(2,)``, of an example's surrogate, over all masks of the strategy."""
+    def expected(self, fits: list[Fit | None]) -> tuple[Tensor, Tensor]:
+        """E[f M] / E[M], ``(B, 2, P or 1)``, and E[f], ``(B, 2)``, of the surrogates over all masks of the strategy, float64.
+
+        Where the states are a sample, as many banks of them are averaged as keep its error small against that of `count` masks.
+        """
+        sampled = any(lattice.sampled for lattice in self.lattices) and any(f is not None for f in fits)
+        banks = max(1, round(STATES_A_MASK * self.count / FEWEST_STATES)) if sampled else 1
+        maps, means = self.origin.new_zeros(len(fits), 2, 1), self.origin.new_zeros(len(fits), 2)
+        for bank in range(banks):
+            lattices = self.lattices if bank == 0 else self.model.lattices(FEWEST_STATES, bank)
+            states = self.features.states if bank == 0 else self.features.of_states(lattices)
+            each = [self.expected_over(lattices, states, f, b) for b, f in enumerate(fits)]
+            entries = max(len(m) for m, _ in each)
+            maps = maps + torch.stack([m.T.expand(2, entries) for m, _ in each]) / banks
+            means = means + torch.stack([m for _, m in each]) / banks
+        return maps, means
+
+    def expected_over(
+        self, lattices: Sequence[Lattice], states: Sequence[Tensor], fitted: Fit | None, example: int
+    ) -> tuple[Tensor, Tensor]:
+        """E[f M] / E[M], ``(P or 1, 2)``, and E[f], ``(2,)``, of an example's surrogate over the lattices' states."""
         if fitted is None:
             return self.origin.new_zeros(1, 2), self.origin.new_zeros(2)
         coefficients = fitted.coefficients_over(self.count).float()
-        per_mask = len(self.lattices) > 1
+        per_mask = len(lattices) > 1
         parts = []
-        for k, lattice in enumerate(self.lattices):
-            states = self.features.states[k] * self.features.weights[k][example]
-            functions = kernel((states,), (fitted.features[k],))
-            functions = functions if per_mask else functions @ coefficients
+        for lattice, own, averages, masks in zip(lattices, self.features.factors, states, fitted.features, strict=True):
+            blocks = (own.weighted(block, example) for block in torch.split(averages, STATES_AT_ONCE))
+            functions = torch.cat(
+                [kernel((b,), (masks,)) if per_mask else applied((b,), (masks,), coefficients) for b in blocks]
+            )
             share = lattice.expectation(torch.ones_like(functions[:, :1]))
             map_ = (lattice.expectation(functions) / share).flatten(0, 1)
             parts.append((map_, lattice.weights.reshape(-1) @ functions))
@@ -274,6 +212,14 @@ class SurrogateMoments:
             maps = torch.einsum("tn,fn,nd->tfd", first, second, coefficients).flatten(0, 1)
             means = (first_mean * second_mean) @ coefficients
         return maps + fitted.offset, means + fitted.offset
+
+
+def moments_of(residuals: Tensor, masks: Tensor) -> WeightedMoments:
+    """Sum residuals ``(n, 2B)`` block by block, as the masks take twice the memory meanwhile."""
+    moments = WeightedMoments()
+    for some, block in zip(torch.split(residuals, BLOCK), torch.split(masks, BLOCK), strict=True):
+        moments.update(some, block)
+    return moments
 
 
 @dataclass(frozen=True)
