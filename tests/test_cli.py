@@ -209,6 +209,11 @@ def test_a_defect_is_said_to_be_unexpected(monkeypatch: pytest.MonkeyPatch) -> N
     )
 
 
+def heed_ctrl_c() -> None:
+    """A shell starts background jobs with Ctrl-C ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_is_one_line_and_keeps_what_is_done(tone: Callable[..., Path], tmp_path: Path) -> None:
     first, second = tone("a.wav"), tone("b.wav", seconds=20.0)
     process = subprocess.Popen(
@@ -216,6 +221,7 @@ def test_ctrl_c_is_one_line_and_keeps_what_is_done(tone: Callable[..., Path], tm
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_ctrl_c,
     )
     assert process.stdout is not None
     assert process.stdout.readline().strip() == str(tmp_path / "out" / "a.png")
