@@ -14,47 +14,19 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from relax_quantus.estimators.cell_effects import averaging
+from relax_quantus.estimators.cell_effects import CellLattice, averaging
 from relax_quantus.estimators.kernel_ridge import Features, Mixed
 
 NEIGHBOURS = (3, 2)
 QUADRATIC = 0.3
 
 
-class Lattice(Protocol):
+class Lattice(CellLattice, Protocol):
     """The distribution of one factor of the masks as weighted states, as mask strategies hand it out."""
-
-    @property
-    def frames(self) -> int:
-        """Entries along time."""
-        ...
-
-    @property
-    def bands(self) -> int:
-        """Entries along frequency."""
-        ...
-
-    @property
-    def cell_counts(self) -> tuple[int, int]:
-        """Cells that span each axis."""
-        ...
-
-    @property
-    def weights(self) -> Tensor:
-        """Probabilities of the states, any shape."""
-        ...
 
     @property
     def sampled(self) -> bool:
         """Whether the states are a sample of the distribution, not all of it."""
-        ...
-
-    def values(self, over_time: Tensor, over_frequency: Tensor) -> Tensor:
-        """Apply ``(t, T)`` and ``(f, F)`` to every state's mask: ``(states, t * f)``."""
-        ...
-
-    def expectation(self, functions: Tensor) -> Tensor:
-        """E[g M], ``(T, F, n)``, for functions ``(states, n)``."""
         ...
 
 
