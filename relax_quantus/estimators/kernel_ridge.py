@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from functools import cached_property
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -25,11 +26,65 @@ RIDGE_MASKS = 256
 FEWEST_MASKS = 32
 
 
-class Mixed(NamedTuple):
-    """Features of a factor that varies on both axes: ``(n, g)`` for the Gaussian, ``(n, h)`` for the linear kernel."""
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Products of pairs of averages as features, (a_i a_j - centre) * weights.
+
+    Parameters
+    ----------
+    first, second
+        Indices i and j of the averages, ``(h,)`` each.
+    centre, weights
+        ``(h,)`` each.
+    """
+
+    first: Tensor
+    second: Tensor
+    centre: Tensor
+    weights: Tensor
+
+    def of(self, averages: Tensor) -> Tensor:
+        """Features ``(n, h)`` of averages ``(n, g)``."""
+        return (averages[:, self.first] * averages[:, self.second] - self.centre) * self.weights
+
+    def combined(self, averages: Tensor, coefficients: Tensor) -> Tensor:
+        """``self.of(averages) @ coefficients``, ``(n, d)``, as the quadratic forms that they are: no feature is built."""
+        n, g, scaled = *averages.shape, self.weights[:, None] * coefficients
+        forms = averages.new_zeros(g * g, scaled.shape[1]).index_add_(0, self.first * g + self.second, scaled)
+        values = (averages @ forms.reshape(g, -1)).reshape(n, g, -1)
+        return torch.einsum("ng,ngd->nd", averages, values) - self.centre @ scaled
+
+
+@dataclass(frozen=True, eq=False)
+class Mixed:
+    """Features of a factor that varies on both axes.
+
+    Parameters
+    ----------
+    gaussian
+        ``(n, g)``: for the Gaussian.
+    averages
+        ``(n, g)``: of which `pairs` makes the others.
+    pairs
+        The linear kernel has these beside `gaussian`.
+    """
 
     gaussian: Tensor
-    linear: Tensor
+    averages: Tensor
+    pairs: Pairs
+
+    def __getitem__(self, rows: slice) -> Mixed:
+        return Mixed(self.gaussian[rows], self.averages[rows], self.pairs)
+
+    @cached_property
+    def linear(self) -> Tensor:
+        """``(n, g + h)``: features of the linear kernel."""
+        return torch.cat([self.gaussian, self.pairs.of(self.averages)], dim=1)
+
+    def combined(self, coefficients: Tensor) -> Tensor:
+        """``self.linear @ coefficients``, ``(n, d)``."""
+        single = self.gaussian.shape[1]
+        return self.gaussian @ coefficients[:single] + self.pairs.combined(self.averages, coefficients[single:])
 
 
 Features = Tensor | Mixed
@@ -97,7 +152,7 @@ def applied(first: Sequence[Features], second: Sequence[Features], coefficients:
     a, b = first[0], second[0]
     if isinstance(a, Mixed) and isinstance(b, Mixed):
         smooth = gaussian(a.gaussian, b.gaussian).mul_(GAUSSIAN_BESIDE_LINEAR).add_(CONSTANT) @ coefficients
-        return smooth + a.linear @ (b.linear.T @ coefficients)
+        return smooth + a.combined(b.linear.T @ coefficients)
     return factor_kernel(a, b) @ coefficients
 
 

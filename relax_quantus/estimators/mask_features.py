@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from relax_quantus.estimators.cell_effects import CellLattice, averaging
-from relax_quantus.estimators.kernel_ridge import Features, Mixed
+from relax_quantus.estimators.kernel_ridge import Features, Mixed, Pairs
 
 NEIGHBOURS = (3, 2)
 QUADRATIC = 0.3
@@ -59,10 +59,9 @@ class FactorFeatures:
         self.weights = per_unit_variance(weights, (share * self.states.square()).sum(0))
         if self.both:
             self.first, self.second, window = (t.to(contrast.device) for t in neighbours(counts[0], counts[1]))
-            products = self._products(self.states)
-            self.mean_product = (share * products).sum(0)
+            self.mean_product = self._moment(self.states, share)
             weights = self.weights[:, self.first] * self.weights[:, self.second] * window
-            variance = (share * (products - self.mean_product).square()).sum(0)
+            variance = (self._moment(self.states.square(), share) - self.mean_product.square()).clamp_min(0)
             self.product_weights = per_unit_variance(weights, variance) * math.sqrt(QUADRATIC)
 
     def averages(self, factor: Tensor) -> Tensor:
@@ -74,15 +73,16 @@ class FactorFeatures:
         single = averages * self.weights[example]
         if not self.both:
             return single
-        products = (self._products(averages) - self.mean_product) * self.product_weights[example]
-        return Mixed(single, torch.cat([single, products], dim=1))
+        pairs = Pairs(self.first, self.second, self.mean_product, self.product_weights[example])
+        return Mixed(single, averages, pairs)
 
     def of_states(self, lattice: Lattice) -> Tensor:
         """Averages of a lattice's states, ``(states, g)``."""
         return lattice.values(self.over_time, self.over_frequency) - self.mean
 
-    def _products(self, averages: Tensor) -> Tensor:
-        return averages[:, self.first] * averages[:, self.second]
+    def _moment(self, values: Tensor, share: Tensor) -> Tensor:
+        """Expectation of the products of pairs of values ``(states, g)``, ``(h,)``."""
+        return ((share * values).T @ values)[self.first, self.second]
 
 
 class MaskFeatures:
