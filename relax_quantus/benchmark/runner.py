@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import nn
 from tqdm.auto import tqdm
 
 from relax_quantus.benchmark import methods, metrics
@@ -25,7 +25,6 @@ from relax_quantus.benchmark.metrics.case import Case, Metric, Undefined
 from relax_quantus.benchmark.metrics.remembering import Remembering
 from relax_quantus.benchmark.preparation import Bench, prepare
 from relax_quantus.benchmark.questions import Attribution, NotApplicable, Question, fingerprint
-from relax_quantus.fills import FILLS
 from relax_quantus.heads import EmbeddingClassifier
 from relax_quantus.quantus_bridge import SimilarityModel
 
@@ -166,7 +165,6 @@ class Judges:
 
     similarity: SimilarityModel
     classifier: EmbeddingClassifier
-    fill_value: float
 
     @classmethod
     def of(cls, bench: Bench, clip: Clip) -> Judges:
@@ -175,7 +173,7 @@ class Judges:
         classifier = EmbeddingClassifier(
             encoder, head.weight, head.bias, bench.classifier.class_names, bench.classifier.cross_validation
         )
-        return cls(SimilarityModel(encoder, encoder(x)).eval(), classifier.eval(), fill_of(bench.config.fill, x))
+        return cls(SimilarityModel(encoder, encoder(x)).eval(), classifier.eval())
 
 
 def cells(
@@ -195,20 +193,14 @@ def cells(
                 attribution=attribution,
                 similarity_model=judges.similarity,
                 classifier=judges.classifier,
-                fill_value=judges.fill_value,
                 perturbations=config.perturbations,
                 similarities=bench.similarities,
             )
 
-        yield row(bench, clip, method, metric, *measured(ask, metric.measure))
+        yield row(bench, clip, method, metric, *measured(ask, metric))
 
 
-def fill_of(fill: str, x: Tensor) -> float:
-    """The one number that faithfulness metrics put into removed bins: the fill's level, its mean where it varies."""
-    return float(FILLS.get(fill).level(x).mean())
-
-
-def measured(ask: Callable[[], Case], measure: Callable[[Case], float]) -> tuple[float, float, str, str]:
+def measured(ask: Callable[[], Case], metric: Metric) -> tuple[float, float, str, str]:
     """Value, seconds without making the map, status and reason of one cell; whatever goes wrong becomes its reason."""
     started = time.perf_counter()
     value, status, reason = math.nan, "ok", ""
@@ -217,7 +209,7 @@ def measured(ask: Callable[[], Case], measure: Callable[[Case], float]) -> tuple
             warnings.simplefilter("ignore")
             case = ask()
             started = time.perf_counter()
-            value = measure(case)
+            value = metric.score(case).value
         if not math.isfinite(value):
             value, status, reason = math.nan, "nan", "the metric returned no finite number"
     except MISSING as missing:

@@ -1,4 +1,4 @@
-"""Metrics on planted maps: the oracle beats chance beats the anti-oracle in the stated direction."""
+"""Metrics on planted maps: known values, what is left as it was, what is refused. The trials of every metric: test_metric_trials.py."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class FirstLayerWeights(Fixed):
 
 def case(values: np.ndarray, method: Method | None = None, encoder: nn.Module | None = None, **changes) -> Case:
     generator = torch.Generator().manual_seed(0)
-    x = torch.rand(1, 1, 96, 64, generator=generator) * 2 + 1
+    x = torch.rand(1, 1, 96, 64, generator=generator) * 2 + 1 + 2 * torch.from_numpy(PLANT)
     encoder = encoder or Planted()
     size = encoder(x).shape[1]
     classifier = EmbeddingClassifier.__new__(EmbeddingClassifier)
@@ -68,21 +68,11 @@ def case(values: np.ndarray, method: Method | None = None, encoder: nn.Module | 
     question = Question(x, classifier, 0, truth=PLANT, **changes)
     own = SimilarityModel(encoder, encoder(x).detach()).eval()
     attribution = Attribution(values, values)
-    return Case(method, question, attribution, own, classifier, SILENCE, 3, Similarities())
+    return Case(method, question, attribution, own, classifier, 3, Similarities())
 
 
 NOISE = np.random.default_rng(0).normal(size=(96, 64)) * 0.01
 CHANCE = np.random.default_rng(1).normal(size=(96, 64))
-
-
-@pytest.mark.parametrize("name", [n for n in METRICS if METRICS.get(n).category in ("faithfulness", "localisation")])
-def test_oracle_beats_chance_beats_anti_oracle(name):
-    metric = METRICS.get(name)
-    oracle, chance, anti = (
-        metric.measure(case(values)) for values in (PLANT + NOISE, np.abs(CHANCE), 1.0 - PLANT + NOISE)
-    )
-    sign = 1 if metric.direction == "up" else -1
-    assert sign * oracle > sign * chance > sign * anti, (oracle, chance, anti)
 
 
 def test_known_values():
@@ -125,9 +115,9 @@ def test_every_metric_says_what_it_is_and_leaves_everything_as_it_was(name):
     given = case(PLANT + NOISE, encoder=nn.Sequential(nn.Flatten(), nn.Linear(6144, 4)))
     x, values = given.question.x.clone(), given.attribution.centred.copy()
     states = np.random.get_state()[1].copy(), torch.get_rng_state(), random.getstate()  # noqa: NPY002
-    first = metric.measure(given)
+    first = metric.score(given).value
     assert np.isfinite(first)
-    assert metric.measure(given) == first, "the same case twice"
+    assert metric.score(given).value == first, "the same case twice"
     assert torch.equal(given.question.x, x)
     np.testing.assert_array_equal(given.attribution.centred, values)
     np.testing.assert_array_equal(np.random.get_state()[1], states[0])  # noqa: NPY002
@@ -211,9 +201,9 @@ def test_flipping_and_subsets_are_looked_up_and_change_nothing():
     plain = case(np.abs(CHANCE))
     remembering = Remembering(plain.similarity_model.encoder)
     shared = replace(plain, similarity_model=SimilarityModel(remembering, plain.similarity_model.anchors))
-    for name, forwards in (("PixelFlipping", 32), ("FaithfulnessCorrelation", 51), ("SRG", 62)):
+    for name, forwards in (("PixelFlipping", 32), ("FaithfulnessCorrelation", 51), ("SRG-patch-silence", 30)):
         before = remembering.forwards
-        assert METRICS.get(name).measure(shared) == pytest.approx(METRICS.get(name).measure(plain), abs=1e-6)
+        assert METRICS.get(name).score(shared).value == pytest.approx(METRICS.get(name).score(plain).value, abs=1e-6)
         assert remembering.forwards - before == forwards, name
     other = replace(shared, attribution=Attribution(CHANCE.T.reshape(96, 64), CHANCE.T.reshape(96, 64)))
     before = remembering.forwards

@@ -220,10 +220,10 @@ def test_recordings_run_without_localisation(tmp_path, write_wav):
         for k in range(4):
             wave = 0.3 * np.sin(2 * np.pi * hz * np.arange(16_000) / 16_000) + 0.01 * rng.standard_normal(16_000)
             soundfile.write(tmp_path / name / f"{k}.wav", wave, 16_000)
-    config = replace(SMALL, data=str(tmp_path), methods=("RELAX-time", "oracle"), metrics=("AUC", "SRG"))
+    config = replace(SMALL, data=str(tmp_path), methods=("RELAX-time", "oracle"), metrics=("AUC", "SRG-patch-silence"))
     rows = run(config, encoder=small_encoder(), show_progress=False).rows
     assert set(rows[rows.metric == "AUC"].status) == {"not_applicable"}
-    assert rows[(rows.metric == "SRG") & (rows.method == "RELAX-time")].status.eq("ok").all()
+    assert rows[(rows.metric == "SRG-patch-silence") & (rows.method == "RELAX-time")].status.eq("ok").all()
     assert set(rows.label) == {"cat", "dog"}
     assert len(folder(tmp_path, 2).clips) == 2
 

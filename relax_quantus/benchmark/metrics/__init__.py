@@ -6,23 +6,33 @@ anti-oracle maps, which map it reads and which question it asks. Quantus is impo
 
 from __future__ import annotations
 
-from relax_quantus.benchmark.metrics import complexity, faithfulness, localisation, randomisation, robustness
-from relax_quantus.benchmark.metrics.case import ARROWS, CATEGORIES, Case, Metric, Undefined
+from relax_quantus.benchmark.metrics import complexity, crossed, faithfulness, localisation, randomisation, robustness
+from relax_quantus.benchmark.metrics.case import ARROWS, CATEGORIES, Case, Metric, Scores, Undefined
 from relax_quantus.registry import Registry
 
-__all__ = ["ARROWS", "CATEGORIES", "METRICS", "Case", "Metric", "Undefined", "build"]
+__all__ = ["ARROWS", "CATEGORIES", "METRICS", "QUICK", "Case", "Metric", "Scores", "Undefined", "build"]
 
 METRICS: Registry[Metric] = Registry("metric", "metrics")
 
 
 def _register(metric: Metric) -> None:
-    summary = f"{metric.category}, {'higher' if metric.direction == 'up' else 'lower'} is better; {metric.source}"
+    better = "higher" if metric.direction == "up" else "lower"
+    summary = f"{metric.category}, {better} is better, {metric.range}; {metric.configuration} ({metric.source})"
     METRICS.register(metric.name, lambda: metric, summary)
 
 
-for _category in (faithfulness, localisation, robustness, complexity, randomisation):
+for _category in (crossed, faithfulness, localisation, robustness, complexity, randomisation):
     for _metric in _category.METRICS:
         _register(_metric)
+
+
+QUICK = (
+    *(f"SRG-{granularity}-{fill}" for granularity in crossed.UNITS for fill in ("silence", "mean")),
+    *("SRG-logit-patch-silence", "SRG-logit-patch-mean"),
+    *("PixelFlipping", "FaithfulnessCorrelation", "AUC", "RankAccuracy", "MassAccuracy"),
+    *("LocalLipschitz", "MaxSensitivity", "Sparseness", "Complexity", "MPRT", "MPRT-ceiling"),
+)
+"""The metrics of the quick preset."""
 
 
 def build(names: tuple[str, ...]) -> list[Metric]:

@@ -1,7 +1,7 @@
 """What a metric is and what it is given.
 
-A `Case` (one clip, one method, its maps, a way to explain again) enters a metric's `measure`; one float leaves. `Metric` declares what it is:
-category, direction as it really is, source, which map and which question it uses.
+A `Case` (one clip, one method, its maps, a way to explain again) enters a metric's `measure`; one number, or `Scores` with parts and curves,
+leaves. `Metric` declares what it is: category, direction as it really is, range, source, cost, which map, question, view and fill it uses.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from relax_quantus.benchmark.methods import Method
 from relax_quantus.benchmark.questions import Attribution, Map, Question, Similarities
+
+Values = npt.NDArray[np.float64]
 
 CATEGORIES = ("faithfulness", "localisation", "robustness", "complexity", "randomisation")
 ARROWS = {"up": "↑", "down": "↓"}
@@ -44,8 +46,6 @@ class Case:
         ``x -> (B, 1)`` cosine to the example's own embedding.
     classifier
         ``x -> (B, classes)`` logits. Both remember what they embedded: for changed inputs, not for changed weights or gradients.
-    fill_value
-        What faithfulness metrics put into removed bins.
     perturbations
         Perturbed copies in robustness metrics.
     similarities
@@ -57,7 +57,6 @@ class Case:
     attribution: Attribution
     similarity_model: nn.Module
     classifier: nn.Module
-    fill_value: float
     perturbations: int
     similarities: Similarities
 
@@ -118,7 +117,41 @@ def usable(values: Map) -> Map:
     return values[None, None].copy()
 
 
+def no_explanations(perturbations: int) -> int:
+    """Of a metric that makes no map anew."""
+    return 0
+
+
 @dataclass(frozen=True)
+class Scores:
+    """What a metric found.
+
+    Attributes
+    ----------
+    value
+        The score: what is compared and ranked.
+    parts
+        Named pieces of it, reported and never ranked: "MIF" and "LIF" (most- and least-influential-first), a layer.
+    curves
+        Order -> (shares removed 0 to 1, model output), both ``(steps + 1,)``.
+    """
+
+    value: float
+    parts: dict[str, float] = field(default_factory=dict)
+    curves: dict[str, tuple[Values, Values]] = field(default_factory=dict)
+
+
+VIEWS = {
+    "embedding": "similarity to own embedding",
+    "logit": "predicted class's logit",
+    "probability": "class probability",
+    "": "nothing",
+}
+"""View -> what changed examples are scored by."""
+GRANULARITIES = ("bin", "patch", "time", "frequency", "")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Metric:
     """What a metric is.
 
@@ -128,16 +161,30 @@ class Metric:
         As printed; one of `CATEGORIES`.
     direction
         "up" or "down": which way is better, as measured, whatever Quantus declares.
+    measure
+        ``Case -> float | Scores``; `score` gives `Scores` either way.
     map
         "importance", "centred" or "positive": the map it reads.
     question
         "own": the example's own embedding (Captum's: the predicted class); "stem": towards the clean call.
-    evaluated_on
-        What it feeds changed examples to: "similarity to own embedding", "class probability" or "nothing".
+    view
+        What changed examples are scored by: a key of `VIEWS`, "" if the metric changes none.
+    granularity
+        What is removed at a time, "bin", "patch", "time" or "frequency" stripe; "" if nothing is, or segments of the input's own.
+    evaluator_fill
+        Name of the fill that it puts in; "" if none.
+    range
+        Of its values, in words or as an interval.
+    configuration
+        The settings that its value depends on.
     source
         Whose it is.
-    measure
-        ``Case -> float``.
+    quantus
+        The class of Quantus that it computes, or repairs; "" if none.
+    forwards
+        Encoder forwards a clip outside the explainer, at most, without ties in the map; what other metrics have embedded costs nothing again.
+    explanations
+        Maps a clip made anew, from ``config.perturbations``.
     reexplains
         Whether it explains again and again: then it runs on fewer clips, with fewer masks.
     """
@@ -145,17 +192,34 @@ class Metric:
     name: str
     category: str
     direction: str
-    map: str
-    question: str
-    evaluated_on: str
-    source: str
-    measure: Callable[[Case], float]
+    measure: Callable[[Case], float | Scores]
+    map: str = "centred"
+    question: str = "own"
+    view: str = ""
+    granularity: str = ""
+    evaluator_fill: str = ""
+    range: str = "(-inf, inf)"
+    configuration: str = ""
+    source: str = ""
+    quantus: str = ""
+    forwards: int = 0
+    explanations: Callable[[int], int] = no_explanations
     reexplains: bool = False
 
     @property
     def heading(self) -> str:
         """Name and the better direction."""
         return f"{self.name} {ARROWS[self.direction]}"
+
+    @property
+    def evaluated_on(self) -> str:
+        """What it scores changed examples by, in words."""
+        return VIEWS[self.view]
+
+    def score(self, case: Case) -> Scores:
+        """Measure; a metric that gives one number gives `Scores` without parts."""
+        found = self.measure(case)
+        return found if isinstance(found, Scores) else Scores(float(found))
 
 
 QUANTUS_COMMON: dict[str, Any] = {

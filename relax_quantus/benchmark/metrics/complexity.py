@@ -27,6 +27,26 @@ def complexity(case: Case) -> float:
 
 
 METRICS = (
-    Metric("Sparseness", "complexity", "up", "positive", "own", "nothing", "Quantus", sparseness),
-    Metric("Complexity", "complexity", "down", "positive", "own", "nothing", "Quantus", complexity),
+    Metric(
+        name="Sparseness",
+        category="complexity",
+        direction="up",
+        measure=sparseness,
+        map="positive",
+        range="[0, 1]",
+        configuration="Gini index",
+        source="Chalasani et al. 2020",
+        quantus="Sparseness",
+    ),
+    Metric(
+        name="Complexity",
+        category="complexity",
+        direction="down",
+        measure=complexity,
+        map="positive",
+        range="[0, ln 6144 = 8.72] nats",
+        configuration="entropy of the shares",
+        source="Bhatt et al. 2020",
+        quantus="Complexity",
+    ),
 )

@@ -45,8 +45,39 @@ def mass_accuracy(case: Case) -> float:
     return _measure(case, "RelevanceMassAccuracy", case.map("positive"))
 
 
-METRICS = (
-    Metric("AUC", "localisation", "up", "centred", "stem", "nothing", "Quantus", auc),
-    Metric("RankAccuracy", "localisation", "up", "centred", "stem", "nothing", "Quantus", rank_accuracy),
-    Metric("MassAccuracy", "localisation", "up", "positive", "stem", "nothing", "Quantus", mass_accuracy),
+CONFIGURATION = "towards the clean stem; clips without truth are left out"
+METRICS = tuple(
+    Metric(
+        name=name,
+        category="localisation",
+        direction="up",
+        measure=measure,
+        map=kind,
+        question="stem",
+        range=values,
+        configuration=f"{CONFIGURATION}{settings}",
+        source=source,
+        quantus=quantus,
+    )
+    for name, quantus, measure, kind, values, settings, source in (
+        ("AUC", "AUC", auc, "centred", "[0, 1]; .5 at chance", "", "Fawcett 2006"),
+        (
+            "RankAccuracy",
+            "RelevanceRankAccuracy",
+            rank_accuracy,
+            "centred",
+            "[0, 1]; the truth's share of the bins at chance",
+            f"; ties at random {TIE_BREAKS} times",
+            "Arras et al. 2022",
+        ),
+        (
+            "MassAccuracy",
+            "RelevanceMassAccuracy",
+            mass_accuracy,
+            "positive",
+            "[0, 1]; the truth's share of the bins at chance",
+            "",
+            "Arras et al. 2022",
+        ),
+    )
 )

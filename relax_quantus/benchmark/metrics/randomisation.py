@@ -52,19 +52,40 @@ def mprt_ceiling(case: Case) -> float:
     return float(spearmanr(first, again).statistic)
 
 
+LAYERS = 9
+"""Layers of the bundled encoder and its head that are re-initialised; only the estimate of a run's cost reads it."""
+
+
+def _maps_of_mprt(perturbations: int) -> int:
+    return LAYERS + 2
+
+
+def _maps_of_ceiling(perturbations: int) -> int:
+    return 2
+
+
 METRICS = (
     Metric(
-        "MPRT", "randomisation", "down", "centred", "own", "nothing", "Quantus; encoder layers", mprt, reexplains=True
+        name="MPRT",
+        category="randomisation",
+        direction="down",
+        measure=mprt,
+        range="[-1, 1]; compare with MPRT-ceiling",
+        configuration="top down, cascading; mean over the encoder's layers; other masks for every map",
+        source="Adebayo et al. 2018",
+        quantus="MPRT",
+        explanations=_maps_of_mprt,
+        reexplains=True,
     ),
     Metric(
-        "MPRT-ceiling",
-        "randomisation",
-        "up",
-        "centred",
-        "own",
-        "nothing",
-        "original again",
-        mprt_ceiling,
+        name="MPRT-ceiling",
+        category="randomisation",
+        direction="up",
+        measure=mprt_ceiling,
+        range="[-1, 1]",
+        configuration="the same model again, other masks",
+        source="original again",
+        explanations=_maps_of_ceiling,
         reexplains=True,
     ),
 )

@@ -47,11 +47,25 @@ def max_sensitivity(case: Case) -> float:
     return _measure(case, "MaxSensitivity")
 
 
-METRICS = (
+def _maps(perturbations: int) -> int:
+    return perturbations + 1
+
+
+METRICS = tuple(
     Metric(
-        "LocalLipschitz", "robustness", "down", "centred", "own", "nothing", "Quantus", local_lipschitz, reexplains=True
-    ),
-    Metric(
-        "MaxSensitivity", "robustness", "down", "centred", "own", "nothing", "Quantus", max_sensitivity, reexplains=True
-    ),
+        name=name,
+        category="robustness",
+        direction="down",
+        measure=measure,
+        range="[0, inf)",
+        configuration=f"uniform noise of at most {RADIUS} in natural log on every bin; the same masks for every copy",
+        source=source,
+        quantus=quantus,
+        explanations=_maps,
+        reexplains=True,
+    )
+    for name, quantus, measure, source in (
+        ("LocalLipschitz", "LocalLipschitzEstimate", local_lipschitz, "Alvarez-Melis and Jaakkola 2018"),
+        ("MaxSensitivity", "MaxSensitivity", max_sensitivity, "Yeh et al. 2019"),
+    )
 )
