@@ -18,10 +18,10 @@ from relax_quantus import cli
 from relax_quantus.axes import Axis, BinAxis, SampleAxis, mel_centres_hz
 from relax_quantus.benchmark.config import PRESETS, BenchmarkConfig
 from relax_quantus.commands.option_names import OPTIONS, spoken
-from relax_quantus.commands.specifications import parse, user_object
 from relax_quantus.encoders.weights_file import present_name
 from relax_quantus.errors import ArgumentError, RelaxQuantusError, UnknownNameError
 from relax_quantus.explanation import Explanation
+from relax_quantus.specifications import parse, user_object
 from relax_quantus.waveform_plotting import waveform_figure
 
 FEW = ("--n-samples", "6")

@@ -700,7 +700,7 @@ def test_axes_of_its_transforms(
     torchaudio: ModuleType, spec: str, size: int, label: str, first_hz: float | None, sweep: np.ndarray
 ) -> None:
     from relax_quantus.commands.front_ends import build
-    from relax_quantus.commands.specifications import parse
+    from relax_quantus.specifications import parse
 
     front_end = build(parse("--front-end", spec))
     x = front_end.make(sweep)

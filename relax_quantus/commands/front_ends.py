@@ -22,11 +22,11 @@ from relax_quantus import checks
 from relax_quantus.audio import SAMPLE_RATE_HZ, load_waveform
 from relax_quantus.axes import Axis, BinAxis, SampleAxis, mel_centres_hz
 from relax_quantus.commands import console
-from relax_quantus.commands.specifications import Specification
 from relax_quantus.errors import ArgumentTypeError, RelaxQuantusError, ShapeError, UnknownNameError
 from relax_quantus.fills import FILLS
 from relax_quantus.frontend import LogMel, LogMelConfig
 from relax_quantus.registry import nearest
+from relax_quantus.specifications import Specification
 from relax_quantus.torchaudio_bridge import import_torchaudio
 from relax_quantus.transform_front_end import TransformFrontEnd
 

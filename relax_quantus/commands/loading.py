@@ -17,11 +17,11 @@ from relax_quantus import checks
 from relax_quantus.commands import front_ends
 from relax_quantus.commands.console import one_line
 from relax_quantus.commands.front_ends import FrontEnd
-from relax_quantus.commands.specifications import FORM, parse, user_object
 from relax_quantus.encoders import ENCODERS, load_encoder
 from relax_quantus.encoders.waveform import WaveformEncoder
 from relax_quantus.encoders.weights_file import load_weights
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, WeightsError
+from relax_quantus.specifications import FORM, parse, user_object
 
 ENCODER, WEIGHTS, FRONT_END = "--encoder", "--weights", front_ends.OPTION
 OWN = "the encoder's own"

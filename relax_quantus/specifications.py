@@ -1,6 +1,7 @@
 """``NAME[:key=value,...]``, ``module:attribute`` and ``file.py:name`` -> a name with its settings, or the object that was meant.
 
-What options that take an encoder or a front end share: text enters, a `Specification` or the caller's own object leaves.
+What options and benchmark settings that take an encoder, a front end, a method or a data set share: text enters, a `Specification` or the
+caller's own object leaves.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from torch import nn
 
 from relax_quantus import checks
-from relax_quantus.commands.console import one_line, shown
+from relax_quantus.decoding import printable
 from relax_quantus.errors import ArgumentError, RelaxQuantusError, UnknownNameError
 from relax_quantus.registry import nearest
 
@@ -37,6 +38,8 @@ class Specification:
         A registered name; empty for a target.
     settings
         What follows the name.
+    texts
+        The same as typed, by whole key: a folder's name may look like a number.
     target
         Module or file, and attribute, of the user's own object; None for a name.
     """
@@ -44,6 +47,7 @@ class Specification:
     text: str
     name: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
     target: tuple[str, str] | None = None
 
 
@@ -70,6 +74,7 @@ def parse(option: str, text: str) -> Specification:
     if colon and "=" not in rest:
         return Specification(text, target=(name, rest))
     settings: dict[str, Any] = {}
+    texts: dict[str, str] = {}
     for part in rest.split(",") if rest else ():
         key, equals, value = part.partition("=")
         if not (equals and key and value):
@@ -83,7 +88,8 @@ def parse(option: str, text: str) -> Specification:
         if inner in place:
             checks.refuse(option, "each key once", repr(text), f"give {inner!r} once")
         place[inner] = value_of(value.strip())
-    return Specification(text, name, settings)
+        texts[key.strip()] = value.strip()
+    return Specification(text, name, settings, texts)
 
 
 def value_of(text: str) -> Any:
@@ -118,14 +124,14 @@ def user_object(option: str, target: tuple[str, str]) -> Any:
     is_file = source.endswith(".py")
     path = Path(source).expanduser()
     if is_file and not path.is_file():
-        checks.refuse(option, "a Python file", f"{shown(source)}, which is not there", "check the path")
+        checks.refuse(option, "a Python file", f"{printable(source)}, which is not there", "check the path")
     with _importing_from(path.resolve().parent if is_file else Path.cwd()), _blamed(option, source):
         module = _run(path) if is_file else importlib.import_module(source)
         names = [name for name in vars(module) if not name.startswith("_")]
         found: Any = module
         for step in attribute.split("."):
             if not hasattr(found, step):
-                rule, hint = f"a name in {shown(source)}", nearest(step, names)
+                rule, hint = f"a name in {printable(source)}", nearest(step, names)
                 checks.refuse(option, rule, repr(step), hint, UnknownNameError)
             found = getattr(found, step)
         return found if isinstance(found, nn.Module | tuple) or not callable(found) else found()
@@ -169,6 +175,9 @@ def _blamed(option: str, source: str) -> Iterator[None]:
     except RelaxQuantusError:
         raise
     except Exception as error:
-        got = one_line(f"{type(error).__name__}: {error}")
-        text = checks.message(option, f"{shown(source)} to be imported and called without arguments", got, "mend it")
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        got = said.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        text = checks.message(
+            option, f"{printable(source)} to be imported and called without arguments", got, "mend it"
+        )
         raise ArgumentError(text) from error
