@@ -61,16 +61,25 @@ class Stratum:
     factors: tuple[Tensor, ...]
     contrast: Tensor
 
+    def accumulator(self, estimator: str, rows: slice) -> Accumulator:
+        """Begin an estimate from the masks in `rows`, to be given in their order."""
+        frames, bands = self.contrast.shape[1:]
+        if estimator == "weighted":
+            return Weighted().start()
+        given = 0
+
+        def factors(masks: Tensor) -> tuple[Tensor, ...]:
+            nonlocal given
+            given += len(masks)
+            end = rows.start + given
+            return tuple(f[end - len(masks) : end] for f in self.factors)
+
+        lattices = lambda n, bank: self.strategy.lattices(frames, bands, n, bank)  # noqa: E731
+        return Surrogate().start_with(MaskModel(factors, lattices, self.contrast))
+
     def estimate(self, estimator: str, rows: slice) -> Estimate:
         """Estimate from the masks in `rows`."""
-        frames, bands = self.contrast.shape[1:]
-        accumulator: Accumulator = Weighted().start()
-        if estimator == "surrogate":
-            factors = iter([tuple(f[rows] for f in self.factors)])
-            model = MaskModel(
-                lambda _: next(factors), lambda n, bank: self.strategy.lattices(frames, bands, n, bank), self.contrast
-            )
-            accumulator = Surrogate().start_with(model)
+        accumulator = self.accumulator(estimator, rows)
         accumulator.update(self.similarities[rows], self.masks[rows])
         return accumulator.finish()
 
