@@ -1,0 +1,216 @@
+"""The crossed design: explainers against evaluators, without letting any explainer mark its own work.
+
+Oriented rows enter; an `Endpoint` leaves: scores by cell (one explained example), method and evaluator, and which evaluators are a method's own. An
+evaluator removes parts of one granularity and puts one fill into them. It is a method's own where it shares the method's fill or granularity
+(`OWN_GRANULARITY`, the one place that says so). A single metric is an end point with one evaluator that is nobody's own.
+
+- *level* of a method: mean over the evaluators that are foreign to it; minus the same of its shuffled twin where it has one.
+- *difference* of two methods: over the evaluators that are foreign to both, cell by cell, so no evaluator counts for one side only.
+- *own-cell advantage*: own minus foreign evaluators, as measured; and adjusted, after what the methods foreign to each evaluator reach there on
+  average is taken off (an evaluator on which everybody scores high is no advantage).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from relax_quantus.benchmark.statistics.rows import CELL, measured, methods, twins
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OWN_GRANULARITY = {
+    "time": "time",
+    "frequency": "frequency",
+    "time_frequency": "patch",
+    "random": "patch",
+}
+"""Mask strategy -> the granularity of the evaluators that remove what it masks."""
+OWN_GRANULARITY_OF_METHOD = dict.fromkeys(("Occlusion", "FeatureAblation", "KernelShap", "Lime", "ShapleyValueSampling"), "patch")  # fmt: skip
+"""The same for methods without a mask strategy that remove patches."""
+CROSSED = "SRG-"
+"""How the names of the crossed evaluators begin; other metrics that remove parts are metrics of their own."""
+MANY = 0.5
+"""An evaluator that gave a method fewer than this share of the method's best covered evaluator's cells is left out of its mean."""
+
+
+def crossed(rows: pd.DataFrame, view: str | None = None) -> pd.DataFrame:
+    """Measured rows of the crossed evaluators, of one view ("embedding", "logit") if it is given."""
+    found = measured(rows)
+    found = found[is_crossed(found)]
+    return found if view is None else found[found["view"] == view]
+
+
+def is_crossed(rows: pd.DataFrame) -> pd.Series:
+    """Which rows belong to the crossed design, measured or not."""
+    return rows.metric.str.startswith(CROSSED) & (rows.granularity != "") & (rows.evaluator_fill != "")
+
+
+def own_granularity(masks: str, base: str) -> str:
+    """The granularity that a method shares with evaluators, or "" if none.
+
+    Examples
+    --------
+    >>> own_granularity("time_frequency", "RELAX-time_frequency"), own_granularity("", "Lime"), own_granularity("", "energy")
+    ('patch', 'patch', '')
+    """
+    return OWN_GRANULARITY.get(masks, "") or OWN_GRANULARITY_OF_METHOD.get(base, "")
+
+
+@dataclass(frozen=True, eq=False)
+class Endpoint:
+    """Scores that are compared as one thing.
+
+    Attributes
+    ----------
+    name
+        As printed.
+    rows
+        Its measured rows, from `rows.checked`.
+    smallest
+        Differences within ± this do not matter.
+    unit
+        What the score is, in words.
+    """
+
+    name: str
+    rows: pd.DataFrame
+    smallest: float = float("nan")
+    unit: str = ""
+    twins: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "twins", twins(self.rows))
+
+    @cached_property
+    def wide(self) -> pd.DataFrame:
+        """Scores: one line a cell, columns (method, evaluator); what was not measured is NaN."""
+        evaluator = self.rows.metric if self.single else self.rows.granularity + " / " + self.rows.evaluator_fill
+        means = self.rows.assign(evaluator=evaluator).groupby([*CELL, "method", "evaluator"], sort=False).score.mean()
+        return means.unstack(["method", "evaluator"])
+
+    @property
+    def single(self) -> bool:
+        """Whether it is one metric, not a crossed design."""
+        return not bool(is_crossed(self.rows).all())
+
+    @cached_property
+    def methods(self) -> list[str]:
+        """All methods but twins."""
+        return methods(self.rows)
+
+    @cached_property
+    def ranked(self) -> list[str]:
+        """Those that compete."""
+        return methods(self.rows, ranked=True)
+
+    @cached_property
+    def evaluators(self) -> list[str]:
+        """Names of the evaluators, granularity / fill."""
+        return list(dict.fromkeys(self.wide.columns.get_level_values("evaluator"))) if len(self.rows) else []
+
+    @cached_property
+    def own(self) -> dict[str, frozenset[str]]:
+        """Method -> its own evaluators."""
+        if self.single:
+            return {method: frozenset() for method in self.rows.method.unique()}
+        facts = self.rows.drop_duplicates("method")
+        made = {}
+        for method, base, masks, fill in zip(facts.method, facts.base, facts.masks, facts.fill, strict=True):
+            granularity = own_granularity(masks, base.replace(" twin", ""))
+            made[method] = frozenset(e for e in self.evaluators if _shares(e, granularity, fill))
+        return made
+
+    def covered(self, method: str) -> list[str]:
+        """Evaluators that measured the method on enough cells."""
+        if not len(self.rows) or method not in self.own:
+            return []
+        counts = {e: self._counts.get((method, e), 0) for e in self.evaluators}
+        return [e for e, count in counts.items() if count > 0 and count >= MANY * max(counts.values())]
+
+    @cached_property
+    def _counts(self) -> dict[Any, int]:
+        return {column: int(count) for column, count in self.wide.notna().sum().items()}
+
+    def foreign(self, *chosen: str) -> list[str]:
+        """Evaluators that measured all the `chosen` methods and are nobody's own among them."""
+        return [e for e in self.evaluators if all(e in self.covered(m) and e not in self.own[m] for m in chosen if m)]
+
+    def level(self, method: str, minus_twin: bool = False, own: bool = False) -> pd.Series:
+        """One number a source: mean over the foreign evaluators (or, with `own`, over the own ones)."""
+        on = [e for e in self.covered(method) if e in self.own[method]] if own else self.foreign(method)
+        return self.by_source(self._cells(method, on, minus_twin))
+
+    def _cells(self, method: str, on: Sequence[str], minus_twin: bool) -> pd.Series:
+        scores: Any = self.wide[[(method, e) for e in on]].droplevel("method", axis=1)
+        if minus_twin:
+            twin: Any = self.wide[self.twins[method]]
+            scores = scores - twin.reindex(columns=list(on))
+        return cast("pd.Series[float]", scores.mean(axis=1, skipna=False))
+
+    def by_source(self, cells: pd.Series) -> pd.Series:
+        """Mean over a source's cells, each counting once; sources without any are left out."""
+        return cells.dropna().groupby("source_group").mean()
+
+    def difference_of_cells(self, a: str, b: str, minus_twins: bool = True) -> tuple[pd.Series, int]:
+        """``a - b`` by cell over evaluators foreign to both, and their number; minus both twins' where both have one."""
+        both = minus_twins and a in self.twins and b in self.twins
+        on = self.foreign(a, b)
+        return self._cells(a, on, both) - self._cells(b, on, both), len(on)
+
+    def difference(self, a: str, b: str, minus_twins: bool = True) -> tuple[pd.Series, int]:
+        """The same, one number a source."""
+        cells, evaluators = self.difference_of_cells(a, b, minus_twins)
+        return self.by_source(cells), evaluators
+
+    def advantage(self, method: str, adjusted: bool = False) -> pd.Series:
+        """Own minus foreign evaluators, one number a source; empty if there are none of either."""
+        own = [e for e in self.covered(method) if e in self.own[method]]
+        foreign = self.foreign(method)
+        scores: Any = self.wide[[(method, e) for e in own + foreign]].droplevel("method", axis=1)
+        if adjusted:
+            scores = scores - self.expected.reindex(columns=own + foreign)
+        return self.by_source(scores[own].mean(axis=1, skipna=False) - scores[foreign].mean(axis=1, skipna=False))
+
+    @cached_property
+    def expected(self) -> pd.DataFrame:
+        """What methods that are foreign to an evaluator reach there on average: cells by evaluators."""
+        import pandas as pd
+
+        made = {}
+        for e in self.evaluators:
+            foreign = [m for m in self.ranked if e in self.foreign(m)]
+            made[e] = self.wide[[(m, e) for m in foreign]].mean(axis=1) if foreign else np.nan
+        return pd.DataFrame(made, index=self.wide.index)
+
+    def effects(self) -> pd.DataFrame:
+        """One column a competing method, one line a source that has them all: its score beside the others', evaluators' levels taken off.
+
+        Least squares of ``score = method + evaluator`` over the cells foreign to the method, for each source; with one evaluator the plain scores.
+        Methods without a foreign evaluator are left out.
+        """
+        import pandas as pd
+
+        columns = [(m, e) for m in self.ranked for e in self.foreign(m)]
+        if not columns:
+            return pd.DataFrame()
+        values = self.wide[columns].groupby("source_group").mean().dropna()
+        names, evaluators = (list(dict.fromkeys(c[i] for c in columns)) for i in (0, 1))
+        design = np.zeros((len(columns), len(names) + len(evaluators)))
+        for row, (m, e) in enumerate(columns):
+            design[row, names.index(m)] = design[row, len(names) + evaluators.index(e)] = 1
+        if len(evaluators) == 1:
+            design = design[:, : len(names)]
+        solved = np.linalg.pinv(design) @ values.to_numpy().T
+        level = solved[len(names) :].mean(axis=0) if len(evaluators) > 1 else 0.0
+        return pd.DataFrame((solved[: len(names)] + level).T, index=values.index, columns=names)
+
+
+def _shares(evaluator: str, granularity: str, fill: str) -> bool:
+    its_granularity, its_fill = evaluator.split(" / ")
+    return its_granularity == granularity or its_fill == fill
