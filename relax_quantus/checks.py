@@ -79,6 +79,15 @@ def positive(argument: str, value: object) -> float:
     return float(value)
 
 
+def real(argument: str, value: object) -> float:
+    """Return `value` as a finite float of any sign."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        refuse(argument, "a number", repr(value), "pass a float", ArgumentTypeError)
+    if not math.isfinite(float(value)):
+        refuse(argument, "a finite number", repr(value), "pass a float")
+    return float(value)
+
+
 def seed(value: object) -> int | None:
     """Return a seed for `torch.Generator`: an int from 0 to 2**63 - 1, or None for fresh entropy."""
     if value is None:

@@ -1,21 +1,28 @@
-"""What a benchmark runs on: `Clip`, `Dataset`, and the synthetic one.
+"""What a benchmark runs on: `Clip`, `Dataset`, the registry of data sets, and the synthetic one.
 
-Fourth step of the benchmark's flow: soundscapes (or recordings, see `recordings`) enter; log-mel clips with their class, source and, where it
-is known, clean stem and truth leave, beside the examples that the logistic head is fitted on and those that it is judged on.
+Fourth step of the benchmark's flow: a specification such as ``synthetic:snr_db=-6`` or ``planted:path=DIR`` enters; log-mel clips with their class,
+source and, where it is known, clean stem and truth leave, beside the examples that the logistic head is fitted on and judged on.
 """
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from relax_quantus import checks
 from relax_quantus.benchmark.calls import CLASS_NAMES
 from relax_quantus.benchmark.soundscapes import Soundscape, soundscapes
+from relax_quantus.errors import ArgumentTypeError
 from relax_quantus.frontend import LogMel
+from relax_quantus.registry import Registry, nearest
+from relax_quantus.specifications import parse
 
 CALL_FREE_EVERY = 6
 BACKGROUND_CLIPS = 24
@@ -41,6 +48,8 @@ class Clip:
         ``(1, 96, 64)`` log-mel of the clean call, or None where it is not known.
     truth
         bool ``(96, 64)``: where the stem dominates, or None.
+    region
+        bool ``(96, 64)``: truth by construction, what a wrapped encoder sees, see `region`; None before a run has drawn it.
     """
 
     name: str
@@ -50,6 +59,7 @@ class Clip:
     source_group: str
     stem: Tensor | None = None
     truth: npt.NDArray[np.bool_] | None = None
+    region: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +79,7 @@ class Dataset:
     Attributes
     ----------
     name
-        ``"synthetic"`` or the folder's name.
+        ``"synthetic"``, the folder's name, or a kind with what it was made from.
     class_names
         In label order.
     clips
@@ -77,7 +87,11 @@ class Dataset:
     training, held_out
         The head is fitted on the first and judged on the second; neither contains a clip to explain, except that the held-out recordings do.
     background
-        ``(n, 1, 96, 64)`` clips without any call, or None.
+        ``(n, 1, 96, 64)`` clips without the call: a clip counts only if its embedding is closer to its stem than theirs are. None: all count.
+    needs_good_head
+        Whether localisation counts only if the head gets 90 % of the held-out clips right.
+    swapped
+        Of a shortcut: held-out clips of the other classes with the shortcut planted, labelled as the shortcut's class; else None.
     notes
         What a reader of the results has to know.
     skipped
@@ -92,6 +106,8 @@ class Dataset:
     background: Tensor | None = None
     notes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = field(default=())
+    needs_good_head: bool = True
+    swapped: Examples | None = None
 
 
 def log_mel(scapes: list[Soundscape], part: str = "wave") -> Tensor:
@@ -100,21 +116,25 @@ def log_mel(scapes: list[Soundscape], part: str = "wave") -> Tensor:
         return torch.as_tensor(LogMel()(np.stack([getattr(scape, part) for scape in scapes])))
 
 
-def call_examples(count: int, seed: int) -> Examples:
+def call_examples(count: int, seed: int, snr_db: float | None = None) -> Examples:
     """Examples of `count` soundscapes with calls."""
-    scapes = soundscapes(count, seed)
+    scapes = soundscapes(count, seed, snr_db=snr_db)
     labels = np.array([scape.label for scape in scapes], dtype=np.int64)
     names = tuple(scape.source_group for scape in scapes)
     return Examples(log_mel(scapes), labels, names, names)
 
 
-def call_free(count: int, seed: int) -> Tensor:
+def call_free(count: int, seed: int, snr_db: float | None = None) -> Tensor:
     """Log-mel ``(count, 1, 96, 64)`` of soundscapes without calls."""
-    return log_mel(soundscapes(count, seed, call_free_every=1))
+    return log_mel(soundscapes(count, seed, call_free_every=1, snr_db=snr_db))
 
 
 def synthetic(
-    max_clips: int = 12, seed: int = 0, head_clips: int = 480, call_free_every: int = CALL_FREE_EVERY
+    max_clips: int = 12,
+    seed: int = 0,
+    head_clips: int = 480,
+    call_free_every: int = CALL_FREE_EVERY,
+    snr_db: float | None = None,
 ) -> Dataset:
     """Embedded synthetic soundscapes; training, held-out and background clips come from other seeds.
 
@@ -126,8 +146,11 @@ def synthetic(
         Of everything.
     head_clips
         Training soundscapes for the head.
+    snr_db
+        Level of the call over the noise floor in dB, in all clips; None draws it from 8 to 22 for each. The clips are otherwise the same. Where it
+        is given, localisation does not want a good head, but a response of the encoder to each call.
     """
-    scapes = soundscapes(max_clips, seed, call_free_every)
+    scapes = soundscapes(max_clips, seed, call_free_every, snr_db)
     stems = log_mel(scapes, "stem")
     clips = tuple(
         Clip(
@@ -142,10 +165,81 @@ def synthetic(
         for scape, x, stem in zip(scapes, log_mel(scapes), stems, strict=True)
     )
     return Dataset(
-        name="synthetic",
+        name="synthetic" if snr_db is None else f"synthetic:snr_db={snr_db:g}",
         class_names=CLASS_NAMES,
         clips=clips,
-        training=call_examples(head_clips, seed + TRAINING),
-        held_out=call_examples(HELD_OUT_CLIPS, seed + HELD_OUT),
-        background=call_free(BACKGROUND_CLIPS, seed + BACKGROUND),
+        training=call_examples(head_clips, seed + TRAINING, snr_db),
+        held_out=call_examples(HELD_OUT_CLIPS, seed + HELD_OUT, snr_db),
+        background=call_free(BACKGROUND_CLIPS, seed + BACKGROUND, snr_db),
+        needs_good_head=snr_db is None,
     )
+
+
+DATASETS: Registry[Dataset] = Registry("data set", "data")
+DATASETS.register("synthetic", synthetic, "soundscapes with known calls; snr_db=DB for the noise floor")
+
+
+def _recordings(
+    path: str, max_clips: int = 12, seed: int = 0, head_clips: int = 480, resampler: str = "soxr"
+) -> Dataset:
+    from relax_quantus.benchmark.recordings import folder
+
+    return folder(path, max_clips, seed, head_clips, resampler)
+
+
+DATASETS.register(
+    "recordings", _recordings, "path=DIR: one folder a class, or a clips.csv; no truth but by construction"
+)
+
+
+def kind_of_folder(path: str) -> str:
+    """Which data set a folder is laid out as: "recordings"."""
+    return "recordings"
+
+
+def resolve(
+    spec: str, *, max_clips: int = 12, seed: int = 0, head_clips: int = 480, resampler: str = "soxr"
+) -> Dataset:
+    """Load a data set.
+
+    Parameters
+    ----------
+    spec
+        ``NAME`` or ``NAME:key=value,...``; or a folder, which is read as what it is laid out as.
+    max_clips, seed, head_clips, resampler
+        Of the run; a specification that names one of them has its way.
+
+    Raises
+    ------
+    UnknownNameError, ArgumentTypeError, ArgumentError
+        For an unknown name or setting, with the nearest.
+    DataError
+        If there is nothing to use.
+    """
+    run: dict[str, Any] = {"max_clips": max_clips, "seed": seed, "head_clips": head_clips, "resampler": resampler}
+    name, settings = specified(spec)
+    accepted = inspect.signature(DATASETS.factory(name)).parameters
+    any_key = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
+    return DATASETS.get(name, **{key: value for key, value in run.items() if any_key or key in accepted} | settings)
+
+
+def specified(spec: str) -> tuple[str, dict[str, Any]]:
+    """Name and settings of a specification, without loading anything; an unknown name or setting is an error that lists the nearest."""
+    if spec not in DATASETS and (Path(spec).expanduser().is_dir() or (Path(spec).is_absolute() and "=" not in spec)):
+        return kind_of_folder(spec), {"path": spec}
+    parsed = parse("data", spec)
+    name, settings = parsed.name or spec, dict(parsed.settings)
+    if "path" in settings:
+        settings["path"] = parsed.texts["path"]
+    if name not in DATASETS:
+        DATASETS.get(name)
+    accepted = inspect.signature(DATASETS.factory(name)).parameters
+    for key in settings:
+        if key not in accepted and not any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
+            raise ArgumentTypeError(
+                f"{key}: expected a setting of the data set {name!r}; {nearest(key, list(accepted))}."
+            )
+    if accepted.get("path") is not None and "path" not in settings:
+        rule = f"a folder for the data set {name!r}"
+        checks.refuse("path", rule, "none", f"write {name}:path=FOLDER")
+    return name, settings

@@ -1,84 +1,35 @@
-"""Explanation methods under one roof: what a benchmark compares.
+"""Explanation methods under one roof: what a benchmark compares, by name.
 
-Fifth step of the benchmark's flow: a `Question` (an example, a model, towards what) enters; an `Attribution` leaves. RELAX methods explain the
-embedding: the example's own, or `reference`. Captum's explain one output of the model: the logit of `target`, or the similarity to an anchor.
-A strategy and its shuffled twin (same masks, permuted similarities) share one set of encoder forwards through `Similarities`.
+Fifth step of the benchmark's flow: ``name`` or ``name:key=value,...`` enters, a `Method` leaves, which answers questions. Strategies take
+``fill, edges, keep, cells, domain, estimator, view``; Captum's methods ``fill, view``; what is left out is the question's or the strategy's own.
+RELAX in the embedding view explains towards the question's reference; any method with ``view=logit`` explains the class's logit.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from relax_quantus import checks
 from relax_quantus import masks as mask_strategies
-from relax_quantus.benchmark.questions import Attribution, Map, NotApplicable, Question, Similarities
-from relax_quantus.errors import ArgumentError
-from relax_quantus.explanation import Explanation
-from relax_quantus.fills import SILENCE
-from relax_quantus.registry import Registry
-from relax_quantus.relax import RELAX
+from relax_quantus.benchmark.captum_methods import CAPTUM, CaptumMethod
+from relax_quantus.benchmark.questions import VIEWS, Attribution, Method, NotApplicable, Question, Similarities
+from relax_quantus.benchmark.strategies import REPEATS, Repeat, Strategy, as_map, mask_parameters
+from relax_quantus.errors import ArgumentError, UnknownNameError
+from relax_quantus.estimators import ESTIMATORS
+from relax_quantus.fills import FILLS, SILENCE
+from relax_quantus.perturbation import DOMAINS
+from relax_quantus.registry import Registry, nearest
+from relax_quantus.specifications import parse
 
-TWIN_STREAM = 2_654_435_761
+__all__ = ["METHODS", "Method", "Simple", "Strategy", "as_map", "build", "resolve"]
 
-
-class Method(ABC):
-    """One way of explaining.
-
-    Attributes
-    ----------
-    name
-        As printed.
-    masks, twin_of
-        Its mask strategy and, for a shuffled twin, the method it is the twin of; empty for others.
-    looks_at_model
-        False for methods that cannot depend on the model.
-    """
-
-    name: str
-    masks: str = ""
-    twin_of: str = ""
-    looks_at_model: bool = True
-
-    @abstractmethod
-    def explain(self, question: Question, similarities: Similarities) -> Attribution:
-        """Answer a question.
-
-        Raises
-        ------
-        NotApplicable
-            If the method has no answer to such a question.
-        """
-
-
-@dataclass(frozen=True)
-class Strategy(Method):
-    """RELAX with one mask strategy, or its shuffled twin."""
-
-    name: str
-    masks: str
-    twin_of: str = ""
-
-    def explain(self, question: Question, similarities: Similarities) -> Attribution:
-        """Cost: N forwards, shared with the twin."""
-        q = question
-        relax = RELAX(q.model.encoder, masks=self.masks, estimator=q.estimator, domain=q.domain)
-        s = similarities.get(
-            self.masks,
-            q,
-            lambda: relax.similarities(
-                q.x, baselines=q.fill, n_samples=q.n_samples, reference=q.reference, seed=q.seed
-            ),
-        )
-        if self.twin_of:
-            s = s[np.random.default_rng([q.seed, TWIN_STREAM, q.clip]).permutation(len(s))]
-        explanation = cast(Explanation, relax.estimate(q.x, s, baselines=q.fill, seed=q.seed))
-        return Attribution(as_map(explanation.importance), as_map(explanation.centred()))
+TWIN = " twin"
 
 
 @dataclass(frozen=True)
@@ -89,15 +40,15 @@ class Simple(Method):
     function: Callable[[Question], Tensor]
     looks_at_model: bool = True
 
+    @property
+    def base(self) -> str:  # type: ignore[override]
+        """It has no variants."""
+        return self.name
+
     def explain(self, question: Question, similarities: Similarities) -> Attribution:
         """Its importance is its centred map."""
         values = as_map(self.function(question))
         return Attribution(values, values)
-
-
-def as_map(values: Tensor) -> Map:
-    """A map ``(1, 1, 96, 64)`` as float64 ``(96, 64)``."""
-    return values.detach().reshape(values.shape[-2:]).cpu().numpy().astype(np.float64)
 
 
 def energy(question: Question) -> Tensor:
@@ -109,73 +60,187 @@ def oracle(question: Question) -> Tensor:
     """The truth itself: 1 where the call dominates, 0 elsewhere."""
     if question.truth is None:
         raise NotApplicable("the truth is not known for this clip")
-    return torch.from_numpy(question.truth.astype(np.float32))
-
-
-def saliency(question: Question) -> Tensor:
-    """Captum's Saliency, absolute gradient."""
-    from captum.attr import Saliency
-
-    return _captum(Saliency, question)
-
-
-def integrated_gradients(question: Question) -> Tensor:
-    """Captum's IntegratedGradients from the fill, 32 steps."""
-    from captum.attr import IntegratedGradients
-
-    return _captum(IntegratedGradients, question, baselines=question.baseline, n_steps=32)
-
-
-def occlusion(question: Question) -> Tensor:
-    """Captum's Occlusion by the fill: 64 patches of 12 frames by 8 bands side by side."""
-    from captum.attr import Occlusion
-
-    with torch.no_grad():
-        return _captum(
-            Occlusion,
-            question,
-            sliding_window_shapes=(1, 12, 8),
-            strides=(1, 12, 8),
-            baselines=question.baseline,
-            perturbations_per_eval=32,
-        )
-
-
-def _captum(kind: Any, question: Question, **settings: Any) -> Tensor:
-    x = question.x.clone().requires_grad_(torch.is_grad_enabled())
-    return torch.as_tensor(kind(question.model).attribute(x, target=question.target, **settings))
+    return torch.from_numpy(question.truth.astype("float32"))
 
 
 METHODS: Registry[Method] = Registry("method", "methods")
 
 
+def full_name(base: str, settings: dict[str, Any]) -> str:
+    """Name and settings, each in one way.
+
+    Examples
+    --------
+    >>> full_name("RELAX-time", {"fill": "mean", "keep": 0.30, "edges": ""})
+    'RELAX-time:fill=mean,keep=0.3'
+    """
+    given = {key: value for key, value in settings.items() if value != "" and value == value}
+    parts = [f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in given.items()]
+    return f"{base}:{','.join(parts)}" if parts else base
+
+
+def one_of(argument: str, value: object, known: list[str]) -> str:
+    """Return `value` if it is empty or known; else say which is nearest."""
+    if value not in ("", *known):
+        checks.refuse(argument, "a known name", repr(value), nearest(str(value), known), UnknownNameError)
+    return str(value)
+
+
+def _strategy(
+    masks: str,
+    kind: str,
+    twin: bool,
+    fill: str,
+    edges: str,
+    keep: float,
+    cells: object,
+    domain: str,
+    estimator: str,
+    view: str,
+    repeats: int,
+) -> Method:
+    """Build a strategy, its REPEAT, or the twin of either."""
+    one_of("fill", fill, FILLS.names())
+    one_of("domain", domain, list(DOMAINS))
+    one_of("estimator", estimator, ESTIMATORS.names())
+    one_of("view", view, list(VIEWS))
+    if not (isinstance(keep, float) and math.isnan(keep)):
+        keep = checks.fraction("keep", keep)
+    edges = str(edges)
+    parameters = mask_parameters(masks, edges, keep, str(cells))
+    built = mask_strategies.get(masks, **dict(parameters))
+    settings = {"fill": fill, "edges": edges, "keep": keep, "cells": str(cells), "domain": domain}
+    named = {**settings, "estimator": estimator, "view": "" if view == VIEWS[0] else view}
+    own = {**named, "repeats": repeats} if kind == "REPEAT" and repeats != REPEATS else named
+    base = f"{kind}-{masks}"
+    common: dict[str, Any] = {
+        "name": full_name(base + TWIN if twin else base, own),
+        "base": base + TWIN if twin else base,
+        "masks": masks,
+        "parameters": parameters,
+        "fill": fill,
+        "edges": edges or str(getattr(built, "edges", "")),
+        "keep": float(getattr(built, "keep_probability", keep)),
+        "domain": domain,
+        "estimator": estimator,
+        "view": view,
+        "twin_of": full_name(base, own) if twin else "",
+    }
+    if kind == "REPEAT":
+        checks.integer("repeats", repeats, low=2)
+        return Repeat(**common, repeats=repeats, shares_with=full_name(f"RELAX-{masks}", named))
+    return Strategy(**common)
+
+
 def _register_strategy(masks: str) -> None:
-    name, twin = f"RELAX-{masks}", f"RELAX-{masks} twin"
-    METHODS.register(
-        name, lambda: Strategy(name, masks), f"RELAX with masks: {mask_strategies.STRATEGIES.summary(masks)}"
-    )
-    METHODS.register(
-        twin, lambda: Strategy(twin, masks, name), f"the same masks as {name}, similarities permuted: a null"
-    )
+    """Register RELAX and REPEAT with some masks, and their twins."""
+
+    def relax(twin: bool) -> Callable[..., Method]:
+        def build(
+            fill: str = "",
+            edges: str = "",
+            keep: float = math.nan,
+            cells: str = "",
+            domain: str = "",
+            estimator: str = "",
+            view: str = VIEWS[0],
+        ) -> Method:
+            return _strategy(masks, "RELAX", twin, fill, edges, keep, cells, domain, estimator, view, REPEATS)
+
+        return build
+
+    def repeat(twin: bool) -> Callable[..., Method]:
+        def build(
+            fill: str = "",
+            edges: str = "",
+            keep: float = math.nan,
+            cells: str = "",
+            domain: str = "",
+            repeats: int = REPEATS,
+        ) -> Method:
+            return _strategy(masks, "REPEAT", twin, fill, edges, keep, cells, domain, "", VIEWS[0], repeats)
+
+        return build
+
+    summary = mask_strategies.STRATEGIES.summary(masks)
+    for kind, make, what in (
+        ("RELAX", relax, f"RELAX with masks: {summary}"),
+        ("REPEAT", repeat, "how often a bin is important in 10 runs of RELAX with a tenth of the masks each"),
+    ):
+        name = f"{kind}-{masks}"
+        METHODS.register(name, make(False), what)
+        METHODS.register(name + TWIN, make(True), f"the same masks as {name}, similarities permuted: a null")
 
 
-for _masks in mask_strategies.STRATEGIES.names():
-    _register_strategy(_masks)
-METHODS.register(
-    "energy", lambda: Simple("energy", energy, looks_at_model=False), "level above silence; ignores the model"
-)
-METHODS.register("oracle", lambda: Simple("oracle", oracle, looks_at_model=False), "the truth; synthetic calls only")
-METHODS.register("Saliency", lambda: Simple("Saliency", saliency), "Captum: absolute gradient")
-METHODS.register(
-    "IntegratedGradients",
-    lambda: Simple("IntegratedGradients", integrated_gradients),
-    "Captum: from the fill, 32 steps",
-)
-METHODS.register("Occlusion", lambda: Simple("Occlusion", occlusion), "Captum: 64 patches of 12 frames by 8 bands")
+def _captum(name: str, fill: str = "", view: str = VIEWS[0]) -> Method:
+    """Build one of Captum's methods."""
+    one_of("fill", fill, FILLS.names())
+    one_of("view", view, list(VIEWS))
+    attribute, cost, _ = CAPTUM[name]
+    own = full_name(name, {"fill": fill, "view": "" if view == VIEWS[0] else view})
+    return CaptumMethod(own, attribute, cost, name, fill, view)
+
+
+def _register_captum(name: str) -> None:
+    def build(fill: str = "", view: str = VIEWS[0]) -> Method:
+        return _captum(name, fill, view)
+
+    METHODS.register(name, build, f"Captum: {CAPTUM[name][2]}")
+
+
+def _register_all() -> None:
+    """Register RELAX of every mask strategy, the baselines and Captum's methods."""
+    _register_masks()
+    METHODS.register(
+        "energy",
+        lambda: Simple("energy", energy, looks_at_model=False),
+        "level above silence; ignores the model",
+    )
+    METHODS.register("oracle", lambda: Simple("oracle", oracle, looks_at_model=False), "the truth, where it is known")
+    for name in CAPTUM:
+        _register_captum(name)
+
+
+def _register_masks() -> None:
+    """Register strategies that are not yet; masks may be added at any time."""
+    for masks in mask_strategies.STRATEGIES.names():
+        if f"RELAX-{masks}" not in METHODS:
+            _register_strategy(masks)
+
+
+_register_all()
+
+
+def resolve(spec: str) -> Method:
+    """Build the method of a specification.
+
+    Parameters
+    ----------
+    spec
+        Such as ``"RELAX-time:fill=mean,edges=hard,keep=0.3,cells=12"``, ``"RELAX-time twin:fill=mean"`` or ``"Saliency:view=logit"``.
+
+    Raises
+    ------
+    UnknownNameError, ArgumentError, ArgumentTypeError
+        For an unknown name or setting, with the nearest; for a value that cannot work.
+
+    Examples
+    --------
+    >>> method = resolve("RELAX-random:keep=0.30,fill=mean")
+    >>> method.name, method.masks, method.edges, method.keep
+    ('RELAX-random:fill=mean,keep=0.3', 'random', 'smooth', 0.3)
+    """
+    _register_masks()
+    parsed = parse("methods", spec)
+    if parsed.target is not None:
+        checks.refuse("methods", "NAME or NAME:key=value,...", repr(spec), "settings are key=value")
+    return METHODS.get(parsed.name, **parsed.settings)
 
 
 def build(names: tuple[str, ...]) -> list[Method]:
-    """The methods of these names, once each."""
-    if len(set(names)) < len(names):
-        raise ArgumentError(f"methods: expected each name once, got {', '.join(names)}; remove the repeated ones.")
-    return [METHODS.get(name) for name in names]
+    """The methods of these specifications, once each."""
+    methods = [resolve(name) for name in names]
+    full = [method.name for method in methods]
+    if len(set(full)) < len(full):
+        raise ArgumentError(f"methods: expected each name once, got {', '.join(full)}; remove the repeated ones.")
+    return methods

@@ -1,12 +1,14 @@
-"""What a method is asked and what it answers, and the similarities that a strategy and its twin share.
+"""What a method is asked and what it answers, what a method is, and the similarities that a strategy and its twin share.
 
-A `Question` (an example, a model, towards what) and an `Attribution` (its maps) are what methods and metrics exchange; `Similarities` remembers
-what the encoder has already been run for.
+A `Question` (an example, a model, towards what) enters a `Method`, an `Attribution` (its maps) leaves: what methods and metrics exchange.
+`Similarities` remembers what the encoder has already been run for.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +24,8 @@ from relax_quantus.heads import EmbeddingClassifier
 from relax_quantus.quantus_bridge import SimilarityModel
 
 REMEMBERED = 64
+KINDS = ("own", "stem", "region")
+VIEWS = ("embedding", "logit")
 
 Map = npt.NDArray[np.float64]
 
@@ -35,11 +39,16 @@ class Question:
     x
         ``(1, 1, 96, 64)``.
     model
-        The classifier, or a similarity model; both have an ``encoder``.
+        The classifier, for both views; or a similarity model, which has no logits. Both have an ``encoder``.
     target
-        Index of the model's output that gradient and occlusion methods explain.
+        Index of the logit that methods in the logit view explain.
     reference
-        ``(D,)`` embedding towards which RELAX explains; None for the example's own.
+        ``(D,)`` embedding towards which methods in the embedding view explain; None for the example's own under `model`'s encoder.
+    kind
+        "own": towards the own embedding, and the predicted class; "stem": towards the clean stem's embedding, and the true class; "region": as
+        "own", of an encoder that sees the region alone. One of `KINDS`.
+    views
+        Those that the question has an answer in.
     truth
         bool ``(96, 64)``, or None; only the oracle looks at it.
     n_samples, seed
@@ -47,7 +56,9 @@ class Question:
     clip
         Number of the clip, from its name: a twin's permutation is the clip's own, and stays when the clip is explained again.
     fill, estimator, domain
-        Of RELAX; `fill` is also the others' baseline.
+        Of RELAX methods that do not name their own; `fill` is also the others' baseline.
+    perturbations_per_eval
+        Masks a forward of RELAX; None measures, and then rounding depends on what was fastest.
     """
 
     x: Tensor
@@ -61,6 +72,9 @@ class Question:
     fill: str = "silence"
     estimator: str = "weighted"
     domain: str = "log"
+    perturbations_per_eval: int | None = None
+    kind: str = "own"
+    views: tuple[str, ...] = VIEWS
 
     @property
     def baseline(self) -> Tensor:
@@ -79,6 +93,57 @@ class Attribution:
     def positive(self) -> Map:
         """`centred`, clipped at 0."""
         return np.clip(self.centred, 0.0, None)
+
+
+class Method(ABC):
+    """One way of explaining.
+
+    Attributes
+    ----------
+    name
+        In full, as printed: the registered name and what it was given, in one order.
+    base
+        The registered name.
+    masks, fill, edges, keep
+        Its mask strategy, the fill it names (empty: the question's), its edges, and what its masks keep; empty or NaN for methods without.
+    twin_of
+        For a shuffled twin the full name of the method that it is the null of; else empty.
+    view
+        "embedding" or "logit"; empty for methods that look at neither.
+    looks_at_model
+        False for methods that cannot depend on the model.
+    family
+        Full name of the method whose encoder forwards it shares, or its own.
+    """
+
+    name: str
+    base: str = ""
+    masks: str = ""
+    fill: str = ""
+    edges: str = ""
+    keep: float = math.nan
+    twin_of: str = ""
+    view: str = ""
+    looks_at_model: bool = True
+
+    @abstractmethod
+    def explain(self, question: Question, similarities: Similarities) -> Attribution:
+        """Answer a question.
+
+        Raises
+        ------
+        NotApplicable
+            If the method has no answer to such a question.
+        """
+
+    def forwards(self, n_samples: int) -> int:
+        """Encoder forwards of one explanation with so many masks (a backward pass counts as two), beside those of its `family`."""
+        return 0
+
+    @property
+    def family(self) -> str:
+        """Whose encoder forwards it shares."""
+        return self.twin_of or self.name
 
 
 class NotApplicable(Exception):  # noqa: N818 - not an error: it ends up as a row's reason
@@ -114,11 +179,19 @@ class Similarities:
         self._weights: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], str]] = WeakKeyDictionary()
 
     def get(self, strategy: str, question: Question, compute: Callable[[], Tensor]) -> Tensor:
-        """Return them, computed at most once while they are among the last ones."""
+        """Return them, computed at most once while they are among the last ones.
+
+        Parameters
+        ----------
+        strategy
+            What masks and towards what, beside the question: two strategies of one text must have the same similarities.
+        question, compute
+            What is asked, and how it is found.
+        """
         q = question
-        key = fingerprint(
-            strategy, self._weights_of(q.model.encoder), q.x, q.reference, q.n_samples, q.seed, q.fill, q.domain
-        )
+        weights = self._weights_of(q.model.encoder)
+        settings = (q.n_samples, q.seed, q.fill, q.domain, q.perturbations_per_eval)
+        key = fingerprint(strategy, weights, q.x, q.reference, *settings)
         if key not in self._known:
             self._known[key] = compute()
             self.forwards += q.n_samples

@@ -7,7 +7,7 @@ that depends on the seed and the index alone, so they are independent of the cla
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 import numpy as np
@@ -138,7 +138,7 @@ def draw_centre_hz(rng: np.random.Generator) -> float:
     return float(np.exp(rng.uniform(np.log(1_200), np.log(3_000))))
 
 
-def soundscape(seed: int, index: int, label: int) -> Soundscape:
+def soundscape(seed: int, index: int, label: int, snr_db: float | None = None) -> Soundscape:
     """Make one soundscape.
 
     Parameters
@@ -147,11 +147,15 @@ def soundscape(seed: int, index: int, label: int) -> Soundscape:
         Which one. Two labels at the same seed and index share every draw of `Nuisance`.
     label
         Class index into `CLASS_NAMES`, or -1 for a clip without a call.
+    snr_db
+        Level of the call over the noise floor, in place of the one that is drawn; all else stays the same.
     """
     checks.integer("seed", seed, low=0)
     checks.integer("index", index, low=0)
     checks.integer("label", label, low=-1)
     nuisance = Nuisance.draw(np.random.default_rng([seed, index, 0]))
+    if snr_db is not None:
+        nuisance = replace(nuisance, snr_db=checks.real("snr_db", snr_db))
     stem = np.zeros(SAMPLES)
     if label >= 0:
         rng = np.random.default_rng([seed, index, 1, label])
@@ -188,7 +192,7 @@ def class_of(index: int, call_free_every: int = 0) -> int:
     return calls_before % len(CLASS_NAMES)
 
 
-def soundscapes(count: int, seed: int, call_free_every: int = 0) -> list[Soundscape]:
+def soundscapes(count: int, seed: int, call_free_every: int = 0, snr_db: float | None = None) -> list[Soundscape]:
     """The first `count` soundscapes of a seed, classes in turn."""
     checks.integer("count", count)
-    return [soundscape(seed, index, class_of(index, call_free_every)) for index in range(count)]
+    return [soundscape(seed, index, class_of(index, call_free_every), snr_db) for index in range(count)]

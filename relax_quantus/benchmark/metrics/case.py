@@ -6,9 +6,7 @@ leaves. `Metric` declares what it is: category, direction as it really is, range
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 
 from relax_quantus.benchmark.methods import Method
 from relax_quantus.benchmark.questions import Attribution, Map, Question, Similarities
+from relax_quantus.benchmark.seeding import global_generators as global_generators
 
 Values = npt.NDArray[np.float64]
 
@@ -230,23 +229,6 @@ QUANTUS_COMMON: dict[str, Any] = {
     "disable_warnings": True,
     "display_progressbar": False,
 }
-
-
-@contextmanager
-def global_generators(seed: int) -> Iterator[None]:
-    """Seed NumPy's, torch's and Python's global generators, which Quantus draws from, and put them back as they were."""
-    # ruff would have generators of our own here, but Quantus draws from the global ones.
-    states = np.random.get_state(), torch.random.get_rng_state(), random.getstate()  # noqa: NPY002
-    np.random.seed(seed % 2**32)  # noqa: NPY002
-    random.seed(seed)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            yield
-    finally:
-        np.random.set_state(states[0])  # noqa: NPY002
-        torch.random.set_rng_state(states[1])
-        random.setstate(states[2])
 
 
 def scalar(values: Any) -> float:
