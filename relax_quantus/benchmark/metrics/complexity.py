@@ -7,6 +7,7 @@ import numpy as np
 from relax_quantus.benchmark.metrics.case import QUANTUS_COMMON, Case, Metric, scalar
 from relax_quantus.quantus_bridge import import_quantus
 
+THRESHOLD = 0.1
 ABSOLUTE = {**QUANTUS_COMMON, "abs": True}  # changes nothing on a positive map; Quantus prints a line without it
 
 
@@ -23,6 +24,14 @@ def complexity(case: Case) -> float:
     quantus = import_quantus()
 
     metric = quantus.Complexity(**ABSOLUTE)
+    return scalar(metric(case.similarity_model, case.x, np.array([0]), case.map("positive")))
+
+
+def effective_complexity(case: Case) -> float:
+    """Number of bins of the positive map above a tenth of its maximum."""
+    quantus = import_quantus()
+
+    metric = quantus.EffectiveComplexity(eps=THRESHOLD, **ABSOLUTE)
     return scalar(metric(case.similarity_model, case.x, np.array([0]), case.map("positive")))
 
 
@@ -48,5 +57,16 @@ METRICS = (
         configuration="entropy of the shares",
         source="Bhatt et al. 2020",
         quantus="Complexity",
+    ),
+    Metric(
+        name="EffectiveComplexity",
+        category="complexity",
+        direction="down",
+        measure=effective_complexity,
+        map="positive",
+        range="1 to 6144 bins",
+        configuration=f"bins above {THRESHOLD} of the maximum",
+        source="Nguyen and Martinez 2020",
+        quantus="EffectiveComplexity",
     ),
 )

@@ -1,7 +1,7 @@
 """Localisation: does a map towards the clean call point at where the call dominates?
 
-Only where the truth is known. The question is the clean stem's embedding: towards the mixture's own embedding a faithful map may rightly point
-at the background.
+Only where the truth is known and not empty. The question is the clean stem's embedding: towards the mixture's own embedding a faithful map may
+rightly point at the background.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from relax_quantus.benchmark.questions import Map, NotApplicable
 from relax_quantus.quantus_bridge import import_quantus
 
 TIE_BREAKS = 10
+TOP = 307
 
 
-def _measure(case: Case, name: str, values: Map) -> float:
+def _measure(case: Case, name: str, values: Map, **settings: Any) -> float:
     quantus = import_quantus()
 
     # No map that gets here is negative anywhere, so abs changes nothing; without it Quantus prints a line.
     truth = case.question.truth
     if truth is None or not truth.any():
         raise NotApplicable("the truth is not known for this clip" if truth is None else "the call dominates nowhere")
-    metric: Any = getattr(quantus, name)(**{**QUANTUS_COMMON, "abs": True})
+    metric: Any = getattr(quantus, name)(**{**QUANTUS_COMMON, "abs": True, **settings})
     segmentation = truth[None, None].astype(np.int64)
     return scalar(metric(case.similarity_model, case.x, np.array([0]), values, segmentation))
 
@@ -37,7 +38,23 @@ def auc(case: Case) -> float:
 
 def rank_accuracy(case: Case) -> float:
     """Share of the k highest bins that lie in the truth of k bins; mean over ten random orders of ties."""
-    return float(np.mean([_measure(case, "RelevanceRankAccuracy", case.ranks(draw)) for draw in range(TIE_BREAKS)]))
+    return _over_ties(case, "RelevanceRankAccuracy")
+
+
+def top_k_intersection(case: Case) -> float:
+    """Share of the 307 highest bins, a twentieth of all, that lie in the truth; mean over ten random orders of ties."""
+    return _over_ties(case, "TopKIntersection", k=TOP)
+
+
+def pointing_game(case: Case) -> float:
+    """1 if the highest bin lies in the truth, else 0; mean over ten random choices among tied ones."""
+    return _over_ties(case, "PointingGame")
+
+
+def _over_ties(case: Case, name: str, **settings: Any) -> float:
+    values = case.map("centred")
+    draws = 1 if np.unique(values).size == values.size else TIE_BREAKS
+    return float(np.mean([_measure(case, name, case.ranks(draw), **settings) for draw in range(draws)]))
 
 
 def mass_accuracy(case: Case) -> float:
@@ -69,6 +86,24 @@ METRICS = tuple(
             "[0, 1]; the truth's share of the bins at chance",
             f"; ties at random {TIE_BREAKS} times",
             "Arras et al. 2022",
+        ),
+        (
+            "TopKIntersection",
+            "TopKIntersection",
+            top_k_intersection,
+            "centred",
+            "[0, 1]; the truth's share of the bins at chance",
+            f"; k = {TOP}; ties at random {TIE_BREAKS} times",
+            "Theiner et al. 2021",
+        ),
+        (
+            "PointingGame",
+            "PointingGame",
+            pointing_game,
+            "centred",
+            "0 or 1; the truth's share of the bins at chance",
+            f"; ties at random {TIE_BREAKS} times",
+            "Zhang et al. 2018",
         ),
         (
             "MassAccuracy",

@@ -7,49 +7,57 @@ the ceiling that the masks' noise sets. The head's layer is left out: no embeddi
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
-from relax_quantus.benchmark.metrics.case import QUANTUS_COMMON, Case, Metric, global_generators
-from relax_quantus.benchmark.questions import NotApplicable
+from relax_quantus.benchmark.metrics.case import QUANTUS_COMMON, Case, Metric, Scores, global_generators, scalar
+from relax_quantus.benchmark.questions import Map, NotApplicable
 from relax_quantus.quantus_bridge import import_quantus
 
-ORIGINAL = "original"
 
-
-def _layers(case: Case) -> dict[str, float]:
-    """Spearman correlation with the first map: of the original again, and after each layer."""
+def _randomised(case: Case, name: str, softmax: bool = False, **settings: Any) -> Any:
+    """Scores of a metric of Quantus that re-initialises layers, other masks for every map."""
     quantus = import_quantus()
 
-    if case.method.name == "oracle":
-        raise NotApplicable("the oracle does not look at the model")
-    explain = case.explain_func("centred", fresh_seeds=True)
+    explain = _explain(case)
     target = np.array([case.question.target])
     with global_generators(case.question.seed):
         first = explain(model=case.question.model, inputs=case.x, targets=target)
-        metric = quantus.MPRT(layer_order="top_down", seed=case.question.seed, **QUANTUS_COMMON)
-        scores = metric(
-            case.question.model, case.x, target, first, explain_func=explain, explain_func_kwargs={}, softmax=False
+        metric = getattr(quantus, name)(seed=case.question.seed, **QUANTUS_COMMON, **settings)
+        return metric(
+            case.question.model, case.x, target, first, explain_func=explain, explain_func_kwargs={}, softmax=softmax
         )
-    return {name: float(np.asarray(values).reshape(-1)[0]) for name, values in scores.items()}
 
 
-def mprt(case: Case) -> float:
-    """Mean over the encoder's layers of the rank correlation with the map of the trained model."""
-    layers = [value for name, value in _layers(case).items() if name.startswith("encoder")]
-    if not layers:
+def _explain(case: Case) -> Callable[..., Map]:
+    if case.method.name == "oracle":
+        raise NotApplicable("the oracle does not look at the model")
+    return case.explain_func("centred", fresh_seeds=True)
+
+
+def mprt(case: Case) -> Scores:
+    """Mean over the encoder's layers of the rank correlation with the map of the trained model; each layer's, and the original again's, as parts."""
+    layers = {name: scalar(values) for name, values in _randomised(case, "MPRT", layer_order="top_down").items()}
+    own = [value for name, value in layers.items() if name.startswith("encoder")]
+    if not own:
         raise NotApplicable("the encoder has no layer that can be re-initialised")
-    return float(np.mean(layers))
+    return Scores(float(np.mean(own)), layers)
 
 
 def mprt_ceiling(case: Case) -> float:
     """Rank correlation of two maps of the trained model with other masks: what `mprt` would be if nothing changed."""
-    explain = case.explain_func("centred", fresh_seeds=True)
-    if case.method.name == "oracle":
-        raise NotApplicable("the oracle does not look at the model")
     from scipy.stats import spearmanr
 
+    explain = _explain(case)
     first, again = (explain(model=case.question.model, inputs=case.x).reshape(-1) for _ in range(2))
     return float(spearmanr(first, again).statistic)
+
+
+def efficient_mprt(case: Case) -> float:
+    """Relative rise, from the trained to the wholly re-initialised model, of the entropy of the map's histogram of 100 bins."""
+    return scalar(_randomised(case, "EfficientMPRT", softmax=True))
 
 
 LAYERS = 9
@@ -58,6 +66,10 @@ LAYERS = 9
 
 def _maps_of_mprt(perturbations: int) -> int:
     return LAYERS + 2
+
+
+def _maps_of_efficient(perturbations: int) -> int:
+    return 3
 
 
 def _maps_of_ceiling(perturbations: int) -> int:
@@ -86,6 +98,18 @@ METRICS = (
         configuration="the same model again, other masks",
         source="original again",
         explanations=_maps_of_ceiling,
+        reexplains=True,
+    ),
+    Metric(
+        name="EfficientMPRT",
+        category="randomisation",
+        direction="up",
+        measure=efficient_mprt,
+        range="[-1, inf); 0 if nothing changed",
+        configuration="all layers re-initialised; entropy of the map's histogram of 100 bins; other masks for every map",
+        source="Hedström et al. 2023",
+        quantus="EfficientMPRT",
+        explanations=_maps_of_efficient,
         reexplains=True,
     ),
 )

@@ -1,7 +1,7 @@
 """Robustness: does a map stay the same when the input changes a little?
 
 The same masks for every copy (fixed seed), so that only the input's change moves the map. Copies add uniform noise of at most 0.2 in natural log
-(1.7 dB) to every bin; both metrics and a strategy's twin get the same copies and so share the forwards.
+(1.7 dB) to every bin; all metrics and a strategy's twin get the same copies and so share the forwards.
 """
 
 from __future__ import annotations
@@ -47,6 +47,11 @@ def max_sensitivity(case: Case) -> float:
     return _measure(case, "MaxSensitivity")
 
 
+def avg_sensitivity(case: Case) -> float:
+    """Mean change of the map relative to the map, Frobenius norms."""
+    return _measure(case, "AvgSensitivity")
+
+
 def _maps(perturbations: int) -> int:
     return perturbations + 1
 
@@ -67,5 +72,6 @@ METRICS = tuple(
     for name, quantus, measure, source in (
         ("LocalLipschitz", "LocalLipschitzEstimate", local_lipschitz, "Alvarez-Melis and Jaakkola 2018"),
         ("MaxSensitivity", "MaxSensitivity", max_sensitivity, "Yeh et al. 2019"),
+        ("AvgSensitivity", "AvgSensitivity", avg_sensitivity, "Yeh et al. 2019"),
     )
 )

@@ -1,0 +1,151 @@
+"""Removing what a map points at, step by step: the machinery that faithfulness metrics share.
+
+A map and a partition of the spectrogram into units enter; the model's outputs while units go, most or least influential first, leave. All examples
+of one curve are embedded together. Where tied units fall on both sides of a step, ten random orders are averaged, in pairs of which one breaks the
+ties the other way round; without such ties one order is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from relax_quantus.benchmark.metrics.case import Case, Values, outputs
+from relax_quantus.benchmark.questions import Map
+from relax_quantus.fills import FILLS
+
+TIE_DRAWS = 10
+TIE = 1e-7
+"""Means of units are tied if they agree to this share of the largest: maps are made in float32."""
+
+Order = npt.NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """A partition of the bins, and how many units go in a step.
+
+    Attributes
+    ----------
+    labels
+        int ``(96, 64)``, from 0 without gaps.
+    per_step
+        Units a step; the last step takes what is left.
+    """
+
+    labels: Order
+    per_step: int = 1
+
+    @property
+    def n(self) -> int:
+        """Number of units."""
+        return int(self.labels.max()) + 1
+
+    @property
+    def n_steps(self) -> int:
+        """Number of steps until nothing is left."""
+        return -(-self.n // self.per_step)
+
+    def means(self, values: Map) -> Values:
+        """Mean of a map ``(96, 64)`` in each unit, shape (units,)."""
+        labels = self.labels.reshape(-1)
+        return np.asarray(np.bincount(labels, values.reshape(-1)) / np.bincount(labels))
+
+    def step_of(self, order: Order) -> Order:
+        """In which step, from 1, each bin goes: ``(96, 64)``."""
+        step = np.empty(self.n, dtype=np.int64)
+        step[order] = np.arange(self.n) // self.per_step + 1
+        return np.asarray(step[self.labels])
+
+
+def blocks(frames: int, bands: int, per_step: int = 1) -> Units:
+    """Rectangles of so many frames and bands side by side; ``(1, 1)`` is single bins, ``(6, 64)`` stripes of time.
+
+    Examples
+    --------
+    >>> blocks(12, 8).n, blocks(1, 1, per_step=384).n_steps
+    (64, 16)
+    """
+    across = 64 // bands
+    rows, columns = np.arange(96) // frames, np.arange(64) // bands
+    return Units(rows[:, None] * across + columns[None], per_step)
+
+
+def orders(case: Case, values: Map, units: Units, seed: int = 0) -> Iterator[Order]:
+    """Units from the least to the most influential: one order if no tie matters, else ten.
+
+    Ties are broken by the clip's seed and `seed`, not the method's: methods with the same ties ask for the same examples.
+    """
+    means = units.means(values)
+    largest = np.abs(means).max()
+    ranked = np.round(means / (TIE * largest)) if largest > 0 else means
+    if not _ties_matter(ranked, units):
+        yield np.argsort(ranked, kind="stable")
+        return
+    rng = np.random.default_rng([case.question.seed, case.question.clip, 13, seed])
+    for _ in range(TIE_DRAWS // 2):
+        keys = rng.random(units.n)
+        yield np.lexsort((keys, ranked))
+        yield np.lexsort((-keys, ranked))
+
+
+def _ties_matter(ranked: Values, units: Units) -> bool:
+    """Whether units of one value go in different steps, from either end."""
+    in_order = np.sort(ranked)
+    tied = in_order[1:] == in_order[:-1]
+    steps = np.arange(units.n) // units.per_step
+    return bool((tied & (steps[1:] != steps[:-1])).any() or (tied & (steps[::-1][1:] != steps[::-1][:-1])).any())
+
+
+def curve(model: nn.Module, target: int, x: Tensor, level: Tensor, steps: Order, n_steps: int) -> Values:
+    """Output `target` after 0, 1, ..., `n_steps` steps, shape (n_steps + 1,).
+
+    Parameters
+    ----------
+    x
+        ``(1, 1, 96, 64)``.
+    level
+        What replaces removed bins, broadcastable to `x`.
+    steps
+        In which step, from 1, each bin goes, ``(96, 64)``.
+    """
+    gone = torch.from_numpy(steps) <= torch.arange(n_steps + 1).reshape(-1, 1, 1, 1)
+    return outputs(model, torch.where(gone, level.to(x), x), target)
+
+
+def influence_curves(
+    case: Case,
+    model: nn.Module,
+    target: int,
+    units: Units,
+    fill: str,
+    which: tuple[str, ...],
+    seed: int = 0,
+    steps: int | None = None,
+) -> dict[str, Values]:
+    """Curves of the centred map, "MIF" (most influential first) or "LIF", averaged over the orders of ties; the first `steps`, or all."""
+    n_steps = units.n_steps if steps is None else steps
+    x, values = case.question.x, case.map("centred")[0, 0]
+    level = FILLS.get(fill).level(x)
+    found: dict[str, list[Values]] = {name: [] for name in which}
+    for least_first in orders(case, values, units, seed):
+        for name in which:
+            order = least_first if name == "LIF" else least_first[::-1]
+            found[name].append(curve(model, target, x, level, units.step_of(order), n_steps))
+    return {name: np.asarray(np.mean(curves, axis=0)) for name, curves in found.items()}
+
+
+def area(values: Values) -> float:
+    """Area under a curve over the share removed, 0 to 1, by the trapezoidal rule."""
+    return float(np.trapezoid(values, dx=1 / (len(values) - 1)))
+
+
+def shares(values: Values) -> Values:
+    """The shares removed at which a curve was taken."""
+    return np.linspace(0.0, 1.0, len(values))
