@@ -46,3 +46,7 @@ class WeightsError(RelaxQuantusError, OSError):
 
 class MissingDependencyError(RelaxQuantusError, ImportError):
     """An optional or broken dependency is needed for what was asked."""
+
+
+class CellError(RelaxQuantusError, RuntimeError):
+    """A cell of a strict benchmark run could not be computed."""

@@ -16,6 +16,15 @@ from relax_quantus.audio import RESAMPLERS
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, DataError, UnknownNameError
 from relax_quantus.registry import nearest
 
+LISTS = ("methods", "metrics", "datasets", "encoders", "seeds")
+QUICK_METHODS = (
+    *(f"RELAX-{masks}{twin}" for masks in ("random", "time", "frequency", "time_frequency") for twin in ("", " twin")),
+    *("energy", "oracle", "Saliency", "IntegratedGradients", "Occlusion"),
+)
+"""The methods of the quick preset."""
+EXECUTION = ("preset", "out", "workers", "threads", "scheduler", "time_limit", "strict", "retry")
+"""Settings that change how a run is carried out and not what it finds."""
+
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
@@ -25,18 +34,23 @@ class BenchmarkConfig:
     ----------
     preset
         Name of the preset that it started from; only recorded.
+    datasets, encoders
+        Specifications, each ``name`` or ``name:key=value,...``; every pair of them is run. Empty for what `data` and `encoder` say.
+    seeds
+        Of masks, permutations and metrics: the whole grid once for each. Empty for `seed` alone.
     data
-        Folder of recordings: one folder a class, or a ``clips.csv``. None for synthetic soundscapes.
+        The short way to one data set: a folder of recordings, one folder a class or with a ``clips.csv``. None for synthetic soundscapes.
     encoder
-        Name of a registered encoder.
+        The short way to one encoder.
     max_clips
-        Clips to explain. Of synthetic soundscapes every sixth has no call.
+        Clips of each data set to explain. Of synthetic soundscapes every sixth has no call.
     n_samples
         Masks N of each RELAX explanation.
     seed
-        Of masks, permutations, metrics and the choice of clips.
+        Of the data: what is synthesised and which clips are chosen. Also the one seed of masks, permutations and metrics if `seeds` is empty.
     methods, metrics
-        Names to run, in that order; empty for all that are registered.
+        Specifications of methods and names of metrics to run, in that order; empty for all that are registered or, in the quick preset, for
+        `QUICK_METHODS` and `metrics.QUICK`.
     fill, estimator, domain
         Of the RELAX methods; the fill is also the integrated gradients' and occlusion's baseline and what faithfulness metrics put in.
     head_clips
@@ -47,11 +61,26 @@ class BenchmarkConfig:
         Perturbed copies of an input in the robustness metrics.
     resampler
         What brings recordings to 16 kHz: "soxr", or "torchaudio" where it imports.
+    perturbations_per_eval
+        Masked copies a forward; None measures once for each encoder and records it, so that a run that goes on uses the same.
     out
-        Folder for the results; None writes nothing.
+        Folder for the results, and for the store from which the same command goes on; None writes nothing.
+    workers, threads
+        Processes on this machine, and threads of each: None shares the cores among them.
+    scheduler
+        Address of a Dask scheduler, whose workers are used instead.
+    time_limit
+        Seconds that one map, or one metric of one clip, may take; longer is a row of status "timeout". None is no limit.
+    strict
+        Stop at the first cell that fails, runs out of memory or time.
+    retry
+        Try again what failed, ran out of memory or time in an earlier run.
     """
 
     preset: str = "quick"
+    datasets: tuple[str, ...] = ()
+    encoders: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
     data: str | None = None
     encoder: str = "vggish_mini"
     max_clips: int = 12
@@ -67,23 +96,56 @@ class BenchmarkConfig:
     reexplain_samples: int = 100
     perturbations: int = 3
     resampler: str = "soxr"
+    perturbations_per_eval: int | None = None
     out: str | None = None
+    workers: int = 1
+    threads: int | None = None
+    scheduler: str | None = None
+    time_limit: float | None = None
+    strict: bool = False
+    retry: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("max_clips", "n_samples", "head_clips", "reexplain_samples", "perturbations"):
+        for name in ("max_clips", "n_samples", "head_clips", "reexplain_samples", "perturbations", "workers"):
             checks.integer(name, getattr(self, name))
+        for name in ("threads", "perturbations_per_eval"):
+            if getattr(self, name) is not None:
+                checks.integer(name, getattr(self, name))
         checks.integer("reexplain_clips", self.reexplain_clips, low=0)
         checks.integer("seed", self.seed, low=0)
+        if self.time_limit is not None:
+            checks.positive("time_limit", self.time_limit)
         if self.domain not in ("log", "amplitude"):
             checks.refuse("domain", "'log' or 'amplitude'", repr(self.domain), "pick one")
         if self.resampler not in RESAMPLERS:
             hint = nearest(self.resampler, list(RESAMPLERS))
             raise UnknownNameError(f"resampler: expected the name of a resampler, got {self.resampler!r}; {hint}.")
-        for name in ("methods", "metrics"):
+        for name in ("preset", "fill", "estimator", "encoder", "data", "out", "scheduler"):
+            self._of_type(name, str, "text", getattr(self, name))
+        for name in ("strict", "retry"):
+            self._of_type(name, bool, "true or false", getattr(self, name))
+        self._listed()
+
+    def _of_type(self, name: str, kind: type, words: str, value: Any) -> None:
+        if not isinstance(value, kind) and value is not None:
+            checks.refuse(name, words, repr(value), "change its type", ArgumentTypeError)
+
+    def _listed(self) -> None:
+        """Check the fields that are lists, and make them tuples."""
+        for name in ("methods", "metrics", "datasets", "encoders"):
             value = getattr(self, name)
-            if isinstance(value, str) or not all(isinstance(entry, str) for entry in value):
+            if not isinstance(value, list | tuple) or not all(isinstance(entry, str) for entry in value):
                 checks.refuse(name, "a list of names", repr(value), 'write ["..."]', ArgumentTypeError)
-            object.__setattr__(self, name, tuple(value))
+        if not isinstance(self.seeds, list | tuple):
+            checks.refuse("seeds", "a list of whole numbers", repr(self.seeds), "write [0, 1]", ArgumentTypeError)
+        for value in self.seeds:
+            checks.integer("seeds", value, low=0)
+        for name in LISTS:
+            value = tuple(getattr(self, name))
+            if len(set(value)) < len(value):
+                listing = ", ".join(map(str, value))
+                raise ArgumentError(f"{name}: expected each once, got {listing}; remove the repeated ones.")
+            object.__setattr__(self, name, value)
 
     @classmethod
     def from_preset(cls, preset: str, **overrides: Any) -> BenchmarkConfig:
@@ -113,30 +175,38 @@ class BenchmarkConfig:
         return {key: value for key, value in settings.items() if value is not None}
 
     def resolved(self, encoder_given: bool = False) -> BenchmarkConfig:
-        """Return a copy with every method and metric named; unknown names are errors that list the nearest.
+        """Return a copy with every method, metric, data set, encoder and seed named; unknown names are errors that list the nearest.
 
         With `encoder_given`, ``encoder`` only says what was given, and may be any text.
         """
-        from relax_quantus.benchmark.methods import METHODS
-        from relax_quantus.benchmark.metrics import METRICS
-        from relax_quantus.encoders import ENCODERS
+        from relax_quantus.benchmark import datasets, methods, metrics, nets
         from relax_quantus.estimators import ESTIMATORS
         from relax_quantus.fills import FILLS
 
+        quick = self.preset == "quick"
+        full = replace(
+            self,
+            methods=self.methods or (QUICK_METHODS if quick else tuple(methods.METHODS.names())),
+            metrics=self.metrics or (metrics.QUICK if quick else tuple(metrics.METRICS.names())),
+            datasets=self.datasets or ("synthetic" if self.data is None else self.data,),
+            encoders=self.encoders or (self.encoder,),
+            seeds=self.seeds or (self.seed,),
+        )
+        full = replace(full, methods=tuple(method.name for method in methods.build(full.methods)))
+        for spec in full.datasets:
+            datasets.specified(spec)
+        for spec in () if encoder_given else full.encoders:
+            nets.known(spec)
         for argument, names, registry in (
-            ("methods", self.methods, METHODS),
-            ("metrics", self.metrics, METRICS),
-            ("encoder", () if encoder_given else (self.encoder,), ENCODERS),
-            ("fill", (self.fill,), FILLS),
-            ("estimator", (self.estimator,), ESTIMATORS),
+            ("metrics", full.metrics, metrics.METRICS),
+            ("fill", (full.fill,), FILLS),
+            ("estimator", (full.estimator,), ESTIMATORS),
         ):
             for name in names:
                 if name not in registry:
                     hint = nearest(name, registry.names())
                     raise UnknownNameError(f"{argument}: expected the name of a {registry.kind}, got {name!r}; {hint}.")
-        return replace(
-            self, methods=self.methods or tuple(METHODS.names()), metrics=self.metrics or tuple(METRICS.names())
-        )
+        return full
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

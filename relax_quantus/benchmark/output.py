@@ -1,15 +1,17 @@
 """Results on disk: tidy CSV and Parquet, the tables as Markdown, and what the run depended on as JSON.
 
-Last step of the benchmark's flow: `Results` enter; ``results.csv``, ``results.parquet``, ``table.md`` and ``run.json`` are written.
+Last step of the benchmark's flow: `Results` enter; the files of `FILES` are written.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import os
 import platform
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +26,15 @@ if TYPE_CHECKING:
     from relax_quantus.benchmark.runner import Results
 
 PACKAGES = ("torch", "captum", "quantus", "numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "soundfile", "soxr")
-FILES = ("results.csv", "results.parquet", "table.md", "run.json")
+FILES = ("results.csv", "results.parquet", "curves.parquet", "maps.parquet", "table.md", "run.json")
 
 
 def provenance(results: Results) -> dict[str, Any]:
     """Everything that the results depended on, as plain values."""
-    rows = results.rows
+    rows, main = results.rows, results.rows[results.rows.part == ""]
     return {
         "relax_quantus": __version__,
+        "source_sha256": source_sha256(),
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
@@ -39,22 +42,41 @@ def provenance(results: Results) -> dict[str, Any]:
         "torch_threads": torch.get_num_threads(),
         "packages": {name: _version(name) for name in PACKAGES},
         "configuration": results.config.as_dict(),
-        "seeds": {"masks_metrics_and_clips": results.config.seed},
-        "encoder_sha256": results.encoder_sha256,
-        "dataset": {
-            "name": results.dataset.name,
-            "classes": list(results.dataset.class_names),
-            "clips": [clip.name for clip in results.dataset.clips],
-            "notes": list(results.dataset.notes),
-            "skipped": list(results.dataset.skipped),
-        },
-        "head_accuracy": results.head_accuracy,
+        "seeds": {"data": results.config.seed, "masks_and_metrics": list(results.config.seeds)},
+        "encoders": [
+            {"name": name, "sha256": sha256, "perturbations_per_eval": results.micro_batches[name]}
+            for name, sha256 in results.encoders.items()
+        ],
+        "datasets": [
+            {
+                "name": name,
+                "classes": list(data.class_names),
+                "clips": [clip.name for clip in data.clips],
+                "notes": list(data.notes),
+                "skipped": list(data.skipped),
+            }
+            for name, data in results.datasets.items()
+        ],
+        "head_accuracy": [
+            {"dataset": dataset, "encoder": encoder, "value": value}
+            for (dataset, encoder), value in results.head_accuracies.items()
+        ],
         "masked_forwards": results.forwards,
+        "cells": results.cells,
+        "cells_reused": results.reused,
         "seconds": results.seconds,
         "seconds_by_metric": {str(k): round(float(v), 2) for k, v in rows.groupby("metric").seconds.sum().items()},
-        "status": {str(k): int(v) for k, v in rows.status.value_counts().items()},
+        "status": {str(k): int(v) for k, v in main.status.value_counts().items()},
         "metrics": {name: METRICS.summary(name) for name in results.config.metrics},
     }
+
+
+def source_sha256() -> str:
+    """Of this package's own code, to see later whether it is the same."""
+    root, digest = Path(__file__).resolve().parents[1], hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root).as_posix()}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def _version(package: str) -> str:
@@ -65,7 +87,7 @@ def _version(package: str) -> str:
 
 
 def write(results: Results, folder: str | os.PathLike[str]) -> list[Path]:
-    """Write all four files into `folder`, which is made if needed, and return their paths.
+    """Write all files into `folder`, which is made if needed, and return their paths; each appears whole or not at all.
 
     Raises
     ------
@@ -73,13 +95,24 @@ def write(results: Results, folder: str | os.PathLike[str]) -> list[Path]:
         If the folder cannot be written to.
     """
     out = Path(folder)
-    paths = [out / name for name in FILES]
+    writers: dict[str, Callable[[Path], object]] = {
+        "results.csv": lambda path: results.rows.to_csv(path, index=False),
+        "results.parquet": lambda path: results.rows.to_parquet(path, index=False),
+        "curves.parquet": lambda path: results.curves.to_parquet(path, index=False),
+        "maps.parquet": lambda path: results.maps.to_parquet(path, index=False),
+        "table.md": lambda path: path.write_text(markdown(results), encoding="utf-8"),
+        "run.json": lambda path: path.write_text(_json(results), encoding="utf-8"),
+    }
     try:
         out.mkdir(parents=True, exist_ok=True)
-        results.rows.to_csv(paths[0], index=False)
-        results.rows.to_parquet(paths[1], index=False)
-        paths[2].write_text(markdown(results), encoding="utf-8")
-        paths[3].write_text(json.dumps(provenance(results), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        for name, into in writers.items():
+            part = out / f".{name}.part"
+            into(part)
+            part.replace(out / name)
     except OSError as error:
         raise DataError(f"{out}: expected a folder that can be written to, got {error}; choose another.") from error
-    return paths
+    return [out / name for name in FILES]
+
+
+def _json(results: Results) -> str:
+    return json.dumps(provenance(results), indent=1, ensure_ascii=False) + "\n"

@@ -1,41 +1,46 @@
-"""The engine: datasets x methods x metrics -> one tidy row each.
+"""The engine: datasets x encoders x seeds x clips x methods x metrics -> one tidy row each.
 
-Seventh step of the benchmark's flow: a `BenchmarkConfig` enters, `Results` leaves. Each map is computed once and shared between metrics; a
-strategy and its twin share the encoder's forwards. A metric that fails, is undefined or does not apply becomes a row with its reason; nothing
-aborts the run. Clips are evaluated one by one, so no score depends on its neighbours.
+Seventh step of the benchmark's flow: a `BenchmarkConfig` enters, `Results` leaves. The `grid` says which cells there are, the `store` which of
+them are finished, and the `workers` finish the others; every finished cell is durably stored before the next begins.
 """
 
 from __future__ import annotations
 
-import math
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from torch import nn
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from relax_quantus.benchmark import methods, metrics
+from relax_quantus import checks
+from relax_quantus.benchmark import grid, methods, metrics, workers
+from relax_quantus.benchmark.cells import Unit, without_scores
 from relax_quantus.benchmark.config import BenchmarkConfig
-from relax_quantus.benchmark.datasets import Clip, Dataset
+from relax_quantus.benchmark.datasets import Dataset
+from relax_quantus.benchmark.grid import Grid
 from relax_quantus.benchmark.methods import Method
-from relax_quantus.benchmark.metrics.case import Case, Metric, Undefined
-from relax_quantus.benchmark.metrics.remembering import Remembering
-from relax_quantus.benchmark.preparation import Bench, prepare
-from relax_quantus.benchmark.questions import Attribution, NotApplicable, Question, fingerprint
-from relax_quantus.heads import EmbeddingClassifier
-from relax_quantus.quantus_bridge import SimilarityModel
+from relax_quantus.benchmark.metrics.case import Metric
+from relax_quantus.benchmark.store import Cell, Store
+from relax_quantus.benchmark.workshop import Workshop
+from relax_quantus.errors import CellError
+from relax_quantus.relax import RELAX
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = (
-    ("dataset", "clip", "label", "source_group", "method", "masks", "fill", "estimator", "n_samples", "seed")
-    + ("metric", "category", "direction", "value", "seconds", "status", "reason")
+WHERE = ("dataset", "encoder", "seed")
+COLUMNS = WHERE + (
+    ("clip", "label", "source_group", "method", "base", "masks", "fill", "edges", "keep", "twin_of", "estimator", "n_samples")
+    + ("metric", "part", "category", "direction", "view", "granularity", "evaluator_fill", "question")
+    + ("value", "seconds", "status", "reason")
 )  # fmt: skip
-MISSING = (NotApplicable, Undefined)
+CURVE_COLUMNS = WHERE + ("clip", "method", "metric", "order", "share", "value")
+MAP_COLUMNS = WHERE + ("clip", "method", "question", "n_samples", "seconds")
+TABLES = {"rows": COLUMNS, "curves": CURVE_COLUMNS, "maps": MAP_COLUMNS}
+NUMBERS = ("keep", "value", "share", "seconds")
+CHUNK = 20_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,29 +50,77 @@ class Results:
     Attributes
     ----------
     config
-        With every method and metric named.
+        With every method, metric, data set, encoder and seed named.
     rows
-        Tidy: one row a clip, method and metric, columns `COLUMNS`. ``status`` is "ok", or "not_applicable", "undefined", "nan" or "failed" with
-        a ``reason`` and no value.
-    dataset
-        Its name, classes, notes and skipped files are printed.
-    head_accuracy
-        Share of held-out clips that the head gets right (the mean logit over a clip's examples).
-    encoder_sha256
-        Of the encoder's weights.
+        Tidy: one row a data set, encoder, seed, clip, method, metric and part, columns `COLUMNS`. ``status`` is "ok", or "not_applicable",
+        "undefined", "nan", "failed", "timeout" or "out_of_memory" with a ``reason`` and no value.
+    curves, maps
+        The metrics' curves, one row a point, columns `CURVE_COLUMNS`; and the maps that were made, with their seconds, columns `MAP_COLUMNS`.
+    datasets
+        Name in the table -> data set: its classes, notes and skipped files are printed.
+    head_accuracies
+        ``(data set, encoder)`` -> share of held-out clips that the head gets right (the mean logit over a clip's examples).
+    encoders
+        Specification -> SHA-256 of the weights.
+    micro_batches
+        Specification of an encoder -> masked copies a forward.
     seconds
-        Wall-clock time of each part; a method's is the time of its maps, not of explaining again in metrics.
+        Wall-clock time of each part of this run; a method's is that of its maps, not of explaining again in metrics.
+    cells, reused
+        Cells of the grid, and how many of them were already in the store.
     forwards
-        Masked encoder forwards spent on RELAX.
+        Masked encoder forwards spent on RELAX, by this and earlier runs.
     """
 
     config: BenchmarkConfig
     rows: pd.DataFrame
-    dataset: Dataset
-    head_accuracy: float
-    encoder_sha256: str
+    curves: pd.DataFrame
+    maps: pd.DataFrame
+    datasets: dict[str, Dataset]
+    head_accuracies: dict[tuple[str, str], float]
+    encoders: dict[str, str]
+    micro_batches: dict[str, int | None]
     seconds: dict[str, float] = field(default_factory=dict)
+    cells: int = 0
+    reused: int = 0
     forwards: int = 0
+
+    @property
+    def dataset(self) -> Dataset:
+        """The first data set."""
+        return next(iter(self.datasets.values()))
+
+    @property
+    def head_accuracy(self) -> float:
+        """Of the first data set and encoder."""
+        return next(iter(self.head_accuracies.values()), float("nan"))
+
+    @property
+    def encoder_sha256(self) -> str:
+        """Of the first encoder."""
+        return next(iter(self.encoders.values()))
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """A run before it begins: what there is to do and on what."""
+
+    config: BenchmarkConfig
+    workshop: Workshop
+    datasets: dict[str, Dataset]
+    encoders: dict[str, str]
+    methods: list[Method]
+    metrics: list[Metric]
+    grid: Grid
+
+    def lost(self, unit: Unit, status: str, reason: str) -> list[Cell]:
+        """Rows of a unit that could not be computed at all."""
+        clip = self.datasets[unit.dataset].clips[unit.clip]
+        by_name = {m.name: m for m in self.methods}, {m.name: m for m in self.metrics}
+        return [
+            Cell(key, without_scores(self.config, clip, by_name[0][method], by_name[1][metric], status, reason))
+            for method, metric, key in unit.todo
+        ]
 
 
 def run(
@@ -77,171 +130,146 @@ def run(
     dataset: Dataset | None = None,
     show_progress: bool = True,
 ) -> Results:
-    """Run a benchmark, and write its results if ``config.out`` names a folder.
+    """Run a benchmark, or go on with one that stopped; write its results if ``config.out`` names a folder.
 
     Parameters
     ----------
     config
         What to run.
     encoder, dataset
-        To use instead of those that `config` names.
+        To use instead of those that `config` names; in this process alone.
     show_progress
         Show a progress bar with the time left, on stderr.
 
     Raises
     ------
     UnknownNameError
-        For an unknown method, metric, encoder, fill or estimator.
+        For an unknown method, metric, data set, encoder, fill or estimator.
     DataError
-        If the recordings cannot be used.
+        If the recordings cannot be used, or another process uses ``config.out``.
+    CellError
+        With ``config.strict``, at the first cell that fails or runs out of memory or time.
     """
-    import pandas as pd
-
-    config = config.resolved(encoder_given=encoder is not None)
-    chosen = methods.build(config.methods), metrics.build(config.metrics)
-    bench = prepare(config, encoder, dataset)
     started = time.perf_counter()
-    rows: list[dict[str, Any]] = []
-    total = len(bench.dataset.clips) * len(chosen[0])
-    with tqdm(total=total, desc="benchmark", unit="map", disable=not show_progress) as bar:
-        for index, clip in enumerate(bench.dataset.clips):
-            judges = Judges.of(bench, clip)
-            for method in chosen[0]:
-                bar.set_postfix_str(f"clip {index + 1}, {method.name}")
-                rows += list(cells(bench, index, clip, method, chosen[1], judges))
-                bar.update()
-    bench.seconds["benchmark"] = time.perf_counter() - started
-    results = Results(
-        config=config,
-        rows=pd.DataFrame(rows, columns=list(COLUMNS)).astype({"value": "float64"}),
-        dataset=bench.dataset,
-        head_accuracy=bench.head_accuracy,
-        encoder_sha256=fingerprint(bench.encoder),
-        seconds={name: round(value, 3) for name, value in bench.seconds.items()},
-        forwards=bench.similarities.forwards,
-    )
-    if config.out is not None:
-        from relax_quantus.benchmark.output import write
+    config = config.resolved(encoder_given=encoder is not None)
+    if (encoder is not None or dataset is not None) and (config.workers > 1 or config.scheduler is not None):
+        rule = "an encoder and a data set by specification"
+        checks.refuse("workers", rule, "an object", "name them in the configuration, e.g. module:attribute")
+    with Store(config.out) as store:
+        survey = survey_of(config, Workshop(config, encoder, dataset), store)
+        surveyed = time.perf_counter()
+        reused = _work_off(survey, store, show_progress)
+        seconds = {"survey": surveyed - started, "cells": time.perf_counter() - surveyed}
+        results = _collected(survey, store, seconds, reused)
+        if config.out is not None:
+            from relax_quantus.benchmark.output import write
 
-        write(results, config.out)
+            write(results, config.out)
     return results
 
 
-class Maps:
-    """A method's maps of one clip, each made at most once; a question that has no answer gives its reason each time."""
-
-    def __init__(self, bench: Bench, clip: Clip, method: Method) -> None:
-        self.bench, self.clip, self.method = bench, clip, method
-        self.known: dict[tuple[str, bool], tuple[Question, Attribution] | Exception] = {}
-
-    def get(self, asked: str, again: bool) -> tuple[Question, Attribution]:
-        """The question ("own" or "stem") and the answer; `again` uses the masks of metrics that explain again."""
-        key = (asked, again)
-        if key not in self.known:
-            started = time.perf_counter()
-            try:
-                self.known[key] = self._explain(asked, again)
-            except Exception as error:
-                self.known[key] = error
-            spent = self.bench.seconds
-            spent[self.method.name] = spent.get(self.method.name, 0.0) + time.perf_counter() - started
-        found = self.known[key]
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    def _explain(self, asked: str, again: bool) -> tuple[Question, Attribution]:
-        c = self.bench.config
-        if asked == "stem":
-            question = self.bench.stem_question(self.clip)
-        else:
-            question = self.bench.question(self.clip, c.reexplain_samples if again else c.n_samples)
-        return question, self.method.explain(question, self.bench.similarities)
+def survey_of(config: BenchmarkConfig, workshop: Workshop, store: Store) -> Survey:
+    """Load what the grid depends on, and lay it out."""
+    chosen = methods.build(config.methods), metrics.build(config.metrics)
+    encoders = {spec: workshop.encoder(spec)[1] for spec in config.encoders}
+    datasets = {spec: workshop.dataset(spec) for spec in config.datasets}
+    x = next(iter(datasets.values())).clips[0].x[None]
+    micro_batches = {spec: _micro_batch(config, workshop.encoder(spec), x, store) for spec in encoders}
+    laid = grid.lay_out(config, datasets, encoders, *chosen, micro_batches)
+    return Survey(config, workshop, datasets, encoders, *chosen, laid)
 
 
-@dataclass(frozen=True, eq=False)
-class Judges:
-    """The models that metrics feed changed copies of a clip to; they share one memory of what they embedded."""
-
-    similarity: SimilarityModel
-    classifier: EmbeddingClassifier
-
-    @classmethod
-    def of(cls, bench: Bench, clip: Clip) -> Judges:
-        """Made anew for each clip, so that the memory is the clip's."""
-        encoder, x, head = Remembering(bench.encoder), clip.x[None], bench.classifier.head
-        classifier = EmbeddingClassifier(
-            encoder, head.weight, head.bias, bench.classifier.class_names, bench.classifier.cross_validation
-        )
-        return cls(SimilarityModel(encoder, encoder(x)).eval(), classifier.eval())
+def _micro_batch(config: BenchmarkConfig, encoder: tuple[nn.Module, str], x: Tensor, store: Store) -> int:
+    """Masked copies a forward: as configured, as an earlier run recorded, or measured now and recorded."""
+    note = f"micro_batch {encoder[1]}"
+    found = config.perturbations_per_eval or store.note(note)
+    if found is None:
+        found = RELAX(encoder[0]).plan(x, config.n_samples).perturbations_per_eval
+        store.put([], {note: found})
+    return int(found)
 
 
-def cells(
-    bench: Bench, index: int, clip: Clip, method: Method, chosen: list[Metric], judges: Judges
-) -> Iterator[dict[str, Any]]:
-    """Rows of one clip and method; metrics that explain again only on the first clips."""
-    maps, config = Maps(bench, clip, method), bench.config
-    for metric in chosen:
-        if metric.reexplains and index >= config.reexplain_clips:
-            continue
+def _work_off(survey: Survey, store: Store, show_progress: bool) -> int:
+    """Finish what is not in the store; return how many cells were there."""
+    config, places = survey.config, survey.grid.places
+    done = store.keys(with_lost=not (config.retry or config.strict))
+    units = survey.grid.units(done)
+    reused = len(places) - sum(len(unit.todo) for unit in units)
+    with tqdm(total=len(places), initial=reused, desc="benchmark", unit="cell", disable=not show_progress) as bar:
+        for finished, notes in _batches(survey, units):
+            store.put(finished, notes)
+            bar.update(len(finished))
+            if config.strict:
+                _refuse_lost(finished)
+    return reused
 
-        def ask(metric: Metric = metric) -> Case:
-            question, attribution = maps.get(metric.question, metric.reexplains)
-            return Case(
-                method=method,
-                question=question,
-                attribution=attribution,
-                similarity_model=judges.similarity,
-                classifier=judges.classifier,
-                perturbations=config.perturbations,
-                similarities=bench.similarities,
+
+def _batches(survey: Survey, units: list[Unit]) -> Iterator[workers.Batch]:
+    config = survey.config
+    if not units:
+        return
+    if config.workers == 1 and config.scheduler is None:
+        yield from workers.here(survey.workshop, units, config.threads, survey.lost)
+    else:
+        with workers.opened(config) as pool:
+            yield from workers.elsewhere(config, units, pool, survey.lost)
+
+
+def _refuse_lost(finished: list[Cell]) -> None:
+    for cell in finished:
+        if cell.lost:
+            row = cell.rows[0]
+            where = f"{row['metric']} of {row['method']} on clip {row['clip']}"
+            raise CellError(
+                f"strict: expected every cell to be computed, got {row['status']} in {where}: {row['reason']}; "
+                "what is finished is kept: mend it and run the same again, or leave out strict."
             )
 
-        yield row(bench, clip, method, metric, *measured(ask, metric))
+
+def _collected(survey: Survey, store: Store, seconds: dict[str, float], reused: int) -> Results:
+    """Put the grid's cells together, in its order."""
+    rows, curves, maps, forwards = _tables(survey.grid, store)
+    for method in survey.methods:
+        seconds[method.name] = float(maps[maps.method == method.name].seconds.sum())
+    names = survey.grid.names
+    pairs = [(dataset, encoder) for dataset in survey.datasets for encoder in survey.encoders]
+    return Results(
+        config=survey.config,
+        rows=rows,
+        curves=curves,
+        maps=maps,
+        datasets={names[spec]: dataset for spec, dataset in survey.datasets.items()},
+        head_accuracies={
+            (names[dataset], encoder): store.note(f"head_accuracy {dataset} {encoder}", float("nan"))
+            for dataset, encoder in pairs
+        },
+        encoders=survey.encoders,
+        micro_batches=dict(survey.grid.micro_batches),
+        seconds={name: round(value, 3) for name, value in seconds.items()},
+        cells=len(survey.grid.places),
+        reused=reused,
+        forwards=forwards,
+    )
 
 
-def measured(ask: Callable[[], Case], metric: Metric) -> tuple[float, float, str, str]:
-    """Value, seconds without making the map, status and reason of one cell; whatever goes wrong becomes its reason."""
-    started = time.perf_counter()
-    value, status, reason = math.nan, "ok", ""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            case = ask()
-            started = time.perf_counter()
-            value = metric.score(case).value
-        if not math.isfinite(value):
-            value, status, reason = math.nan, "nan", "the metric returned no finite number"
-    except MISSING as missing:
-        status = "undefined" if isinstance(missing, Undefined) else "not_applicable"
-        reason = str(missing)
-    except Exception as error:
-        status, reason = "failed", f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
-    return value, time.perf_counter() - started, status, reason
+def _tables(laid: Grid, store: Store) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, int]:
+    """Rows, curves and maps of the grid's cells, and the forwards that they took."""
+    import pandas as pd
 
-
-def row(
-    bench: Bench, clip: Clip, method: Method, metric: Metric, value: float, seconds: float, status: str, reason: str
-) -> dict[str, Any]:
-    """One tidy row."""
-    c, relax = bench.config, bool(method.masks)
-    n_samples = c.reexplain_samples if metric.reexplains else c.n_samples
-    return {
-        "dataset": bench.dataset.name,
-        "clip": clip.name,
-        "label": clip.label_name,
-        "source_group": clip.source_group,
-        "method": method.name,
-        "masks": method.masks,
-        "fill": c.fill,
-        "estimator": c.estimator if relax else "",
-        "n_samples": n_samples if relax else 0,
-        "seed": c.seed,
-        "metric": metric.name,
-        "category": metric.category,
-        "direction": metric.direction,
-        "value": value,
-        "seconds": round(seconds, 4),
-        "status": status,
-        "reason": reason,
-    }
+    frames: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
+    forwards = 0
+    for start in range(0, len(laid.places), CHUNK):
+        places = laid.places[start : start + CHUNK]
+        found = store.get([place.key for place in places])
+        forwards += sum(cell.forwards for cell in found.values())
+        for name, columns in TABLES.items():
+            records = []
+            for place in places:
+                where = {"dataset": laid.names[place.dataset], "encoder": place.encoder, "seed": place.seed}
+                records += [{**where, **record} for record in getattr(found[place.key], name)]
+            frame = pd.DataFrame(records, columns=list(columns))
+            floats = [name for name in columns if name in NUMBERS]
+            frames[name].append(frame.astype(dict.fromkeys(floats, "float64")))
+    rows, curves, maps = (pd.concat(frames[name], ignore_index=True) for name in TABLES)
+    once = [*WHERE, "clip", "method", "question", "n_samples"]
+    return rows, curves, maps.drop_duplicates(once, ignore_index=True), forwards

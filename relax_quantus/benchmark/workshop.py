@@ -1,0 +1,148 @@
+"""What a process needs to compute cells, made once and kept: data sets, encoders, and the heads fitted on them.
+
+A `BenchmarkConfig` and a `Unit` enter, finished `Cell`s leave. The process that runs the benchmark has one workshop; so has each worker process,
+which makes everything from the configuration by itself.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import torch
+from threadpoolctl import threadpool_limits
+from torch import nn
+
+from relax_quantus.benchmark import methods, metrics, nets
+from relax_quantus.benchmark.cells import Unit, cells
+from relax_quantus.benchmark.config import BenchmarkConfig
+from relax_quantus.benchmark.datasets import Dataset
+from relax_quantus.benchmark.limits import outcome
+from relax_quantus.benchmark.preparation import Bench, load, prepare
+from relax_quantus.benchmark.questions import fingerprint
+from relax_quantus.benchmark.store import Cell
+
+KEPT = 2
+T = TypeVar("T")
+
+
+class Workshop:
+    """Data sets, encoders and benches of one run, the last few of each.
+
+    Parameters
+    ----------
+    config
+        Resolved.
+    encoder, dataset
+        To use instead of those that `config` names.
+    """
+
+    def __init__(
+        self, config: BenchmarkConfig, encoder: nn.Module | None = None, dataset: Dataset | None = None
+    ) -> None:
+        self.config = config
+        self.given = encoder, dataset
+        self._made: dict[str, OrderedDict[Any, Any]] = {}
+
+    def _once(self, kind: str, key: Any, make: Callable[[], T]) -> T:
+        """Make it unless it is among the last few; what could not be made is not tried again."""
+        made = self._made.setdefault(kind, OrderedDict())
+        if key not in made:
+            while len(made) >= KEPT:
+                made.popitem(last=False)
+            try:
+                made[key] = make()
+            except Exception as error:
+                made[key] = error
+        made.move_to_end(key)
+        value: T | Exception = made[key]
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    def dataset(self, spec: str) -> Dataset:
+        """The data set of a specification."""
+        return self.given[1] or self._once("dataset", spec, lambda: load(self.config, spec))
+
+    def encoder(self, spec: str) -> tuple[nn.Module, str]:
+        """The encoder of a specification, and the SHA-256 of its weights."""
+
+        given = self.given[0]
+        make = (lambda: nets.resolve(spec)) if given is None else lambda: (given, fingerprint(given))
+        return self._once("encoder", spec, make)
+
+    def bench(self, unit: Unit) -> Bench:
+        """What the cells of a unit's data set, encoder and seed share."""
+
+        key, micro_batch = (unit.dataset, unit.encoder), unit.perturbations_per_eval
+
+        def make() -> Bench:
+            # The head's last digits depend on the number of threads, so that every process uses the same.
+            with threads(1):
+                return prepare(self.config, self.encoder(key[1])[0], self.dataset(key[0]), 0, micro_batch)
+
+        return replace(self._once("bench", key, make), seed=unit.seed, perturbations_per_eval=micro_batch)
+
+    def cells(self, unit: Unit) -> Iterator[Cell]:
+        """Finish a unit's cells, one after another."""
+        wanted = {name for name, _, _ in unit.todo}, {name for _, name, _ in unit.todo}
+        return cells(
+            self.bench(unit),
+            unit,
+            {name: methods.resolve(name) for name in wanted[0]},
+            {name: metrics.METRICS.get(name) for name in wanted[1]},
+        )
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch, BLAS and OpenMP use at most `count` threads in what runs inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        with threadpool_limits(count):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+_one_at_a_time = threading.Lock()
+_workshops: OrderedDict[BenchmarkConfig, Workshop] = OrderedDict()
+
+
+def work(config: BenchmarkConfig, unit: Unit, count: int) -> tuple[list[Cell] | tuple[str, str], dict[str, Any]]:
+    """Compute a unit in a worker process.
+
+    Only one unit at a time is computed in a process, with `count` threads (0: as many as this Dask worker has): metrics use the process' global
+    generators, and a worker must not take more cores than its share.
+
+    Returns
+    -------
+    tuple
+        The unit's cells, or the status and the reason why there are none; and what was found out about its data set and encoder.
+    """
+    with _one_at_a_time, threads(count or _own_threads()):
+        if config not in _workshops:
+            _workshops.clear()
+            _workshops[config] = Workshop(config)
+        workshop = _workshops[config]
+        try:
+            known = facts(workshop, unit)
+        except Exception as error:
+            return outcome(error), {}
+        return list(workshop.cells(unit)), known
+
+
+def _own_threads() -> int:
+    from distributed import get_worker
+
+    return max(1, int(get_worker().state.nthreads))
+
+
+def facts(workshop: Workshop, unit: Unit) -> dict[str, Any]:
+    """What ``run.json`` says about a unit's data set and encoder, under the key that it has in the store."""
+    return {f"head_accuracy {unit.dataset} {unit.encoder}": workshop.bench(unit).head_accuracy}
