@@ -120,7 +120,7 @@ def _fit_each(h: Floats, labels: Ints, weights: Floats, strengths: Sequence[floa
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     with threadpool_limits(limits=1):
         scaler = StandardScaler().fit(h, sample_weight=weights)
