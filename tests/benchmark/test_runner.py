@@ -22,7 +22,7 @@ from relax_quantus.benchmark.output import FILES
 from relax_quantus.benchmark.preparation import Bench, prepare
 from relax_quantus.benchmark.recordings import folder
 from relax_quantus.benchmark.runner import COLUMNS
-from relax_quantus.benchmark.tables import markdown, minus_twin, tables
+from relax_quantus.benchmark.tables import markdown, tables
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, DataError, UnknownNameError
 
 SMALL = BenchmarkConfig(
@@ -134,22 +134,18 @@ def test_files_hold_what_was_measured(results):
     assert (out / "table.md").read_text() == markdown(results)
 
 
-def test_tables_mark_directions_maps_and_twins(results):
+def test_tables_mark_directions_questions_and_twins(results):
     made = {table.title: table for table in tables(results)}
-    assert list(made) == ["Faithfulness", "Localisation", "Robustness", "Complexity", "Randomisation"]
+    assert {"Faithfulness", "Localisation", "Robustness", "Randomisation", "Complexity"} <= set(made)
     assert "PixelFlipping ↓" in made["Faithfulness"].header
-    assert "centred map" in made["Faithfulness"].caption
     assert "clean stem" in made["Localisation"].caption
-    assert "N = 8; 1 clips" in made["Robustness"].caption
-    names = [row[0] for row in made["Localisation"].rows]
-    assert names[: len(QUICK_METHODS)] == list(QUICK_METHODS)
-    assert names[-4:] == [f"RELAX-{m} − twin" for m in ("random", "time", "frequency", "time_frequency")]
-    difference = minus_twin(results.rows, "RELAX-time", "AUC")
+    assert "n = 2 source recordings, 2 clips" in made["Localisation"].caption
+    lines = dict(made["Localisation"].lines)
     value = results.rows[results.rows.metric == "AUC"].set_index(["method", "clip"]).value
-    expected = value["RELAX-time"] - value["RELAX-time twin"]
-    pd.testing.assert_series_equal(difference.droplevel([0, 1, 2]), expected, check_names=False)
-    assert len(difference) == 2
-    assert f"{difference.mean():.3f}" in made["Localisation"].rows[-3][1]
+    difference = value["RELAX-time"] - value["RELAX-time twin"]
+    column = made["Localisation"].header.index("AUC ↑") - 1
+    assert lines["RELAX-time − twin"][column].estimate.value == pytest.approx(difference.mean())
+    assert f"{difference.mean():.3f}" == lines["RELAX-time − twin"][column].text()
 
 
 def test_the_console_table_fits_120_columns(results):

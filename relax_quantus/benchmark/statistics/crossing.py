@@ -144,9 +144,10 @@ class Endpoint:
     def level(self, method: str, minus_twin: bool = False, own: bool = False) -> pd.Series:
         """One number a source: mean over the foreign evaluators (or, with `own`, over the own ones)."""
         on = [e for e in self.covered(method) if e in self.own[method]] if own else self.foreign(method)
-        return self.by_source(self._cells(method, on, minus_twin))
+        return self.by_source(self.cells(method, on, minus_twin))
 
-    def _cells(self, method: str, on: Sequence[str], minus_twin: bool) -> pd.Series:
+    def cells(self, method: str, on: Sequence[str], minus_twin: bool) -> pd.Series:
+        """Mean over the evaluators `on`, one number a cell; NaN where one of them is missing."""
         scores: Any = self.wide[[(method, e) for e in on]].droplevel("method", axis=1)
         if minus_twin:
             twin: Any = self.wide[self.twins[method]]
@@ -161,7 +162,7 @@ class Endpoint:
         """``a - b`` by cell over evaluators foreign to both, and their number; minus both twins' where both have one."""
         both = minus_twins and a in self.twins and b in self.twins
         on = self.foreign(a, b)
-        return self._cells(a, on, both) - self._cells(b, on, both), len(on)
+        return self.cells(a, on, both) - self.cells(b, on, both), len(on)
 
     def difference(self, a: str, b: str, minus_twins: bool = True) -> tuple[pd.Series, int]:
         """The same, one number a source."""

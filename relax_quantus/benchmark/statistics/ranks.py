@@ -50,8 +50,8 @@ class Ranking:
         return [name for name in names if name == names[0] or self.pairwise.loc[names[0], name] > 0.05]
 
 
-def rank(scores: pd.DataFrame) -> Ranking:
-    """Rank the columns of `scores`, lines with missing values left out; scores that agree to 12 digits are tied."""
+def rank(scores: pd.DataFrame, tested: bool = True) -> Ranking:
+    """Rank the columns of `scores`, and test unless `tested` is False; lines with missing values left out; scores that agree to 12 digits are tied."""
     from scipy.stats import friedmanchisquare, rankdata
 
     complete = scores.dropna()
@@ -61,7 +61,7 @@ def rank(scores: pd.DataFrame) -> Ranking:
     values = np.round(complete.to_numpy(dtype=np.float64), 12)
     averages = rankdata(-values, axis=1).mean(axis=0)
     ranks = {complete.columns[i]: float(averages[i]) for i in np.argsort(averages, kind="stable")}
-    if k < 3 or n < 2:
+    if k < 3 or n < 2 or not tested:
         return Ranking(ranks, n, math.nan, math.nan, None)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")

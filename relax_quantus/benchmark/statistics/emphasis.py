@@ -1,0 +1,44 @@
+"""What may be printed bold: a best method that is better than every other one, and strategies that are better than their twins.
+
+An `Endpoint` enters, names leave. The best one is chosen by looking, so its tests are corrected for all pairs of methods that could have been
+chosen (Bonferroni over k (k - 1) / 2); twins are named beforehand, so Holm over them is enough.
+"""
+
+from __future__ import annotations
+
+import math
+
+from relax_quantus.benchmark.statistics.comparisons import LEVEL, wilcoxon
+from relax_quantus.benchmark.statistics.crossing import Endpoint
+
+
+def clear_winner(endpoint: Endpoint) -> str | None:
+    """The method that is better than each of the others on the sources that it shares with it, or None."""
+    levels = {m: endpoint.level(m).mean() for m in endpoint.ranked}
+    levels = {m: value for m, value in levels.items() if math.isfinite(value)}
+    if len(levels) < 2:
+        return None
+    best, pairs = max(levels, key=lambda m: levels[m]), len(levels) * (len(levels) - 1) / 2
+    for other in levels:
+        if other != best:
+            differences, evaluators = endpoint.difference(best, other, minus_twins=False)
+            if not evaluators or not differences.mean() > 0 or not wilcoxon(differences) * pairs <= LEVEL:
+                return None
+    return best
+
+
+def above_twins(endpoint: Endpoint) -> set[str]:
+    """Methods that score above their shuffled twins, Holm's correction over all that have one."""
+    from statsmodels.stats.multitest import multipletests
+
+    tested = {}
+    for method in endpoint.methods:
+        if method in endpoint.twins:
+            differences = endpoint.level(method, True)
+            p = wilcoxon(differences)
+            if math.isfinite(p):
+                tested[method] = (p, differences.mean())
+    if not tested:
+        return set()
+    significant = multipletests([p for p, _ in tested.values()], alpha=LEVEL, method="holm")[0]
+    return {m for (m, (_, mean)), yes in zip(tested.items(), significant, strict=True) if yes and mean > 0}

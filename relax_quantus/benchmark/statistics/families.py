@@ -1,0 +1,148 @@
+"""Which comparisons are made, in which families: fixed by the names of the methods, never by their scores.
+
+An `Endpoint` enters, families of `Comparison` leave, each corrected by Holm over itself. Two levels of a factor (two strategies, two fills) are
+compared over the variants that agree in everything else: "RELAX-time:fill=mean" with "RELAX-random:fill=mean". Differences of matched variants
+are averaged cell by cell, so a source counts once in every comparison.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from relax_quantus.benchmark.statistics.comparisons import Comparison, compare, holm
+from relax_quantus.benchmark.statistics.crossing import Endpoint
+from relax_quantus.benchmark.statistics.rows import methods
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FACTORS = ("masks", "fill", "edges", "keep", "kind")
+TITLES = {
+    "masks": "mask strategies",
+    "fill": "fills",
+    "edges": "edges of the masks",
+    "keep": "kept fractions",
+    "kind": "RELAX and REPEAT",
+}
+BASELINE = "energy"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A RELAX or REPEAT method, taken apart by its name and columns."""
+
+    method: str
+    kind: str
+    masks: str
+    fill: str
+    edges: str
+    keep: str
+    settings: tuple[str, ...]
+
+    def level(self, factor: str) -> str:
+        """Its level of a factor; of masks, the strategy's name."""
+        return f"{self.kind}-{self.masks}" if factor == "masks" else str(getattr(self, factor))
+
+    def others(self, factor: str) -> tuple[str, ...]:
+        """Everything that it was asked for but the factor."""
+        who = {"masks": (self.kind,), "kind": (self.masks,)}.get(factor, (self.kind, self.masks))
+        return (*who, *(s for s in self.settings if not s.startswith(f"{factor}=")))
+
+
+@dataclass(frozen=True)
+class Family:
+    """Comparisons that are corrected together."""
+
+    name: str
+    comparisons: list[Comparison]
+
+
+def settings(method: str) -> tuple[str, ...]:
+    """What a method's name says after its colon, sorted.
+
+    Examples
+    --------
+    >>> settings("RELAX-time:keep=0.3,fill=mean"), settings("energy")
+    (('fill=mean', 'keep=0.3'), ())
+    """
+    return tuple(sorted(part for part in method.partition(":")[2].split(",") if part))
+
+
+def variants(rows: pd.DataFrame) -> list[Variant]:
+    """The methods with masks, without twins, in order of appearance."""
+    chosen = set(methods(rows, ranked=True))
+    facts = rows[rows.method.isin(chosen) & (rows.masks != "")].drop_duplicates("method")
+    return [
+        Variant(r.method, r.base.partition("-")[0], r.masks, r.fill, r.edges, r.keep, settings(r.method))
+        for r in cast("Iterable[Any]", facts.itertuples())
+    ]
+
+
+def towards(found: list[Variant], view: str) -> list[Variant]:
+    """Those that explain what is evaluated: for the logit, methods of ``view=logit`` where there are any."""
+    logit = [v for v in found if "view=logit" in v.settings]
+    if view == "logit" and logit:
+        return logit
+    return [v for v in found if v not in logit]
+
+
+def matches(found: Iterable[Variant], factor: str) -> dict[tuple[str, str], list[tuple[str, str]]]:
+    """(level a, level b) -> pairs of methods that differ in this factor alone."""
+    table: dict[str, dict[tuple[str, ...], str]] = {}
+    for variant in found:
+        if variant.level(factor):
+            table.setdefault(variant.level(factor), {}).setdefault(variant.others(factor), variant.method)
+    made = {}
+    for a, b in itertools.combinations(table, 2):
+        pairs = [(table[a][key], table[b][key]) for key in table[a] if key in table[b]]
+        if pairs:
+            made[a, b] = pairs
+    return made
+
+
+def averaged(endpoint: Endpoint, pairs: list[tuple[str, str]], minus_twins: bool = True) -> tuple[Any, int]:
+    """Mean of the pairs' differences by cell, then by source; and the fewest evaluators of any pair. Pairs without any do not count."""
+    import pandas as pd
+
+    found = [endpoint.difference_of_cells(a, b, minus_twins) for a, b in pairs]
+    usable = [(cells, evaluators) for cells, evaluators in found if evaluators and cells.notna().any()]
+    if not usable:
+        return [], 0
+    cells = pd.concat([cells for cells, _ in usable], axis=1).mean(axis=1, skipna=False)
+    return endpoint.by_source(cells), min(evaluators for _, evaluators in usable)
+
+
+def factors(endpoint: Endpoint, view: str, seed: int = 0) -> list[Family]:
+    """A family for each factor of which there are two levels."""
+    found = towards(variants(endpoint.rows), view)
+    relax = [v for v in found if v.kind == "RELAX"]
+    made = []
+    for factor in FACTORS:
+        family = []
+        for (a, b), pairs in matches(found if factor == "kind" else relax, factor).items():
+            differences, evaluators = averaged(endpoint, pairs)
+            family.append(compare(a, b, differences, smallest=endpoint.smallest, evaluators=evaluators, seed=seed))
+        if family:
+            made.append(Family(TITLES[factor], holm(family)))
+    return made
+
+
+def against_nulls(endpoint: Endpoint, view: str, seed: int = 0) -> list[Family]:
+    """Each strategy against its shuffled twin, and against the clip's energy."""
+    strategies: dict[str, list[Variant]] = {}
+    for variant in towards(variants(endpoint.rows), view):
+        strategies.setdefault(variant.level("masks"), []).append(variant)
+    twins, energy = [], []
+    for name, mine in strategies.items():
+        pairs = [(v.method, endpoint.twins[v.method]) for v in mine if v.method in endpoint.twins]
+        if pairs:
+            differences, evaluators = averaged(endpoint, pairs, minus_twins=False)
+            twins.append(compare(name, "its shuffled twin", differences, smallest=endpoint.smallest, evaluators=evaluators, seed=seed))  # fmt: skip
+        if BASELINE in endpoint.methods:
+            differences, evaluators = averaged(endpoint, [(v.method, BASELINE) for v in mine])
+            energy.append(compare(name, BASELINE, differences, smallest=endpoint.smallest, evaluators=evaluators, seed=seed))  # fmt: skip
+    named = (("strategies and their shuffled twins", twins), ("strategies and plain energy", energy))
+    return [Family(name, holm(family)) for name, family in named if family]

@@ -1,0 +1,175 @@
+"""All statistics of a run in one plain dictionary: end points, their tests, ranks, agreement, variance.
+
+Oriented rows enter (`rows.checked`), a dictionary that JSON can hold leaves; missing numbers are None. The primary end point is the crossed
+relevance gain in the embedding view minus the shuffled twin; secondary are the same in the logit view and the area under ROC against what the
+encoder was shown (truth by construction); all else is exploratory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from relax_quantus.benchmark.statistics import agreement, families, intervals, ranks, variance
+from relax_quantus.benchmark.statistics.comparisons import Comparison
+from relax_quantus.benchmark.statistics.crossing import Endpoint, crossed
+from relax_quantus.benchmark.statistics.rows import measured, pooled
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SMALLEST_GAIN = 0.03
+"""Symmetric relevance gains nearer than that do not matter: shuffled twins, which know nothing, reach it by chance on single clips."""
+SMALLEST_AUC = 0.05
+GAIN = "LIF - MIF area, difference of the score that remains when least and most influential parts go first"
+
+
+@dataclass(frozen=True)
+class Question:
+    """An end point by role."""
+
+    key: str
+    role: str
+    view: str
+    endpoint: Endpoint
+
+
+def questions(rows: pd.DataFrame) -> Iterator[Question]:
+    """The end points that were measured."""
+    main, _ = pooled(measured(rows))
+    for view, role, smallest in (("embedding", "primary", SMALLEST_GAIN), ("logit", "secondary", math.nan)):
+        found = crossed(main, view)
+        if len(found):
+            yield Question(
+                f"gain_{view}", role, view, Endpoint(f"Crossed relevance gain, {view} view", found, smallest, GAIN)
+            )
+    truth = main[(main.question == "region") & main.metric.str.startswith("AUC")]
+    if len(truth):
+        name, unit = "AUC against what the encoder was shown", "area under ROC"
+        yield Question("auc_region", "secondary", "embedding", Endpoint(name, truth, SMALLEST_AUC, unit))
+
+
+def summarise(rows: pd.DataFrame, seed: int = 0) -> dict[str, Any]:
+    """Every number of the report that is not in a table of scores."""
+    main, left_out = pooled(measured(rows))
+    return {
+        "unit": "source recording",
+        "sources": int(main.source_group.nunique()),
+        "clips": int(main[["dataset", "clip"]].drop_duplicates().shape[0]),
+        "datasets": sorted(main.dataset.unique()),
+        "encoders": sorted(main.encoder.unique()),
+        "seeds": sorted(main.seed.unique()),
+        "left_out_of_what_is_pooled": left_out,
+        "statuses": {str(k): int(v) for k, v in rows[rows.part == ""].status.value_counts().items()},
+        "endpoints": [described(question, rows, seed) for question in questions(rows)],
+        "exploratory": plain([c for c in exploratory(main, seed)]),
+        "agreement_between_metrics": plain(agreement.between_metrics(main).to_dict()),
+    }
+
+
+def described(question: Question, rows: pd.DataFrame, seed: int = 0) -> dict[str, Any]:
+    """One end point: levels, ranks, comparisons, agreement of evaluators, variance."""
+    endpoint = question.endpoint
+    ranking = ranks.rank(endpoint.effects())
+    tested = families.factors(endpoint, question.view, seed) + families.against_nulls(endpoint, question.view, seed)
+    agreed = agreement.between_evaluators(endpoint, seed=seed)
+    made: dict[str, Any] = plain(
+        {
+            "key": question.key,
+            "name": endpoint.name,
+            "role": question.role,
+            "unit": endpoint.unit,
+            "smallest_effect": endpoint.smallest,
+            "evaluators": endpoint.evaluators,
+            "methods": [level(endpoint, method, seed) for method in endpoint.methods],
+            "ranking": {
+                "ranks": ranking.ranks,
+                "sources": ranking.n,
+                "friedman_p": ranking.p,
+                "critical_difference": ranking.critical_difference,
+                "not_told_from_best": ranking.best,
+            },
+            "families": [{"name": f.name, "comparisons": [tell(c) for c in f.comparisons]} for f in tested],
+            "agreement": None if agreed is None else asdict(agreed),
+            "variance": {m: told(endpoint, m) for m in endpoint.ranked if m in endpoint.twins},
+            "conditions": list(conditions(question, rows, seed)),
+        }
+    )
+    return made
+
+
+def level(endpoint: Endpoint, method: str, seed: int = 0) -> dict[str, Any]:
+    """What is said of one method: its level, minus its twin, own cells, advantage."""
+    crossed_design = not endpoint.single
+    nothing = intervals.mean([])
+    return {
+        "method": method,
+        "foreign_evaluators": endpoint.foreign(method),
+        "level": intervals.mean(endpoint.level(method), seed=seed),
+        "minus_twin": intervals.mean(endpoint.level(method, True), seed=seed) if method in endpoint.twins else nothing,
+        "own_cells": intervals.mean(endpoint.level(method, own=True), seed=seed) if crossed_design else nothing,
+        "own_cell_advantage": intervals.mean(endpoint.advantage(method), seed=seed) if crossed_design else nothing,
+        "own_cell_advantage_adjusted": intervals.mean(endpoint.advantage(method, True), seed=seed)
+        if crossed_design
+        else nothing,
+    }
+
+
+def told(endpoint: Endpoint, method: str) -> dict[str, Any]:
+    """Variance components of a method's score minus its twin's."""
+    on = endpoint.foreign(method)
+    found = variance.components(endpoint.cells(method, on, minus_twin=True))
+    return {"variances": found.variances, "shares": found.shares, "levels": found.levels, "notes": found.reasons}
+
+
+def conditions(question: Question, rows: pd.DataFrame, seed: int = 0) -> Iterator[dict[str, Any]]:
+    """The end point again for each data set and encoder by itself, controls among them."""
+    found = measured(rows)
+    found = found[found.metric.isin(question.endpoint.rows.metric.unique())]
+    for (dataset, encoder), part in found.groupby(["dataset", "encoder"], sort=False):
+        alone = Endpoint(question.endpoint.name, part, question.endpoint.smallest)
+        for method in alone.methods:
+            has_twin = method in alone.twins
+            yield {
+                "dataset": dataset,
+                "encoder": encoder,
+                "method": method,
+                "score": intervals.mean(alone.level(method, has_twin), seed=seed),
+                "minus_twin": has_twin,
+            }
+
+
+def exploratory(rows: pd.DataFrame, seed: int = 0) -> Iterator[dict[str, Any]]:
+    """Mask strategies compared on every other metric: for ideas, not for claims."""
+    for metric, part in rows[~rows.metric.isin(crossed(rows).metric.unique())].groupby("metric", sort=False):
+        for family in families.factors(Endpoint(str(metric), part), "", seed):
+            if family.name == families.TITLES["masks"]:
+                for comparison in family.comparisons:
+                    yield {"metric": metric, "category": part.category.iloc[0], **tell(comparison)}
+
+
+def tell(comparison: Comparison) -> dict[str, Any]:
+    """A comparison with its verdict in words."""
+    return {
+        **asdict(comparison),
+        "n": comparison.n,
+        "significant": comparison.significant,
+        "verdict": comparison.verdict,
+    }
+
+
+def plain(value: Any) -> Any:
+    """As JSON takes it: dictionaries, lists, texts, numbers, None."""
+    if isinstance(value, intervals.Estimate):
+        value = asdict(value)
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | frozenset):
+        return [plain(v) for v in value]
+    if isinstance(value, bool | str) or value is None:
+        return value
+    if isinstance(value, int):
+        return int(value)
+    return float(value) if math.isfinite(value) else None
