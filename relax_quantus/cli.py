@@ -282,9 +282,18 @@ def fit(
 
 @app.command()
 def bench(
+    config: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[CONFIG]", show_default=False, help="TOML file of settings; options given beside it win."
+        ),
+    ] = None,
     preset: Annotated[
-        str, typer.Option(metavar="NAME", help="How much to do: quick (minutes), default or paper (hours).")
-    ] = "quick",
+        str | None,
+        typer.Option(
+            metavar="NAME", show_default="quick", help="How much to do: quick (minutes), default or paper (hours)."
+        ),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -301,32 +310,87 @@ def bench(
         int | None,
         typer.Option(metavar="N", show_default=False, help="Masks N of each method; the preset's number by default."),
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results; made if need be.")] = Path(
-        "relax-quantus-results"
-    ),
-    seed: Seed = 0,
-    domain: Domain = "log",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            show_default="relax-quantus-results",
+            help="Folder for the results; a run that stopped goes on from what is there.",
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", show_default="0", help="Seed of everything random.")] = None,
+    domain: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", show_default="log", help="Where soft masks blend clip and fill: log or amplitude."
+        ),
+    ] = None,
     encoder: Encoder = "vggish_mini",
     weights: Weights = None,
     sha256: Sha256 = None,
-    resampler: Resampler = "soxr",
+    resampler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            show_default="soxr",
+            help="What brings clips to the encoder's rate: soxr, or torchaudio where it imports.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", show_default="1", help="Processes; they share the cores.")
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            show_default=False,
+            help="Dask scheduler whose workers are used, such as tcp://10.0.0.1:8786.",
+        ),
+    ] = None,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            show_default=False,
+            help="For one map, or one metric of one clip; longer is a row that says so.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would cost here in time and memory, and stop.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first cell that fails or runs out of memory or time.")
+    ] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Try again what failed when the same was run before.")] = False,
 ) -> int:
     """Score every masking strategy beside its shuffled twin and other methods, and print the table.
 
+    Every finished cell is on disk before the next begins. Whatever stops a run, the same command goes on from there; what is added to it (clips,
+    seeds, methods, metrics) is all that is computed.
+
     The encoder is shown log-mel examples; one of waveforms, or with a front end of its own, is refused, as the metrics know VGGish's bands.
-    DIR gets the tidy results (results.csv, results.parquet), the table (table.md) and what they depend on (run.json).
+    DIR gets the tidy results (results.csv, results.parquet), the curves, the table (table.md) and what they depend on (run.json).
 
     \b
     Examples:
       relax-quantus bench
-      relax-quantus bench --data animal-sounds/ --max-clips 48 --out results
+      relax-quantus bench --data animal-sounds/ --max-clips 48 --out results --workers 4
+      relax-quantus bench grid.toml --dry-run
     """
     from relax_quantus.commands.bench import run
     from relax_quantus.commands.loading import EncoderOptions
 
-    options = EncoderOptions(encoder, weights, sha256)
-    numbers = {"max_clips": max_clips, "n_samples": n_samples}
-    return run(preset, out, options, data=data, seed=seed, domain=domain, resampler=resampler, **numbers)
+    given: dict[str, Any] = {
+        "data": data,
+        "out": out,
+        "max_clips": max_clips,
+        "n_samples": n_samples,
+        "seed": seed,
+        "domain": domain,
+    }
+    given |= {"resampler": resampler, "workers": workers, "scheduler": scheduler, "time_limit": time_limit}
+    given |= {"strict": strict or None, "retry": retry or None}
+    return run(config, preset, EncoderOptions(encoder, weights, sha256), dry_run=dry_run, **given)
 
 
 @app.command("list")

@@ -22,6 +22,7 @@ from typer.testing import CliRunner, Result
 import relax_quantus
 from relax_quantus import cli
 from relax_quantus.benchmark.config import PRESETS
+from relax_quantus.benchmark.output import FILES
 from relax_quantus.commands import files
 from relax_quantus.encoders import ENCODERS
 from relax_quantus.modules import fingerprint
@@ -591,9 +592,9 @@ def test_bench_prints_the_table_and_writes_the_files(tmp_path: Path) -> None:
     result = call("bench", "--n-samples", 8, "--seed", 1, "--out", tmp_path / "out")
     assert (result.exit_code, result.stderr) == (0, "")
     assert "RELAX-time" in result.stdout
-    assert "N = 8 masks, seed 1" in result.stdout
-    written = [tmp_path / "out" / name for name in ("results.csv", "results.parquet", "table.md", "run.json")]
-    assert result.stdout.splitlines()[-4:] == [str(path) for path in written]
+    assert "N = 8 masks" in result.stdout
+    written = [tmp_path / "out" / name for name in FILES]
+    assert result.stdout.splitlines()[-len(FILES) :] == [str(path) for path in written]
     assert all(path.is_file() for path in written)
 
 

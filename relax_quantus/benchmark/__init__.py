@@ -5,6 +5,8 @@ The flow, one module a step::
     calls -> chain -> soundscapes --datasets--> clips with stems and truth     (or recordings: a folder of real ones)
     clips --methods--> maps --metrics--> scores --runner--> tidy rows --tables, output--> what one reads
 
+    config --grid--> units of work --workers (workshop, cells)--> finished cells --store--> what a run that stopped goes on from
+
 `run` takes a `BenchmarkConfig` and returns `Results`. Everything is imported when it is first used.
 """
 
@@ -16,7 +18,11 @@ from typing import Any
 _HOME = {
     "BenchmarkConfig": "config",
     "PRESETS": "config",
+    "FILES": "output",
+    "Forecast": "dry_run",
+    "LOST": "store",
     "Results": "runner",
+    "forecast": "dry_run",
     "run": "runner",
     "METHODS": "methods",
     "METRICS": "metrics",

@@ -1,55 +1,84 @@
-"""``relax-quantus bench``: the benchmark engine run, its table printed, its files written."""
+"""``relax-quantus bench``: the benchmark engine run or gone on with, its table printed, its files written."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from relax_quantus import benchmark, checks
 from relax_quantus.audio import checked_resampler
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.commands import console, files
-from relax_quantus.commands.loading import EncoderOptions, require_log_mel
+from relax_quantus.commands.loading import EncoderOptions
 
-FAST = torch.channels_last  # as `preparation.prepare` has it for an encoder that it loads itself
+OUT = "relax-quantus-results"
+INTERRUPTED = 130
 
 
 def run(
-    preset: str,
-    out: Path,
-    encoder: EncoderOptions,
-    *,
-    data: Path | None,
-    max_clips: int | None,
-    n_samples: int | None,
-    seed: int,
-    domain: str,
-    resampler: str = "soxr",
+    config_file: Path | None, preset: str | None, encoder: EncoderOptions, *, dry_run: bool = False, **given: Any
 ) -> int:
-    """Run a preset with what was given beside it; return 0, or 1 if a recording could not be used.
+    """Run what a file or a preset says, with what was given beside it.
 
-    The table is printed before anything is written, so that a full disk does not lose it, and the files are written even if printing fails.
+    Returns 0, 1 if a recording or a cell could not be used, 130 if it was interrupted.
 
     Raises
     ------
     RelaxQuantusError
-        If the preset, a number, the recordings or `out` cannot work.
+        If the file, the preset, a number, the recordings or the folder cannot work.
     """
-    if data is None and resampler != "soxr":
-        rule = "recordings to resample, --data FOLDER"
-        checks.refuse("--resampler", rule, f"synthetic soundscapes and {resampler!r}", "name a folder or leave it out")
-    given = {"max_clips": max_clips, "n_samples": n_samples, "seed": seed, "domain": domain, "resampler": resampler}
-    given["encoder"] = encoder.encoder
-    config = BenchmarkConfig.from_preset(preset, data=None if data is None else str(data), **given)
-    checked_resampler(resampler)
-    network = None if encoder == EncoderOptions() else require_log_mel(encoder, "bench").to(memory_format=FAST)  # type: ignore[call-overload]
-    files.writable_folder(out)
-    results = benchmark.run(config, encoder=network, show_progress=sys.stderr.isatty())
+    config = configured(config_file, preset, encoder, **given)
+    checked_resampler(config.resampler)
+    if dry_run:
+        for line in benchmark.forecast(config).lines():
+            console.result(line)
+        return 0
+    out = files.writable_folder(Path(str(config.out)))
+    try:
+        results = benchmark.run(config, show_progress=sys.stderr.isatty())
+    except KeyboardInterrupt:
+        console.error(f"interrupted; every finished cell is kept in {console.shown(out)}, and the same command goes on")
+        return INTERRUPTED
     try:
         benchmark.show(results)
     finally:
-        for path in benchmark.write(results, out):
-            console.result(console.shown(path))
-    return 1 if results.dataset.skipped else 0
+        for name in benchmark.FILES:
+            console.result(console.shown(out / name))
+    lost = results.rows[results.rows.status.isin(benchmark.LOST) & (results.rows.part == "")]
+    if len(lost):
+        first = lost.iloc[0]
+        console.warning(
+            f"{len(lost)} cells could not be computed, such as {first.metric} of {first.method} on {first.clip} "
+            f"({first.status}: {first.reason}); their rows in results.csv say why, and --retry tries them again"
+        )
+    return 1 if len(lost) or any(data.skipped for data in results.datasets.values()) else 0
+
+
+def configured(config_file: Path | None, preset: str | None, encoder: EncoderOptions, **given: Any) -> BenchmarkConfig:
+    """The configuration of a command line; what was not given is None."""
+    if encoder != EncoderOptions():
+        given |= {"encoder": specification(encoder), "encoders": ()}
+    # What is given in the short way replaces the file's list.
+    for short, many in (("data", "datasets"), ("seed", "seeds")):
+        if given[short] is not None:
+            given[many] = ()
+    for name in ("data", "out"):
+        given[name] = None if given[name] is None else str(given[name])
+    if config_file is None:
+        config = BenchmarkConfig.from_preset(preset or "quick", **given)
+    else:
+        config = BenchmarkConfig.from_file(config_file, preset=preset, **given)
+    if config.data is None and not config.datasets and config.resampler != "soxr":
+        rule, got = "recordings to resample, --data FOLDER", f"synthetic soundscapes and {config.resampler!r}"
+        checks.refuse("--resampler", rule, got, "name a folder or leave it out")
+    return config if config.out is not None else BenchmarkConfig(**{**config.as_dict(), "out": OUT})
+
+
+def specification(encoder: EncoderOptions) -> str:
+    """An encoder with its weights, as one text."""
+    if encoder.sha256 is not None and encoder.weights is None:
+        checks.refuse("--sha256", "a file to check, --weights FILE", "none", "name it, or leave --sha256 out")
+    settings = {"weights": encoder.weights, "sha256": encoder.sha256}
+    text = ",".join(f"{key}={value}" for key, value in settings.items() if value is not None)
+    return encoder.encoder + (("," if "=" in encoder.encoder else ":") + text if text else "")

@@ -144,21 +144,3 @@ def refuse_other_front_end(head: Path, made_with: dict[str, str], front_end: Fro
     if all(ours):
         raise WeightsError(f"{text[:-1]}; pass {FRONT_END} {wanted}.")
     return text
-
-
-def require_log_mel(options: EncoderOptions, command: str) -> nn.Module:
-    """Load an encoder of log-mel examples for a command that knows no others.
-
-    Raises
-    ------
-    ArgumentError
-        If it is one of waveforms, or brings a front end of its own.
-    """
-    front_end, encoder = load(options)
-    if front_end.text != front_ends.LOG_MEL:
-        what = "waveforms" if front_end.of_waveforms else "the examples of its own front end"
-        rule = f"an encoder of log-mel examples for {command}, whose metrics know their bands"
-        raise ArgumentError(
-            checks.message(ENCODER, rule, f"{options.encoder}, which takes {what}", "explain its recordings instead")
-        )
-    return encoder
