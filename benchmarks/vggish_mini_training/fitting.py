@@ -7,6 +7,7 @@ noise, digital silence) and has a class of its own, "nothing": so the background
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -93,16 +94,32 @@ def fit_encoder(recordings: Recordings, recipe: Recipe, seed: int, progress: boo
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        generator = torch.Generator().manual_seed(seed)
-        classes = len(recordings.class_names)
         model: VGGishMini = VGGishMini(batch_norm=True).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        head = nn.Linear(model.embedding_size, classes + 1)
-        run(model.train(), head, Excerpts(recordings, generator), classes, recipe, generator, progress)
+        fit_in_place(model, recordings, recipe, seed, progress)
     return fold(model)
 
 
+def fit_network(
+    make: Callable[[], nn.Module], recordings: Recordings, recipe: Recipe, seed: int, progress: bool = True
+) -> nn.Module:
+    """Train another network with an ``embedding_size`` by the same recipe, seeded as in `fit_encoder`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = make()
+        fit_in_place(model, recordings, recipe, seed, progress)
+    return model.eval()
+
+
+def fit_in_place(model: nn.Module, recordings: Recordings, recipe: Recipe, seed: int, progress: bool) -> None:
+    """Train `model` with a linear head of one class more than the recordings have."""
+    generator = torch.Generator().manual_seed(seed)
+    classes = len(recordings.class_names)
+    head = nn.Linear(int(model.embedding_size), classes + 1)  # type: ignore[arg-type]
+    run(model.train(), head, Excerpts(recordings, generator), classes, recipe, generator, progress)
+
+
 def run(
-    model: VGGishMini,
+    model: nn.Module,
     head: nn.Module,
     excerpts: Excerpts,
     classes: int,

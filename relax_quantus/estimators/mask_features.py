@@ -116,7 +116,7 @@ def bins_of(size: int, cells: int, both: bool) -> int:
 
 def per_unit_variance(weights: Tensor, variance: Tensor) -> Tensor:
     """Scale weights ``(B, g)`` so that weighted features of these variances ``(g,)`` have a total variance of 1; zeros stay."""
-    total = (weights.square() @ variance).sqrt()[:, None]
+    total = (weights.square() * variance).sum(1, keepdim=True).sqrt()
     return torch.where(total > 0, weights / total, torch.zeros_like(weights))
 
 
