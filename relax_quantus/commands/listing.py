@@ -21,7 +21,7 @@ HOMES = {
 
 
 def run(kind: str) -> int:
-    """Print name and summary of everything of one `kind`.
+    """Print name and summary of everything of one `kind`; of metrics also those of Quantus that are not used, and why.
 
     Raises
     ------
@@ -32,7 +32,12 @@ def run(kind: str) -> int:
         raise UnknownNameError(f"KIND: expected what to list, got {kind!r}; {nearest(kind, list(HOMES))}.")
     module, name = HOMES[kind]
     registry = getattr(importlib.import_module(module), name)
-    width = max((len(entry) for entry in registry), default=0)
-    for entry in registry:
-        console.result(f"{entry:<{width}}  {registry.summary(entry)}".rstrip())
+    lines = {entry: registry.summary(entry) for entry in registry}
+    if kind == "metrics":
+        from relax_quantus.benchmark.metrics.excluded import EXCLUDED
+
+        lines |= {entry.name: f"not used, {entry.category} in Quantus: {entry.reason}" for entry in EXCLUDED}
+    width = max(map(len, lines), default=0)
+    for entry, summary in lines.items():
+        console.result(f"{entry:<{width}}  {summary}".rstrip())
     return 0
