@@ -161,7 +161,7 @@ def gaussian(size: int, sigma: float, like: Tensor) -> Tensor:
     return torch.softmax(-0.5 * ((steps[:, None] - steps) / sigma) ** 2, dim=1)
 
 
-FILLS: Registry[Fill] = Registry("fill", "baselines")
+FILLS: Registry[Fill] = Registry("fill", "baselines", "relax_quantus.fills")
 FILLS.register("silence", Silence, "digital silence, ln(0.01)")
 FILLS.register("background", Background, "each band's 10th percentile over time")
 FILLS.register("band_mean", BandMean, "each band's mean over time")

@@ -1,13 +1,16 @@
 """Name -> factory, with "did you mean".
 
-Masks, fills, encoders, estimators, similarities, metrics and benchmark methods each keep one `Registry`: a new entry is one file and one
-registration, and the contract tests enumerate the registry rather than a list of their own.
+Masks, fills, encoders, estimators, similarities, metrics, data sets and benchmark methods each keep one `Registry`: a new entry is one file and
+one registration, and the contract tests enumerate the registry rather than a list of their own. Other distributions add entries by an entry
+point; they are looked for when a name is not one of ours or all names are asked for.
 """
 
 from __future__ import annotations
 
 import difflib
+import importlib.metadata
 import inspect
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -38,11 +41,14 @@ class Registry(Generic[T]):
         What an entry is, in the singular, for messages: ``"mask strategy"``.
     argument
         The parameter that takes such a name, for messages: ``"masks"``.
+    group
+        Entry points that add to it, ``"relax_quantus.masks"``: each names a factory, or the entry itself. One that does not load is a warning.
     """
 
-    def __init__(self, kind: str, argument: str) -> None:
-        self.kind, self.argument = kind, argument
+    def __init__(self, kind: str, argument: str, group: str | None = None) -> None:
+        self.kind, self.argument, self.group = kind, argument, group
         self._factories: dict[str, tuple[Callable[..., T], str]] = {}
+        self._looked = group is None
 
     def register(self, name: str, factory: Callable[..., T], summary: str = "") -> None:
         """Add `factory` under `name` with a one-line `summary`; a name that is taken is refused."""
@@ -54,7 +60,7 @@ class Registry(Generic[T]):
 
     def get(self, name: str, **parameters: Any) -> T:
         """Build the entry called `name`; unknown names and unknown parameters are errors that list the nearest."""
-        if name not in self._factories:
+        if name not in self:
             article = "an" if self.kind[0] in "aeiou" else "a"
             raise UnknownNameError(
                 f"{self.argument}: expected the name of {article} {self.kind}, got {name!r}; {nearest(name, self.names())}."
@@ -80,7 +86,7 @@ class Registry(Generic[T]):
 
     def factory(self, name: str) -> Callable[..., T]:
         """What builds the entry called `name`."""
-        return self._factories[name][0]
+        return self._all(name)[name][0]
 
     def resolve(self, value: Any) -> Any:
         """Return `value` itself unless it is a name, which is looked up."""
@@ -88,14 +94,41 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """All names, in order of registration."""
+        return list(self._all())
+
+    def own_names(self) -> list[str]:
+        """Names registered so far, without looking for those of other distributions: for modules that are being imported."""
         return list(self._factories)
 
     def summary(self, name: str) -> str:
         """The one-line summary of the entry called `name`."""
-        return self._factories[name][1]
+        return self._all(name)[name][1]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._factories
+        return name in self._all(name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._factories)
+        return iter(self._all())
+
+    def _all(self, name: object = None) -> dict[str, tuple[Callable[..., T], str]]:
+        """Entries, those of other distributions included unless `name` is one of ours."""
+        if not self._looked and name not in self._factories:
+            self._looked = True
+            for point in importlib.metadata.entry_points(group=str(self.group)):
+                self._add(point)
+        return self._factories
+
+    def _add(self, point: importlib.metadata.EntryPoint) -> None:
+        """Register what another distribution offers, or warn of it."""
+        whose = "another distribution" if point.dist is None else f"{point.dist.name} {point.dist.version}"
+        try:
+            found = point.load()
+            said = (inspect.getdoc(found) or "").partition("\n")[0] if callable(found) else ""
+            summary = f"{said} ({whose})" if said else f"from {whose}"
+            self.register(point.name, found if callable(found) else lambda: found, summary)
+        except Exception as error:
+            warnings.warn(
+                f"{self.argument}: the {self.kind} {point.name!r} of {whose} is left out, as it does not load: "
+                f"{type(error).__name__}: {error}",
+                stacklevel=4,
+            )

@@ -186,7 +186,7 @@ class BenchmarkConfig:
         quick = self.preset == "quick"
         full = replace(
             self,
-            methods=self.methods or (QUICK_METHODS if quick else tuple(methods.METHODS.names())),
+            methods=self.methods or (QUICK_METHODS if quick else tuple(methods.names())),
             metrics=self.metrics or (metrics.QUICK if quick else tuple(metrics.METRICS.names())),
             datasets=self.datasets or ("synthetic" if self.data is None else self.data,),
             encoders=self.encoders or (self.encoder,),

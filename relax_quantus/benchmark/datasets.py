@@ -7,6 +7,7 @@ source and, where it is known, clean stem and truth leave, beside the examples t
 from __future__ import annotations
 
 import inspect
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -175,26 +176,103 @@ def synthetic(
     )
 
 
-DATASETS: Registry[Dataset] = Registry("data set", "data")
+DATASETS: Registry[Dataset] = Registry("data set", "data", "relax_quantus.datasets")
 DATASETS.register("synthetic", synthetic, "soundscapes with known calls; snr_db=DB for the noise floor")
 
 
+Folder = str | os.PathLike[str]
+
+
 def _recordings(
-    path: str, max_clips: int = 12, seed: int = 0, head_clips: int = 480, resampler: str = "soxr"
+    path: Folder, max_clips: int = 12, seed: int = 0, head_clips: int = 480, resampler: str = "soxr"
 ) -> Dataset:
     from relax_quantus.benchmark.recordings import folder
 
     return folder(path, max_clips, seed, head_clips, resampler)
 
 
+def _planted(
+    path: Folder,
+    max_clips: int = 12,
+    seed: int = 0,
+    head_clips: int = 480,
+    resampler: str = "soxr",
+    snr_db: float = 0.0,
+    octaves: float = 0.0,
+    into: str = "recording",
+) -> Dataset:
+    from relax_quantus.benchmark.planted import planted
+
+    return planted(path, max_clips, seed, head_clips, resampler, snr_db, octaves, into)
+
+
+def _boxes(
+    path: Folder,
+    max_clips: int = 12,
+    seed: int = 0,
+    head_clips: int = 480,
+    resampler: str = "soxr",
+    classes: int = 8,
+    label_column: str = "",
+) -> Dataset:
+    from relax_quantus.benchmark.boxes import boxes
+
+    return boxes(path, max_clips, seed, head_clips, resampler, classes, label_column)
+
+
+def _esc50(
+    path: Folder,
+    max_clips: int = 12,
+    seed: int = 0,
+    head_clips: int = 480,
+    resampler: str = "soxr",
+    fold: int = 1,
+    esc10: bool = False,
+) -> Dataset:
+    from relax_quantus.benchmark.esc50 import esc50
+
+    return esc50(path, max_clips, seed, head_clips, resampler, fold, esc10)
+
+
+def _shortcut(
+    path: Folder,
+    max_clips: int = 12,
+    seed: int = 0,
+    head_clips: int = 480,
+    resampler: str = "soxr",
+    kind: str = "hum",
+    label: str = "",
+    level_db: float = -6.0,
+    cutoff_hz: float = 1500.0,
+) -> Dataset:
+    from relax_quantus.benchmark.shortcut import shortcut
+
+    return shortcut(path, max_clips, seed, head_clips, resampler, kind, label, level_db, cutoff_hz)
+
+
 DATASETS.register(
     "recordings", _recordings, "path=DIR: one folder a class, or a clips.csv; no truth but by construction"
 )
+DATASETS.register("planted", _planted, "path=DIR: a real call in another class's recording; snr_db=, octaves=, into=")
+DATASETS.register(
+    "boxes", _boxes, "path=DIR: sound files with Raven tables or Audacity labels; classes=, label_column="
+)
+DATASETS.register("esc50", _esc50, "path=DIR: ESC-50's layout; fold=, esc10=")
+DATASETS.register(
+    "shortcut", _shortcut, "path=DIR: a hum or low-pass in one class; kind=, label=, level_db=, cutoff_hz="
+)
 
 
-def kind_of_folder(path: str) -> str:
-    """Which data set a folder is laid out as: "recordings"."""
-    return "recordings"
+def kind_of_folder(path: Folder) -> str:
+    """Which data set a folder is laid out as: "esc50", "boxes" (tables beside sound files and no ``clips.csv``) or "recordings"."""
+    from relax_quantus.benchmark import boxes, esc50, recordings
+
+    root = Path(path).expanduser()
+    if (root / esc50.TABLE).is_file():
+        return "esc50"
+    if not root.is_dir() or (root / recordings.TABLE).is_file():
+        return "recordings"
+    return "boxes" if boxes.has_tables(root) else "recordings"
 
 
 def resolve(

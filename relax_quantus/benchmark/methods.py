@@ -27,7 +27,7 @@ from relax_quantus.perturbation import DOMAINS
 from relax_quantus.registry import Registry, nearest
 from relax_quantus.specifications import parse
 
-__all__ = ["METHODS", "Method", "Simple", "Strategy", "as_map", "build", "resolve"]
+__all__ = ["METHODS", "Method", "Simple", "Strategy", "as_map", "build", "names", "resolve"]
 
 TWIN = " twin"
 
@@ -63,7 +63,7 @@ def oracle(question: Question) -> Tensor:
     return torch.from_numpy(question.truth.astype("float32"))
 
 
-METHODS: Registry[Method] = Registry("method", "methods")
+METHODS: Registry[Method] = Registry("method", "methods", "relax_quantus.methods")
 
 
 def full_name(base: str, settings: dict[str, Any]) -> str:
@@ -189,8 +189,8 @@ def _register_captum(name: str) -> None:
 
 
 def _register_all() -> None:
-    """Register RELAX of every mask strategy, the baselines and Captum's methods."""
-    _register_masks()
+    """Register RELAX of every mask strategy of ours, the baselines and Captum's methods."""
+    _register_masks(mask_strategies.STRATEGIES.own_names())
     METHODS.register(
         "energy",
         lambda: Simple("energy", energy, looks_at_model=False),
@@ -201,14 +201,20 @@ def _register_all() -> None:
         _register_captum(name)
 
 
-def _register_masks() -> None:
+def _register_masks(names: list[str]) -> None:
     """Register strategies that are not yet; masks may be added at any time."""
-    for masks in mask_strategies.STRATEGIES.names():
-        if f"RELAX-{masks}" not in METHODS:
+    for masks in names:
+        if f"RELAX-{masks}" not in METHODS.own_names():
             _register_strategy(masks)
 
 
 _register_all()
+
+
+def names() -> list[str]:
+    """Of all methods, those of other distributions and with their masks included."""
+    _register_masks(mask_strategies.STRATEGIES.names())
+    return METHODS.names()
 
 
 def resolve(spec: str) -> Method:
@@ -230,7 +236,7 @@ def resolve(spec: str) -> Method:
     >>> method.name, method.masks, method.edges, method.keep
     ('RELAX-random:fill=mean,keep=0.3', 'random', 'smooth', 0.3)
     """
-    _register_masks()
+    _register_masks(mask_strategies.STRATEGIES.names())
     parsed = parse("methods", spec)
     if parsed.target is not None:
         checks.refuse("methods", "NAME or NAME:key=value,...", repr(spec), "settings are key=value")

@@ -25,7 +25,7 @@ class Encoder(Protocol):
         ...
 
 
-ENCODERS: Registry[nn.Module] = Registry("encoder", "encoder")
+ENCODERS: Registry[nn.Module] = Registry("encoder", "encoder", "relax_quantus.encoders")
 
 
 def load_encoder(name: str, **parameters: Any) -> nn.Module:

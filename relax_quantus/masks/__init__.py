@@ -40,7 +40,7 @@ class MaskStrategy(Protocol):
         ...
 
 
-STRATEGIES: Registry[MaskStrategy] = Registry("mask strategy", "masks")
+STRATEGIES: Registry[MaskStrategy] = Registry("mask strategy", "masks", "relax_quantus.masks")
 STRATEGIES.register("random", Random, "a grid of 7 x 7 cells, as in RELAX and RISE")
 STRATEGIES.register("time", Time, "8 stripes over time, all bands alike")
 STRATEGIES.register("frequency", Frequency, "8 stripes over frequency, all frames alike")
