@@ -167,9 +167,22 @@ class Bench:
 
 def load(config: BenchmarkConfig, spec: str | None = None) -> Dataset:
     """Load the data set of a specification, or the one that the settings name."""
-    spec = spec or ("synthetic" if config.data is None else str(config.data))
+    if spec is None and config.data is not None:
+        kind = datasets.kind_of_folder(config.data)
+        return datasets.DATASETS.get(
+            kind,
+            path=config.data,
+            max_clips=config.max_clips,
+            seed=config.seed,
+            head_clips=config.head_clips,
+            resampler=config.resampler,
+        )
     return datasets.resolve(
-        spec, max_clips=config.max_clips, seed=config.seed, head_clips=config.head_clips, resampler=config.resampler
+        spec or "synthetic",
+        max_clips=config.max_clips,
+        seed=config.seed,
+        head_clips=config.head_clips,
+        resampler=config.resampler,
     )
 
 

@@ -76,7 +76,8 @@ def draw(x: Tensor, name: str, seed: int) -> npt.NDArray[np.bool_]:
     frames, bands = (int(rng.integers(low, high + 1)) for low, high in (FRAMES, BANDS))
     level = np.pad(x[0].double().numpy().cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     sums = level[frames:, bands:] - level[:-frames, bands:] - level[frames:, :-bands] + level[:-frames, :-bands]
-    loud = np.argwhere(sums >= np.median(sums))
+    above = sums > np.median(sums)
+    loud = np.argwhere(above if above.any() else sums == sums.max())
     start, low = loud[int(rng.integers(len(loud)))]
     region = np.zeros(x.shape[-2:], dtype=bool)
     region[start : start + frames, low : low + bands] = True

@@ -1,0 +1,266 @@
+"""Recordings with time-frequency boxes drawn by people, as a benchmark `Dataset`.
+
+Fourth step of the benchmark's flow, beside `recordings`: a folder with sound files and, beside them or in another folder under the same root, one
+selection table or label track each (see `annotations`) enters. Powdermill's layout is one: ``wav_Files/Recording_1/Recording_1_Segment_01.wav`` and
+``annotation_Files/Recording_1/Recording_1_Segment_01.Table.1.selections.txt``. Examples in which one class is marked leave; the truth is the
+boxes of that class. What has a box is not a clean stem: towards-the-call questions take the example inside the boxes on its own background.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import torch
+from torch import Tensor
+
+from relax_quantus import checks
+from relax_quantus.audio import checked_resampler
+from relax_quantus.benchmark.annotations import bins, is_annotation, read
+from relax_quantus.benchmark.datasets import Clip, Dataset, Examples
+from relax_quantus.benchmark.recordings import SUFFIXES
+from relax_quantus.benchmark.sampling import Entry, Reader, examples_of, spread
+from relax_quantus.errors import DataError
+from relax_quantus.fills import Background
+from relax_quantus.frontend import LogMelConfig
+
+SHARE = (0.005, 0.8)
+BACKGROUND_CLIPS = 24
+SEGMENT = re.compile(r"^(.+?)[_-]segment[_-]?\d+$", re.IGNORECASE)
+TABLE_SUFFIX = re.compile(r"(\.table\.\d+)?(\.selections)?\.txt$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, eq=False)
+class Marked:
+    """One example of a recording in which a class is marked: the recording, the example's number, and the class's bins ``(96, 64)``."""
+
+    entry: Entry
+    index: int
+    truth: npt.NDArray[np.bool_]
+
+    @property
+    def name(self) -> str:
+        """The recording and the time at which the example begins."""
+        return f"{self.entry.name} {self.index * LogMelConfig().frames * LogMelConfig().hop_s:.2f} s"
+
+
+def pairs(root: Path) -> list[tuple[Path, Path]]:
+    """Each annotation file under a folder with its sound file: the same name up to Raven's ``.Table.1.selections``; the same folder first.
+
+    Raises
+    ------
+    DataError
+        If there is none, or a name fits several sound files, none of them in the table's own folder.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: expected a folder, got {'a file' if root.exists() else 'no such folder'}.")
+    sounds: dict[str, list[Path]] = defaultdict(list)
+    tables = []
+    for path in sorted(p for p in root.rglob("*") if p.is_file()):
+        if path.suffix.lower() in SUFFIXES:
+            sounds[path.stem.lower()].append(path)
+        elif path.suffix.lower() == ".txt" and is_annotation(path):
+            tables.append(path)
+    found = []
+    for table in tables:
+        fitting = sounds.get(TABLE_SUFFIX.sub("", table.name).lower(), [])
+        near = [path for path in fitting if path.parent == table.parent] or fitting
+        if len(near) > 1:
+            raise DataError(f"{table}: expected one sound file of this name, got {len(near)}; name them apart.")
+        found += [(near[0], table)] if near else []
+    if not found:
+        raise DataError(
+            f"{root}: expected sound files with selection tables or label tracks of the same name, got "
+            f"{len(tables)} such tables and {sum(map(len, sounds.values()))} sound files, none of which go together."
+        )
+    return found
+
+
+def has_tables(root: Path) -> bool:
+    """Whether a folder holds annotation files that go with sound files."""
+    try:
+        return bool(pairs(root))
+    except DataError:
+        return False
+
+
+def source_of(path: Path, root: Path) -> str:
+    """The recording that a file belongs to: ``NAME_Segment_01`` is part of NAME; any other file is its own."""
+    match = SEGMENT.match(path.stem)
+    return match.group(1) if match else path.relative_to(root).as_posix()
+
+
+def marked(root: Path, label_column: str = "") -> list[Marked]:
+    """Every example in which one class has more marked bins than any other, and between 0.5 and 80 % of all.
+
+    Raises
+    ------
+    DataError
+        See `pairs` and `annotations.read`; also if a sound file has no readable header.
+    """
+    config, found = LogMelConfig(), []
+    for sound, table in pairs(root):
+        try:
+            info = soundfile.info(str(sound))
+        except (soundfile.LibsndfileError, OSError) as error:
+            raise DataError(f"{sound}: expected a sound file, got {error}; leave it and its table out.") from error
+        samples = int(info.frames / info.samplerate * config.sample_rate_hz)
+        examples = (samples - config.window_samples) // config.hop_samples // config.frames
+        if examples < 1:
+            continue
+        boxes = read(table, label_column)
+        by_label = {
+            label: bins([b for b in boxes if b.label == label], examples, config)
+            for label in sorted({b.label for b in boxes} - {""})
+        }
+        for index in range(examples):
+            counts = {label: int(grid[index].sum()) for label, grid in by_label.items()}
+            label = max(counts, key=lambda name: counts[name], default="")
+            if label and SHARE[0] <= counts[label] / by_label[label][index].size <= SHARE[1]:
+                name = sound.relative_to(root).as_posix()
+                found.append(Marked(Entry(sound, name, label, source_of(sound, root)), index, by_label[label][index]))
+    return found
+
+
+def boxes(
+    path: str | os.PathLike[str],
+    max_clips: int = 12,
+    seed: int = 0,
+    head_clips: int = 480,
+    resampler: str = "soxr",
+    classes: int = 8,
+    label_column: str = "",
+) -> Dataset:
+    """Sample the annotated examples of a folder.
+
+    Parameters
+    ----------
+    path
+        See the module's text.
+    max_clips, seed, head_clips, resampler
+        As in `recordings.folder`, with examples for recordings. Half of the recordings are explained, and the head is fitted on examples of the
+        others wherever a class has any there.
+    classes
+        So many of the classes that are marked in most examples, of those that are marked in at least two sources if there are two such classes.
+    label_column
+        Of Raven's tables, see `annotations.read`.
+
+    Raises
+    ------
+    DataError
+        See `marked`; also if fewer than two classes are left.
+    """
+    checks.integer("max_clips", max_clips)
+    root, rng = Path(path), np.random.default_rng([seed, 11])
+    every = marked(root, str(label_column))
+    names = class_names(every, checks.integer("classes", classes, low=2), path)
+    ordered = {name: in_turn([m for m in every if m.entry.label_name == name], rng) for name in names}
+    quotas = [max_clips // len(names) + (i < max_clips % len(names)) for i in range(len(names))]
+    sources = sorted({m.entry.source_group for m in every})
+    held = {sources[i] for i in rng.permutation(len(sources))[: max(1, len(sources) // 2)]}
+    open_to = {n: [m for m in ordered[n] if m.entry.source_group in held] or ordered[n] for n in names}
+    most = {n: min(len(open_to[n]), max(1, len(ordered[n]) // 2)) for n in names}
+    chosen = [open_to[n][: min(q, most[n])] for n, q in zip(names, quotas, strict=True)]
+    drawn = [m for rank in zip_longest(*chosen) for m in rank if m is not None]
+    training, held_out, notes = _split(ordered, drawn, max(1, head_clips // len(names)))
+    cutter = Cutter(Reader(checked_resampler(resampler)))
+    cut = cutter.examples([*drawn, *training, *held_out])
+    clips = tuple(clip_of(m, cut[m.name], names) for m in drawn if m.name in cut)
+    train, judge = (labelled(part, cut, names) for part in (training, [*drawn, *held_out]))
+    if not clips or len(set(train.y.tolist())) < len(names):
+        raise DataError(f"{path}: expected at least two usable examples of every class, got too few; add annotations.")
+    return Dataset(
+        name=f"boxes:{root.resolve().name}",
+        class_names=names,
+        clips=clips,
+        training=train,
+        held_out=judge,
+        background=train.x[torch.from_numpy(rng.permutation(len(train.x))[:BACKGROUND_CLIPS])],
+        notes=tuple(notes),
+        skipped=tuple(cutter.reader.skipped),
+        needs_good_head=False,
+    )
+
+
+def class_names(every: list[Marked], classes: int, path: object) -> tuple[str, ...]:
+    """The classes that are marked in most examples, in alphabetical order; those of several sources first."""
+    counts = Counter(m.entry.label_name for m in every)
+    sources = {name: len({m.entry.source_group for m in every if m.entry.label_name == name}) for name in counts}
+    known = [name for name, count in counts.items() if count > 1]
+    several = [name for name in known if sources[name] > 1]
+    known = several if len(several) > 1 else known
+    if len(known) < 2:
+        listing = ", ".join(f"{name} ({count})" for name, count in counts.most_common(5)) or "nothing"
+        raise DataError(
+            f"{path}: expected two classes, each marked in at least two examples, got {listing}; add annotations."
+        )
+    return tuple(sorted(sorted(known, key=lambda name: (-counts[name], name))[:classes]))
+
+
+def in_turn(members: list[Marked], rng: np.random.Generator) -> list[Marked]:
+    """Examples spread over their sources, in random order."""
+    by_name = {m.name: m for m in members}
+    entries = [Entry(m.entry.path, m.name, m.entry.label_name, m.entry.source_group) for m in members]
+    return [by_name[entry.name] for entry in spread(entries, rng)]
+
+
+def _split(
+    ordered: dict[str, list[Marked]], drawn: list[Marked], per_class: int
+) -> tuple[list[Marked], list[Marked], list[str]]:
+    """Examples to train on (of no drawn one's source where possible), and to judge on (of the drawn ones' sources)."""
+    taken, groups = {m.name for m in drawn}, {m.entry.source_group for m in drawn}
+    training, held_out, leaky = [], [], []
+    for name, members in ordered.items():
+        others = [m for m in members if m.name not in taken]
+        apart = [m for m in others if m.entry.source_group not in groups]
+        if not apart:
+            leaky.append(name)
+        training += (apart or others)[:per_class]
+        held_out += [m for m in others if m.entry.source_group in groups][: per_class // 4] if apart else []
+    note = f"the head was fitted on other examples of the explained clips' own recordings for: {', '.join(leaky)}"
+    return training, held_out, [note] if leaky else []
+
+
+class Cutter:
+    """Cuts examples out of recordings, reading each recording once."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+
+    def examples(self, wanted: list[Marked]) -> dict[str, Tensor]:
+        """Log-mel ``(1, 96, 64)`` by the examples' names; those of recordings that cannot be read are missing."""
+        config, found = LogMelConfig(), {}
+        by_file: dict[Path, list[Marked]] = defaultdict(list)
+        for m in wanted:
+            by_file[m.entry.path].append(m)
+        for members in by_file.values():
+            wave = self.reader.wave(members[0].entry)
+            if wave is None:
+                continue
+            for m in members:
+                start = m.index * config.frames * config.hop_samples
+                found[m.name] = examples_of(wave[start : start + config.example_samples])[0]
+        return found
+
+
+def clip_of(m: Marked, x: Tensor, names: tuple[str, ...]) -> Clip:
+    """The example as a clip whose stem is what the boxes hold, on the example's own background."""
+    truth = torch.from_numpy(m.truth)
+    stem = torch.where(truth, x, Background().level(x[None])[0])
+    label = names.index(m.entry.label_name)
+    return Clip(m.name, x, label, m.entry.label_name, m.entry.source_group, stem=stem, truth=m.truth)
+
+
+def labelled(members: list[Marked], cut: dict[str, Tensor], names: tuple[str, ...]) -> Examples:
+    """Examples of marked ones that could be read."""
+    used = [m for m in members if m.name in cut]
+    x = torch.stack([cut[m.name] for m in used]) if used else torch.zeros(0, 1, 96, 64)
+    y = np.array([names.index(m.entry.label_name) for m in used], dtype=np.int64)
+    return Examples(x, y, tuple(m.entry.source_group for m in used), tuple(m.name for m in used))
