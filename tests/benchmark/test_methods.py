@@ -131,7 +131,7 @@ def test_variants_are_relax_with_these_settings():
     found = resolve("RELAX-time:fill=mean,edges=hard,keep=0.3,cells=12").explain(asked, Similarities())
     from relax_quantus.masks import Time
 
-    relax = RELAX(asked.model.encoder, Time(keep_probability=0.3, edges="hard", stripes=12))
+    relax = RELAX(asked.model.encoder, Time(keep_probability=0.3, edges="hard", stripes=12), estimator="weighted")
     expected = relax.explain(asked.x, "mean", n_samples=50, perturbations_per_eval=16, seed=0)
     np.testing.assert_allclose(found.importance, expected.importance[0, 0].numpy(), atol=1e-6)
 
