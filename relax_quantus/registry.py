@@ -27,7 +27,8 @@ def nearest(name: str, known: list[str]) -> str:
     >>> nearest("tiem", ["random", "time"])
     "did you mean 'time'? Known: random, time"
     """
-    close = difflib.get_close_matches(str(name).lower(), known, n=3, cutoff=0.5)
+    lower = {entry.lower(): entry for entry in known}
+    close = [lower[entry] for entry in difflib.get_close_matches(str(name).lower(), list(lower), n=3, cutoff=0.5)]
     listing = f"Known: {', '.join(known)}"
     return f"did you mean {' or '.join(repr(c) for c in close)}? {listing}" if close else listing
 

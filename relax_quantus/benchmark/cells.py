@@ -98,15 +98,14 @@ class Maps:
                     self.known[key] = self._explain(asked, again)
             except (Exception, TimeLimitExceeded) as error:
                 self.known[key] = error
-            seconds = round(time.perf_counter() - started, 4)
-            n = masks_of(self.bench.config, self.method, again)
+            c = self.bench.config
             self.made.append(
                 {
                     "clip": self.clip.name,
                     "method": self.method.name,
                     "question": asked,
-                    "n_samples": n,
-                    "seconds": seconds,
+                    "n_samples": c.reexplain_samples if again else c.n_samples,
+                    "seconds": round(time.perf_counter() - started, 4),
                 }
             )
         found = self.known[key]
