@@ -393,6 +393,33 @@ def bench(
     return run(config, preset, EncoderOptions(encoder, weights, sha256), dry_run=dry_run, **given)
 
 
+@app.command()
+def report(
+    results: Annotated[
+        Path,
+        typer.Argument(metavar="RESULTS", show_default=False, help="Folder that `bench --out` wrote its results into."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", show_default=False, help="Where the report is written; RESULTS itself by default."),
+    ] = None,
+    figures: Annotated[bool, typer.Option(help="Draw figures, too.")] = True,
+) -> int:
+    """Make tables, statistics and figures from the results of `bench`.
+
+    Nothing is computed anew: results.parquet (or .csv) is enough; curves.parquet gives flipping curves, maps.parquet runtimes, run.json the
+    settings. DIR gets table.md, statistics.md and .json, tables/ (CSV, LaTeX) and figures/ (PNG, PDF).
+
+    \b
+    Examples:
+      relax-quantus report results
+      relax-quantus report results --out report
+    """
+    from relax_quantus.commands.report import run
+
+    return run(results, out, figures=figures)
+
+
 @app.command("list")
 def list_names(
     what: Annotated[

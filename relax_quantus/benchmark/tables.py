@@ -8,10 +8,11 @@ design are one table a view. Bold has been earned: see `emphasis`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from relax_quantus.benchmark import headings
+from relax_quantus.benchmark.layout import Cell, Table, measured_any
 from relax_quantus.benchmark.statistics import intervals
 from relax_quantus.benchmark.statistics.crossing import Endpoint, crossed, is_crossed
 from relax_quantus.benchmark.statistics.emphasis import above_twins, clear_winner
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from relax_quantus.benchmark.runner import Results
 
-NOTHING = "–"
 MINUS_TWIN = " − twin"
 ORDER = ("faithfulness", "localisation", "robustness", "randomisation", "complexity")
 """Categories of ours, first; those of third parties follow as they come."""
@@ -34,108 +34,52 @@ COLUMNS_A_TABLE = 5
 CONSOLE_WIDTH = 120
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A number with its interval, and whether it is bold."""
-
-    estimate: Estimate
-    bold: bool = False
-
-    def text(self, short: bool = False) -> str:
-        """``mean [low, high]``, or short: mean ± the wider half of the interval."""
-        e = self.estimate
-        if e.n == 0 or e.value != e.value:
-            return NOTHING
-        if not e.bounded:
-            return number(e.value, e.value)
-        if short:
-            return f"{number(e.value, e.value)} ± {number(max(e.high - e.value, e.value - e.low), e.value)}"
-        return f"{number(e.value, e.value)} [{number(e.low, e.value)}, {number(e.high, e.value)}]"
-
-
-@dataclass(frozen=True)
-class Table:
-    """A title, a line that says how it was measured, a header, and lines of a name and cells."""
-
-    title: str
-    caption: str
-    header: tuple[str, ...]
-    lines: tuple[tuple[str, tuple[Cell, ...]], ...]
-
-    @property
-    def rows(self) -> tuple[tuple[str, ...], ...]:
-        """As text without emphasis."""
-        return tuple((name, *(cell.text() for cell in cells)) for name, cells in self.lines)
-
-    def markdown(self) -> str:
-        """As a Markdown table; bold is bold."""
-        lines = [f"### {self.title}", "", self.caption, ""]
-        body = [
-            (name, *(f"**{cell.text()}**" if cell.bold else cell.text() for cell in cells))
-            for name, cells in self.lines
-        ]
-        table = [self.header, ("---",) * len(self.header), *body]
-        lines += ["| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in table]
-        return "\n".join(lines)
-
-    def tidy(self) -> Iterator[dict[str, Any]]:
-        """One entry a cell, for CSV."""
-        for name, cells in self.lines:
-            for column, cell in zip(self.header[1:], cells, strict=True):
-                e = cell.estimate
-                if e.n:
-                    values = {"mean": e.value, "low": e.low, "high": e.high, "sources": e.n, "bold": cell.bold}
-                    yield {"table": self.title, "method": name, "score": column, **values}
-
-    def split(self, columns: int) -> list[Table]:
-        """As several tables of at most so many columns of scores."""
-        count = len(self.header) - 1
-        if count <= columns:
-            return [self]
-        parts = -(-count // columns)
-        made = []
-        for i in range(parts):
-            at = slice(i * columns, (i + 1) * columns)
-            lines = tuple((name, cells[at]) for name, cells in self.lines if _any(cells[at]))
-            header = (self.header[0], *self.header[1:][at])
-            made.append(replace(self, title=f"{self.title} ({i + 1} of {parts})", header=header, lines=lines))
-        return made
-
-
-def _any(cells: tuple[Cell, ...]) -> bool:
-    return any(cell.estimate.n for cell in cells)
-
-
-def number(value: float, beside: float) -> str:
-    """With as many decimals as suit `beside`, which it stands next to.
-
-    Examples
-    --------
-    >>> number(0.12345, 0.1), number(12.345, 12.3), number(1234567.0, 1234567.0)
-    ('0.123', '12.3', '1.23e+06')
-    """
-    size = abs(beside)
-    return f"{value:.3g}" if size >= 10_000 else f"{value:.{3 if size < 10 else 1 if size < 1000 else 0}f}"
-
-
 def tables(results: Results) -> list[Table]:
     """Tables of a run's results."""
     return tables_of(checked(results.rows))
 
 
 def tables_of(rows: pd.DataFrame) -> list[Table]:
-    """The crossed design, one table a view, then one a category in which anything was measured; methods without any score have no line.
+    """For each data set the crossed design, one table a view, then one a category in which anything was measured.
 
-    Controls (random weights, shortcut demonstrations) are left out unless there is nothing else.
+    Methods without any score have no line. Random weights, the control, are left out unless there is nothing else; with several encoders a table
+    of the crossed gain shows each by itself, them too.
     """
-    main, left_out = pooled(measured(rows))
-    apart = f" Without {', '.join(left_out)}." if left_out else ""
-    made = [crossed_table(crossed(main, view), view, apart) for view in dict.fromkeys(crossed(main)["view"])]
+    everything, left_out = pooled(measured(rows))
+    apart = f" Mean over encoders without {', '.join(left_out)}." if left_out else ""
+    made = []
+    for dataset in dict.fromkeys(everything.dataset):
+        main = everything[everything.dataset == dataset]
+        several = everything.dataset.nunique() > 1
+        for table in _of_dataset(main, measured(rows[rows.dataset == dataset]), apart):
+            made.append(replace(table, title=f"{table.title}, {dataset}") if several else table)
+    return made
+
+
+def _of_dataset(main: pd.DataFrame, everything: pd.DataFrame, apart: str) -> Iterator[Table]:
+    for view in dict.fromkeys(crossed(main)["view"]):
+        yield crossed_table(crossed(main, view), view, apart)
+        if everything.encoder.nunique() > 1:
+            yield encoders_table(crossed(everything, view), view)
     others = main[~is_crossed(main)]
     categories = [c for c in ORDER if c in set(others.category)]
     for category in dict.fromkeys((*categories, *others.category)):
-        made.append(category_table(others[others.category == category], category, apart))
-    return made
+        yield category_table(others[others.category == category], category, apart)
+
+
+def encoders_table(rows: pd.DataFrame, view: str) -> Table:
+    """Gain minus twin (gain, where there is no twin), each encoder by itself."""
+    alone = {str(encoder): Endpoint(view, part) for encoder, part in rows.groupby("encoder", sort=False)}
+    above = {encoder: above_twins(endpoint) for encoder, endpoint in alone.items()}
+    lines = []
+    for method in methods(rows):
+        cells = []
+        for encoder, e in alone.items():
+            level: Any = e.level(method, method in e.twins) if method in e.own else []
+            cells.append(Cell(intervals.mean(level), method in above[encoder]))
+        lines.append((method, tuple(cells)))
+    caption = f"Gain minus twin; of methods without a twin, gain. {counted(rows)}"
+    return Table(f"Crossed faithfulness by encoder, {view} view", caption, ("method", *alone), tuple(lines))
 
 
 def crossed_table(rows: pd.DataFrame, view: str, apart: str = "") -> Table:
@@ -182,7 +126,7 @@ def category_table(rows: pd.DataFrame, category: str, apart: str = "") -> Table:
             differences.append(Cell(intervals.mean(level), method in above[metric]))
         plain_lines.append((method, tuple(scores)))
         minus.append((method + MINUS_TWIN, tuple(differences)))
-    lines = tuple((name, cells) for name, cells in plain_lines + minus if _any(cells))
+    lines = tuple((name, cells) for name, cells in plain_lines + minus if measured_any(cells))
     header = ("method", *(f"{m} {ARROWS['down' if signs[m] < 0 else 'up']}" for m in metrics))
     return Table(category.capitalize(), f"{headings.caption(rows)} {counted(rows)}{apart}".strip(), header, lines)
 
@@ -202,10 +146,10 @@ def markdown(results: Results) -> str:
     return document(checked(results.rows), provenance(results))
 
 
-def document(rows: pd.DataFrame, run: dict[str, Any]) -> str:
-    """The same from rows and what ``run.json`` says."""
+def document(rows: pd.DataFrame, run: dict[str, Any], made: list[Table] | None = None) -> str:
+    """The same from rows and what ``run.json`` says; `made` are the tables, if they are there already."""
     top = "\n".join(f"- {line}" for line in headings.heading(rows, run))
-    parts = [part.markdown() for table in tables_of(rows) for part in table.split(COLUMNS_A_TABLE)]
+    parts = [part.markdown() for table in made or tables_of(rows) for part in table.split(COLUMNS_A_TABLE)]
     return "# relax-quantus benchmark\n\n" + top + "\n\n" + headings.LEGEND + "\n\n" + "\n\n".join(parts) + "\n"
 
 

@@ -112,28 +112,14 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
     """Flipping curves that fit the planted gains."""
     share = np.linspace(0, 1, 9)
     crossed = table[table.metric.str.startswith("SRG-")]
+    bend = np.clip(crossed.value.to_numpy(), -0.8, 0.8)[:, None]
     made = []
-    for row in crossed.itertuples():
-        bend = float(np.clip(row.value, -0.8, 0.8))
-        for order, sign in (("MIF", 1), ("LIF", -1)):
-            values = (
-                0.4 + 0.6 * (1 - share) ** (1 + 2 * max(0, sign * bend)) + sign * -0.2 * bend * np.sin(np.pi * share)
-            )
-            made.append(
-                pd.DataFrame(
-                    {
-                        "dataset": row.dataset,
-                        "encoder": row.encoder,
-                        "seed": row.seed,
-                        "clip": row.clip,
-                        "method": row.method,
-                        "metric": row.metric,
-                        "order": order,
-                        "share": share,
-                        "value": values,
-                    }
-                )  # fmt: skip
-            )
+    for order, sign in (("MIF", 1), ("LIF", -1)):
+        fall = (1 - share) ** (1 + 2 * np.maximum(0, sign * bend))
+        values = 0.4 + 0.6 * fall - sign * 0.2 * bend * np.sin(np.pi * share)
+        names = ["dataset", "encoder", "seed", "clip", "method", "metric"]
+        long = crossed[names].loc[crossed.index.repeat(len(share))]
+        made.append(long.assign(order=order, share=np.tile(share, len(crossed)), value=values.reshape(-1)))
     return pd.concat(made, ignore_index=True)
 
 

@@ -116,18 +116,24 @@ def averaged(endpoint: Endpoint, pairs: list[tuple[str, str]], minus_twins: bool
 
 
 def factors(endpoint: Endpoint, view: str, seed: int = 0) -> list[Family]:
-    """A family for each factor of which there are two levels."""
+    """A family for each factor of which there are two levels; strategies also among the explainers of each fill, where there are several."""
     found = towards(variants(endpoint.rows), view)
     relax = [v for v in found if v.kind == "RELAX"]
+    fills = list(dict.fromkeys(v.fill for v in relax))
+    chosen = [(TITLES[factor], factor, found if factor == "kind" else relax) for factor in FACTORS]
+    if len(fills) > 1:
+        chosen[1:1] = [(f"{TITLES['masks']}, fill {f}", "masks", [v for v in relax if v.fill == f]) for f in fills]
+    made = [Family(title, family(endpoint, matches(among, factor), seed)) for title, factor, among in chosen]
+    return [f for f in made if f.comparisons]
+
+
+def family(endpoint: Endpoint, pairs: dict[tuple[str, str], list[tuple[str, str]]], seed: int) -> list[Comparison]:
+    """Compare levels over their matched variants, corrected together."""
     made = []
-    for factor in FACTORS:
-        family = []
-        for (a, b), pairs in matches(found if factor == "kind" else relax, factor).items():
-            differences, evaluators = averaged(endpoint, pairs)
-            family.append(compare(a, b, differences, smallest=endpoint.smallest, evaluators=evaluators, seed=seed))
-        if family:
-            made.append(Family(TITLES[factor], holm(family)))
-    return made
+    for (a, b), matched in pairs.items():
+        differences, evaluators = averaged(endpoint, matched)
+        made.append(compare(a, b, differences, smallest=endpoint.smallest, evaluators=evaluators, seed=seed))
+    return holm(made)
 
 
 def against_nulls(endpoint: Endpoint, view: str, seed: int = 0) -> list[Family]:

@@ -51,7 +51,10 @@ class Ranking:
 
 
 def rank(scores: pd.DataFrame, tested: bool = True) -> Ranking:
-    """Rank the columns of `scores`, and test unless `tested` is False; lines with missing values left out; scores that agree to 12 digits are tied."""
+    """Rank the columns of `scores`, and test unless `tested` is False.
+
+    Lines with missing values are left out; scores that agree to 12 digits are tied.
+    """
     from scipy.stats import friedmanchisquare, rankdata
 
     complete = scores.dropna()

@@ -45,8 +45,8 @@ CELL = ("source_group", "dataset", "encoder", "seed", "clip")
 """One explained example; two methods are compared on the same ones only."""
 NOT_RANKED = ("oracle",)
 """Rows that are shown and never compete: the truth itself is a ceiling."""
-NULL_ENCODERS, DEMONSTRATIONS = ("random",), ("shortcut",)
-"""Beginnings of the names of encoders and data sets that are controls: shown apart, left out of what is pooled where there are others."""
+NULL_ENCODERS = ("random",)
+"""Beginnings of the names of encoders that are controls: shown apart, left out of what is averaged over encoders where there are others."""
 
 
 def checked(rows: pd.DataFrame, where: str = "results") -> pd.DataFrame:
@@ -95,14 +95,11 @@ def measured(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def pooled(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Rows without controls (random weights, shortcut demonstrations), unless there is nothing else; and what was left out."""
-    left_out: list[str] = []
-    for column, beginnings in (("encoder", NULL_ENCODERS), ("dataset", DEMONSTRATIONS)):
-        control = rows[column].str.startswith(beginnings)
-        if control.any() and not control.all():
-            left_out += sorted(set(rows.loc[control, column]))
-            rows = rows[~control]
-    return rows, left_out
+    """Rows without control encoders (random weights), unless there is nothing else; and what was left out."""
+    control = rows.encoder.str.startswith(NULL_ENCODERS)
+    if not control.any() or control.all():
+        return rows, []
+    return rows[~control], sorted(set(rows.encoder[control]))
 
 
 def twins(rows: pd.DataFrame) -> dict[str, str]:

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from relax_quantus.benchmark.statistics import agreement, families, intervals, ranks, variance
 from relax_quantus.benchmark.statistics.comparisons import Comparison
-from relax_quantus.benchmark.statistics.crossing import Endpoint, crossed
+from relax_quantus.benchmark.statistics.crossing import Endpoint, crossed, is_crossed
 from relax_quantus.benchmark.statistics.rows import measured, pooled
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SMALLEST_GAIN = 0.03
-"""Symmetric relevance gains nearer than that do not matter: shuffled twins, which know nothing, reach it by chance on single clips."""
+SMALLEST_GAIN = 0.05
+"""Symmetric relevance gains nearer than that do not matter (docs/protocol.md); shuffled twins, which know nothing, reach .03 by chance."""
 SMALLEST_AUC = 0.05
 GAIN = "LIF - MIF area, difference of the score that remains when least and most influential parts go first"
 
@@ -33,22 +33,24 @@ class Question:
     key: str
     role: str
     view: str
+    dataset: str
     endpoint: Endpoint
 
 
 def questions(rows: pd.DataFrame) -> Iterator[Question]:
-    """The end points that were measured."""
-    main, _ = pooled(measured(rows))
-    for view, role, smallest in (("embedding", "primary", SMALLEST_GAIN), ("logit", "secondary", math.nan)):
-        found = crossed(main, view)
-        if len(found):
-            yield Question(
-                f"gain_{view}", role, view, Endpoint(f"Crossed relevance gain, {view} view", found, smallest, GAIN)
-            )
-    truth = main[(main.question == "region") & main.metric.str.startswith("AUC")]
-    if len(truth):
-        name, unit = "AUC against what the encoder was shown", "area under ROC"
-        yield Question("auc_region", "secondary", "embedding", Endpoint(name, truth, SMALLEST_AUC, unit))
+    """The end points that were measured, each data set by itself: answers for different data are never pooled."""
+    everything, _ = pooled(measured(rows))
+    for dataset in dict.fromkeys(everything.dataset):
+        main = everything[everything.dataset == dataset]
+        for view, role, smallest in (("embedding", "primary", SMALLEST_GAIN), ("logit", "secondary", math.nan)):
+            found = crossed(main, view)
+            if len(found):
+                name = f"Crossed relevance gain, {view} view"
+                yield Question(f"gain_{view}", role, view, dataset, Endpoint(name, found, smallest, GAIN))
+        truth = main[(main.question == "region") & main.metric.str.startswith("AUC")]
+        if len(truth):
+            name, unit = "AUC against what the encoder was shown", "area under ROC"
+            yield Question("auc_region", "secondary", "embedding", dataset, Endpoint(name, truth, SMALLEST_AUC, unit))
 
 
 def summarise(rows: pd.DataFrame, seed: int = 0) -> dict[str, Any]:
@@ -79,6 +81,7 @@ def described(question: Question, rows: pd.DataFrame, seed: int = 0) -> dict[str
         {
             "key": question.key,
             "name": endpoint.name,
+            "dataset": question.dataset,
             "role": question.role,
             "unit": endpoint.unit,
             "smallest_effect": endpoint.smallest,
@@ -125,16 +128,15 @@ def told(endpoint: Endpoint, method: str) -> dict[str, Any]:
 
 
 def conditions(question: Question, rows: pd.DataFrame, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """The end point again for each data set and encoder by itself, controls among them."""
+    """The end point again for each encoder by itself, controls among them."""
     found = measured(rows)
-    found = found[found.metric.isin(question.endpoint.rows.metric.unique())]
-    for (dataset, encoder), part in found.groupby(["dataset", "encoder"], sort=False):
+    found = found[found.metric.isin(question.endpoint.rows.metric.unique()) & (found.dataset == question.dataset)]
+    for encoder, part in found.groupby("encoder", sort=False):
         alone = Endpoint(question.endpoint.name, part, question.endpoint.smallest)
         for method in alone.methods:
             has_twin = method in alone.twins
             yield {
-                "dataset": dataset,
-                "encoder": encoder,
+                "encoder": str(encoder),
                 "method": method,
                 "score": intervals.mean(alone.level(method, has_twin), seed=seed),
                 "minus_twin": has_twin,
@@ -143,11 +145,12 @@ def conditions(question: Question, rows: pd.DataFrame, seed: int = 0) -> Iterato
 
 def exploratory(rows: pd.DataFrame, seed: int = 0) -> Iterator[dict[str, Any]]:
     """Mask strategies compared on every other metric: for ideas, not for claims."""
-    for metric, part in rows[~rows.metric.isin(crossed(rows).metric.unique())].groupby("metric", sort=False):
-        for family in families.factors(Endpoint(str(metric), part), "", seed):
-            if family.name == families.TITLES["masks"]:
-                for comparison in family.comparisons:
-                    yield {"metric": metric, "category": part.category.iloc[0], **tell(comparison)}
+    others = rows[~is_crossed(rows)]
+    for (dataset, metric), part in others.groupby(["dataset", "metric"], sort=False):
+        endpoint = Endpoint(str(metric), part)
+        relax = [v for v in families.variants(part) if v.kind == "RELAX"]
+        for comparison in families.family(endpoint, families.matches(relax, "masks"), seed):
+            yield {"dataset": dataset, "metric": metric, "category": part.category.iloc[0], **tell(comparison)}
 
 
 def tell(comparison: Comparison) -> dict[str, Any]:

@@ -1,0 +1,151 @@
+"""`report`: everything that is made from a folder of results alone.
+
+Last step of the benchmark's flow: the path of a folder enters (`reading`); ``table.md``, ``tables/*.csv`` and ``*.tex``, ``statistics.json`` and
+``.md`` and ``figures/*`` leave. The same results give the same files, byte by byte in tables and statistics.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from relax_quantus.benchmark.layout import Table
+from relax_quantus.benchmark.report import words
+from relax_quantus.benchmark.report.latex import latex
+from relax_quantus.benchmark.report.reading import Folder, read
+from relax_quantus.benchmark.statistics.summary import summarise
+from relax_quantus.benchmark.tables import COLUMNS_A_TABLE, document, tables_of
+from relax_quantus.errors import DataError
+
+__all__ = ["report"]
+
+
+def report(
+    results: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    figures: bool = True,
+    told: Callable[[str], None] | None = None,
+) -> list[Path]:
+    """Make tables, statistics and figures from a folder of results; return what was written.
+
+    Parameters
+    ----------
+    results
+        Folder with ``results.parquet`` or ``results.csv``, and if there are ``curves.parquet``, ``maps.parquet`` and ``run.json``.
+    out
+        Folder to write to; that of the results by default.
+    figures
+        Draw, too.
+    told
+        Called with each line about what was missing.
+
+    Raises
+    ------
+    DataError
+        If the results cannot be read or `out` cannot be written to.
+    """
+    found = read(results)
+    for note in found.notes if told else ():
+        told(note)  # type: ignore[misc]
+    to = Path(out) if out is not None else found.path
+    try:
+        return list(_written(found, to, figures))
+    except OSError as error:
+        raise DataError(f"{to}: expected a folder that can be written to, got {error}; choose another.") from error
+
+
+def _written(found: Folder, to: Path, figures: bool) -> Iterator[Path]:
+    to.mkdir(parents=True, exist_ok=True)
+    made = tables_of(found.rows)
+    yield _text(to / "table.md", document(found.rows, found.run, made))
+    summary = summarise(found.rows)
+    yield _text(to / "statistics.json", json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    yield _text(to / "statistics.md", words.page(summary))
+    yield from _tables(made, summary, to / "tables")
+    if figures:
+        from relax_quantus.benchmark.figures import draw
+
+        yield from draw(found, to / "figures")
+
+
+def _tables(made: list[Table], summary: dict[str, Any], to: Path) -> Iterator[Path]:
+    to.mkdir(exist_ok=True)
+    for table in made:
+        name = slug(table.title)
+        yield _csv(to / f"{name}.csv", list(table.tidy()))
+        yield _text(to / f"{name}.tex", "\n".join(_parts(table, name)))
+    yield _csv(to / "comparisons.csv", comparisons(summary))
+
+
+def _parts(table: Table, name: str) -> Iterator[str]:
+    for i, part in enumerate(table.split(COLUMNS_A_TABLE)):
+        yield latex(part, name if i == 0 else f"{name}-{i + 1}")
+
+
+def comparisons(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every test of the summary, one flat entry each."""
+    made = []
+    for e in summary["endpoints"]:
+        for family in e["families"]:
+            where = {"dataset": e["dataset"], "endpoint": e["name"], "role": e["role"], "in_family": family["name"]}
+            made += [where | _flat(c) for c in family["comparisons"]]
+    for c in summary["exploratory"]:
+        where = {
+            "dataset": c["dataset"],
+            "endpoint": c["metric"],
+            "role": "exploratory",
+            "in_family": "mask strategies",
+        }
+        made.append(where | _flat(c))
+    return made
+
+
+def _flat(c: dict[str, Any]) -> dict[str, Any]:
+    d, r = c["difference"], c["effect"]
+    return {
+        "a": c["a"],
+        "b": c["b"],
+        "n": c["n"],
+        "evaluators": c["evaluators"],
+        "difference": d["value"],
+        "difference_low": d["low"],
+        "difference_high": d["high"],
+        "rank_biserial": r["value"],
+        "rank_biserial_low": r["low"],
+        "rank_biserial_high": r["high"],
+        "p": c["p"],
+        "p_holm": c["p_holm"],
+        "tests_in_family": c["family"],
+        "smallest_effect": c["smallest"],
+        "p_equivalence": c["p_equivalence"],
+        "significant": c["significant"],
+        "verdict": c["verdict"],
+    }
+
+
+def slug(title: str) -> str:
+    """A title as the name of a file.
+
+    Examples
+    --------
+    >>> slug("Crossed faithfulness, embedding view, synthetic:snr_db=-6")
+    'crossed-faithfulness-embedding-view-synthetic-snr_db=-6'
+    """
+    return re.sub(r"[^a-z0-9_=.-]+", "-", title.lower()).strip("-")
+
+
+def _text(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _csv(path: Path, entries: list[dict[str, Any]]) -> Path:
+    import pandas as pd
+
+    pd.DataFrame(entries).to_csv(path, index=False)
+    return path
