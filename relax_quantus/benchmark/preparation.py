@@ -144,7 +144,9 @@ class Bench:
         return replace(asked, reference=stem[0])
 
     def region_question(self, clip: Clip, n_samples: int | None = None) -> Question:
-        """Towards the clip's own embedding by an encoder that sees the clip's region alone, and its logit; the region is the truth.
+        """Towards the clip's own embedding by an encoder that sees the clip's region alone; the region is the truth.
+
+        The logit is that of the class which the region speaks for most: whose logit falls most when all of the region becomes the fill.
 
         Raises
         ------
@@ -162,7 +164,9 @@ class Bench:
         head = self.classifier.head
         names, validation = self.classifier.class_names, self.classifier.cross_validation
         model = EmbeddingClassifier(encoder, head.weight, head.bias, names, validation).eval()
-        return replace(asked, kind="region", model=model, truth=clip.region)
+        with torch.no_grad():
+            spoken_for = int((model(asked.x) - model(asked.baseline)).argmax())
+        return replace(asked, kind="region", model=model, target=spoken_for, truth=clip.region)
 
 
 def load(config: BenchmarkConfig, spec: str | None = None) -> Dataset:
