@@ -62,7 +62,12 @@ def of_question(question: Question, found: Folder) -> Iterator[tuple[str, Any]]:
             if len(table):
                 yield (
                     "curves",
-                    flipping.draw(table, question.view, f"{title}, mean over fills of evaluator and explainer"),
+                    flipping.draw(
+                        table,
+                        list(dict.fromkeys(strategies.values())),
+                        question.view,
+                        f"{title}, mean over fills of evaluator and explainer",
+                    ),
                 )
     if found.maps is not None:
         points = _points(e, found.maps, names)

@@ -40,10 +40,11 @@ def by_source(curves: pd.DataFrame, rows: pd.DataFrame, names: dict[str, str]) -
     return table.groupby(["granularity", "order", "label", "source_group"], sort=False).mean()
 
 
-def draw(table: pd.DataFrame, view: str, title: str) -> Any:
+def draw(table: pd.DataFrame, order: list[str], view: str, title: str) -> Any:
     """One panel a granularity; solid ends of the fans are least-influential-first, the lower ones most-influential-first."""
     granularities = [g for g in WORDS if g in set(table.index.get_level_values("granularity"))]
-    labels = list(dict.fromkeys(table.index.get_level_values("label")))[:MOST]
+    present = set(table.index.get_level_values("label"))
+    labels = [label for label in order if label in present][:MOST]
     colour, marker = style.colours(labels), style.markers(labels)
     columns = min(2, len(granularities))
     with style.figure(3.6 * columns, 2.9 * -(-len(granularities) // columns) + 0.7) as figure:
@@ -52,16 +53,20 @@ def draw(table: pd.DataFrame, view: str, title: str) -> Any:
         ).reshape(-1)
         for ax, granularity in zip(axes, granularities, strict=False):
             for label in labels:
-                for order in ("LIF", "MIF"):
-                    _line(ax, table, (granularity, order, label), colour[label], marker[label])
+                for first in ("LIF", "MIF"):
+                    _line(ax, table, (granularity, first, label), colour[label], marker[label])
             ax.set_title(WORDS[granularity], loc="left")
             ax.set_xlim(0, 100)
             ax.grid(alpha=0.25)
         for ax in axes[len(granularities) :]:
             ax.set_visible(False)
-        figure.supxlabel("share of the spectrogram replaced (%)", fontsize=9)
+        for ax in axes[max(0, len(granularities) - columns) : len(granularities)]:
+            ax.set_xlabel("share of the spectrogram replaced (%)")
         figure.supylabel(YLABELS.get(view, "score"), fontsize=9)
-        figure.suptitle(f"{title}\nupper: least influential first, lower (markers): most influential first", fontsize=9)
+        style.title(
+            figure,
+            f"{title}\nupper lines: least influential first; lower, with markers: most influential first; bands: 95 % over sources",
+        )
         handles, names = axes[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)), frameon=False)
     return figure

@@ -47,6 +47,6 @@ def draw(
         ax.tick_params(length=0)
         for side in ax.spines.values():
             side.set_visible(False)
-        ax.set_title(title, loc="left")
+        style.title(figure, title)
         figure.colorbar(shown, ax=ax, label=bar, fraction=0.05, pad=0.02)
     return figure

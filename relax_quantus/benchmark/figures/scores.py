@@ -40,7 +40,7 @@ def boxes(tables: dict[str, pd.DataFrame], directions: dict[str, str], title: st
         axes[0].set_ylim(len(labels) - 0.4, -0.6)
         for ax in axes[len(tables) :]:
             ax.set_visible(False)
-        figure.suptitle(title, fontsize=9)
+        style.title(figure, title)
     return figure
 
 
@@ -74,7 +74,7 @@ def critical_difference(ranking: Ranking, title: str) -> Any:
     colour = style.colours(labels)
     with style.figure(7.2, 1.5 + 0.2 * len(labels)) as figure:
         ax = figure.subplots()
-        critical_difference_diagram(
+        drawn = critical_difference_diagram(
             ranking.ranks,
             ranking.pairwise,
             ax=ax,
@@ -83,12 +83,14 @@ def critical_difference(ranking: Ranking, title: str) -> Any:
             color_palette=colour,
             label_props={"fontsize": 8},
             crossbar_props={"linewidth": 2.5, "color": "0.35"},
+            text_h_margin=0.06,
         )
-        ax.set_title(
-            f"{title}\naverage rank over {ranking.n} sources (1 is best); bars join what is not told apart; critical difference "
-            f"{ranking.critical_difference:.2f}",
-            loc="left",
-            pad=12,
+        for text in drawn["labels"]:
+            text.set_color("black")
+        style.title(
+            figure,
+            f"{title}\naverage rank over {ranking.n} sources, 1 is best; bars join what is not told apart (Nemenyi, 5 %: critical difference "
+            f"{ranking.critical_difference:.2f})",
         )
     return figure
 
@@ -109,6 +111,6 @@ def runtime(points: pd.DataFrame, title: str, ylabel: str) -> Any:
         ax.set_xlabel("seconds a map (median, logarithmic)")
         ax.set_ylabel(ylabel)
         ax.grid(alpha=0.25)
-        ax.set_title(title, loc="left")
+        style.title(figure, title)
         figure.legend(loc="outside right upper", frameon=False)
     return figure

@@ -6,6 +6,7 @@ The colours are those of Okabe and Ito (2008); strategies differ in line and mar
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,9 +77,19 @@ def save(made: Any, path: Path) -> list[Path]:
     paths = []
     for ending in FORMATS:
         paths.append(path.with_name(f"{path.name}.{ending}"))
-        nothing = {"Software": None} if ending == "png" else {"CreationDate": None, "Producer": None, "Creator": None}
-        made.savefig(paths[-1], format=ending, metadata=nothing)
+        nothing: dict[str, Any] = (
+            {"Software": None} if ending == "png" else {"CreationDate": None, "Producer": None, "Creator": None}
+        )
+        with matplotlib.rc_context(SETTINGS):
+            made.savefig(paths[-1], format=ending, metadata=nothing)
     return paths
+
+
+def title(made: Any, text: str) -> None:
+    """Put a title over the whole figure, wrapped to its width."""
+    width = int(15 * made.get_size_inches()[0])
+    lines = [line for part in text.split("\n") for line in textwrap.wrap(part, width)]
+    made.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=9)
 
 
 def key(label: str) -> str:
