@@ -1,0 +1,151 @@
+"""Maps -> boxes in seconds and Hz, and boxes -> the files that people who annotate sound open: Raven's selection tables, Audacity's label tracks.
+
+A leaf of the flow beside the pictures: maps ``(n, 1, T, F)`` of examples end to end enter, `Region` objects and text files leave.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from relax_quantus import checks
+from relax_quantus.axes import Axis, Image
+from relax_quantus.errors import ShapeError
+from relax_quantus.frontend import hz_to_mel
+from relax_quantus.thresholds import as_values, level
+
+LABEL = "matters"
+RAVEN_COLUMNS = (
+    *("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)"),
+    *("Annotation", "Score"),
+)
+
+
+@dataclass(frozen=True)
+class Region:
+    """The smallest box around connected bins above a threshold; `score` is their mean value, `bins` their number."""
+
+    begin_s: float
+    end_s: float
+    low_hz: float
+    high_hz: float
+    score: float
+    bins: int
+
+
+def regions(
+    values: Tensor | npt.NDArray[Any],
+    threshold: float | None = None,
+    *,
+    axis: Axis | None = None,
+    least_bins: int = 4,
+) -> list[Region]:
+    """Find the regions of a map above a threshold.
+
+    Parameters
+    ----------
+    values
+        ``(n, 1, T, F)``, drawn end to end, best centred (`relax_quantus.Explanation.centred`); NaN is above nothing.
+    threshold
+        In the map's units; by default what the highest fifth exceeds (`relax_quantus.thresholds.level`).
+    axis
+        What the axes stand for; VGGish's front end from 0 s by default.
+    least_bins
+        Smaller regions are left out.
+
+    Returns
+    -------
+    list of Region
+        By time. A frame lasts from half a hop before to half a hop after its window's middle, a band reaches half-way (in mel) to its
+        neighbours' centres. Bins that touch at a side are connected, also from one example to the next.
+
+    Raises
+    ------
+    ShapeError, ArgumentError
+        If `values` has another shape or bands are no frequencies.
+
+    Examples
+    --------
+    >>> values = np.zeros((1, 1, 96, 64))
+    >>> values[0, 0, 10:30, 20:30] = 1.0
+    >>> [(round(r.begin_s, 4), round(r.end_s, 4), r.score) for r in regions(values, 0.5)]
+    [(0.1075, 0.3075, 1.0)]
+    """
+    from scipy.ndimage import find_objects, label
+
+    axis, least_bins = axis or Axis(), checks.integer("least_bins", least_bins)
+    found = as_values(values)
+    if found.ndim != 4 or found.shape[1] != 1 or found.size == 0 or found.shape[3] != axis.bands:
+        checks.refuse("values", f"shape (n, 1, T, {axis.bands})", values, "pass a map of that front end", ShapeError)
+    edges_hz = _edges_hz(axis)
+    image = found.reshape(-1, found.shape[3]).T
+    at = level(image) if threshold is None else checks.real("threshold", threshold)
+    above = np.nan_to_num(image, nan=-np.inf) > at
+    labels, _ = label(above)
+    start_s = float(axis.times_s(1)[0]) - axis.hop_s / 2
+    boxes = []
+    for number, (bands, frames) in enumerate(find_objects(labels), start=1):
+        inside = image[bands, frames][labels[bands, frames] == number]
+        if inside.size >= least_bins:
+            begin_s, end_s = max(0.0, start_s + frames.start * axis.hop_s), start_s + frames.stop * axis.hop_s
+            low_hz, high_hz = float(edges_hz[bands.start]), float(edges_hz[bands.stop])
+            boxes.append(Region(begin_s, end_s, low_hz, high_hz, float(inside.mean()), int(inside.size)))
+    return sorted(boxes, key=lambda region: (region.begin_s, region.low_hz))
+
+
+def _edges_hz(axis: Axis) -> Image:
+    """Where one band ends and the next begins, shape (F + 1,), in Hz."""
+    centres = axis.centres_hz
+    if centres is None or centres.size < 2:
+        checks.refuse("axis", "bands that are frequencies", axis.label, "use a spectrogram's front end")
+    mel = hz_to_mel(centres)
+    middles = (mel[1:] + mel[:-1]) / 2
+    edges = np.concatenate([[2 * mel[0] - middles[0]], middles, [2 * mel[-1] - middles[-1]]])
+    return np.maximum(700.0 * np.expm1(edges / 1127.0), 0.0)
+
+
+def write_raven(path: str | os.PathLike[str], found: Sequence[Region], label: str = LABEL) -> Path:
+    """Write a selection table for Raven: tab-separated, a row a region, with a column Score.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    path, label = Path(path), _one_line(label)
+    with path.open("w", encoding="utf-8", newline="") as target:
+        table = csv.writer(target, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None, lineterminator="\n")
+        table.writerow(RAVEN_COLUMNS)
+        for number, r in enumerate(found, start=1):
+            limits = (f"{r.begin_s:.6f}", f"{r.end_s:.6f}", f"{r.low_hz:.3f}", f"{r.high_hz:.3f}")
+            table.writerow((number, "Spectrogram 1", 1, *limits, label, f"{r.score:.6g}"))
+    return path
+
+
+def write_audacity(path: str | os.PathLike[str], found: Sequence[Region], label: str = LABEL) -> Path:
+    """Write a label track for Audacity with spectral selections; each label is `label` and the score.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    path, label = Path(path), _one_line(label)
+    lines = (
+        f"{r.begin_s:.6f}\t{r.end_s:.6f}\t{label} {r.score:.6g}\n\\\t{r.low_hz:.6f}\t{r.high_hz:.6f}\n" for r in found
+    )
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+def _one_line(label: str) -> str:
+    """A label without the tabs and line ends that would break the formats."""
+    return " ".join(label.split())

@@ -1,0 +1,102 @@
+"""Annotations: boxes around what is above the threshold, read back by the benchmark's parser, which knows nothing of the writer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from relax_quantus.axes import BinAxis
+from relax_quantus.benchmark.annotations import bins, read
+from relax_quantus.errors import ArgumentError, ShapeError
+from relax_quantus.regions import regions, write_audacity, write_raven
+from relax_quantus.thresholds import level
+
+
+@pytest.fixture
+def planted() -> np.ndarray:
+    """Two examples with three rectangles of known bins, one of them across both examples."""
+    values = np.zeros((192, 64))
+    values[10:30, 20:30] = 1.0
+    values[90:100, 5:9] = 2.0
+    values[150:192, 0:64] = 3.0
+    return values.reshape(2, 1, 96, 64)
+
+
+def test_regions_are_the_planted_ones(planted: np.ndarray) -> None:
+    found = regions(planted, 0.5)
+    assert [(r.score, r.bins) for r in found] == [(1.0, 200), (2.0, 40), (3.0, 42 * 64)]
+    assert found[0].begin_s == pytest.approx(0.1 + 0.0075)
+    assert found[0].end_s == pytest.approx(0.3 + 0.0075)
+    assert found[1].begin_s < 0.96 < found[1].end_s
+    np.testing.assert_allclose([found[2].low_hz, found[2].high_hz], [145, 7360], rtol=0.05)
+
+
+@pytest.mark.parametrize("write", [write_raven, write_audacity])
+def test_written_regions_cover_the_same_bins_when_read_back(planted: np.ndarray, tmp_path: Path, write: object) -> None:
+    found = regions(planted, 0.5)
+    path = write(tmp_path / "clip.txt", found, "two\twords\n")  # type: ignore[operator]
+    boxes = read(path)
+    assert len(boxes) == 3
+    for box, region in zip(boxes, found, strict=True):
+        assert box.begin_s == pytest.approx(region.begin_s, abs=1e-6)
+        assert box.end_s == pytest.approx(region.end_s, abs=1e-6)
+        assert box.low_hz == pytest.approx(region.low_hz, abs=1e-3)
+        assert box.high_hz == pytest.approx(region.high_hz, abs=1e-3)
+        assert box.label.startswith("two words")
+    np.testing.assert_array_equal(bins(boxes, 2), planted[:, 0] > 0.5)
+
+
+def test_scores_are_in_both_files(planted: np.ndarray, tmp_path: Path) -> None:
+    import pandas as pd
+
+    found = regions(planted, 0.5)
+    table = pd.read_csv(write_raven(tmp_path / "r.txt", found), sep="\t")
+    assert list(table["Score"]) == [1, 2, 3]
+    assert list(table["Selection"]) == [1, 2, 3]
+    assert (table["Begin Time (s)"] < table["End Time (s)"]).all()
+    assert [b.label for b in read(write_audacity(tmp_path / "a.txt", found))] == [
+        "matters 1",
+        "matters 2",
+        "matters 3",
+    ]
+
+
+def test_box_of_a_bent_region_scores_its_own_bins_only() -> None:
+    values = np.zeros((1, 1, 96, 64))
+    values[0, 0, 10:20, 10] = values[0, 0, 19, 10:20] = 4.0
+    (region,) = regions(values, 1.0)
+    assert (region.score, region.bins) == (4.0, 19)
+
+
+def test_default_threshold_and_small_regions(planted: np.ndarray) -> None:
+    noise = np.random.default_rng(0).standard_normal((1, 1, 96, 64))
+    every = regions(noise, least_bins=1)
+    assert sum(r.bins for r in every) == (noise > level(noise)).sum()
+    assert all(r.bins >= 10 for r in regions(noise, least_bins=10))
+    assert regions(np.full((1, 1, 96, 64), np.nan)) == []
+    assert regions(np.ones((1, 1, 96, 64))) == []
+    assert write_raven("/dev/null", []) is not None
+
+
+def test_nan_is_above_nothing(planted: np.ndarray) -> None:
+    planted[1] = np.nan
+    assert [r.score for r in regions(planted, 0.5)] == [1.0, 2.0]
+
+
+def test_other_front_ends() -> None:
+    axis = BinAxis(every_s=0.5, size=4, bins_hz=(0.0, 1000.0, 2000.0, 4000.0))
+    values = np.zeros((1, 1, 10, 4))
+    values[0, 0, 2:5, 1:] = 1.0
+    (region,) = regions(values, 0.5, axis=axis)
+    assert (region.begin_s, region.end_s) == (0.75, 2.25)
+    assert 0 < region.low_hz < 1000
+    assert region.high_hz > 4000
+    with pytest.raises(ArgumentError, match="axis: expected bands that are frequencies"):
+        regions(values, 0.5, axis=BinAxis(size=4))
+
+
+def test_shapes_that_do_not_fit() -> None:
+    with pytest.raises(ShapeError, match=r"values: expected shape \(n, 1, T, 64\)"):
+        regions(np.zeros((96, 64)))
