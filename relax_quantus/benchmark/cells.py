@@ -7,7 +7,6 @@ with its reason. Clips are evaluated one by one and every seed is the cell's own
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 import warnings
@@ -66,7 +65,7 @@ class Judges:
 
     @classmethod
     def of(cls, bench: Bench, clip: Clip) -> Judges:
-        """Made anew for each unit, so that the memory is the clip's."""
+        """Made anew for each clip, so that the memory is the clip's."""
         encoder, x, head = Remembering(bench.encoder), clip.x[None], bench.classifier.head
         classifier = EmbeddingClassifier(
             encoder, head.weight, head.bias, bench.classifier.class_names, bench.classifier.cross_validation
@@ -124,10 +123,15 @@ def masks_of(config: BenchmarkConfig, method: Method, again: bool) -> int:
     return (config.reexplain_samples if again else config.n_samples) if method.masks else 0
 
 
-def cells(bench: Bench, unit: Unit, methods: Mapping[str, Method], metrics: Mapping[str, Metric]) -> Iterator[Cell]:
+def cells(
+    bench: Bench,
+    unit: Unit,
+    methods: Mapping[str, Method],
+    metrics: Mapping[str, Metric],
+    judges: Callable[[], Judges],
+) -> Iterator[Cell]:
     """Finish the cells of a unit, one after another."""
     clip = bench.dataset.clips[unit.clip]
-    judges = functools.cache(lambda: Judges.of(bench, clip))
     maps = {name: Maps(bench, clip, methods[name]) for name, _, _ in unit.todo}
     for name, metric, key in unit.todo:
         made, forwards = len(maps[name].made), bench.similarities.forwards

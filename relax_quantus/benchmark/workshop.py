@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from relax_quantus.benchmark import methods, metrics, nets
-from relax_quantus.benchmark.cells import Unit, cells
+from relax_quantus.benchmark.cells import Judges, Unit, cells
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.datasets import Dataset
 from relax_quantus.benchmark.limits import outcome
@@ -90,11 +90,13 @@ class Workshop:
     def cells(self, unit: Unit) -> Iterator[Cell]:
         """Finish a unit's cells, one after another."""
         wanted = {name for name, _, _ in unit.todo}, {name for _, name, _ in unit.todo}
+        bench, clip = self.bench(unit), (unit.dataset, unit.encoder, unit.clip)
         return cells(
-            self.bench(unit),
+            bench,
             unit,
             {name: methods.resolve(name) for name in wanted[0]},
             {name: metrics.METRICS.get(name) for name in wanted[1]},
+            lambda: self._once("judges", clip, lambda: Judges.of(bench, bench.dataset.clips[unit.clip])),
         )
 
 
