@@ -8,25 +8,12 @@ from __future__ import annotations
 
 from relax_quantus.benchmark.metrics import complexity, crossed, faithfulness, localisation, randomisation, robustness
 from relax_quantus.benchmark.metrics.case import ARROWS, CATEGORIES, Case, Metric, Scores, Undefined
+from relax_quantus.benchmark.metrics.describing import summary
 from relax_quantus.registry import Registry
 
-__all__ = ["ARROWS", "CATEGORIES", "METRICS", "QUICK", "Case", "Metric", "Scores", "Undefined", "build"]
+__all__ = ["ARROWS", "CATEGORIES", "METRICS", "QUICK", "Case", "Metric", "Scores", "Undefined", "build", "summary"]
 
 METRICS: Registry[Metric] = Registry("metric", "metrics", "relax_quantus.metrics")
-PERTURBATIONS = 3
-"""Perturbed copies that the printed cost supposes."""
-
-
-def summary(metric: Metric) -> str:
-    """One line: category, direction, range, configuration, cost, source."""
-    better = "higher" if metric.direction == "up" else "lower"
-    made = metric.explanations(PERTURBATIONS)
-    maps = f"{made} maps anew with {PERTURBATIONS} copies" if metric.category == "robustness" else f"{made} maps anew"
-    cost = maps if made else f"{metric.forwards} forwards" if metric.forwards else "no forwards"
-    of = "" if metric.quantus in ("", metric.name) else f"; {metric.quantus} in Quantus"
-    return (
-        f"{metric.category}, {better} is better, {metric.range}; {metric.configuration}; {cost} ({metric.source}{of})"
-    )
 
 
 def _register(metric: Metric) -> None:

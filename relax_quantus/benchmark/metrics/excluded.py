@@ -95,7 +95,7 @@ EXCLUDED = (
     Excluded(
         "RandomLogit",
         "randomisation",
-        "compares maps of two classes: a map of an embedding has none, and scores 1 whatever it shows",
+        "compares maps of two classes: one towards an embedding has none, and scores 1 whatever it shows",
     ),
     Excluded(
         "ModelParameterRandomisation",

@@ -20,12 +20,11 @@ from relax_quantus.benchmark.metrics.case import (
     Metric,
     Scores,
     Values,
-    global_generators,
     outputs,
 )
+from relax_quantus.benchmark.metrics.imputing import impute
 from relax_quantus.benchmark.metrics.removing import TIE_DRAWS, Units, area, blocks, influence_curves, orders, shares
 from relax_quantus.fills import FILLS
-from relax_quantus.quantus_bridge import import_quantus
 
 FILL = "silence"
 FLIPPED = blocks(1, 1, per_step=192)
@@ -83,11 +82,11 @@ def irof(case: Case) -> float:
 
 @lru_cache(maxsize=8)
 def superpixels(x: bytes) -> Units:
-    """SLIC superpixels of a float32 log-mel example ``(96, 64)``, levels scaled to [0, 1]."""
+    """SLIC superpixels of a float32 log-mel example ``(96, 64)``, levels scaled to [0, 1] and smoothed over a bin."""
     from skimage.segmentation import slic
 
     image = np.frombuffer(x, dtype=np.float32).reshape(96, 64).astype(np.float64)
-    labels = slic(image, n_segments=SEGMENTS, compactness=0.1, channel_axis=None, start_label=0)
+    labels = slic(image, n_segments=SEGMENTS, compactness=0.1, sigma=1, channel_axis=None, start_label=0)
     return Units(np.unique(labels, return_inverse=True)[1].reshape(labels.shape))
 
 
@@ -155,13 +154,11 @@ def _imputed(case: Case) -> list[torch.Tensor]:
 
 @lru_cache(maxsize=2 * TIE_DRAWS)
 def _impute(x: bytes, most_first: bytes, seed: int) -> torch.Tensor:
-    quantus = import_quantus()
-
-    example, order = np.frombuffer(x, dtype=np.float32).reshape(1, 96, 64), np.frombuffer(most_first, dtype=np.int64)
-    impute = quantus.functions.perturb_func.noisy_linear_imputation
-    with global_generators(seed):
-        made = [impute(example, order[: k * IMPUTED.per_step], NOISE) for k in range(1, IMPUTED.n_steps)]
-    return torch.from_numpy(np.stack([example, *made]).astype(np.float32))
+    example = np.frombuffer(x, dtype=np.float32).reshape(96, 64).astype(np.float64)
+    order = np.frombuffer(most_first, dtype=np.int64)
+    rng = np.random.default_rng([seed, 14])
+    made = [impute(example, order[: k * IMPUTED.per_step], NOISE, rng) for k in range(1, IMPUTED.n_steps)]
+    return torch.from_numpy(np.stack([example, *made]).astype(np.float32)[:, None])
 
 
 STEPS = FLIPPED.n_steps
