@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 LEAST_METHODS = 3
 
 
-def kendall_w(scores: Any) -> float:
-    """W of `scores` (evaluators, methods): 1 if all rank alike, 0 if not at all; corrected for ties (Kendall and Gibbons 1990, ch. 6).
+def kendall_w(scores: Any) -> Any:
+    """W of `scores` (..., evaluators, methods): 1 if all rank alike, 0 if not at all, NaN if nobody ranks at all.
+
+    Spread of the rank sums over the most that the evaluators' own ranks allow, which is the correction for ties (Kendall and Gibbons 1990, ch. 6).
 
     Examples
     --------
@@ -33,14 +35,12 @@ def kendall_w(scores: Any) -> float:
     """
     from scipy.stats import rankdata
 
-    ranks = rankdata(np.asarray(scores, dtype=np.float64), axis=1)
-    m, n = ranks.shape
-    if m < 2 or n < 2:
-        return math.nan
-    spread = ((ranks.sum(axis=0) - m * (n + 1) / 2) ** 2).sum()
-    ties = sum((count**3 - count).sum() for count in (np.unique(row, return_counts=True)[1] for row in ranks))
-    most = m**2 * (n**3 - n) / 12 - m * ties / 12
-    return float(spread / most) if most > 0 else math.nan
+    ranks = rankdata(np.asarray(scores, dtype=np.float64), axis=-1)
+    m, n = ranks.shape[-2:]
+    away = ranks - (n + 1) / 2
+    spread, most = (away.sum(axis=-2) ** 2).sum(axis=-1), m * (away**2).sum(axis=(-2, -1))
+    with np.errstate(all="ignore"):
+        return np.where((most > 0) & (m > 1), spread / most, np.nan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,12 +84,12 @@ def between_evaluators(endpoint: Endpoint, *, seed: int = 0, resamples: int = 10
     means = values.mean(axis=0).reshape(shape)
     low = high = math.nan
     if n >= FEWEST:
-        again = [kendall_w(row.reshape(shape)) for row in resampling(n, resamples, seed) @ values]
+        again = kendall_w((resampling(n, resamples, seed) @ values).reshape(-1, *shape))
         low, high = (float(q) for q in np.nanquantile(again, [0.025, 0.975]))
     correlations = spearman(means)[np.triu_indices(len(evaluators), 1)]
     winners = {e: ranked[int(np.argmax(row))] for e, row in zip(evaluators, means, strict=True)}
     return Agreement(
-        w=Estimate(kendall_w(means), low, high, n),
+        w=Estimate(float(kendall_w(means)), low, high, n),
         median=float(np.nanmedian(correlations)) if np.isfinite(correlations).any() else math.nan,
         lowest=float(np.nanmin(correlations)) if np.isfinite(correlations).any() else math.nan,
         evaluators=evaluators,

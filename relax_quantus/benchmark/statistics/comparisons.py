@@ -2,7 +2,7 @@
 
 One difference a source enters (both measured on the same clips); a `Comparison` leaves. Wilcoxon's signed-rank test (SciPy; exact up to 50
 sources without ties, by enumeration up to 13 with ties), the matched-pairs rank-biserial correlation (Kerby 2014) with a bootstrap interval, two
-one-sided t tests against a stated smallest effect (Schuirmann 1987; statsmodels), Holm's correction (1979; statsmodels) over a stated family.
+one-sided t tests against a stated smallest effect (Schuirmann 1987; statsmodels), Holm's correction (1979) over a stated family.
 """
 
 from __future__ import annotations
@@ -171,12 +171,23 @@ def compare(
 
 def holm(family: Sequence[Comparison]) -> list[Comparison]:
     """The same comparisons with p corrected for all of them; those without any source do not count."""
-    from statsmodels.stats.multitest import multipletests
-
     tested = [i for i, c in enumerate(family) if math.isfinite(c.p)]
     made = list(family)
-    if tested:
-        corrected = multipletests([family[i].p for i in tested], alpha=LEVEL, method="holm")[1]
-        for i, p in zip(tested, corrected, strict=True):
-            made[i] = replace(family[i], p_holm=float(p), family=len(tested))
+    for i, p in zip(tested, multiple([family[i].p for i in tested]), strict=True):
+        made[i] = replace(family[i], p_holm=p, family=len(tested))
     return made
+
+
+def multiple(p: Sequence[float]) -> list[float]:
+    """Holm's corrected p of a family of tests: the same as statsmodels', which collects all garbage at every call and takes .3 s for it.
+
+    Examples
+    --------
+    >>> [round(x, 2) for x in multiple([0.01, 0.04, 0.03])]
+    [0.03, 0.06, 0.06]
+    """
+    order = np.argsort(p, kind="stable")
+    steps = np.maximum.accumulate([(len(p) - i) * p[k] for i, k in enumerate(order)])
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(steps, 1.0)
+    return [float(x) for x in corrected]

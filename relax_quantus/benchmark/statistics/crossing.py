@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -146,17 +146,41 @@ class Endpoint:
         on = [e for e in self.covered(method) if e in self.own[method]] if own else self.foreign(method)
         return self.by_source(self.cells(method, on, minus_twin))
 
+    @cached_property
+    def _array(self) -> tuple[Any, dict[Any, int], Any, Any]:
+        """`wide` as numbers, where its columns are, and each line's source by number and name."""
+        names = self.wide.index.get_level_values("source_group")
+        sources, number = np.unique(names.to_numpy(dtype=str), return_inverse=True)
+        return self.wide.to_numpy(dtype=np.float64), {c: i for i, c in enumerate(self.wide.columns)}, sources, number
+
+    def columns(self, method: str, on: Sequence[str]) -> Any:
+        """Scores of a method on the evaluators `on`, cells by evaluators; NaN where nothing was measured."""
+        values, where, _, _ = self._array
+        nothing = np.full(len(values), np.nan)
+        return np.stack([values[:, where[method, e]] if (method, e) in where else nothing for e in on], axis=1)
+
     def cells(self, method: str, on: Sequence[str], minus_twin: bool) -> pd.Series:
         """Mean over the evaluators `on`, one number a cell; NaN where one of them is missing."""
-        scores: Any = self.wide[[(method, e) for e in on]].droplevel("method", axis=1)
+        import pandas as pd
+
+        if not on:
+            return pd.Series(np.nan, index=self.wide.index)
+        scores = self.columns(method, on)
         if minus_twin:
-            twin: Any = self.wide[self.twins[method]]
-            scores = scores - twin.reindex(columns=list(on))
-        return cast("pd.Series[float]", scores.mean(axis=1, skipna=False))
+            scores = scores - self.columns(self.twins[method], on)
+        return pd.Series(scores.mean(axis=1), index=self.wide.index)
 
     def by_source(self, cells: pd.Series) -> pd.Series:
-        """Mean over a source's cells, each counting once; sources without any are left out."""
-        return cells.dropna().groupby("source_group").mean()
+        """Mean over a source's cells, each counting once; sources without any are left out. `cells` are those of `wide`, in its order."""
+        import pandas as pd
+
+        _, _, sources, number = self._array
+        values = cells.to_numpy(dtype=np.float64)
+        there = np.isfinite(values)
+        counts = np.bincount(number[there], minlength=len(sources))
+        sums = np.bincount(number[there], values[there], minlength=len(sources))
+        kept = counts > 0
+        return pd.Series(sums[kept] / counts[kept], index=pd.Index(sources[kept], name="source_group"))
 
     def difference_of_cells(self, a: str, b: str, minus_twins: bool = True) -> tuple[pd.Series, int]:
         """``a - b`` by cell over evaluators foreign to both, and their number; minus both twins' where both have one."""
@@ -171,12 +195,17 @@ class Endpoint:
 
     def advantage(self, method: str, adjusted: bool = False) -> pd.Series:
         """Own minus foreign evaluators, one number a source; empty if there are none of either."""
+        import pandas as pd
+
         own = [e for e in self.covered(method) if e in self.own[method]]
         foreign = self.foreign(method)
-        scores: Any = self.wide[[(method, e) for e in own + foreign]].droplevel("method", axis=1)
+        if not own or not foreign:
+            return self.by_source(pd.Series(np.nan, index=self.wide.index))
+        scores = self.columns(method, own + foreign)
         if adjusted:
-            scores = scores - self.expected.reindex(columns=own + foreign)
-        return self.by_source(scores[own].mean(axis=1, skipna=False) - scores[foreign].mean(axis=1, skipna=False))
+            scores = scores - self.expected[own + foreign].to_numpy()
+        difference = scores[:, : len(own)].mean(axis=1) - scores[:, len(own) :].mean(axis=1)
+        return self.by_source(pd.Series(difference, index=self.wide.index))
 
     @cached_property
     def expected(self) -> pd.DataFrame:

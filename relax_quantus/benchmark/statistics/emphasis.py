@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from relax_quantus.benchmark.statistics.comparisons import LEVEL, wilcoxon
+from relax_quantus.benchmark.statistics.comparisons import LEVEL, multiple, wilcoxon
 from relax_quantus.benchmark.statistics.crossing import Endpoint
 
 
@@ -29,8 +29,6 @@ def clear_winner(endpoint: Endpoint) -> str | None:
 
 def above_twins(endpoint: Endpoint) -> set[str]:
     """Methods that score above their shuffled twins, Holm's correction over all that have one."""
-    from statsmodels.stats.multitest import multipletests
-
     tested = {}
     for method in endpoint.methods:
         if method in endpoint.twins:
@@ -38,7 +36,5 @@ def above_twins(endpoint: Endpoint) -> set[str]:
             p = wilcoxon(differences)
             if math.isfinite(p):
                 tested[method] = (p, differences.mean())
-    if not tested:
-        return set()
-    significant = multipletests([p for p, _ in tested.values()], alpha=LEVEL, method="holm")[0]
-    return {m for (m, (_, mean)), yes in zip(tested.items(), significant, strict=True) if yes and mean > 0}
+    corrected = multiple([p for p, _ in tested.values()])
+    return {m for (m, (_, mean)), p in zip(tested.items(), corrected, strict=True) if p <= LEVEL and mean > 0}

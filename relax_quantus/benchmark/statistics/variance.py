@@ -63,7 +63,7 @@ def components(cells: pd.Series) -> Components:
     codes = {name: _codes(frame, columns) for name, columns in FACTORS.items()}
     codes[REST] = np.arange(n)
     levels = {name: len(np.unique(code)) for name, code in codes.items()} | {REST: frame["seed"].nunique()}
-    told, reasons = _distinct(codes, n)
+    told, reasons = _distinct(codes)
     if n < 3 or not told:
         nothing = dict.fromkeys(codes, math.nan)
         return Components(nothing, levels, dict.fromkeys(codes, f"{n} scores are too few"))
@@ -75,24 +75,22 @@ def _codes(frame: pd.DataFrame, columns: tuple[str, ...]) -> Any:
     return frame.groupby(list(columns), sort=False).ngroup().to_numpy()
 
 
-def _distinct(codes: dict[str, Any], n: int) -> tuple[list[str], dict[str, str]]:
-    """Components with at least two levels that no finer one repeats; of such a group the finest stays and says what it includes."""
-    names, told, reasons = list(codes), [], {}
-    for i, name in enumerate(names):
-        levels = len(np.unique(codes[name]))
-        if levels < 2:
+def _distinct(codes: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
+    """Components with at least two levels whose levels no coarser one has already; that one then says what it includes."""
+    told: list[str] = []
+    reasons: dict[str, str] = {}
+    merged: dict[str, list[str]] = {}
+    for name, code in codes.items():
+        if len(np.unique(code)) < 2:
             reasons[name] = "one level only"
             continue
-        same = [other for other in names[i + 1 :] if _same_partition(codes[name], codes[other])]
-        if same:
-            reasons[name] = f"cannot be told from {same[-1]}"
-        else:
+        same = next((other for other in told if _same_partition(codes[other], code)), None)
+        if same is None:
             told.append(name)
-    for name in told:
-        merged = [other for other, reason in reasons.items() if reason == f"cannot be told from {name}"]
-        if merged:
-            reasons[name] = f"includes {', '.join(merged)}"
-    return told, reasons
+        else:
+            reasons[name] = f"cannot be told from {same}"
+            merged.setdefault(same, []).append(name)
+    return told, reasons | {name: f"includes {', '.join(others)}" for name, others in merged.items()}
 
 
 def _same_partition(a: Any, b: Any) -> bool:

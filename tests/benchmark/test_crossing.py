@@ -1,0 +1,213 @@
+"""The crossed design on results with planted effects: no method marks its own work, no evaluator counts for one side only."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import planted_results as planted
+import pytest
+
+from relax_quantus.benchmark.statistics import agreement, families, summary
+from relax_quantus.benchmark.statistics.crossing import OWN_GRANULARITY, Endpoint, crossed
+from relax_quantus.benchmark.statistics.emphasis import above_twins, clear_winner
+from relax_quantus.benchmark.statistics.rows import checked, pooled
+from relax_quantus.errors import DataError
+from relax_quantus.masks import STRATEGIES
+
+
+@pytest.fixture(scope="module")
+def rows() -> pd.DataFrame:
+    return checked(planted.rows(sources=14, clips=2, seeds=(0, 1)))
+
+
+@pytest.fixture(scope="module")
+def endpoint(rows: pd.DataFrame) -> Endpoint:
+    return Endpoint("gain", crossed(rows, "embedding"), smallest=0.05)
+
+
+def test_every_strategy_has_a_granularity_of_its_own() -> None:
+    assert set(OWN_GRANULARITY) >= set(STRATEGIES.names())
+
+
+def test_own_cells_are_those_of_fill_or_granularity(endpoint: Endpoint) -> None:
+    assert set(endpoint.foreign("RELAX-time:fill=mean")) == {
+        *("bin / silence", "bin / background", "patch / silence", "patch / background"),
+        *("frequency / silence", "frequency / background"),
+    }
+    assert endpoint.own["RELAX-time twin:fill=mean"] == endpoint.own["RELAX-time:fill=mean"]
+    assert len(endpoint.foreign("energy")) == 12
+    assert endpoint.foreign("RELAX-time:fill=mean", "RELAX-random:fill=silence") == [
+        "bin / background",
+        "frequency / background",
+    ]
+
+
+def test_the_level_is_the_mean_over_foreign_cells_by_hand(endpoint: Endpoint, rows: pd.DataFrame) -> None:
+    mine = rows[
+        (rows.method == "RELAX-frequency:fill=silence") & (rows["view"] == "embedding") & (rows.granularity != "")
+    ]
+    mine = mine[(mine.granularity != "frequency") & (mine.evaluator_fill != "silence")]
+    expected = mine.groupby("source_group").value.mean()
+    pd.testing.assert_series_equal(endpoint.level("RELAX-frequency:fill=silence"), expected, check_names=False)
+    twin = rows[(rows.method == "RELAX-frequency twin:fill=silence") & rows.metric.isin(mine.metric)]
+    expected = expected - twin.groupby("source_group").value.mean()
+    pd.testing.assert_series_equal(endpoint.level("RELAX-frequency:fill=silence", True), expected, check_names=False)
+
+
+def test_the_planted_advantage_is_found_and_only_the_adjusted_one_ignores_easy_evaluators(endpoint: Endpoint) -> None:
+    for method in endpoint.ranked:
+        if method.startswith("RELAX"):
+            assert endpoint.advantage(method, adjusted=True).mean() == pytest.approx(planted.ADVANTAGE, abs=0.02)
+    plain = {m: endpoint.advantage(m).mean() for m in endpoint.ranked}
+    assert plain["RELAX-time:fill=mean"] > planted.ADVANTAGE + 0.05, "time stripes are easy for everybody"
+    assert plain["RELAX-frequency:fill=mean"] < planted.ADVANTAGE - 0.03
+    assert endpoint.advantage("energy").empty
+
+
+def test_effects_are_the_planted_skills_without_the_evaluators_levels(endpoint: Endpoint) -> None:
+    effects = endpoint.effects().mean()
+    assert "oracle" not in effects.index
+    assert not any("twin" in name for name in effects.index)
+    level = np.mean([planted.LEVELS[g] for g in planted.GRANULARITIES])
+    for method, value in effects.items():
+        skill = planted.SKILL[str(method).partition(":")[0].removeprefix("RELAX-")]
+        assert value == pytest.approx(skill + level, abs=0.05)
+
+
+def test_with_every_cell_foreign_effects_are_plain_means(rows: pd.DataFrame) -> None:
+    auc = Endpoint("AUC", rows[rows.metric == "AUC"])
+    pd.testing.assert_series_equal(auc.effects()["energy"], auc.level("energy"), check_names=False)
+    found = Endpoint("gain", crossed(rows, "embedding")[lambda r: r.method.isin(["energy", "Saliency"])])
+    pd.testing.assert_series_equal(found.effects()["energy"], found.level("energy"), check_names=False)
+
+
+def test_a_missing_evaluator_never_shifts_a_mean(rows: pd.DataFrame) -> None:
+    gone = (rows["clip"] == "s0/0.wav") & (rows.metric == "SRG-time-background") & (rows.method == "energy")
+    assert gone.sum() == 2
+    whole = Endpoint("gain", crossed(rows, "embedding"))
+    torn = Endpoint("gain", crossed(rows[~gone], "embedding"))
+    assert torn.foreign("energy") == whole.foreign("energy")
+    other = whole.wide["energy"].mean(axis=1).loc["s0"]
+    left = other[other.index.get_level_values("clip") == "s0/1.wav"]
+    assert torn.level("energy")["s0"] == pytest.approx(left.mean()), (
+        "the cell without all evaluators is left out, whole"
+    )
+    nowhere = (rows.metric == "SRG-time-background") & (rows.method == "energy")
+    assert "time / background" not in Endpoint("gain", crossed(rows[~nowhere], "embedding")).foreign("energy")
+
+
+def test_methods_are_compared_on_the_cells_that_both_have(rows: pd.DataFrame) -> None:
+    auc = rows[(rows.metric == "AUC") & ~((rows.method == "energy") & (rows.source_group == "s3"))]
+    differences, evaluators = Endpoint("AUC", auc).difference("energy", "Saliency")
+    assert (len(differences), evaluators, "s3" in differences.index) == (13, 1, False)
+
+
+def test_families_are_matched_by_what_the_names_say(endpoint: Endpoint) -> None:
+    found = families.variants(endpoint.rows)
+    pairs = families.matches(found, "masks")
+    assert len(pairs) == 6
+    assert pairs["RELAX-random", "RELAX-time"] == [
+        (f"RELAX-random:fill={f}", f"RELAX-time:fill={f}") for f in ("silence", "mean")
+    ]
+    assert list(families.matches(found, "fill")) == [("silence", "mean")]
+    assert families.matches(found, "edges") == {}
+    titles = [f.name for f in families.factors(endpoint, "embedding")]
+    assert titles == ["mask strategies", "mask strategies, fill silence", "mask strategies, fill mean", "fills"]
+
+
+def test_the_planted_order_is_told_and_what_is_alike_is_not(endpoint: Endpoint) -> None:
+    family = families.factors(endpoint, "embedding")[0]
+    verdicts = {(c.a, c.b): c.verdict for c in family.comparisons}
+    assert verdicts["RELAX-time", "RELAX-frequency"] == "RELAX-time above RELAX-frequency"
+    assert "above" not in verdicts["RELAX-random", "RELAX-time_frequency"]
+    by_twin = {
+        c.a: c.significant
+        for f in families.against_nulls(endpoint, "embedding")
+        for c in f.comparisons
+        if "twin" in c.b
+    }
+    assert by_twin == dict.fromkeys((f"RELAX-{m}" for m in planted.STRATEGIES), True)
+
+
+def test_logit_endpoints_take_methods_that_explain_the_logit_where_there_are_any(rows: pd.DataFrame) -> None:
+    found = families.variants(rows)
+    assert families.towards(found, "logit") == found
+    renamed = rows.assign(method=rows.method.where(rows["fill"] != "mean", rows.method + ",view=logit"))
+    mixed = families.variants(renamed)
+    assert {v.fill for v in families.towards(mixed, "logit")} == {"mean"}
+    assert {v.fill for v in families.towards(mixed, "embedding")} == {"silence"}
+
+
+def test_evaluators_agree_only_when_nobody_is_favoured(rows: pd.DataFrame) -> None:
+    mixed = agreement.between_evaluators(Endpoint("gain", crossed(rows, "embedding")))
+    assert mixed is not None
+    assert mixed.w.low < mixed.w.value < 0.9
+    assert len(mixed.own_winners) >= 8
+    honest = rows[rows.masks == ""].replace({"method": {"oracle": "third"}, "base": {"oracle": "third"}})
+    alike = agreement.between_evaluators(Endpoint("gain", crossed(honest, "embedding")))
+    assert alike is not None
+    assert alike.w.value == 1
+    assert (alike.median, alike.lowest, alike.own_winners) == (1, 1, [])
+    assert agreement.between_evaluators(Endpoint("AUC", rows[rows.metric == "AUC"])) is None
+
+
+def test_metrics_that_measure_the_same_agree_whatever_their_direction(rows: pd.DataFrame) -> None:
+    for how in ("spearman", "kendall"):
+        found = agreement.between_metrics(rows, how)
+        assert found.loc["PixelFlipping", "AUC"] > 0.8
+    few = agreement.between_metrics(rows[rows.method.isin(["energy", "Saliency"])])
+    assert few.isna().all(axis=None)
+
+
+def test_bold_is_earned(endpoint: Endpoint, rows: pd.DataFrame) -> None:
+    assert clear_winner(endpoint) is None, "the best two share their skill"
+    best = rows[~rows.method.str.startswith("RELAX") | rows.method.str.startswith("RELAX-time:fill=mean")]
+    assert clear_winner(Endpoint("AUC", best[best.metric == "AUC"])) == "RELAX-time:fill=mean"
+    lower = best[(best.metric == "PixelFlipping") & (best.method != "energy")]
+    assert clear_winner(Endpoint("PixelFlipping", lower)) == "RELAX-time:fill=mean"
+    few = best[best.source_group.isin(["s0", "s1", "s2", "s3"])]
+    assert clear_winner(Endpoint("AUC", few[few.metric == "AUC"])) is None
+    assert len(above_twins(endpoint)) == 8
+    null = rows[rows.metric == "AUC"].assign(score=lambda r: np.random.default_rng(1).normal(size=len(r)))
+    assert above_twins(Endpoint("AUC", null)) == set()
+
+
+def test_the_summary_has_the_protocols_endpoints_and_is_json() -> None:
+    rows = checked(planted.rows(sources=8, clips=1, evaluators=("silence", "mean"), fills=("silence",)))
+    null = rows[rows.source_group == "s0"].assign(encoder="random:of=vggish_mini", score=0.0, value=0.0)
+    two = pd.concat([rows, rows[rows.method != "Saliency"].assign(dataset="real"), null])
+    made = json.loads(json.dumps(summary.summarise(two), allow_nan=False))
+    assert [(e["dataset"], e["role"], e["key"]) for e in made["endpoints"]] == [
+        (d, r, k)
+        for d in ("planted", "real")
+        for r, k in (("primary", "gain_embedding"), ("secondary", "gain_logit"), ("secondary", "auc_region"))
+    ]
+    assert made["left_out_of_what_is_pooled"] == ["random:of=vggish_mini"]
+    assert made["sources"] == 8
+    first = made["endpoints"][0]
+    assert first["smallest_effect"] == 0.05
+    assert {c["encoder"] for c in first["conditions"]} == {"vggish_mini", "random:of=vggish_mini"}
+    shares = first["variance"]["RELAX-random:fill=silence"]["shares"]
+    assert shares["source"] > shares["mask seed"] > 0
+
+
+def test_controls_count_when_there_is_nothing_else(rows: pd.DataFrame) -> None:
+    only = rows.assign(encoder="random:of=vggish_mini")
+    assert len(pooled(only)[0]) == len(only)
+
+
+def test_rows_of_other_programs() -> None:
+    table = planted.rows(sources=2, clips=1, seeds=(0,))
+    old = table[["dataset", "clip", "source_group", "method", "metric", "category", "direction", "value", "status"]]
+    found = checked(old[~old.method.str.contains(":")])
+    assert set(found.part) == {""}
+    twin = checked(pd.DataFrame(old.iloc[:1]).assign(method="RELAX-time twin:fill=mean"))
+    assert (twin.twin_of.iloc[0], twin.base.iloc[0]) == ("RELAX-time:fill=mean", "RELAX-time twin")
+    with pytest.raises(
+        DataError, match=r"results: expected the columns .*, got a table without source_group, value; name the folder"
+    ):
+        checked(table.drop(columns=["value", "source_group"]))
+    with pytest.raises(DataError, match="expected at least one row, got none"):
+        checked(table.iloc[:0])
