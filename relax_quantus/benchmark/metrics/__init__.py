@@ -26,7 +26,7 @@ for _category in (crossed, faithfulness, localisation, robustness, complexity, r
 
 
 QUICK = (
-    *(f"SRG-{granularity}-{fill}" for granularity in crossed.SHAPES for fill in ("silence", "mean")),
+    *(f"SRG-{granularity}-{fill}" for granularity in ("patch", "time", "frequency") for fill in ("silence", "mean")),
     *("SRG-logit-patch-silence", "SRG-logit-patch-mean"),
     *("PixelFlipping", "FaithfulnessCorrelation", "AUC", "RankAccuracy", "MassAccuracy"),
     *("LocalLipschitz", "MaxSensitivity", "Sparseness", "Complexity", "MPRT", "MPRT-ceiling"),
