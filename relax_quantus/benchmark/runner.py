@@ -155,10 +155,12 @@ def run(
     if (encoder is not None or dataset is not None) and (config.workers > 1 or config.scheduler is not None):
         rule = "an encoder and a data set by specification"
         checks.refuse("workers", rule, "an object", "name them in the configuration, e.g. module:attribute")
-    with Store(config.out) as store:
+    with Store(config.out) as store, workers.opened(config) as pool:
+        if pool is not None:
+            pool.warm(config)
         survey = survey_of(config, Workshop(config, encoder, dataset), store)
         surveyed = time.perf_counter()
-        reused = _work_off(survey, store, show_progress)
+        reused = _work_off(survey, store, pool, show_progress)
         seconds = {"survey": surveyed - started, "cells": time.perf_counter() - surveyed}
         results = _collected(survey, store, seconds, reused)
         if config.out is not None:
@@ -189,14 +191,14 @@ def _micro_batch(config: BenchmarkConfig, encoder: tuple[nn.Module, str], x: Ten
     return int(found)
 
 
-def _work_off(survey: Survey, store: Store, show_progress: bool) -> int:
+def _work_off(survey: Survey, store: Store, pool: workers.Pool | None, show_progress: bool) -> int:
     """Finish what is not in the store; return how many cells were there."""
     config, places = survey.config, survey.grid.places
     done = store.keys(with_lost=not (config.retry or config.strict))
     units = survey.grid.units(done)
     reused = len(places) - sum(len(unit.todo) for unit in units)
     with tqdm(total=len(places), initial=reused, desc="benchmark", unit="cell", disable=not show_progress) as bar:
-        for finished, notes in _batches(survey, units):
+        for finished, notes in _batches(survey, units, pool):
             store.put(finished, notes)
             bar.update(len(finished))
             if config.strict:
@@ -204,15 +206,10 @@ def _work_off(survey: Survey, store: Store, show_progress: bool) -> int:
     return reused
 
 
-def _batches(survey: Survey, units: list[Unit]) -> Iterator[workers.Batch]:
-    config = survey.config
-    if not units:
-        return
-    if config.workers == 1 and config.scheduler is None:
-        yield from workers.here(survey.workshop, units, config.threads, survey.lost)
-    else:
-        with workers.opened(config) as pool:
-            yield from workers.elsewhere(config, units, pool, survey.lost)
+def _batches(survey: Survey, units: list[Unit], pool: workers.Pool | None) -> Iterator[workers.Batch]:
+    if pool is None:
+        return workers.here(survey.workshop, units, survey.config.threads, survey.lost)
+    return workers.elsewhere(survey.config, units, pool, survey.lost)
 
 
 def _refuse_lost(finished: list[Cell]) -> None:

@@ -22,7 +22,7 @@ from relax_quantus.benchmark.cells import Unit
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.limits import outcome
 from relax_quantus.benchmark.store import Cell
-from relax_quantus.benchmark.workshop import Workshop, facts, threads, work
+from relax_quantus.benchmark.workshop import Workshop, facts, threads, warm_up, work
 from relax_quantus.errors import DataError, MissingDependencyError
 
 Batch = tuple[list[Cell], dict[str, Any]]
@@ -52,6 +52,12 @@ class Pool:
     executor: Callable[[], Executor]
     size: Callable[[], int]
     threads: int
+
+    def warm(self, config: BenchmarkConfig) -> None:
+        """Let every worker begin to load what the first unit needs; what goes wrong shows when that unit is computed."""
+        executor = self.executor()
+        for _ in range(self.size()):
+            executor.submit(warm_up, config, self.threads)
 
 
 def here(workshop: Workshop, units: list[Unit], count: int | None, lost: Lost) -> Iterator[Batch]:
@@ -134,10 +140,16 @@ def _is_death(error: BaseException | None) -> bool:
 
 
 @contextmanager
-def opened(config: BenchmarkConfig) -> Iterator[Pool]:
-    """The workers that a configuration asks for; they are let go of at the end."""
-    with _dask(config.scheduler) if config.scheduler is not None else _processes(config) as pool:
-        yield pool
+def opened(config: BenchmarkConfig) -> Iterator[Pool | None]:
+    """The workers that a configuration asks for, which are let go of at the end; None for this process."""
+    if config.scheduler is not None:
+        with _dask(config.scheduler) as pool:
+            yield pool
+    elif config.workers > 1:
+        with _processes(config) as pool:
+            yield pool
+    else:
+        yield None
 
 
 def threads_of(config: BenchmarkConfig) -> int:

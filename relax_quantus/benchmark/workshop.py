@@ -128,15 +128,26 @@ def work(config: BenchmarkConfig, unit: Unit, count: int) -> tuple[list[Cell] | 
         The unit's cells, or the status and the reason why there are none; and what was found out about its data set and encoder.
     """
     with _one_at_a_time, threads(count or _own_threads()):
-        if config not in _workshops:
-            _workshops.clear()
-            _workshops[config] = Workshop(config)
-        workshop = _workshops[config]
+        workshop = _own_workshop(config)
         try:
             known = facts(workshop, unit)
         except Exception as error:
             return outcome(error), {}
         return list(workshop.cells(unit)), known
+
+
+def warm_up(config: BenchmarkConfig, count: int) -> None:
+    """Prepare, in a worker process, what its first unit is likely to need."""
+    with _one_at_a_time, threads(count or _own_threads()):
+        first = Unit(config.datasets[0], config.encoders[0], config.seeds[0], 0, config.perturbations_per_eval or 1, ())
+        _own_workshop(config).bench(first)
+
+
+def _own_workshop(config: BenchmarkConfig) -> Workshop:
+    if config not in _workshops:
+        _workshops.clear()
+        _workshops[config] = Workshop(config)
+    return _workshops[config]
 
 
 def _own_threads() -> int:
