@@ -158,9 +158,9 @@ def explain(
     estimator: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="weighted; surrogate, the same map from fewer masks; or paper, as published."
+            metavar="NAME", help="surrogate; weighted, the same map, plainly, from more masks; or paper, as published."
         ),
-    ] = "weighted",
+    ] = "surrogate",
     seed: Seed = 0,
     max_examples: Annotated[
         int, typer.Option(metavar="N", help="Explain at most the first N examples (0.96 s each) of a clip.")

@@ -19,7 +19,7 @@ from relax_quantus import checks
 from relax_quantus.captum_private import PerturbationAttribution, log_usage
 from relax_quantus.comparison import Comparison
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, ShapeError
-from relax_quantus.estimators import ESTIMATORS, Accumulator, Estimate, Estimator, Surrogate
+from relax_quantus.estimators import DEFAULT, ESTIMATORS, Accumulator, Estimate, Estimator, Surrogate
 from relax_quantus.estimators.weighted import WeightedMoments
 from relax_quantus.execution import PRECISIONS
 from relax_quantus.explanation import Explanation
@@ -52,8 +52,8 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
     similarity
         ``"cosine"``, ``"dot"``, ``"negative_euclidean"``, a `CentredCosine`, or any callable ``(h (B, D), h_masked (M, B, D)) -> (M, B)``.
     estimator
-        ``None`` or ``"weighted"`` (sum s M / sum M), ``"surrogate"`` (the same limit from fewer masks, by regression; ``weighted`` where the masks
-        are groups, an object of your own, or of several tensors), ``"paper"`` (sum s M / N), or an `Estimator`.
+        ``"weighted"`` (sum s M / sum M); ``None`` or ``"surrogate"`` (the same limit from fewer masks, by regression; ``weighted`` where the masks
+        are groups, an object of your own, or of several tensors); ``"paper"`` (sum s M / N); or an `Estimator`.
     domain
         Where a soft mask blends the input and the fill: ``"log"``, fill + m (x - fill), m acting as a weight; or ``"amplitude"``, the same in
         the magnitudes whose natural logarithms x and fill are, logaddexp(x + ln m, fill + ln(1 - m)), what a fader does. Hard masks make
@@ -94,7 +94,7 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         self.similarity: Similarity = SIMILARITIES.resolve(similarity)
         if not callable(self.similarity):
             checks.refuse("similarity", "a name or a callable", type(similarity).__name__, "", ArgumentTypeError)
-        self.estimator: Estimator = ESTIMATORS.resolve("weighted" if estimator is None else estimator)
+        self.estimator: Estimator = ESTIMATORS.resolve(DEFAULT if estimator is None else estimator)
         if not callable(getattr(self.estimator, "start", None)):
             checks.refuse("estimator", "a name or an Estimator", type(estimator).__name__, "", ArgumentTypeError)
         if domain not in DOMAINS:

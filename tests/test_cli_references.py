@@ -132,13 +132,14 @@ def test_what_cannot_be_compared_with_is_refused_in_one_line(
         assert part in lines[0]
 
 
-def test_the_surrogate_is_an_option_and_leaves_cell_effects(tone: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_surrogate_is_the_default_and_leaves_cell_effects(tone: Callable[..., Path], tmp_path: Path) -> None:
     clip = tone("clip.wav", 900.0)
     options = ["--masks", "time_frequency", "--n-samples", "40"]
-    arrays, settings = explained(call("explain", clip, "--out", tmp_path / "a", *options), tmp_path / "a", "clip")
+    result = call("explain", clip, "--out", tmp_path / "a", *options, "--estimator", "weighted")
+    arrays, settings = explained(result, tmp_path / "a", "clip")
     assert settings["estimator"] == {"time_frequency": "weighted"}
     assert "cell_effects_time_frequency" not in arrays
-    result = call("explain", clip, "--out", tmp_path / "b", *options, "--estimator", "surrogate")
+    result = call("explain", clip, "--out", tmp_path / "b", *options)
     arrays, settings = explained(result, tmp_path / "b", "clip")
     assert settings["estimator"] == {"time_frequency": "surrogate"}
     assert arrays["cell_effects_time_frequency"].shape == arrays["importance_time_frequency"].shape

@@ -241,7 +241,7 @@ def test_standard_error_is_calibrated_with_smooth_masks(strategy: str) -> None:
 
 
 def test_standard_error_shrinks_with_the_square_root_of_n() -> None:
-    x, relax = rand(1, 1, 6, 4), rq.RELAX(relu_encoder(24), masks="random")
+    x, relax = rand(1, 1, 6, 4), rq.RELAX(relu_encoder(24), masks="random", estimator="weighted")
     small, large = (
         relax.explain(x, n_samples=n, perturbations_per_eval=500).standard_error.mean() for n in (500, 8000)
     )

@@ -268,7 +268,7 @@ def test_other_errors_of_the_encoder_are_its_own() -> None:
 def test_a_batch_whose_sums_do_not_fit_is_explained_part_by_part(masks: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x, given = rand(7, 1, 4, 3), Given(rand(90, 1, 4, 3, seed=1).sigmoid())
     user: Any = given if masks == "user" else masks
-    whole = rq.RELAX(ENCODER, user).explain(x, baselines="noise", n_samples=90)
+    whole = rq.RELAX(ENCODER, user, estimator="weighted").explain(x, baselines="noise", n_samples=90)
     given.asked.clear()
     updates: list[int] = []
     monkeypatch.setattr(problem, "SUMS_BYTES", 3 * 12 * problem.BYTES_AN_ENTRY)
@@ -335,7 +335,7 @@ FAULTS = """
 import resource, torch
 import relax_quantus as rq
 torch.set_num_threads(1)
-relax, x = rq.RELAX(rq.load_encoder("vggish_mini")), torch.zeros(1, 1, 96, 64) - 3
+relax, x = rq.RELAX(rq.load_encoder("vggish_mini"), estimator="weighted"), torch.zeros(1, 1, 96, 64) - 3
 relax.attribute(x + torch.arange(64) / 64, n_samples=96)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 relax.attribute(x + torch.arange(64) / 64, n_samples=192)
@@ -476,7 +476,7 @@ def test_transfers_and_conversions_do_not_grow_with_the_masks_in_a_chunk() -> No
 
     def conversions(n: int, per_eval: int) -> int:
         with Conversions() as mode:
-            rq.RELAX(ENCODER).attribute(X, n_samples=n, perturbations_per_eval=per_eval)
+            rq.RELAX(ENCODER, estimator="weighted").attribute(X, n_samples=n, perturbations_per_eval=per_eval)
         return mode.count
 
     one_chunk = conversions(64, 64)

@@ -71,7 +71,7 @@ def test_our_own_masks_in_the_official_package(official: types.ModuleType, monke
     x, encoder = rand(1, 1, 12, 8), relu_encoder(96)
     masks = rq.masks.get("random").sample(N, (1, 12, 8), torch.Generator().manual_seed(4)).double()
     theirs = run_official(official, monkeypatch, x, masks, encoder)
-    ours = rq.RELAX(encoder).explain(x, n_samples=N, seed=4)
+    ours = rq.RELAX(encoder, estimator="weighted").explain(x, n_samples=N, seed=4)
     torch.testing.assert_close(ours.importance[0, 0], theirs.importance, rtol=0, atol=1e-9)
     torch.testing.assert_close(ours.uncertainty[0, 0] * masks.sum((0, 1)), theirs.uncertainty, rtol=0, atol=1e-8)
 

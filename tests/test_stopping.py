@@ -132,7 +132,7 @@ def test_forwards_are_filled_with_more_masks_when_examples_stop() -> None:
         h: Tensor = ENCODER(x)
         return h
 
-    e = explain(encoder=encoder, tolerance=0.35, perturbations_per_eval=8)
+    e = explain(encoder=encoder, estimator="weighted", tolerance=0.35, perturbations_per_eval=8)
     last = int(e.n_samples.max())
     assert len(set(e.n_samples.tolist())) > 1
     assert max(sizes) <= 8 * len(X)
@@ -198,10 +198,11 @@ def test_additional_arguments_keep_the_batch_together() -> None:
         return h
 
     bias = rand(4, 1, seed=3) * 0.1
-    e = explain(encoder=encoder, additional_forward_args=bias, tolerance=0.35)
+    settings = {"encoder": encoder, "estimator": "weighted", "tolerance": 0.35}
+    e = explain(additional_forward_args=bias, **settings)
     assert len(set(e.n_samples.tolist())) > 1
     for i in range(4):
-        alone = explain(X[i : i + 1], encoder=encoder, additional_forward_args=bias[i : i + 1], tolerance=0.35)
+        alone = explain(X[i : i + 1], additional_forward_args=bias[i : i + 1], **settings)
         assert e.n_samples[i] == alone.n_samples[0]
         assert_same(e, alone, i, rtol=1e-9)
 

@@ -454,3 +454,23 @@ def test_refuses_what_cannot_be_learnt() -> None:
     assert kernel_ridge.fit((torch.zeros(64, 3),), rand(64, 2), masks) is None
     one = kernel_ridge.fit((features[0][:1],), targets[:1], masks[:1])
     assert one is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_default_type_of_torch(name: str) -> None:
+    """Features are float32 whatever new tensors are by default."""
+    x = torch.rand(1, 1, 12, 8, generator=torch.Generator().manual_seed(1))
+    maps = []
+    for dtype in (torch.float32, torch.float64):
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(dtype)
+        try:
+            maps.append(rq.RELAX(lambda z: z.flatten(1).sigmoid(), masks=name).attribute(x, n_samples=200))
+        finally:
+            torch.set_default_dtype(before)
+    torch.testing.assert_close(*maps, rtol=1e-4, atol=1e-5)
+
+
+def test_it_is_the_default() -> None:
+    explanation = rq.RELAX(lambda z: z.flatten(1)).explain(torch.rand(1, 1, 12, 8), n_samples=40)
+    assert explanation.estimator == rq.estimators.DEFAULT == "surrogate"

@@ -12,6 +12,7 @@ from relax_quantus.commands import console
 from relax_quantus.commands.anchors import Anchor
 from relax_quantus.commands.front_ends import FrontEnd
 from relax_quantus.commands.loading import EncoderOptions
+from relax_quantus.estimators import DEFAULT
 from relax_quantus.explanation import Explanation
 from relax_quantus.heads import EmbeddingClassifier
 from relax_quantus.relax import RELAX
@@ -37,7 +38,7 @@ class Request:
     corpus: Path | None = None
     domain: str = "log"
     precision: str = "float32"
-    estimator: str = "weighted"
+    estimator: str = DEFAULT
     resampler: str = "soxr"
 
 

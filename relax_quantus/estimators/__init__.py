@@ -12,7 +12,17 @@ from relax_quantus.estimators.surrogate import MaskModel, Surrogate
 from relax_quantus.estimators.weighted import Weighted
 from relax_quantus.registry import Registry
 
-__all__ = ["ESTIMATORS", "Accumulator", "Estimate", "Estimator", "MaskModel", "Paper", "Surrogate", "Weighted"]
+__all__ = [
+    "DEFAULT",
+    "ESTIMATORS",
+    "Accumulator",
+    "Estimate",
+    "Estimator",
+    "MaskModel",
+    "Paper",
+    "Surrogate",
+    "Weighted",
+]
 
 ESTIMATORS: Registry[Estimator] = Registry("estimator", "estimator")
 ESTIMATORS.register("weighted", Weighted, "sum s M / sum M, what the official package computes")
@@ -20,3 +30,4 @@ ESTIMATORS.register("paper", Paper, "(1/N) sum s M, the paper's formula")
 ESTIMATORS.register(
     "surrogate", Surrogate, "what weighted estimates, by a cross-fitted kernel regression, from fewer masks"
 )
+DEFAULT = "surrogate"

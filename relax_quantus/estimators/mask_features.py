@@ -66,7 +66,7 @@ class FactorFeatures:
 
     def averages(self, factor: Tensor) -> Tensor:
         """Average ``(n, T or 1, F or 1)`` over the bins, minus its expectation: ``(n, g)``."""
-        return (self.over_time @ factor @ self.over_frequency.T).flatten(1) - self.mean
+        return (self.over_time @ factor.to(self.over_time) @ self.over_frequency.T).flatten(1) - self.mean
 
     def weighted(self, averages: Tensor, example: int) -> Features:
         """Features of masks with these averages for one example."""
@@ -141,5 +141,5 @@ def neighbours(rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
             first.append(start)
             second.append(start + down * columns + right)
             overlap = (1 - down / NEIGHBOURS[0]) * (1 - abs(right) / NEIGHBOURS[1]) * (1 if down == right == 0 else 2)
-            window.append(torch.full((len(start),), math.sqrt(overlap)))
+            window.append(torch.full((len(start),), math.sqrt(overlap), dtype=torch.float32))
     return torch.cat(first), torch.cat(second), torch.cat(window)

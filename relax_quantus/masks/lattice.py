@@ -21,6 +21,7 @@ SMOOTH_NODES = (16, 64)
 HARD_NODES = 64
 SOBOL_SEED = 20110413
 GOLDEN = (math.sqrt(5) - 1) / 2
+TENSORS = ("over_time", "over_frequency", "cells", "weights")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ class Lattice:
     cell_counts: tuple[int, int]
     sampled: bool = False
 
+    def __post_init__(self) -> None:
+        for name in TENSORS:  # whatever torch's default type is
+            object.__setattr__(self, name, getattr(self, name).float())
+
     @property
     def frames(self) -> int:
         """Entries along time, 1 where the factor does not vary."""
@@ -76,8 +81,7 @@ class Lattice:
 
     def to(self, device: torch.device | str) -> Lattice:
         """Move all tensors to `device`."""
-        tensors = {name: getattr(self, name).to(device) for name in ("over_time", "over_frequency", "cells", "weights")}
-        return replace(self, **tensors)
+        return replace(self, **{name: getattr(self, name).to(device) for name in TENSORS})
 
 
 def shift_nodes(cells: int, size: int, edges: str, at_least: int = 0) -> int:

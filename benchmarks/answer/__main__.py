@@ -1,0 +1,69 @@
+"""Train what is missing, run what is not finished, write the report: the one command behind benchmarks/results.
+
+    python -m benchmarks.answer --data FOLDER [--only recordings soundscapes] [--workers 2] [--steps 400]
+
+Encoders go to ``benchmarks/answer/encoders``, the growing runs to ``benchmarks/answer/run`` (neither is published), tables, statistics and
+figures to ``benchmarks/results``. A stopped command goes on where it was; more clips or seeds in a configuration add to what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+from pathlib import Path
+
+from benchmarks.answer.networks import ENCODERS
+from benchmarks.answer.train import train
+from relax_quantus import benchmark
+from relax_quantus.benchmark.config import BenchmarkConfig
+from relax_quantus.benchmark.report import report
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+RUNS, RESULTS = HERE / "run", ROOT / "benchmarks" / "results"
+GRIDS = ("recordings", "soundscapes")
+COPIED = ("results.parquet", "curves.parquet", "run.json")
+
+
+def grid(name: str, data: Path, workers: int, max_clips: int | None) -> BenchmarkConfig:
+    """A configuration beside this file, with the folders of this machine, relative to the repository where they lie in it."""
+    path, filled = HERE / f"{name}.toml", RUNS / f"{name}.toml"
+    shown = os.path.relpath(data, ROOT)
+    text = path.read_text().replace("DATA", shown).replace("ENCODERS", str(ENCODERS.relative_to(ROOT)))
+    filled.parent.mkdir(exist_ok=True)
+    filled.write_text(text)
+    return BenchmarkConfig.from_file(
+        filled, out=str((RUNS / name).relative_to(ROOT)), workers=workers, threads=1, max_clips=max_clips
+    )
+
+
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.answer", description="Which masking is right?")
+    parser.add_argument("--data", type=Path, required=True, help="a folder of recordings with clips.csv")
+    parser.add_argument("--only", nargs="+", choices=GRIDS, default=GRIDS)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--max-clips", type=int, help="fewer or more clips than the configurations say")
+    parser.add_argument("--steps", type=int, default=400, help="of each encoder's training")
+    parser.add_argument("--report-only", action="store_true", help="no training and no run")
+    arguments = parser.parse_args()
+    data = arguments.data.resolve()
+    os.chdir(ROOT)
+    weights = {} if arguments.report_only else train(data, arguments.steps)
+    for name in arguments.only:
+        if not arguments.report_only:
+            benchmark.run(grid(name, data, arguments.workers, arguments.max_clips))
+            (RUNS / name / "encoders.json").write_text(json.dumps(weights, indent=1) + "\n")
+        out = RESULTS / name
+        out.mkdir(parents=True, exist_ok=True)
+        for file in (*COPIED, "encoders.json"):
+            if (RUNS / name / file).is_file():
+                shutil.copy(RUNS / name / file, out / file)
+        for path in report(out, None):
+            print(path)
+
+
+if __name__ == "__main__":
+    main()
