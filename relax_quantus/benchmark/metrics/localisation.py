@@ -1,7 +1,7 @@
 """Localisation: does a map towards the clean call point at where the call dominates?
 
 Only where the truth is known and not empty. The question is the clean stem's embedding: towards the mixture's own embedding a faithful map may
-rightly point at the background.
+rightly point at the background. AUC-region asks of an encoder that sees one region alone: truth by construction, on any clip.
 """
 
 from __future__ import annotations
@@ -115,4 +115,18 @@ METRICS = tuple(
             "Arras et al. 2022",
         ),
     )
+)
+METRICS += (
+    Metric(
+        name="AUC-region",
+        category="localisation",
+        direction="up",
+        measure=auc,
+        map="centred",
+        question="region",
+        range="[0, 1]; .5 at chance",
+        configuration="an encoder that sees a region of the clip alone, towards its own embedding; the region is the truth",
+        source="Fawcett 2006; truth by construction",
+        quantus="AUC",
+    ),
 )
