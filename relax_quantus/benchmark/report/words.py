@@ -57,6 +57,10 @@ def _endpoint(e: dict[str, Any]) -> Iterator[str]:
         estimates = (m[k] for k in ("level", "minus_twin", "own_cell_advantage", "own_cell_advantage_adjusted"))
         yield f"| {m['method']} | {' | '.join(estimate(x) for x in estimates)} | {NOTHING if rank is None else f'{rank:.2f}'} |"
     yield ""
+    alone = [m["method"] for m in e["methods"] if not m["foreign_evaluators"]]
+    if alone:
+        yield f"No score for {', '.join(alone)}: every evaluator of this run has its fill or granularity."
+        yield ""
     yield from _ranking(e["ranking"])
     yield from _agreement(e["agreement"])
     for family in e["families"]:
@@ -126,6 +130,7 @@ def _family(f: dict[str, Any]) -> Iterator[str]:
 
 
 def _variance(v: dict[str, Any]) -> Iterator[str]:
+    v = {method: c for method, c in v.items() if any(x is not None for x in c["variances"].values())}
     if not v:
         return
     names = list(next(iter(v.values()))["shares"])
