@@ -30,7 +30,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
     """A small run's results and its report."""
     path = tmp_path_factory.mktemp("results")
     table = planted.rows(sources=12, clips=1, seeds=(0,), fills=("silence",), evaluators=("silence", "mean"))
-    planted.folder(path, table)
+    few = table.metric.isin(["AUC", "AUC-region", "PixelFlipping"]) | table.metric.str.startswith("SRG-")
+    planted.folder(path, table[few])
     return path, report(path, path / "report")
 
 
