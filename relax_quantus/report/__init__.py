@@ -1,0 +1,9 @@
+"""Explanations -> pages: one HTML file a recording that can be looked at, clicked and heard, without a network or any other file.
+
+A leaf of the flow beside `relax_quantus.plotting`: examples, explanations and the original waveform enter, text of HTML leaves.
+"""
+
+from relax_quantus.report.layers import Layer
+from relax_quantus.report.page import Entry, index_page, page
+
+__all__ = ["Entry", "Layer", "index_page", "page"]

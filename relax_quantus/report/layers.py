@@ -1,0 +1,106 @@
+"""What a page can switch between: the explanations of one recording under several strategies and fills, and what each sounds like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from relax_quantus import checks
+from relax_quantus.axes import Axis
+from relax_quantus.errors import ShapeError
+from relax_quantus.explanation import Explanation
+from relax_quantus.listening import Parts, gain, separate
+from relax_quantus.report.packing import packed, sound_uri
+from relax_quantus.thresholds import level
+
+MAPS = {
+    "importance": "importance",
+    "centred": "centred importance",
+    "u_relax": "U-RELAX",
+    "uncertainty": "variability U",
+    "standard_error": "standard error",
+    "cell_effects": "effect of a cell",
+}
+PARTS = {"kept": "Only what matters", "removed": "All but what matters"}
+RATE_HZ = 22_050
+"""Pages play no more than this rate; encoders hear less."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The explanation of all of a page's examples under one masking strategy and one fill."""
+
+    strategy: str
+    fill: str
+    explanation: Explanation
+
+
+def checked(layers: Sequence[Layer], shape: tuple[int, ...]) -> tuple[list[str], list[str]]:
+    """Names of the strategies and fills, in order; every combination must be there once and fit examples of `shape`."""
+    if not layers:
+        checks.refuse("layers", "at least one explanation", "none", "explain with one strategy or more")
+    strategies, fills = (
+        list(dict.fromkeys(names)) for names in zip(*((e.strategy, e.fill) for e in layers), strict=True)
+    )
+    if len({(e.strategy, e.fill) for e in layers}) != len(layers) or len(strategies) * len(fills) != len(layers):
+        got = ", ".join(f"{e.strategy} with {e.fill}" for e in layers)
+        checks.refuse("layers", "every strategy with every fill, once", got, "explain the others, too")
+    for layer in layers:
+        if tuple(layer.explanation.importance.shape) != shape:
+            found = layer.explanation.importance
+            checks.refuse("layers", f"explanations of shape {shape}", found, "explain all examples", ShapeError)
+    return strategies, fills
+
+
+def described(layer: Layer) -> dict[str, Any]:
+    """What the page's program needs of one layer; the map U-RELAX it makes itself from the median."""
+    e = layer.explanation
+    names = ["importance", "uncertainty", "standard_error"] + ([] if e.cell_effects is None else ["cell_effects"])
+    maps = {name: packed(getattr(e, name).expand_as(e.importance)) for name in names}
+    maps["centred"] = packed(e.centred())
+    median = e.uncertainty.flatten(1).median(dim=1).values.double()
+    return {
+        "strategy": layer.strategy,
+        "fill": layer.fill,
+        "maps": maps,
+        "median_uncertainty": [None if v != v else v for v in median.tolist()],
+        "note": note(layer),
+    }
+
+
+def note(layer: Layer) -> str:
+    """What a reader needs beside the map: how many masks, and what its values are to be read against."""
+    e = layer.explanation
+    used = e.n_samples[e.n_samples > 0]
+    masks = "no" if not len(used) else " to ".join(dict.fromkeys(str(int(v)) for v in (used.min(), used.max())))
+    return (
+        f"{layer.strategy.replace('_', ' + ')} masks, fill {layer.fill}: {masks} masks, estimator {e.estimator}; mean similarity "
+        f"{float(e.mean_similarity.nanmean()):.3f}, of the fill alone {float(e.fully_masked_similarity.nanmean()):.3f}; "
+        f"rank correlation of U and importance {float(e.spearman().nanmean()):.2f}."
+    )
+
+
+def sounds(
+    wave: npt.NDArray[Any], rate_hz: int, layers: Sequence[Layer], axis: Axis, share: float
+) -> list[dict[str, Any]]:
+    """The original, and for every layer its two parts, as data: URIs at one common level; the original is first, of no layer."""
+    parts = [_parts(wave, rate_hz, layer, axis, share) for layer in layers]
+    waves: list[npt.NDArray[Any]] = [wave, *(part for both in parts for part in (both.kept, both.removed))]
+    loudest = max(float(np.abs(w).max()) for w in waves)
+    turned = [sound_uri(w / loudest if loudest > 1 else w, rate_hz) for w in waves]
+    found: list[dict[str, Any]] = [{"layer": None, "part": "original", "name": "Original", "source": turned[0]}]
+    names = [(number, part, said) for number in range(len(layers)) for part, said in PARTS.items()]
+    return found + [
+        {"layer": number, "part": part, "name": name, "source": source}
+        for (number, part, name), source in zip(names, turned[1:], strict=True)
+    ]
+
+
+def _parts(wave: npt.NDArray[Any], rate_hz: int, layer: Layer, axis: Axis, share: float) -> Parts:
+    centred = layer.explanation.centred()
+    at = level(centred, share)
+    return separate(wave, rate_hz, gain(centred, None if at != at else at), axis)
