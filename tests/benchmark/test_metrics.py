@@ -197,6 +197,23 @@ def test_remembered_embeddings_are_the_encoders_and_cost_nothing_twice():
     assert torch.equal(copied(x), copied[1].bias.expand(5, 4)), "a copy with other weights does not remember"
 
 
+def test_every_forward_has_the_same_number_of_examples():
+    """So that the last digits of an embedding do not depend on what else is asked, or was before."""
+    sizes = []
+
+    class Encoder(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            sizes.append(len(x))
+            return x.flatten(1)[:, :4]
+
+    x = torch.rand(40, 1, 96, 64)
+    remembering = Remembering(Encoder(), rows=16)
+    for asked in (x[:1], x[:20], x):
+        torch.testing.assert_close(remembering(asked), asked.flatten(1)[:, :4], rtol=0, atol=0)
+    assert set(sizes) == {16}
+    assert remembering.forwards == 40
+
+
 def test_flipping_and_subsets_are_looked_up_and_change_nothing():
     plain = case(np.abs(CHANCE))
     remembering = Remembering(plain.similarity_model.encoder)
