@@ -65,7 +65,7 @@ class Forecast:
         """For a person to read."""
         wall = self.preparation_s + self.seconds / self.workers
         text = [
-            f"{self.datasets} data sets, {self.encoders} encoders, {self.clips} clips",
+            f"{_count(self.datasets, 'data set')}, {_count(self.encoders, 'encoder')}, {_count(self.clips, 'clip')}",
             f"{self.cells} cells, of which {self.done} are finished already",
             f"{self.maps} maps; at most {self.forwards:,} encoder forwards, those of the metrics included",
             f"about {span(self.preparation_s + self.seconds)} in one worker of {_count(self.threads, 'thread')}",

@@ -362,3 +362,30 @@ def test_a_dry_run_counts_what_the_run_does(serial: Results, tmp_path: Path) -> 
     assert "in 2 such workers" in "\n".join(guess.lines())
     run(replace(config, workers=1, metrics=("AUC",)), show_progress=False)
     assert forecast(config).done == 12
+
+
+def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(serial: Results, tmp_path: Path) -> None:
+    marks, out, file = tmp_path / "marks", tmp_path / "out", tmp_path / "grid.toml"
+    marks.mkdir()
+    names = ("datasets", "encoders", "methods", "metrics", "max_clips", "n_samples", "head_clips", "reexplain_clips")
+    given = {name: getattr(TINY, name) for name in (*names, "reexplain_samples", "perturbations", "threads")}
+    file.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in given.items()))
+    heed = "import signal, relax_quantus.cli as c; signal.signal(signal.SIGINT, signal.default_int_handler); c.main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", heed, "bench", str(file), "--out", str(out)],
+        env={**os.environ, "ENGINE_TEST_MARKS": str(marks), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until(lambda: len(list(marks.iterdir())) >= 3)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert (
+        said.splitlines()[-1]
+        == f"error: interrupted; every finished cell is kept in {out}, and the same command goes on"
+    )
+    resumed = run(BenchmarkConfig.from_file(file, out=str(out)), show_progress=False)
+    assert resumed.reused >= 2
+    same(resumed, serial)
