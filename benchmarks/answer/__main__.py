@@ -24,6 +24,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 RUNS, RESULTS = HERE / "run", ROOT / "benchmarks" / "results"
 GRIDS = ("recordings", "soundscapes")
+NEEDED = ["mini_seed_1", "time_convolutions"]
 COPIED = ("results.parquet", "curves.parquet", "run.json")
 
 
@@ -51,7 +52,7 @@ def main() -> None:
     arguments = parser.parse_args()
     data = arguments.data.resolve()
     os.chdir(ROOT)
-    weights = {} if arguments.report_only else train(data, arguments.steps)
+    weights = {} if arguments.report_only else train(data, arguments.steps, NEEDED)
     for name in arguments.only:
         if not arguments.report_only:
             benchmark.run(grid(name, data, arguments.workers, arguments.max_clips))
