@@ -24,7 +24,7 @@ from torch import Tensor
 from relax_quantus import checks
 from relax_quantus.audio import checked_resampler
 from relax_quantus.benchmark.annotations import bins, is_annotation, read
-from relax_quantus.benchmark.datasets import Clip, Dataset, Examples
+from relax_quantus.benchmark.clips import Clip, Dataset, Examples
 from relax_quantus.benchmark.recordings import SUFFIXES
 from relax_quantus.benchmark.sampling import Entry, Reader, examples_of, spread
 from relax_quantus.errors import DataError

@@ -1,4 +1,4 @@
-"""What a benchmark runs on: `Clip`, `Dataset`, the registry of data sets, and the synthetic one.
+"""What a benchmark runs on: the registry of data sets, and the synthetic one.
 
 Fourth step of the benchmark's flow: a specification such as ``synthetic:snr_db=-6`` or ``planted:path=DIR`` enters; log-mel clips with their class,
 source and, where it is known, clean stem and truth leave, beside the examples that the logistic head is fitted on and judged on.
@@ -8,107 +8,34 @@ from __future__ import annotations
 
 import inspect
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from relax_quantus import checks
+from relax_quantus.benchmark.boxes import boxes, has_tables
 from relax_quantus.benchmark.calls import CLASS_NAMES
+from relax_quantus.benchmark.clips import Clip, Dataset, Examples
+from relax_quantus.benchmark.esc50 import TABLE as ESC50_TABLE
+from relax_quantus.benchmark.esc50 import esc50
+from relax_quantus.benchmark.planted import planted
+from relax_quantus.benchmark.recordings import TABLE, folder
+from relax_quantus.benchmark.shortcut import shortcut
 from relax_quantus.benchmark.soundscapes import Soundscape, soundscapes
 from relax_quantus.errors import ArgumentTypeError
 from relax_quantus.frontend import LogMel
 from relax_quantus.registry import Registry, nearest
 from relax_quantus.specifications import parse
 
+__all__ = ["DATASETS", "Clip", "Dataset", "Examples", "kind_of_folder", "log_mel", "resolve", "specified", "synthetic"]
+
 CALL_FREE_EVERY = 6
 BACKGROUND_CLIPS = 24
 HELD_OUT_CLIPS = 150
 TRAINING, HELD_OUT, BACKGROUND = (1_000_003 * k for k in (1, 2, 3))
-
-
-@dataclass(frozen=True, eq=False)
-class Clip:
-    """One example to explain.
-
-    Attributes
-    ----------
-    name
-        Unique in its dataset.
-    x
-        ``(1, 96, 64)`` log-mel.
-    label
-        Class index; -1 for a clip without a call.
-    label_name, source_group
-        Its class in words, and the recording that it comes from.
-    stem
-        ``(1, 96, 64)`` log-mel of the clean call, or None where it is not known.
-    truth
-        bool ``(96, 64)``: where the stem dominates, or None.
-    region
-        bool ``(96, 64)``: truth by construction, what a wrapped encoder sees, see `region`; None before a run has drawn it.
-    """
-
-    name: str
-    x: Tensor
-    label: int
-    label_name: str
-    source_group: str
-    stem: Tensor | None = None
-    truth: npt.NDArray[np.bool_] | None = None
-    region: npt.NDArray[np.bool_] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Examples:
-    """Examples of a set of clips: ``x (n, 1, 96, 64)``, ``y (n,)`` class indices, the source and the clip of each."""
-
-    x: Tensor
-    y: npt.NDArray[np.int64]
-    groups: tuple[str, ...]
-    clips: tuple[str, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Clips to explain and what a logistic head needs.
-
-    Attributes
-    ----------
-    name
-        ``"synthetic"``, the folder's name, or a kind with what it was made from.
-    class_names
-        In label order.
-    clips
-        To explain.
-    training, held_out
-        The head is fitted on the first and judged on the second; neither contains a clip to explain, except that the held-out recordings do.
-    background
-        ``(n, 1, 96, 64)`` clips without the call: a clip counts only if its embedding is closer to its stem than theirs are. None: all count.
-    needs_good_head
-        Whether localisation counts only if the head gets 90 % of the held-out clips right.
-    swapped
-        Of a shortcut: held-out clips of the other classes with the shortcut planted, labelled as the shortcut's class; else None.
-    notes
-        What a reader of the results has to know.
-    skipped
-        ``"file: reason"`` for every recording that could not be used.
-    """
-
-    name: str
-    class_names: tuple[str, ...]
-    clips: tuple[Clip, ...]
-    training: Examples
-    held_out: Examples
-    background: Tensor | None = None
-    notes: tuple[str, ...] = ()
-    skipped: tuple[str, ...] = field(default=())
-    needs_good_head: bool = True
-    swapped: Examples | None = None
 
 
 def log_mel(scapes: list[Soundscape], part: str = "wave") -> Tensor:
@@ -180,99 +107,23 @@ DATASETS: Registry[Dataset] = Registry("data set", "data", "relax_quantus.datase
 DATASETS.register("synthetic", synthetic, "soundscapes with known calls; snr_db=DB for the noise floor")
 
 
-Folder = str | os.PathLike[str]
-
-
-def _recordings(
-    path: Folder, max_clips: int = 12, seed: int = 0, head_clips: int = 480, resampler: str = "soxr"
-) -> Dataset:
-    from relax_quantus.benchmark.recordings import folder
-
-    return folder(path, max_clips, seed, head_clips, resampler)
-
-
-def _planted(
-    path: Folder,
-    max_clips: int = 12,
-    seed: int = 0,
-    head_clips: int = 480,
-    resampler: str = "soxr",
-    snr_db: float = 0.0,
-    octaves: float = 0.0,
-    into: str = "recording",
-) -> Dataset:
-    from relax_quantus.benchmark.planted import planted
-
-    return planted(path, max_clips, seed, head_clips, resampler, snr_db, octaves, into)
-
-
-def _boxes(
-    path: Folder,
-    max_clips: int = 12,
-    seed: int = 0,
-    head_clips: int = 480,
-    resampler: str = "soxr",
-    classes: int = 8,
-    label_column: str = "",
-) -> Dataset:
-    from relax_quantus.benchmark.boxes import boxes
-
-    return boxes(path, max_clips, seed, head_clips, resampler, classes, label_column)
-
-
-def _esc50(
-    path: Folder,
-    max_clips: int = 12,
-    seed: int = 0,
-    head_clips: int = 480,
-    resampler: str = "soxr",
-    fold: int = 1,
-    esc10: bool = False,
-) -> Dataset:
-    from relax_quantus.benchmark.esc50 import esc50
-
-    return esc50(path, max_clips, seed, head_clips, resampler, fold, esc10)
-
-
-def _shortcut(
-    path: Folder,
-    max_clips: int = 12,
-    seed: int = 0,
-    head_clips: int = 480,
-    resampler: str = "soxr",
-    kind: str = "hum",
-    label: str = "",
-    level_db: float = -6.0,
-    cutoff_hz: float = 1500.0,
-) -> Dataset:
-    from relax_quantus.benchmark.shortcut import shortcut
-
-    return shortcut(path, max_clips, seed, head_clips, resampler, kind, label, level_db, cutoff_hz)
-
-
+DATASETS.register("recordings", folder, "path=DIR: one folder a class, or a clips.csv; no truth but by construction")
+DATASETS.register("planted", planted, "path=DIR: a real call in another class's recording; snr_db=, octaves=, into=")
+DATASETS.register("boxes", boxes, "path=DIR: sound files with Raven tables or Audacity labels; classes=, label_column=")
+DATASETS.register("esc50", esc50, "path=DIR: ESC-50's layout; fold=, esc10=")
 DATASETS.register(
-    "recordings", _recordings, "path=DIR: one folder a class, or a clips.csv; no truth but by construction"
-)
-DATASETS.register("planted", _planted, "path=DIR: a real call in another class's recording; snr_db=, octaves=, into=")
-DATASETS.register(
-    "boxes", _boxes, "path=DIR: sound files with Raven tables or Audacity labels; classes=, label_column="
-)
-DATASETS.register("esc50", _esc50, "path=DIR: ESC-50's layout; fold=, esc10=")
-DATASETS.register(
-    "shortcut", _shortcut, "path=DIR: a hum or low-pass in one class; kind=, label=, level_db=, cutoff_hz="
+    "shortcut", shortcut, "path=DIR: a hum or low-pass in one class; kind=, label=, level_db=, cutoff_hz="
 )
 
 
-def kind_of_folder(path: Folder) -> str:
+def kind_of_folder(path: str | os.PathLike[str]) -> str:
     """Which data set a folder is laid out as: "esc50", "boxes" (tables beside sound files and no ``clips.csv``) or "recordings"."""
-    from relax_quantus.benchmark import boxes, esc50, recordings
-
     root = Path(path).expanduser()
-    if (root / esc50.TABLE).is_file():
+    if (root / ESC50_TABLE).is_file():
         return "esc50"
-    if not root.is_dir() or (root / recordings.TABLE).is_file():
+    if not root.is_dir() or (root / TABLE).is_file():
         return "recordings"
-    return "boxes" if boxes.has_tables(root) else "recordings"
+    return "boxes" if has_tables(root) else "recordings"
 
 
 def resolve(

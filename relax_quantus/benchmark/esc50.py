@@ -13,7 +13,7 @@ from pathlib import Path
 
 from relax_quantus import checks
 from relax_quantus.audio import checked_resampler
-from relax_quantus.benchmark.datasets import Dataset
+from relax_quantus.benchmark.clips import Dataset
 from relax_quantus.benchmark.sampling import Entry, Reader, draw
 from relax_quantus.errors import DataError
 

@@ -20,7 +20,7 @@ import torch
 from relax_quantus import checks
 from relax_quantus.audio import checked_resampler
 from relax_quantus.benchmark.calls import SAMPLE_RATE_HZ, envelope
-from relax_quantus.benchmark.datasets import Clip, Dataset
+from relax_quantus.benchmark.clips import Clip, Dataset
 from relax_quantus.benchmark.recordings import listing
 from relax_quantus.benchmark.sampling import Entry, Reader, Sample, draw, examples_of
 from relax_quantus.benchmark.soundscapes import PEAK, SAMPLES, dominates

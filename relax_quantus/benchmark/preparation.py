@@ -234,7 +234,7 @@ def prepare(
     accuracy = clip_accuracy(classifier, dataset.held_out)
     followed = None if dataset.swapped is None else clip_accuracy(classifier, dataset.swapped)
     seconds = {"data": loaded - started, "head": time.perf_counter() - loaded}
-    masks_a_forward = perturbations_per_eval or getattr(config, "perturbations_per_eval", None)
+    masks_a_forward = perturbations_per_eval or config.perturbations_per_eval
     if masks_a_forward is None:
         masks_a_forward = RELAX(encoder).plan(dataset.clips[0].x[None], config.n_samples).perturbations_per_eval
     return Bench(

@@ -14,11 +14,11 @@ from pathlib import Path
 import soundfile
 
 from relax_quantus.audio import checked_resampler
-from relax_quantus.benchmark.datasets import Dataset
+from relax_quantus.benchmark.clips import Dataset
 from relax_quantus.benchmark.sampling import Entry, Reader, draw, loudest
 from relax_quantus.errors import DataError
 
-__all__ = ["SUFFIXES", "folder", "listing", "loudest"]
+__all__ = ["SUFFIXES", "Entry", "folder", "listing", "loudest"]
 
 SUFFIXES = {f".{name}".lower() for name in soundfile.available_formats()} | {".aif", ".oga", ".opus", ".snd", ".wave"}
 TABLE = "clips.csv"

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from relax_quantus.benchmark.datasets import Clip
+from relax_quantus.benchmark.clips import Clip
 
 FRAMES = (20, 48)
 BANDS = (12, 32)

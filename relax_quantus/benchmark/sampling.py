@@ -22,7 +22,7 @@ from torch import Tensor
 
 from relax_quantus import checks
 from relax_quantus.audio import load_waveform
-from relax_quantus.benchmark.datasets import Clip, Dataset, Examples
+from relax_quantus.benchmark.clips import Clip, Dataset, Examples
 from relax_quantus.errors import AudioError, DataError
 from relax_quantus.frontend import LogMel, LogMelConfig
 

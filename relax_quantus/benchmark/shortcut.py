@@ -22,7 +22,7 @@ from relax_quantus import checks
 from relax_quantus.audio import checked_resampler
 from relax_quantus.benchmark.calls import SAMPLE_RATE_HZ
 from relax_quantus.benchmark.chain import low_pass
-from relax_quantus.benchmark.datasets import Clip, Dataset, Examples
+from relax_quantus.benchmark.clips import Clip, Dataset, Examples
 from relax_quantus.benchmark.recordings import listing
 from relax_quantus.benchmark.sampling import Entry, Reader, Sample, draw, examples_of, labelled
 from relax_quantus.benchmark.soundscapes import dominates
