@@ -190,8 +190,17 @@ def explain(
         str, typer.Option(metavar="NAME", help="Of the encoder: float32, bfloat16, or auto, whichever is faster here.")
     ] = "float32",
     resampler: Resampler = "soxr",
+    html: Annotated[
+        bool, typer.Option("--html", help="Write a page that shows and plays what matters; one file, opens anywhere.")
+    ] = False,
+    sounds: Annotated[
+        bool, typer.Option("--sounds", help="Write what matters and all the rest as two FLAC files a strategy.")
+    ] = False,
+    annotations: Annotated[
+        bool, typer.Option("--annotations", help="Write what matters as Raven selections and Audacity labels.")
+    ] = False,
 ) -> int:
-    """Explain recordings: one PNG and one .npz of arrays for each.
+    """Explain recordings: one PNG and one .npz of arrays for each, and a page with --html.
 
     The PNG shows the spectrogram and, for each masking strategy on one shared scale, which parts the embedding rests on and the standard
     error of that. A clip that was explained into DIR before is replaced; two clips of the same name never overwrite one another. A
@@ -202,6 +211,7 @@ def explain(
       relax-quantus explain robin.wav --out pictures
       relax-quantus explain recordings/ --out pictures --masks time --masks frequency --n-samples 1000
       relax-quantus explain robin.wav --out pictures --n-samples 10000 --tolerance 0.1 --estimator surrogate
+      relax-quantus explain robin.wav --out pictures --html --sounds --annotations
       relax-quantus explain robin.wav --out pictures --head animals.safetensors
       relax-quantus explain robin.wav --out pictures --reference wren.wav --away traffic/
       relax-quantus explain robin.wav --out pictures --encoder wav2vec2_base:layer=6 --weights wav2vec2.pth
@@ -231,6 +241,9 @@ def explain(
             domain=domain,
             precision=precision,
             resampler=resampler,
+            html=html,
+            sounds=sounds,
+            annotations=annotations,
         )
     )
 

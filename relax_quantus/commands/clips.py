@@ -40,6 +40,9 @@ class Request:
     precision: str = "float32"
     estimator: str = DEFAULT
     resampler: str = "soxr"
+    html: bool = False
+    sounds: bool = False
+    annotations: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """``relax-quantus explain``: recordings -> a picture and arrays for each.
 
 The whole flow but the benchmark: recordings enter, examples are explained under each masking strategy, and for every recording one PNG and
-one .npz leave. Cost: strategies x N encoder forwards an example (0.96 s), fewer with a tolerance.
+one .npz leave, and a page, sounds and annotations if asked for. Cost: strategies x N encoder forwards an example (0.96 s), fewer with a tolerance.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from relax_quantus.commands.anchors import choose_similarity, load_anchor
 from relax_quantus.commands.clips import Clip, Findings, Models, Request, read
 from relax_quantus.commands.front_ends import FrontEnd
 from relax_quantus.commands.loading import load, refuse_other_front_end
+from relax_quantus.commands.pages import refuse_impossible, write_asked, write_index
 from relax_quantus.commands.results import masks_used, write
 from relax_quantus.errors import RelaxQuantusError
 from relax_quantus.explanation import Explanation
@@ -43,18 +44,27 @@ def run(request: Request) -> int:
     models = prepare(request)
     files.writable_folder(request.out)
     clips, failed = expand(request.clips)
+    entries = []
     with console.progress(len(clips), "explain", "clip") as bar:
         for path in clips:
             try:
                 clip = read(path, request.max_examples, models.front_end, request.resampler)
                 findings = find(clip, request, models)
+                written = write(clip, findings, request, models)
+                entry = write_asked(clip, findings, request, models, written.name.removesuffix(".png"))
             except (RelaxQuantusError, ValueError, RuntimeError, MemoryError) as problem:
                 console.report(problem, path)
                 failed += 1
             else:
-                picture = console.shown(write(clip, findings, request, models))
+                picture = console.shown(written)
                 console.result(picture if request.tolerance is None else f"{picture}: {masks_used(findings, request)}")
+                if entry is not None:
+                    entries.append(entry)
+                    console.result(console.shown(written.with_name(written.name.removesuffix(".png") + ".html")))
             bar.update()
+    index = write_index(request.out, entries)
+    if index is not None:
+        console.result(console.shown(index))
     return 1 if failed else 0
 
 
@@ -70,6 +80,7 @@ def prepare(request: Request) -> Models:
     strategies = {name: STRATEGIES.get(name) for name in request.masks or STRATEGIES.names()}
     front_end, encoder = load(request.encoder)
     front_end.fill(request.baseline)
+    refuse_impossible(request, front_end)
     strategies = applicable(strategies, request, front_end)
     classifier = None if request.head is None else EmbeddingClassifier.load(request.head, encoder)
     if classifier is not None and request.head is not None:

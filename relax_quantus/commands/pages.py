@@ -1,0 +1,104 @@
+"""What `explain` writes beside picture and arrays when asked: a page, the two parts of the sound, annotations; and the index of the pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from relax_quantus import __version__, checks
+from relax_quantus.audio import read_audio
+from relax_quantus.commands.clips import Clip, Findings, Models, Request
+from relax_quantus.commands.console import shown
+from relax_quantus.commands.files import complete
+from relax_quantus.commands.front_ends import FrontEnd, duration
+from relax_quantus.commands.results import headline, masks_used
+from relax_quantus.listening import gain, separate, write_sound
+from relax_quantus.regions import regions, write_audacity, write_raven
+from relax_quantus.report import Entry, Layer, index_page, page
+
+
+def refuse_impossible(request: Request, front_end: FrontEnd) -> None:
+    """Refuse what makes no sense with a front end: a page of waveforms, sounds and annotations where bands are no frequencies.
+
+    Raises
+    ------
+    ArgumentError
+        That names the option.
+    """
+    got = repr(front_end.text)
+    if request.html and front_end.of_waveforms:
+        checks.refuse("--html", "a front end that makes spectrograms", got, "leave it out")
+    if request.annotations and front_end.axis.centres_hz is None:
+        checks.refuse("--annotations", "a front end with bands in Hz", got, "leave it out")
+    if request.sounds and front_end.axis.centres_hz is None and not front_end.of_waveforms:
+        checks.refuse("--sounds", "a front end with bands in Hz", got, "leave it out")
+
+
+def write_asked(clip: Clip, findings: Findings, request: Request, models: Models, stem: str) -> Entry | None:
+    """Write what was asked for about one clip; return its page's line in the index, or None if no page was."""
+    if request.annotations:
+        for name, explanation in findings.explanations.items():
+            found = regions(explanation.centred(), axis=clip.axis)
+            write_raven(request.out / f"{stem}.{name}.selections.txt", found)
+            write_audacity(request.out / f"{stem}.{name}.labels.txt", found)
+    if not (request.sounds or request.html):
+        return None
+    wave, rate_hz = read_audio(clip.path)
+    if request.sounds:
+        for name, explanation in findings.explanations.items():
+            parts = separate(wave, rate_hz, gain(explanation.centred()), clip.axis)
+            write_sound(request.out / f"{stem}.{name}.kept.flac", parts.kept, rate_hz)
+            write_sound(request.out / f"{stem}.{name}.removed.flac", parts.removed, rate_hz)
+    if not request.html:
+        return None
+    n, heading = len(clip.examples), headline(clip, findings, models)
+    name = shown(clip.path.name)
+    explained = (
+        f"The first {duration(n * clip.example_s)} s" if n < clip.in_all else f"{duration(n * clip.example_s)} s"
+    )
+    lead = f"{explained} of {clip.seconds:.2f} s explained, towards {models.question}."
+    if heading != name:
+        lead = f"{heading.removeprefix(name).lstrip(': ')}. {lead}"
+    text = page(
+        name,
+        clip.examples,
+        [Layer(strategy, request.baseline, e) for strategy, e in findings.explanations.items()],
+        axis=clip.axis,
+        original=(wave, rate_hz),
+        lead=lead,
+        notes=_notes(clip, findings, request, models),
+    )
+    write_text(request.out / f"{stem}.html", text)
+    return Entry(quote(f"{stem}.html"), name, clip.seconds, lead)
+
+
+def _notes(clip: Clip, findings: Findings, request: Request, models: Models) -> dict[str, str]:
+    away = {} if models.away is None else {"Away from": models.away.label}
+    return {
+        "Encoder": request.encoder.encoder,
+        "Front end": models.front_end.text,
+        "Examples": f"{len(clip.examples)} of {clip.in_all}, {duration(clip.example_s)} s each",
+        "Masks": f"{masks_used(findings, request)}, seed {request.seed}",
+        "Fill": f"{request.baseline}, blended in {request.domain}",
+        "Similarity": request.similarity,
+        "Towards": "the clip's own embedding" if models.towards is None else models.towards.label,
+        **away,
+        "Estimator": ", ".join(dict.fromkeys(e.estimator for e in findings.explanations.values())),
+        "Made by": f"relax-quantus {__version__}",
+    }
+
+
+def write_index(out: Path, entries: Sequence[Entry]) -> Path | None:
+    """Write the page that leads to those of several clips; one clip needs none."""
+    if len(entries) < 2:
+        return None
+    taken = any(entry.link.lower() == "index.html" for entry in entries)
+    return write_text(out / ("all-recordings.html" if taken else "index.html"), index_page(entries))
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a page; one of that name is replaced only once the new one is complete."""
+    with complete(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+    return path

@@ -1,0 +1,64 @@
+"""`explain` with --html, --sounds and --annotations: what it writes, and under which names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from typer.testing import CliRunner, Result
+
+from relax_quantus import cli
+from relax_quantus.benchmark.annotations import read
+
+FEW = ("--n-samples", "6", "--masks", "time", "--masks", "random")
+
+
+def explain(*arguments: object) -> Result:
+    return CliRunner().invoke(cli.app, ["explain", *(str(a) for a in arguments), *FEW])
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def test_everything_for_one_clip(write_wav: Callable[..., Path], sweep: np.ndarray, tmp_path: Path) -> None:
+    path = write_wav(np.stack([sweep, 0.5 * sweep], axis=1), rate=22_050, name="<script>&.wav")
+    done = explain(path, "--out", tmp_path / "out", "--html", "--sounds", "--annotations")
+    assert done.exit_code == 0, done.output
+    assert [Path(line).name for line in done.stdout.splitlines()] == ["<script>&.png", "<script>&.html"]
+    html = (tmp_path / "out" / "<script>&.html").read_text(encoding="utf-8")
+    assert "<h1>&lt;script&gt;&amp;.wav</h1>" in html
+    assert html.count("<audio") == 5
+    assert "0.96 s of 1.45 s explained" in html
+    for name in ("time", "random"):
+        kept, removed = (
+            soundfile.read(tmp_path / "out" / f"<script>&.{name}.{part}.flac") for part in ("kept", "removed")
+        )
+        assert kept[1] == removed[1] == 22_050
+        np.testing.assert_allclose(kept[0] + removed[0], 0.75 * sweep, atol=1e-5)
+        boxes = read(tmp_path / "out" / f"<script>&.{name}.selections.txt")
+        assert [b.begin_s for b in boxes] == [
+            b.begin_s for b in read(tmp_path / "out" / f"<script>&.{name}.labels.txt")
+        ]
+        assert boxes
+        assert all(0 <= b.begin_s < b.end_s < 0.98 for b in boxes)
+
+
+def test_several_clips_get_an_index(write_wav: Callable[..., Path], sweep: np.ndarray, tmp_path: Path) -> None:
+    clips = [write_wav(sweep[:16_000], name=name) for name in ("a b.wav", "index.wav")]
+    done = explain(*clips, "--out", tmp_path / "out", "--html")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[-1].endswith("all-recordings.html")
+    index = (tmp_path / "out" / "all-recordings.html").read_text(encoding="utf-8")
+    assert re.findall(r'href="([^"]+html)"', index) == ["a%20b.html", "index.html"]
+
+
+def test_nothing_more_than_asked_for(write_wav: Callable[..., Path], sweep: np.ndarray, tmp_path: Path) -> None:
+    assert explain(write_wav(sweep[:16_000]), "--out", tmp_path / "out").exit_code == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["clip.npz", "clip.png"]
