@@ -4,6 +4,6 @@ A leaf of the flow beside `relax_quantus.plotting`: examples, explanations and t
 """
 
 from relax_quantus.report.layers import Layer
-from relax_quantus.report.page import Entry, index_page, page
+from relax_quantus.report.assembly import Entry, index_page, page
 
 __all__ = ["Entry", "Layer", "index_page", "page"]

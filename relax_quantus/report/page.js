@@ -33,13 +33,9 @@
     for (const v of values) if (!Number.isNaN(v) && !(skipZero && v === 0)) { low = Math.min(low, v); high = Math.max(high, v); }
     return [low, high];
   }
-  // One scale for a map in all layers, so that they can be compared.
-  const scale = (name) => remembered(`scale ${name}`, () => {
-    let [low, high] = [Infinity, -Infinity];
-    for (const layer of layers) {
-      const [l, h] = extremes(layer.maps[name], name === "u_relax");
-      low = Math.min(low, l); high = Math.max(high, h);
-    }
+  // A map's own scale, so that a faint one can be read; the numbers beside the colours tell two maps apart.
+  const scale = (name) => remembered(`scale ${state.layer} ${name}`, () => {
+    let [low, high] = extremes(layers[state.layer].maps[name], name === "u_relax");
     if (!(low <= high)) return [0, 1];
     if (DIVERGING.has(name)) { high = Math.max(Math.abs(low), Math.abs(high)); low = -high; }
     if (ERRORS.has(name)) low = 0;
@@ -93,7 +89,7 @@
       if (Number.isNaN(v) || !(v > least) || (state.map === "u_relax" && v === 0)) return;
       const colour = colours[Math.max(0, Math.min(255, Math.round((255 * (v - low)) / (high - low))))];
       const sure = state.fade ? Math.min(1, Math.abs(maps.centred[i]) / (3 * maps.standard_error[i] || 1e-12)) : 1;
-      const strong = diverging ? 0.2 + (0.8 * Math.abs(v)) / high : 1; // around 0 the spectrogram is seen, not the scale's middle
+      const strong = diverging ? 0.35 + (0.65 * Math.abs(v)) / high : 1; // around 0 the spectrogram is seen, not the scale's middle
       pixels[at] = colour[0]; pixels[at + 1] = colour[1]; pixels[at + 2] = colour[2]; pixels[at + 3] = 255 * state.opacity * sure * strong;
     });
   }
@@ -172,7 +168,7 @@
     $("low").textContent = number(low); $("high").textContent = number(high);
     $("share-text").textContent = `${Math.round(100 * state.share)} %` + (Number.isFinite(least) ? `, above ${number(least)}` : "");
     $("opacity-text").textContent = `${Math.round(100 * state.opacity)} %`;
-    $("layer-note").textContent = layers[state.layer].note;
+    $("layer-note").textContent = `Colours span this map's own range. ${layers[state.layer].note}`;
   }
 
   function frequency(band) {
