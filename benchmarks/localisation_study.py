@@ -23,7 +23,6 @@ import torch
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.datasets import synthetic
 from relax_quantus.benchmark.runner import Results, run
-from relax_quantus.benchmark.tables import minus_twin
 from relax_quantus.masks import STRATEGIES
 
 METRICS = ("AUC", "RankAccuracy")
@@ -44,6 +43,12 @@ def measure(clips: int, n_samples: int, seed: int, head_clips: int) -> Results:
         preset="localisation study", max_clips=clips, n_samples=n_samples, seed=seed, methods=methods, metrics=METRICS
     )
     return run(config, dataset=synthetic(clips, seed, head_clips, call_free_every=0))
+
+
+def minus_twin(rows: pd.DataFrame, method: str, metric: str) -> pd.Series:
+    """A strategy's scores minus its twin's on the same clips."""
+    wide = rows[(rows.metric == metric) & (rows.part == "")].pivot(index="clip", columns="method", values="value")
+    return wide[method] - wide[f"{method} twin"]
 
 
 def summary(rows: pd.DataFrame, seeds: str) -> list[dict[str, Any]]:
