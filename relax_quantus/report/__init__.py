@@ -3,7 +3,7 @@
 A leaf of the flow beside `relax_quantus.plotting`: examples, explanations and the original waveform enter, text of HTML leaves.
 """
 
-from relax_quantus.report.layers import Layer
 from relax_quantus.report.assembly import Entry, index_page, page
+from relax_quantus.report.layers import Layer
 
 __all__ = ["Entry", "Layer", "index_page", "page"]
