@@ -341,6 +341,11 @@ def test_every_option_that_the_library_knows_by_another_name_is_in_the_table() -
         "FOLDER",
         "KIND",
         "config",
+        "annotations",
+        "figures",
+        "html",
+        "results",
+        "sounds",
     }
     missing = {o for o in options if o not in OPTIONS and o not in not_the_library_s and o not in ("folder", "what")}
     assert not missing
