@@ -171,6 +171,10 @@ def test_too_few_sources_are_said_to_be_too_few() -> None:
     assert made[0].smallest_p == pytest.approx(enumerated([1, 2, 3, 4, 5])) == pytest.approx(made[0].p)
     assert made[0].verdict == "n = 5 sources: too few to tell 6 comparisons apart"
     assert comparisons.compare("a", "b", []).verdict == "not comparable"
+    # fifteen sources say b, one far source turns the mean: the test goes by ranks, so no winner is named
+    torn = comparisons.holm([comparisons.compare("a", "b", [-0.01 - k / 1000 for k in range(15)] + [1.0])])[0]
+    assert torn.significant
+    assert torn.verdict == "differ, but mean and ranks disagree"
     twelve = comparisons.holm([comparisons.compare("a", k, np.arange(1, 13) / 10, smallest=0.05) for k in "bcdefg"])
     assert twelve[0].verdict == "a above b"
 

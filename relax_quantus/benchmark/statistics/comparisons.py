@@ -69,6 +69,8 @@ class Comparison:
         """In words: who is better, that they are equivalent, that it is open, or that nothing could be told."""
         if self.n == 0:
             return "not comparable"
+        if self.significant and not self.difference.value * self.effect.value > 0:
+            return "differ, but mean and ranks disagree"
         if self.significant:
             better, worse = (self.a, self.b) if self.difference.value > 0 else (self.b, self.a)
             small = " (and smaller than what matters)" if self.p_equivalence <= LEVEL else ""

@@ -7,9 +7,13 @@ chosen (Bonferroni over k (k - 1) / 2); twins are named beforehand, so Holm over
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-from relax_quantus.benchmark.statistics.comparisons import LEVEL, multiple, wilcoxon
+from relax_quantus.benchmark.statistics.comparisons import LEVEL, multiple, rank_biserial, wilcoxon
 from relax_quantus.benchmark.statistics.crossing import Endpoint
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def clear_winner(endpoint: Endpoint) -> str | None:
@@ -22,7 +26,7 @@ def clear_winner(endpoint: Endpoint) -> str | None:
     for other in levels:
         if other != best:
             differences, evaluators = endpoint.difference(best, other, minus_twins=False)
-            if not evaluators or not differences.mean() > 0 or not wilcoxon(differences) * pairs <= LEVEL:
+            if not evaluators or not _above(differences) or not wilcoxon(differences) * pairs <= LEVEL:
                 return None
     return best
 
@@ -35,6 +39,12 @@ def above_twins(endpoint: Endpoint) -> set[str]:
             differences = endpoint.level(method, True)
             p = wilcoxon(differences)
             if math.isfinite(p):
-                tested[method] = (p, differences.mean())
+                tested[method] = (p, _above(differences))
     corrected = multiple([p for p, _ in tested.values()])
-    return {m for (m, (_, mean)), p in zip(tested.items(), corrected, strict=True) if p <= LEVEL and mean > 0}
+    return {m for (m, (_, above)), p in zip(tested.items(), corrected, strict=True) if p <= LEVEL and above}
+
+
+def _above(differences: pd.Series) -> bool:
+    """Whether mean and ranks say so: one far source can turn the mean against all the others, whose ranks the test goes by."""
+    found = differences.dropna()
+    return bool(found.mean() > 0 and rank_biserial(found.to_numpy()) > 0)
