@@ -11,7 +11,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from relax_quantus.benchmark.config import BenchmarkConfig
@@ -192,6 +192,7 @@ def measured(ask: Callable[[], Case], metric: Metric, seconds: float | None = No
             started = time.perf_counter()
             with time_limit(seconds):
                 scores = metric.score(case)
+                scores = replace(scores, value=float(scores.value))
     except (Exception, TimeLimitExceeded) as error:
         return Scores(math.nan), time.perf_counter() - started, *outcome(error)
     spent = time.perf_counter() - started

@@ -23,6 +23,7 @@ from relax_quantus.benchmark.datasets import Clip, Dataset, Examples
 from relax_quantus.benchmark.methods import Method
 from relax_quantus.benchmark.metrics.case import Metric
 from relax_quantus.benchmark.questions import fingerprint
+from relax_quantus.benchmark.source import source_sha256
 
 LIBRARIES = ("torch", "captum", "quantus", "numpy", "scipy", "scikit-learn")
 
@@ -131,8 +132,9 @@ def settings(config: BenchmarkConfig, metric: Metric) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of this package and of the libraries that scores depend on."""
-    return {"relax_quantus": __version__, **{name: importlib.metadata.version(name) for name in LIBRARIES}}
+    """Of this package, its code and the libraries that scores depend on."""
+    own = {"relax_quantus": __version__, "source": source_sha256()}
+    return {**own, **{name: importlib.metadata.version(name) for name in LIBRARIES}}
 
 
 def digest(clip: Clip) -> str:

@@ -5,7 +5,6 @@ Last step of the benchmark's flow: `Results` enter; the files of `FILES` are wri
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -19,6 +18,7 @@ import torch
 
 from relax_quantus import __version__
 from relax_quantus.benchmark.metrics import METRICS
+from relax_quantus.benchmark.source import source_sha256
 from relax_quantus.benchmark.tables import markdown
 from relax_quantus.errors import DataError
 
@@ -69,14 +69,6 @@ def provenance(results: Results) -> dict[str, Any]:
         "status": {str(k): int(v) for k, v in main.status.value_counts().items()},
         "metrics": {name: METRICS.summary(name) for name in results.config.metrics},
     }
-
-
-def source_sha256() -> str:
-    """Of this package's own code, to see later whether it is the same."""
-    root, digest = Path(__file__).resolve().parents[1], hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(f"{path.relative_to(root).as_posix()}\n".encode() + path.read_bytes())
-    return digest.hexdigest()
 
 
 def _version(package: str) -> str:

@@ -23,7 +23,7 @@ from relax_quantus.benchmark.grid import Grid
 from relax_quantus.benchmark.methods import Method
 from relax_quantus.benchmark.metrics.case import Metric
 from relax_quantus.benchmark.store import Cell, Store
-from relax_quantus.benchmark.workshop import Workshop
+from relax_quantus.benchmark.workshop import Workshop, accuracy_note
 from relax_quantus.errors import CellError
 from relax_quantus.relax import RELAX
 
@@ -237,7 +237,9 @@ def _collected(survey: Survey, store: Store, seconds: dict[str, float], reused: 
         maps=maps,
         datasets={names[spec]: dataset for spec, dataset in survey.datasets.items()},
         head_accuracies={
-            (names[dataset], encoder): store.note(f"head_accuracy {dataset} {encoder}", float("nan"))
+            (names[dataset], encoder): store.note(
+                accuracy_note(survey.config, dataset, survey.encoders[encoder]), float("nan")
+            )
             for dataset, encoder in pairs
         },
         encoders=survey.encoders,

@@ -94,13 +94,15 @@ class Store:
 
     def put(self, cells: Iterable[Cell], notes: dict[str, Any] | None = None) -> None:
         """Write cells and notes in one transaction; on disk when this returns."""
+        written = [(cell.key, int(cell.lost), _content(cell)) for cell in cells]
+        noted = [(key, json.dumps(value)) for key, value in (notes or {}).items()]
         self._db.execute("BEGIN")
-        for cell in cells:
-            parts = {"rows": cell.rows, "curves": cell.curves, "maps": cell.maps, "forwards": cell.forwards}
-            content = json.dumps(parts)
-            self._db.execute("INSERT OR REPLACE INTO cell VALUES (?, ?, ?)", (cell.key, int(cell.lost), content))
-        for key, value in (notes or {}).items():
-            self._db.execute("INSERT OR REPLACE INTO note VALUES (?, ?)", (key, json.dumps(value)))
+        try:
+            self._db.executemany("INSERT OR REPLACE INTO cell VALUES (?, ?, ?)", written)
+            self._db.executemany("INSERT OR REPLACE INTO note VALUES (?, ?)", noted)
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
         self._db.execute("COMMIT")
 
     def get(self, keys: Iterable[str]) -> dict[str, Cell]:
@@ -161,3 +163,7 @@ def _locked(folder: Path) -> FileLock:
     except OSError as error:
         raise DataError(f"{folder}: expected a folder that can be written to, got {error}; choose another.") from error
     return lock
+
+
+def _content(cell: Cell) -> str:
+    return json.dumps({"rows": cell.rows, "curves": cell.curves, "maps": cell.maps, "forwards": cell.forwards})

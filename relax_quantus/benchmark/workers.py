@@ -112,8 +112,11 @@ def _fly(config: BenchmarkConfig, units: list[Unit], pool: Pool, lost: Lost) -> 
                     suspects.append(flying.pop(future))
                     broken = broken or isinstance(error, BrokenExecutor)
                     continue
-                cells, known = future.result()
                 unit = flying.pop(future)
+                if error is not None:  # it could not even be sent, or come back
+                    yield lost(unit, *outcome(error)), {}
+                    continue
+                cells, known = future.result()
                 yield (cells, known) if isinstance(cells, list) else (lost(unit, *cells), known)
             if broken:
                 suspects += flying.values()

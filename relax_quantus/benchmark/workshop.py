@@ -130,10 +130,9 @@ def work(config: BenchmarkConfig, unit: Unit, count: int) -> tuple[list[Cell] | 
     with _one_at_a_time, threads(count or _own_threads()):
         workshop = _own_workshop(config)
         try:
-            known = facts(workshop, unit)
+            return list(workshop.cells(unit)), facts(workshop, unit)
         except Exception as error:
             return outcome(error), {}
-        return list(workshop.cells(unit)), known
 
 
 def warm_up(config: BenchmarkConfig, count: int) -> None:
@@ -158,4 +157,10 @@ def _own_threads() -> int:
 
 def facts(workshop: Workshop, unit: Unit) -> dict[str, Any]:
     """What ``run.json`` says about a unit's data set and encoder, under the key that it has in the store."""
-    return {f"head_accuracy {unit.dataset} {unit.encoder}": workshop.bench(unit).head_accuracy}
+    sha256 = workshop.encoder(unit.encoder)[1]
+    return {accuracy_note(workshop.config, unit.dataset, sha256): workshop.bench(unit).head_accuracy}
+
+
+def accuracy_note(config: BenchmarkConfig, dataset: str, encoder_sha256: str) -> str:
+    """Key in the store of what the head of a data set and encoder gets right."""
+    return f"head_accuracy {dataset} {encoder_sha256} {config.seed} {config.head_clips}"

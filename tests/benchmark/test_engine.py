@@ -21,7 +21,7 @@ import pandas as pd
 import pytest
 import torch
 
-from relax_quantus.benchmark import BenchmarkConfig, Results, forecast, run
+from relax_quantus.benchmark import BenchmarkConfig, Results, forecast, grid, run
 from relax_quantus.benchmark.limits import TimeLimitExceeded, outcome, time_limit
 from relax_quantus.benchmark.store import FILE, Cell, Store
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, CellError, DataError, UnknownNameError
@@ -389,3 +389,20 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(serial: Results, tm
     resumed = run(BenchmarkConfig.from_file(file, out=str(out)), show_progress=False)
     assert resumed.reused >= 2
     same(resumed, serial)
+
+
+def test_what_cannot_be_written_leaves_the_store_as_it_was(tmp_path: Path) -> None:
+    good = Cell("good", [{"value": 1.0, "status": "ok", "part": ""}])
+    bad = Cell("bad", [{"value": np.float32(1.0), "status": "ok", "part": ""}])
+    with Store(tmp_path / "s") as store:
+        with pytest.raises(TypeError):
+            store.put([good, bad])
+        assert not store.keys()
+        store.put([good], {"n": 1})
+        assert store.keys() == {"good"}
+
+
+def test_other_code_is_another_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = grid.versions()
+    monkeypatch.setattr(grid, "source_sha256", lambda: "other")
+    assert grid.versions() != before
