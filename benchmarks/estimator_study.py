@@ -25,6 +25,7 @@ from tqdm import tqdm
 import relax_quantus as rq
 from relax_quantus.estimators import Accumulator, Estimate, MaskModel, Surrogate, Weighted
 from relax_quantus.mask_model import contrast
+from relax_quantus.masks.lattice import Lattice
 from relax_quantus.perturbation import masked_tensor
 
 FILLS = ("silence", "mean")
@@ -74,7 +75,9 @@ class Stratum:
             end = rows.start + given
             return tuple(f[end - len(masks) : end] for f in self.factors)
 
-        lattices = lambda n, bank: self.strategy.lattices(frames, bands, n, bank)  # noqa: E731
+        def lattices(at_least: int, bank: int) -> tuple[Lattice, ...]:
+            return self.strategy.lattices(frames, bands, at_least, bank)
+
         return Surrogate().start_with(MaskModel(factors, lattices, self.contrast))
 
     def estimate(self, estimator: str, rows: slice) -> Estimate:

@@ -44,11 +44,10 @@ def with_hum(recordings: Recordings) -> Recordings:
 def networks(steps: int) -> dict[str, Callable[[Recordings], nn.Module]]:
     """What is trained, by the name of its file."""
     recipe = Recipe(steps=steps)
-    shortcut = lambda r: fit_encoder(with_hum(r), recipe, 3)  # noqa: E731
     return {
         "mini_seed_1": partial(fit_encoder, recipe=recipe, seed=1),
         "mini_seed_2": partial(fit_encoder, recipe=recipe, seed=2),
-        "mini_shortcut": shortcut,
+        "mini_shortcut": lambda r: fit_encoder(with_hum(r), recipe, 3),
         "time_convolutions": lambda r: fit_network(TimeConvolutions, r, recipe, 4),
     }
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -397,6 +398,9 @@ def test_what_cannot_be_written_leaves_the_store_as_it_was(tmp_path: Path) -> No
     with Store(tmp_path / "s") as store:
         with pytest.raises(TypeError):
             store.put([good, bad])
+        no_key: Any = object()
+        with pytest.raises(sqlite3.Error):
+            store.put([good, replace(good, key=no_key)])
         assert not store.keys()
         store.put([good], {"n": 1})
         assert store.keys() == {"good"}
