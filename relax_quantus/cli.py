@@ -142,8 +142,14 @@ def explain(
         typer.Option(metavar="FILE", show_default=False, help="Classifier made by `fit`: adds class and confidence."),
     ] = None,
     baseline: Annotated[
-        str, typer.Option(metavar="NAME", help="What replaces the masked part; `relax-quantus list fills` names them.")
-    ] = "silence",
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            show_default=False,
+            help="What replaces the masked part, silence by default; `relax-quantus list fills` names them. May be repeated: each fill is "
+            "explained with every strategy and costs as much as the first.",
+        ),
+    ] = None,
     n_samples: Annotated[
         int, typer.Option(metavar="N", help="Masks for each strategy; with --tolerance, at most.")
     ] = 500,
@@ -212,6 +218,7 @@ def explain(
       relax-quantus explain recordings/ --out pictures --masks time --masks frequency --n-samples 1000
       relax-quantus explain robin.wav --out pictures --n-samples 10000 --tolerance 0.1 --estimator surrogate
       relax-quantus explain robin.wav --out pictures --html --sounds --annotations
+      relax-quantus explain robin.wav --out pictures --html --masks random --baseline silence --baseline background
       relax-quantus explain robin.wav --out pictures --head animals.safetensors
       relax-quantus explain robin.wav --out pictures --reference wren.wav --away traffic/
       relax-quantus explain robin.wav --out pictures --encoder wav2vec2_base:layer=6 --weights wav2vec2.pth
@@ -228,7 +235,7 @@ def explain(
             masks=tuple(masks or ()),
             encoder=EncoderOptions(encoder, weights, sha256, front_end),
             head=head,
-            baseline=baseline,
+            baselines=tuple(dict.fromkeys(baseline or ("silence",))),
             n_samples=n_samples,
             tolerance=tolerance,
             estimator=estimator,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,31 @@ def test_several_clips_get_an_index(write_wav: Callable[..., Path], sweep: np.nd
     assert done.stdout.splitlines()[-1].endswith("all-recordings.html")
     index = (tmp_path / "out" / "all-recordings.html").read_text(encoding="utf-8")
     assert re.findall(r'href="([^"]+html)"', index) == ["a%20b.html", "index.html"]
+
+
+def test_several_fills_in_one_page(write_wav: Callable[..., Path], sweep: np.ndarray, tmp_path: Path) -> None:
+    path, alone = write_wav(sweep[:16_000]), tmp_path / "alone"
+    fills = ("--baseline", "silence", "--baseline", "background", "--baseline", "silence")
+    done = explain(path, "--out", tmp_path / "out", *fills, "--html", "--sounds", "--annotations")
+    assert done.exit_code == 0, done.output
+    html = (tmp_path / "out" / "clip.html").read_text(encoding="utf-8")
+    assert re.findall(r'name="fill" value="(\w+)"', html) == ["silence", "background"]
+    assert explain(path, "--out", alone, "--baseline", "background").exit_code == 0
+    with np.load(tmp_path / "out" / "clip.npz") as both, np.load(alone / "clip.npz") as one:
+        assert json.loads(str(both["settings"]))["baselines"] == ["silence", "background"]
+        for name in ("time", "random"):
+            np.testing.assert_array_equal(both[f"importance_{name}.background"], one[f"importance_{name}"])
+            assert not np.array_equal(both[f"importance_{name}.background"], both[f"importance_{name}.silence"])
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    assert {"clip.time.background.kept.flac", "clip.random.silence.labels.txt"} <= names
+
+
+def test_every_fill_must_be_known(write_wav: Callable[..., Path], sweep: np.ndarray, tmp_path: Path) -> None:
+    fills = ("--baseline", "silence", "--baseline", "blurr")
+    refused = explain(write_wav(sweep[:16_000]), "--out", tmp_path / "out", *fills)
+    assert refused.exit_code == 1
+    assert "did you mean 'blur'" in refused.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_nothing_more_than_asked_for(write_wav: Callable[..., Path], sweep: np.ndarray, tmp_path: Path) -> None:

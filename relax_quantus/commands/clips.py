@@ -27,7 +27,7 @@ class Request:
     masks: tuple[str, ...] = ()
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
     head: Path | None = None
-    baseline: str = "silence"
+    baselines: tuple[str, ...] = ("silence",)
     n_samples: int = 500
     tolerance: float | None = None
     seed: int = 0
@@ -94,11 +94,21 @@ class Clip:
 
 @dataclass(frozen=True)
 class Findings:
-    """What was computed for one clip: embeddings ``(n, D)``, explanations by strategy, and each class's probability ``(n, classes)``."""
+    """What was computed for one clip: embeddings ``(n, D)``, explanations by (strategy, fill), and each class's probability ``(n, classes)``."""
 
     embedding: Tensor
-    explanations: dict[str, Explanation]
+    explanations: dict[tuple[str, str], Explanation]
     probabilities: Tensor | None
+
+    @property
+    def fills(self) -> list[str]:
+        """The fills, in order."""
+        return list(dict.fromkeys(fill for _, fill in self.explanations))
+
+    def by_name(self, between: str = ".") -> dict[str, Explanation]:
+        """The explanations by what to call them: the strategy, and the fill behind it if there are several."""
+        several = len(self.fills) > 1
+        return {f"{name}{between}{fill}" if several else name: e for (name, fill), e in self.explanations.items()}
 
 
 def read(path: Path, max_examples: int, front_end: FrontEnd, resampler: str = "soxr") -> Clip:

@@ -1,12 +1,14 @@
 """``relax-quantus explain``: recordings -> a picture and arrays for each.
 
 The whole flow but the benchmark: recordings enter, examples are explained under each masking strategy, and for every recording one PNG and
-one .npz leave, and a page, sounds and annotations if asked for. Cost: strategies x N encoder forwards an example (0.96 s), fewer with a tolerance.
+one .npz leave, and a page, sounds and annotations if asked for. Cost: strategies x fills x N encoder forwards an example (0.96 s), fewer with
+a tolerance.
 """
 
 from __future__ import annotations
 
 from dataclasses import fields
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -76,10 +78,12 @@ def prepare(request: Request) -> Models:
         checks.positive("--tolerance", request.tolerance)
     checks.integer("--seed", request.seed, low=0)
     checked_resampler(request.resampler)
-    FILLS.get(request.baseline)
+    for name in request.baselines:
+        FILLS.get(name)
     strategies = {name: STRATEGIES.get(name) for name in request.masks or STRATEGIES.names()}
     front_end, encoder = load(request.encoder)
-    front_end.fill(request.baseline)
+    for name in request.baselines:
+        front_end.fill(name)
     refuse_impossible(request, front_end)
     strategies = applicable(strategies, request, front_end)
     classifier = None if request.head is None else EmbeddingClassifier.load(request.head, encoder)
@@ -156,9 +160,10 @@ def find(clip: Clip, request: Request, models: Models) -> Findings:
             f"{console.shown(clip.path)}: {int((~usable).sum())} of {len(x)} examples have an all-zero embedding and no explanation"
         )
     probabilities = None if models.classifier is None else models.classifier.head(h).softmax(dim=1)
-    explanations, fill = {}, models.front_end.fill(request.baseline)
-    with console.progress(len(models.explainers) * len(x), console.shown(clip.path.name), "example") as bar:
-        for name, relax in models.explainers.items():
+    explanations, fills = {}, {name: models.front_end.fill(name) for name in request.baselines}
+    conditions = list(product(models.explainers.items(), fills.items()))
+    with console.progress(len(conditions) * len(x), console.shown(clip.path.name), "example") as bar:
+        for (name, relax), (fill_name, fill) in conditions:
             parts: list[Explanation] = []
             for part, anchors in zip(torch.split(x[usable], BLOCK), torch.split(h[usable], BLOCK), strict=True):
                 towards = anchors if models.towards is None else models.towards.embedding
@@ -173,7 +178,7 @@ def find(clip: Clip, request: Request, models: Models) -> Findings:
                 )
                 parts += explained if isinstance(explained, tuple) else (explained,)
                 bar.update(len(part))
-            explanations[name] = join(parts, usable)
+            explanations[name, fill_name] = join(parts, usable)
     return Findings(h, explanations, probabilities)
 
 

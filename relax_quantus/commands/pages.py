@@ -38,7 +38,7 @@ def refuse_impossible(request: Request, front_end: FrontEnd) -> None:
 def write_asked(clip: Clip, findings: Findings, request: Request, models: Models, stem: str) -> Entry | None:
     """Write what was asked for about one clip; return its page's line in the index, or None if no page was."""
     if request.annotations:
-        for name, explanation in findings.explanations.items():
+        for name, explanation in findings.by_name().items():
             found = regions(explanation.centred(), axis=clip.axis)
             write_raven(request.out / f"{stem}.{name}.selections.txt", found)
             write_audacity(request.out / f"{stem}.{name}.labels.txt", found)
@@ -46,7 +46,7 @@ def write_asked(clip: Clip, findings: Findings, request: Request, models: Models
         return None
     wave, rate_hz = read_audio(clip.path)
     if request.sounds:
-        for name, explanation in findings.explanations.items():
+        for name, explanation in findings.by_name().items():
             parts = separate(wave, rate_hz, gain(explanation.centred()), clip.axis)
             write_sound(request.out / f"{stem}.{name}.kept.flac", parts.kept, rate_hz)
             write_sound(request.out / f"{stem}.{name}.removed.flac", parts.removed, rate_hz)
@@ -63,7 +63,7 @@ def write_asked(clip: Clip, findings: Findings, request: Request, models: Models
     text = page(
         name,
         clip.examples,
-        [Layer(strategy, request.baseline, e) for strategy, e in findings.explanations.items()],
+        [Layer(strategy, fill, e) for (strategy, fill), e in findings.explanations.items()],
         axis=clip.axis,
         original=(wave, rate_hz),
         lead=lead,
@@ -80,7 +80,7 @@ def _notes(clip: Clip, findings: Findings, request: Request, models: Models) -> 
         "Front end": models.front_end.text,
         "Examples": f"{len(clip.examples)} of {clip.in_all}, {duration(clip.example_s)} s each",
         "Masks": f"{masks_used(findings, request)}, seed {request.seed}",
-        "Fill": f"{request.baseline}, blended in {request.domain}",
+        "Fill": f"{', '.join(request.baselines)}, blended in {request.domain}",
         "Similarity": request.similarity,
         "Towards": "the clip's own embedding" if models.towards is None else models.towards.label,
         **away,

@@ -45,7 +45,7 @@ def write(clip: Clip, findings: Findings, request: Request, models: Models) -> P
     }
     if axis.centres_hz is not None:
         arrays["frequencies_hz"] = axis.centres_hz
-    for name, explanation in findings.explanations.items():
+    for name, explanation in findings.by_name().items():
         for kind in KINDS:
             arrays[f"{kind}_{name}"] = getattr(explanation, kind).numpy()
         arrays[f"spearman_{name}"] = explanation.spearman().numpy()
@@ -60,7 +60,7 @@ def write(clip: Clip, findings: Findings, request: Request, models: Models) -> P
     draw = waveform_figure if models.front_end.of_waveforms else explanation_figure
     figure = draw(
         clip.examples,
-        findings.explanations,
+        findings.by_name(", "),
         title=headline(clip, findings, models),
         notes=notes(clip, findings, request, models),
         axis=axis,
@@ -81,7 +81,7 @@ def headline(clip: Clip, findings: Findings, models: Models) -> str:
 def notes(clip: Clip, findings: Findings, request: Request, models: Models) -> str:
     """What else a reader of the picture needs to know."""
     n = len(clip.examples)
-    first = next(iter(findings.explanations.values()))
+    estimators = ", ".join(dict.fromkeys(e.estimator for e in findings.explanations.values()))
     front_end, colours = models.front_end, MAP_COLOURS
     if front_end.of_waveforms:
         colours = WAVEFORM_COLOURS
@@ -92,10 +92,10 @@ def notes(clip: Clip, findings: Findings, request: Request, models: Models) -> s
     correlations = ", ".join(f"{float(e.spearman().nanmean()):.2f}" for e in findings.explanations.values())
     return (
         f"{n} of {clip.in_all} example{'s' if clip.in_all > 1 else ''} of {duration(clip.example_s)} s; the recording lasts {clip.seconds:.2f} s\n"
-        f"{shown_front_end}encoder {shortened(request.encoder.encoder)}, fill {request.baseline}, {request.similarity}{blended}\n"
+        f"{shown_front_end}encoder {shortened(request.encoder.encoder)}, fill {', '.join(request.baselines)}, {request.similarity}{blended}\n"
         f"towards {models.question}\n"
-        f"{masks_used(findings, request)}, estimator {first.estimator}, seed {request.seed}; "
-        f"similarity of the fill alone {float(first.fully_masked_similarity.nanmean()):.2f}\n"
+        f"{masks_used(findings, request)}, estimator {estimators}, seed {request.seed}; "
+        f"similarity of the fill alone {fills_alone(findings)}\n"
         f"Spearman(uncertainty, importance): {correlations}\n\n" + colours
     )
 
@@ -103,10 +103,16 @@ def notes(clip: Clip, findings: Findings, request: Request, models: Models) -> s
 def masks_used(findings: Findings, request: Request) -> str:
     """How many masks the clip's examples took, in words; examples without an explanation took none."""
     if request.tolerance is None:
-        return f"{request.n_samples} masks a strategy"
+        return f"{request.n_samples} masks a strategy{' and fill' if len(request.baselines) > 1 else ''}"
     used = torch.cat([e.n_samples[e.n_samples > 0] for e in findings.explanations.values()])
     low, high = int(used.min()), int(used.max())
     return f"{low if low == high else f'{low} to {high}'} masks an example, tolerance {request.tolerance:g}"
+
+
+def fills_alone(findings: Findings) -> str:
+    """How similar each fill alone is to what the clip is compared with, in words; the same for every strategy."""
+    alone = {fill: float(e.fully_masked_similarity.nanmean()) for (_, fill), e in findings.explanations.items()}
+    return ", ".join(f"{value:.2f}{f' ({fill})' if len(alone) > 1 else ''}" for fill, value in alone.items())
 
 
 def shortened(text: str) -> str:
@@ -130,7 +136,8 @@ def describe(clip: Clip, findings: Findings, request: Request, models: Models) -
         "head": None if request.head is None else str(request.head.resolve()),
         "class_names": None if models.classifier is None else list(models.classifier.class_names),
         "masks": list(models.explainers),
-        "baseline": request.baseline,
+        "baseline": request.baselines[0],
+        "baselines": list(request.baselines),
         "similarity": request.similarity,
         "corpus": None if request.corpus is None else str(request.corpus.resolve()),
         "domain": request.domain,
@@ -138,7 +145,7 @@ def describe(clip: Clip, findings: Findings, request: Request, models: Models) -
         "resampler": request.resampler,
         "towards": None if models.towards is None else str(models.towards.path.resolve()),
         "away": None if models.away is None else str(models.away.path.resolve()),
-        "estimator": {name: e.estimator for name, e in findings.explanations.items()},
+        "estimator": {name: e.estimator for name, e in findings.by_name().items()},
         "n_samples": request.n_samples,
         "tolerance": request.tolerance,
         "seed": request.seed,
