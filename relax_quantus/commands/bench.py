@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
 from relax_quantus import benchmark, checks
 from relax_quantus.audio import checked_resampler
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.commands import console, files
-from relax_quantus.commands.loading import EncoderOptions
+from relax_quantus.commands.requests.bench import BenchRequest
+from relax_quantus.commands.requests.shared import NetworkOptions
 
 OUT = "relax-quantus-results"
 INTERRUPTED = 130
 
 
-def run(
-    config_file: Path | None, preset: str | None, encoder: EncoderOptions, *, dry_run: bool = False, **given: Any
-) -> int:
+def run(request: BenchRequest) -> int:
     """Run what a file or a preset says, with what was given beside it.
 
     Returns 0, 1 if a recording or a cell could not be used, 130 if it was interrupted.
@@ -28,9 +27,9 @@ def run(
     RelaxQuantusError
         If the file, the preset, a number, the recordings or the folder cannot work.
     """
-    config = configured(config_file, preset, encoder, **given)
+    config = configured(request)
     checked_resampler(config.resampler)
-    if dry_run:
+    if request.dry_run:
         for line in benchmark.forecast(config).lines():
             console.result(line)
         return 0
@@ -55,27 +54,28 @@ def run(
     return 1 if len(lost) or any(data.skipped for data in results.datasets.values()) else 0
 
 
-def configured(config_file: Path | None, preset: str | None, encoder: EncoderOptions, **given: Any) -> BenchmarkConfig:
-    """The configuration of a command line; what was not given is None."""
-    if encoder != EncoderOptions():
-        given |= {"encoder": specification(encoder), "encoders": ()}
+def configured(request: BenchRequest) -> BenchmarkConfig:
+    """The configuration that was asked for; what was not given is left to the file or the preset."""
+    settings = {f.name for f in fields(BenchmarkConfig)} - {"preset", "encoder"}
+    given = {f.name: getattr(request, f.name) for f in fields(request) if f.name in settings}
+    given = {
+        name: str(v) if isinstance(v, Path) else v for name, v in given.items() if v is not None and v is not False
+    }
+    if request.encoder != NetworkOptions():
+        given |= {"encoder": specification(request.encoder), "encoders": ()}
     # What is given in the short way replaces the file's list.
-    for short, many in (("data", "datasets"), ("seed", "seeds")):
-        if given[short] is not None:
-            given[many] = ()
-    for name in ("data", "out"):
-        given[name] = None if given[name] is None else str(given[name])
-    if config_file is None:
-        config = BenchmarkConfig.from_preset(preset or "quick", **given)
+    given |= {many: () for short, many in (("data", "datasets"), ("seed", "seeds")) if short in given}
+    if request.config is None:
+        config = BenchmarkConfig.from_preset(request.preset or "quick", **given)
     else:
-        config = BenchmarkConfig.from_file(config_file, preset=preset, **given)
+        config = BenchmarkConfig.from_file(request.config, preset=request.preset, **given)
     if config.data is None and not config.datasets and config.resampler != "soxr":
         rule, got = "recordings to resample, --data FOLDER", f"synthetic soundscapes and {config.resampler!r}"
         checks.refuse("--resampler", rule, got, "name a folder or leave it out")
-    return config if config.out is not None else BenchmarkConfig(**{**config.as_dict(), "out": OUT})
+    return config if config.out is not None else replace(config, out=OUT)
 
 
-def specification(encoder: EncoderOptions) -> str:
+def specification(encoder: NetworkOptions) -> str:
     """An encoder with its weights, as one text."""
     if encoder.sha256 is not None and encoder.weights is None:
         checks.refuse("--sha256", "a file to check, --weights FILE", "none", "name it, or leave --sha256 out")

@@ -1,8 +1,8 @@
-"""What `explain` works on: what was asked for, what was loaded, a recording as examples, and what was found about it."""
+"""What `explain` works on: what was loaded, a recording as examples, and what was found about it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -11,38 +11,9 @@ from relax_quantus.axes import Axis
 from relax_quantus.commands import console
 from relax_quantus.commands.anchors import Anchor
 from relax_quantus.commands.front_ends import FrontEnd
-from relax_quantus.commands.loading import EncoderOptions
-from relax_quantus.estimators import DEFAULT
 from relax_quantus.explanation import Explanation
 from relax_quantus.heads import EmbeddingClassifier
 from relax_quantus.relax import RELAX
-
-
-@dataclass(frozen=True)
-class Request:
-    """What was asked for on the command line; see `relax_quantus.cli.explain`."""
-
-    clips: tuple[Path, ...]
-    out: Path
-    masks: tuple[str, ...] = ()
-    encoder: EncoderOptions = field(default_factory=EncoderOptions)
-    head: Path | None = None
-    baselines: tuple[str, ...] = ("silence",)
-    n_samples: int = 500
-    tolerance: float | None = None
-    seed: int = 0
-    max_examples: int = 60
-    reference: Path | None = None
-    away: Path | None = None
-    similarity: str = "cosine"
-    corpus: Path | None = None
-    domain: str = "log"
-    precision: str = "float32"
-    estimator: str = DEFAULT
-    resampler: str = "soxr"
-    html: bool = False
-    sounds: bool = False
-    annotations: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ a tolerance.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from itertools import product
 from pathlib import Path
@@ -18,10 +19,11 @@ from relax_quantus import checks
 from relax_quantus.audio import checked_resampler
 from relax_quantus.commands import console, files
 from relax_quantus.commands.anchors import choose_similarity, load_anchor
-from relax_quantus.commands.clips import Clip, Findings, Models, Request, read
+from relax_quantus.commands.clips import Clip, Findings, Models, read
 from relax_quantus.commands.front_ends import FrontEnd
 from relax_quantus.commands.loading import load, refuse_other_front_end
 from relax_quantus.commands.pages import refuse_impossible, write_asked, write_index
+from relax_quantus.commands.requests.explain import ExplainRequest
 from relax_quantus.commands.results import masks_used, write
 from relax_quantus.errors import RelaxQuantusError
 from relax_quantus.explanation import Explanation
@@ -35,7 +37,7 @@ BLOCK = 8
 ON_WAVEFORMS = ("time",)
 
 
-def run(request: Request) -> int:
+def run(request: ExplainRequest) -> int:
     """Explain every recording of `request`; return 0, or 1 if one of them could not be.
 
     Raises
@@ -70,7 +72,7 @@ def run(request: Request) -> int:
     return 1 if failed else 0
 
 
-def prepare(request: Request) -> Models:
+def prepare(request: ExplainRequest) -> Models:
     """Check every name and number before any work, and load what was named."""
     checks.integer("--n-samples", request.n_samples)
     checks.integer("--max-examples", request.max_examples)
@@ -107,7 +109,9 @@ def prepare(request: Request) -> Models:
     return Models(encoder, classifier, explainers, front_end, towards, away)
 
 
-def applicable(strategies: dict[str, MaskStrategy], request: Request, front_end: FrontEnd) -> dict[str, MaskStrategy]:
+def applicable(
+    strategies: dict[str, MaskStrategy], request: ExplainRequest, front_end: FrontEnd
+) -> dict[str, MaskStrategy]:
     """Those strategies that were asked for and mean something on the front end's examples: on waveforms, masks over time.
 
     Raises
@@ -120,14 +124,14 @@ def applicable(strategies: dict[str, MaskStrategy], request: Request, front_end:
         checks.refuse("domain", rule, "amplitude", "leave it out")
     if not front_end.of_waveforms:
         return strategies
-    for name in request.masks:
+    for name in request.masks or ():
         if name not in ON_WAVEFORMS:
             rule = f"{' or '.join(ON_WAVEFORMS)} for waveforms, which have no bands"
             checks.refuse("masks", rule, repr(name), "leave it out")
     return {name: strategy for name, strategy in strategies.items() if name in ON_WAVEFORMS}
 
 
-def expand(paths: tuple[Path, ...]) -> tuple[list[Path], int]:
+def expand(paths: Sequence[Path]) -> tuple[list[Path], int]:
     """Replace folders by the recordings in them; the second value counts the folders without any, which are reported."""
     clips, failed = [], 0
     for path in paths:
@@ -140,7 +144,7 @@ def expand(paths: tuple[Path, ...]) -> tuple[list[Path], int]:
 
 
 @torch.no_grad()
-def find(clip: Clip, request: Request, models: Models) -> Findings:
+def find(clip: Clip, request: ExplainRequest, models: Models) -> Findings:
     """Embed, classify and explain a clip, a few examples at a time.
 
     An example whose embedding is zero has no direction: its maps are NaN, with a warning.

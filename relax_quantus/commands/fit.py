@@ -10,7 +10,6 @@ import re
 import sys
 import warnings
 from collections import Counter
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -20,15 +19,14 @@ from relax_quantus.audio import checked_resampler
 from relax_quantus.benchmark.recordings import Entry, listing
 from relax_quantus.commands import console, files
 from relax_quantus.commands.front_ends import FrontEnd
-from relax_quantus.commands.loading import EncoderOptions, load
+from relax_quantus.commands.loading import load
+from relax_quantus.commands.requests.fit import FitRequest
 from relax_quantus.errors import DataError, RelaxQuantusError
 from relax_quantus.fine_tuning import FineTuning
 from relax_quantus.heads import EmbeddingClassifier
 
 
-def run(
-    folder: Path, out: Path, encoder: EncoderOptions, *, fine_tune: int = 0, seed: int = 0, resampler: str = "soxr"
-) -> int:
+def run(request: FitRequest) -> int:
     """Fit, write and describe a classifier; return 0, or 1 if a recording had to be left out.
 
     Ctrl-C during fine-tuning ends that, with a warning; the classifier is written all the same.
@@ -38,17 +36,17 @@ def run(
     RelaxQuantusError
         If no classifier can be made: an unknown encoder, a folder without recordings, fewer than two classes of usable ones.
     """
-    checks.integer("--fine-tune", fine_tune, low=0)
-    checks.seed(seed)
-    checked_resampler(resampler)
-    front_end, network = load(encoder)
-    files.writable_file(out)
-    entries = listing(folder)
-    read = read_all(entries, front_end, resampler)
+    checks.integer("--fine-tune", request.fine_tune, low=0)
+    checks.seed(request.seed)
+    checked_resampler(request.resampler)
+    front_end, network = load(request.encoder)
+    files.writable_file(request.out)
+    entries = listing(request.folder)
+    read = read_all(entries, front_end, request.resampler)
     names = sorted({entry.label_name for entry, _ in read})
     if len(names) < 2:
         raise DataError(
-            f"{folder}: expected usable recordings of at least two classes, got {len(names)}; see the errors above."
+            f"{request.folder}: expected usable recordings of at least two classes, got {len(names)}; see the errors above."
         )
     for lost in sorted({entry.label_name for entry in entries} - set(names)):
         console.warning(f"{lost}: no usable recording; the class is left out")
@@ -59,22 +57,22 @@ def run(
         [names.index(entry.label_name) for entry, x in read for _ in x],
         class_names=names,
         groups=[entry.source_group for entry, x in read for _ in x],
-        fine_tune=fine_tune,
+        fine_tune=request.fine_tune,
         clips=[i for i, x in enumerate(examples) for _ in x],
-        seed=seed,
+        seed=request.seed,
         show_progress=sys.stderr.isatty(),
     )
     classifier.made_with = {
         "program": f"relax_quantus {__version__}",
-        "encoder": encoder.encoder,
+        "encoder": request.encoder.encoder,
         "front_end": front_end.text,
-        "resampler": resampler,
-        "seed": str(seed),
+        "resampler": request.resampler,
+        "seed": str(request.seed),
     }
-    classifier.save(out)
+    classifier.save(request.out)
     for line in summary(read, classifier):
         console.result(line)
-    console.result(console.shown(out))
+    console.result(console.shown(request.out))
     return 1 if len(read) < len(entries) else 0
 
 

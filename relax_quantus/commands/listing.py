@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 
 from relax_quantus.commands import console
+from relax_quantus.commands.requests.listing import ListRequest
 from relax_quantus.errors import UnknownNameError
 from relax_quantus.registry import nearest
 
@@ -20,7 +21,7 @@ HOMES = {
 """What can be listed -> the module and the name of its registry."""
 
 
-def run(kind: str) -> int:
+def run(request: ListRequest) -> int:
     """Print name and summary of everything of one `kind`; of metrics also those of Quantus that are not used, and why.
 
     Raises
@@ -28,6 +29,7 @@ def run(kind: str) -> int:
     UnknownNameError
         If there is no such kind; the message lists the nearest.
     """
+    kind = request.what
     if kind not in HOMES:
         raise UnknownNameError(f"KIND: expected what to list, got {kind!r}; {nearest(kind, list(HOMES))}.")
     module, name = HOMES[kind]

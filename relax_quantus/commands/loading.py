@@ -6,7 +6,6 @@ What `explain`, `fit` and `bench` share: the texts of the options enter, two loa
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from relax_quantus import checks
 from relax_quantus.commands import front_ends
 from relax_quantus.commands.console import one_line
 from relax_quantus.commands.front_ends import FrontEnd
+from relax_quantus.commands.requests.shared import EncoderOptions
 from relax_quantus.encoders import ENCODERS, load_encoder
 from relax_quantus.encoders.waveform import WaveformEncoder
 from relax_quantus.encoders.weights_file import load_weights
@@ -25,16 +25,6 @@ from relax_quantus.specifications import FORM, parse, user_object
 
 ENCODER, WEIGHTS, FRONT_END = "--encoder", "--weights", front_ends.OPTION
 OWN = "the encoder's own"
-
-
-@dataclass(frozen=True)
-class EncoderOptions:
-    """What was asked for on the command line; see `relax_quantus.cli`."""
-
-    encoder: str = "vggish_mini"
-    weights: Path | None = None
-    sha256: str | None = None
-    front_end: str | None = None
 
 
 def load(options: EncoderOptions) -> tuple[FrontEnd, nn.Module]:

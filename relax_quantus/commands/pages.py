@@ -8,17 +8,18 @@ from urllib.parse import quote
 
 from relax_quantus import __version__, checks
 from relax_quantus.audio import read_audio
-from relax_quantus.commands.clips import Clip, Findings, Models, Request
+from relax_quantus.commands.clips import Clip, Findings, Models
 from relax_quantus.commands.console import shown
 from relax_quantus.commands.files import complete
 from relax_quantus.commands.front_ends import FrontEnd, duration
+from relax_quantus.commands.requests.explain import ExplainRequest
 from relax_quantus.commands.results import headline, masks_used
 from relax_quantus.listening import gain, separate, write_sound
 from relax_quantus.regions import regions, write_audacity, write_raven
 from relax_quantus.report import Entry, Layer, index_page, page
 
 
-def refuse_impossible(request: Request, front_end: FrontEnd) -> None:
+def refuse_impossible(request: ExplainRequest, front_end: FrontEnd) -> None:
     """Refuse what makes no sense with a front end: a page of waveforms, sounds and annotations where bands are no frequencies.
 
     Raises
@@ -35,7 +36,7 @@ def refuse_impossible(request: Request, front_end: FrontEnd) -> None:
         checks.refuse("--sounds", "a front end with bands in Hz", got, "leave it out")
 
 
-def write_asked(clip: Clip, findings: Findings, request: Request, models: Models, stem: str) -> Entry | None:
+def write_asked(clip: Clip, findings: Findings, request: ExplainRequest, models: Models, stem: str) -> Entry | None:
     """Write what was asked for about one clip; return its page's line in the index, or None if no page was."""
     if request.annotations:
         for name, explanation in findings.by_name().items():
@@ -73,7 +74,7 @@ def write_asked(clip: Clip, findings: Findings, request: Request, models: Models
     return Entry(quote(f"{stem}.html"), name, clip.seconds, lead)
 
 
-def _notes(clip: Clip, findings: Findings, request: Request, models: Models) -> dict[str, str]:
+def _notes(clip: Clip, findings: Findings, request: ExplainRequest, models: Models) -> dict[str, str]:
     away = {} if models.away is None else {"Away from": models.away.label}
     return {
         "Encoder": request.encoder.encoder,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from relax_quantus.benchmark.report import report
 from relax_quantus.commands import console, files
+from relax_quantus.commands.requests.report import ReportRequest
 
 
-def run(results: Path, out: Path | None, *, figures: bool = True) -> int:
+def run(request: ReportRequest) -> int:
     """Write the report and print the path of each file.
 
     Raises
@@ -16,10 +15,10 @@ def run(results: Path, out: Path | None, *, figures: bool = True) -> int:
     DataError
         If the results cannot be read.
     ArgumentError
-        If `out` cannot be written to.
+        If its folder cannot be written to.
     """
-    if out is not None:
-        files.writable_folder(out)
-    for path in report(results, out, figures=figures, told=console.warning):
+    if request.out is not None:
+        files.writable_folder(request.out)
+    for path in report(request.results, request.out, figures=request.figures, told=console.warning):
         console.result(console.shown(path))
     return 0

@@ -15,10 +15,11 @@ import numpy.typing as npt
 import torch
 
 from relax_quantus import __version__
-from relax_quantus.commands.clips import Clip, Findings, Models, Request
+from relax_quantus.commands.clips import Clip, Findings, Models
 from relax_quantus.commands.console import shown
 from relax_quantus.commands.files import complete
 from relax_quantus.commands.front_ends import LOG_MEL, duration
+from relax_quantus.commands.requests.explain import ExplainRequest
 from relax_quantus.modules import fingerprint
 from relax_quantus.plotting import OUTLINED_EXAMPLES, explanation_figure, save_png
 from relax_quantus.waveform_plotting import waveform_figure
@@ -33,7 +34,7 @@ WAVEFORM_COLOURS = (
 KINDS = ("importance", "uncertainty", "standard_error", "mean_similarity", "fully_masked_similarity", "n_samples")
 
 
-def write(clip: Clip, findings: Findings, request: Request, models: Models) -> Path:
+def write(clip: Clip, findings: Findings, request: ExplainRequest, models: Models) -> Path:
     """Write the .npz and the PNG of one clip; return the PNG's path."""
     stem = stem_for(clip.path, request.out)
     axis = clip.axis
@@ -78,7 +79,7 @@ def headline(clip: Clip, findings: Findings, models: Models) -> str:
     return f"{name}: {models.classifier.class_names[best]}, {float(mean[best]):.0%}"
 
 
-def notes(clip: Clip, findings: Findings, request: Request, models: Models) -> str:
+def notes(clip: Clip, findings: Findings, request: ExplainRequest, models: Models) -> str:
     """What else a reader of the picture needs to know."""
     n = len(clip.examples)
     estimators = ", ".join(dict.fromkeys(e.estimator for e in findings.explanations.values()))
@@ -100,7 +101,7 @@ def notes(clip: Clip, findings: Findings, request: Request, models: Models) -> s
     )
 
 
-def masks_used(findings: Findings, request: Request) -> str:
+def masks_used(findings: Findings, request: ExplainRequest) -> str:
     """How many masks the clip's examples took, in words; examples without an explanation took none."""
     if request.tolerance is None:
         return f"{request.n_samples} masks a strategy{' and fill' if len(request.baselines) > 1 else ''}"
@@ -120,7 +121,7 @@ def shortened(text: str) -> str:
     return textwrap.shorten(shown(text).replace(",", ", "), LONGEST_NAME, placeholder=" ...").replace(", ", ",")
 
 
-def describe(clip: Clip, findings: Findings, request: Request, models: Models) -> dict[str, Any]:
+def describe(clip: Clip, findings: Findings, request: ExplainRequest, models: Models) -> dict[str, Any]:
     """Everything that the arrays depend on, for the .npz."""
     return {
         "program": f"relax_quantus {__version__}",

@@ -1,0 +1,129 @@
+"""What `explain` can be asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from relax_quantus.commands.requests.shared import Domain, EncoderOptions, Resampler, Seed
+
+
+@dataclass(frozen=True)
+class ExplainRequest:
+    """Explain recordings: one PNG and one .npz of arrays for each, and a page with --html.
+
+    The PNG shows the spectrogram and, for each masking strategy on one shared scale, which parts the embedding rests on and the standard
+    error of that. A clip that was explained into DIR before is replaced; two clips of the same name never overwrite one another. A
+    recording that cannot be used is reported, the others are done, and the exit code is 1.
+
+    \b
+    Examples:
+      relax-quantus explain robin.wav --out pictures
+      relax-quantus explain recordings/ --out pictures --masks time --masks frequency --n-samples 1000
+      relax-quantus explain robin.wav --out pictures --n-samples 10000 --tolerance 0.1 --estimator surrogate
+      relax-quantus explain robin.wav --out pictures --html --sounds --annotations
+      relax-quantus explain robin.wav --out pictures --html --masks random --baseline silence --baseline background
+      relax-quantus explain robin.wav --out pictures --head animals.safetensors
+      relax-quantus explain robin.wav --out pictures --reference wren.wav --away traffic/
+      relax-quantus explain robin.wav --out pictures --encoder wav2vec2_base:layer=6 --weights wav2vec2.pth
+      relax-quantus explain robin.wav --out pictures --encoder mine.py:network --front-end MelSpectrogram:n_mels=80
+    """
+
+    clips: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="CLIP", show_default=False, help="Recordings; of a folder, every recording in it and below."
+        ),
+    ]
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", show_default=False, help="Folder for the results; made if need be.")
+    ]
+    masks: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", show_default=False, help="Masking strategy; may be repeated. All of them by default."
+        ),
+    ] = None
+    encoder: EncoderOptions = field(default_factory=EncoderOptions)
+    head: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", show_default=False, help="Classifier made by `fit`: adds class and confidence."),
+    ] = None
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            show_default=False,
+            help="What replaces the masked part, silence by default; `relax-quantus list fills` names them. May be repeated: each fill is "
+            "explained with every strategy and costs as much as the first.",
+        ),
+    ] = None
+    n_samples: Annotated[int, typer.Option(metavar="N", help="Masks for each strategy; with --tolerance, at most.")] = (
+        500
+    )
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            show_default=False,
+            help="Stop each example when its largest standard error is under this share of its map's spread.",
+        ),
+    ] = None
+    estimator: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="surrogate; weighted, the same map, plainly, from more masks; or paper, as published."
+        ),
+    ] = "surrogate"
+    seed: Seed = 0
+    max_examples: Annotated[
+        int, typer.Option(metavar="N", help="Explain at most the first N examples (0.96 s each) of a clip.")
+    ] = 60
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CLIP",
+            show_default=False,
+            help="What makes it sound like this one? A folder stands for its centroid.",
+        ),
+    ] = None
+    away: Annotated[
+        Path | None, typer.Option(metavar="CLIP", show_default=False, help="... and unlike this one? A folder, too.")
+    ] = None
+    similarity: Annotated[
+        str, typer.Option(metavar="NAME", help="How embeddings are compared; see `relax-quantus list similarities`.")
+    ] = "cosine"
+    corpus: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", show_default=False, help="Recordings whose mean embedding centred_cosine removes."
+        ),
+    ] = None
+    domain: Domain = "log"
+    precision: Annotated[
+        str, typer.Option(metavar="NAME", help="Of the encoder: float32, bfloat16, or auto, whichever is faster here.")
+    ] = "float32"
+    resampler: Resampler = "soxr"
+    html: Annotated[
+        bool, typer.Option("--html", help="Write a page that shows and plays what matters; one file, opens anywhere.")
+    ] = False
+    sounds: Annotated[
+        bool, typer.Option("--sounds", help="Write what matters and all the rest as two FLAC files a strategy.")
+    ] = False
+    annotations: Annotated[
+        bool, typer.Option("--annotations", help="Write what matters as Raven selections and Audacity labels.")
+    ] = False
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """The fills, each once."""
+        return tuple(dict.fromkeys(self.baseline or ("silence",)))
+
+    def run(self) -> int:
+        """Explain; see `relax_quantus.commands.explain`."""
+        from relax_quantus.commands import explain
+
+        return explain.run(self)

@@ -1,0 +1,39 @@
+"""What `report` can be asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+@dataclass(frozen=True)
+class ReportRequest:
+    """Make tables, statistics and figures from the results of `bench`.
+
+    Nothing is computed anew: results.parquet (or .csv) is enough; curves.parquet gives flipping curves, maps.parquet runtimes, run.json the
+    settings. DIR gets table.md, statistics.md and .json, tables/ (CSV, LaTeX) and figures/ (PNG, PDF).
+
+    \b
+    Examples:
+      relax-quantus report results
+      relax-quantus report results --out report
+    """
+
+    results: Annotated[
+        Path,
+        typer.Argument(metavar="RESULTS", show_default=False, help="Folder that `bench --out` wrote its results into."),
+    ]
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", show_default=False, help="Where the report is written; RESULTS itself by default."),
+    ] = None
+    figures: Annotated[bool, typer.Option(help="Draw figures, too.")] = True
+
+    def run(self) -> int:
+        """Write the report; see `relax_quantus.commands.report`."""
+        from relax_quantus.commands import report
+
+        return report.run(self)
