@@ -584,7 +584,6 @@ def small_bench(monkeypatch: pytest.MonkeyPatch) -> None:
     small = {"methods": ("RELAX-time", "energy"), "metrics": ("Sparseness",), "head_clips": 12, "max_clips": 4}
     monkeypatch.setitem(PRESETS, "quick", small)
     monkeypatch.setattr("relax_quantus.benchmark.datasets.HELD_OUT_CLIPS", 6)
-    monkeypatch.setattr("relax_quantus.benchmark.datasets.BACKGROUND_CLIPS", 4)
 
 
 @pytest.mark.usefixtures("small_bench")

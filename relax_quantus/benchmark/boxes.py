@@ -32,7 +32,6 @@ from relax_quantus.fills import Background
 from relax_quantus.frontend import LogMelConfig
 
 SHARE = (0.005, 0.8)
-BACKGROUND_CLIPS = 24
 SEGMENT = re.compile(r"^(.+?)[_-]segment[_-]?\d+$", re.IGNORECASE)
 TABLE_SUFFIX = re.compile(r"(\.table\.\d+)?(\.selections)?\.txt$", re.IGNORECASE)
 
@@ -182,7 +181,6 @@ def boxes(
         clips=clips,
         training=train,
         held_out=judge,
-        background=train.x[torch.from_numpy(rng.permutation(len(train.x))[:BACKGROUND_CLIPS])],
         notes=tuple(notes),
         skipped=tuple(cutter.reader.skipped),
         needs_good_head=False,
@@ -251,11 +249,11 @@ class Cutter:
 
 
 def clip_of(m: Marked, x: Tensor, names: tuple[str, ...]) -> Clip:
-    """The example as a clip whose stem is what the boxes hold, on the example's own background."""
-    truth = torch.from_numpy(m.truth)
-    stem = torch.where(truth, x, Background().level(x[None])[0])
+    """The example as a clip whose stem is what the boxes hold, on the example's own background, and whose rest is what they do not hold."""
+    truth, background = torch.from_numpy(m.truth), Background().level(x[None])[0]
+    stem, rest = torch.where(truth, x, background), torch.where(truth, background, x)
     label = names.index(m.entry.label_name)
-    return Clip(m.name, x, label, m.entry.label_name, m.entry.source_group, stem=stem, truth=m.truth)
+    return Clip(m.name, x, label, m.entry.label_name, m.entry.source_group, stem=stem, rest=rest, truth=m.truth)
 
 
 def labelled(members: list[Marked], cut: dict[str, Tensor], names: tuple[str, ...]) -> Examples:

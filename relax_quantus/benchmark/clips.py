@@ -32,6 +32,9 @@ class Clip:
         bool ``(96, 64)``: where the stem dominates, or None.
     region
         bool ``(96, 64)``: truth by construction, what a wrapped encoder sees, see `region`; None before a run has drawn it.
+    rest
+        ``(1, 96, 64)`` log-mel of the clip without the call: the clip counts only if the call moves the embedding from this one's towards the
+        stem's. None where it is not known: then it counts.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Clip:
     stem: Tensor | None = None
     truth: npt.NDArray[np.bool_] | None = None
     region: npt.NDArray[np.bool_] | None = None
+    rest: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +72,6 @@ class Dataset:
         To explain.
     training, held_out
         The head is fitted on the first and judged on the second; neither contains a clip to explain, except that the held-out recordings do.
-    background
-        ``(n, 1, 96, 64)`` clips without the call: a clip counts only if its embedding is closer to its stem than theirs are. None: all count.
     needs_good_head
         Whether localisation counts only if the head gets 90 % of the held-out clips right.
     swapped
@@ -85,7 +87,6 @@ class Dataset:
     clips: tuple[Clip, ...]
     training: Examples
     held_out: Examples
-    background: Tensor | None = None
     notes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = field(default=())
     needs_good_head: bool = True

@@ -33,13 +33,12 @@ from relax_quantus.specifications import parse
 __all__ = ["DATASETS", "Clip", "Dataset", "Examples", "kind_of_folder", "log_mel", "resolve", "specified", "synthetic"]
 
 CALL_FREE_EVERY = 6
-BACKGROUND_CLIPS = 24
 HELD_OUT_CLIPS = 150
-TRAINING, HELD_OUT, BACKGROUND = (1_000_003 * k for k in (1, 2, 3))
+TRAINING, HELD_OUT = (1_000_003 * k for k in (1, 2))
 
 
 def log_mel(scapes: list[Soundscape], part: str = "wave") -> Tensor:
-    """Log-mel examples ``(n, 1, 96, 64)`` of the soundscapes' `part`: "wave" or "stem"."""
+    """Log-mel examples ``(n, 1, 96, 64)`` of the soundscapes' `part`: "wave", "stem" or "rest"."""
     with torch.inference_mode(False), torch.no_grad():
         return torch.as_tensor(LogMel()(np.stack([getattr(scape, part) for scape in scapes])))
 
@@ -52,11 +51,6 @@ def call_examples(count: int, seed: int, snr_db: float | None = None) -> Example
     return Examples(log_mel(scapes), labels, names, names)
 
 
-def call_free(count: int, seed: int, snr_db: float | None = None) -> Tensor:
-    """Log-mel ``(count, 1, 96, 64)`` of soundscapes without calls."""
-    return log_mel(soundscapes(count, seed, call_free_every=1, snr_db=snr_db))
-
-
 def synthetic(
     max_clips: int = 12,
     seed: int = 0,
@@ -64,7 +58,7 @@ def synthetic(
     call_free_every: int = CALL_FREE_EVERY,
     snr_db: float | None = None,
 ) -> Dataset:
-    """Embedded synthetic soundscapes; training, held-out and background clips come from other seeds.
+    """Embedded synthetic soundscapes; training and held-out clips come from other seeds.
 
     Parameters
     ----------
@@ -79,7 +73,7 @@ def synthetic(
         is given, localisation does not want a good head, but a response of the encoder to each call.
     """
     scapes = soundscapes(max_clips, seed, call_free_every, snr_db)
-    stems = log_mel(scapes, "stem")
+    stems, rests = log_mel(scapes, "stem"), log_mel(scapes, "rest")
     clips = tuple(
         Clip(
             name=scape.source_group,
@@ -88,9 +82,10 @@ def synthetic(
             label_name=scape.label_name,
             source_group=scape.source_group,
             stem=stem if scape.label >= 0 else None,
+            rest=rest if scape.label >= 0 else None,
             truth=scape.truth if scape.label >= 0 else None,
         )
-        for scape, x, stem in zip(scapes, log_mel(scapes), stems, strict=True)
+        for scape, x, stem, rest in zip(scapes, log_mel(scapes), stems, rests, strict=True)
     )
     return Dataset(
         name="synthetic" if snr_db is None else f"synthetic:snr_db={snr_db:g}",
@@ -98,7 +93,6 @@ def synthetic(
         clips=clips,
         training=call_examples(head_clips, seed + TRAINING, snr_db),
         held_out=call_examples(HELD_OUT_CLIPS, seed + HELD_OUT, snr_db),
-        background=call_free(BACKGROUND_CLIPS, seed + BACKGROUND, snr_db),
         needs_good_head=snr_db is None,
     )
 

@@ -139,21 +139,19 @@ def versions() -> dict[str, str]:
 
 def digest(clip: Clip) -> str:
     """Of everything that a clip holds."""
-    parts = (clip.name, clip.label, clip.label_name, clip.source_group, clip.x, clip.stem)
+    parts = (clip.name, clip.label, clip.label_name, clip.source_group, clip.x, clip.stem, clip.rest)
     return fingerprint(
         *parts, *(None if a is None else a.tobytes() for a in (clip.truth, getattr(clip, "region", None)))
     )
 
 
 def surroundings(dataset: Dataset) -> str:
-    """Digest of what a data set gives every cell beside its own clip: what the head is fitted and judged on, and the background."""
+    """Digest of what a data set gives every cell beside its own clip: what the head is fitted and judged on."""
 
     def examples(some: Examples) -> tuple[Any, ...]:
         return some.x, some.y.tobytes(), some.groups, some.clips
 
-    return fingerprint(
-        dataset.class_names, *examples(dataset.training), *examples(dataset.held_out), dataset.background
-    )
+    return fingerprint(dataset.class_names, *examples(dataset.training), *examples(dataset.held_out))
 
 
 def _digest(*parts: Any) -> str:

@@ -3,7 +3,7 @@
 Fourth step of the benchmark's flow, beside `recordings`: a folder of recordings enters; mixtures leave whose truth is where the planted call
 dominates the rest. What is planted is the loudest stretch of one recording; what it is planted in comes from another class and another source. Both
 are drawn among the recordings to explain, so that the head has heard neither. Scored towards the clean stem's embedding; a mixture counts only where
-the encoder responds, i.e. where its embedding is closer to the stem's than the hosts' alone usually are.
+the encoder responds, i.e. where the call moves the embedding of what it was planted in towards the stem's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from relax_quantus import checks
 from relax_quantus.audio import checked_resampler
@@ -100,21 +99,17 @@ def planted(
     entries = listing(path)
     classes = len({entry.label_name for entry in entries})
     sample = draw(entries, str(path), max(max_clips, 2 * min(classes, max_clips + 1)), seed, head_clips, reader)
-    clips, hosts = mixtures(sample, max_clips, seed, snr_db, float(octaves), into)
+    clips = mixtures(sample, max_clips, seed, snr_db, float(octaves), into)
     if not clips:
         raise DataError(f"{path}: expected recordings of different classes and sources to mix, got none; add some.")
     settings = f"snr_db={snr_db:g}" + (f",octaves={octaves:g}" if octaves else "")
     settings += "" if into == HOSTS[0] else f",into={into}"
-    return sample.dataset(
-        f"planted:{Path(path).resolve().name},{settings}", clips, background=torch.stack(hosts), needs_good_head=False
-    )
+    return sample.dataset(f"planted:{Path(path).resolve().name},{settings}", clips, needs_good_head=False)
 
 
-def mixtures(
-    sample: Sample, count: int, seed: int, snr_db: float, octaves: float, into: str
-) -> tuple[tuple[Clip, ...], list[torch.Tensor]]:
-    """Clips with a planted call, and the hosts ``(1, 96, 64)`` without it."""
-    clips, hosts = [], []
+def mixtures(sample: Sample, count: int, seed: int, snr_db: float, octaves: float, into: str) -> tuple[Clip, ...]:
+    """Clips with a planted call."""
+    clips = []
     entries = [entry for entry, _ in sample.sampled]
     for call in entries[:count]:
         rng = np.random.default_rng([seed, zlib.crc32(call.name.encode()), 3])
@@ -126,8 +121,7 @@ def mixtures(
         if mixed is None:
             continue
         clips.append(clip_of(mixed, call, host, sample.class_names))
-        hosts.append(examples_of(mixed.rest)[0])
-    return tuple(clips), hosts
+    return tuple(clips)
 
 
 def _wave(sample: Sample, entry: Entry) -> Wave:
@@ -144,6 +138,7 @@ def clip_of(mixed: Mixture, call: Entry, host: Entry, class_names: tuple[str, ..
         label_name=call.label_name,
         source_group=call.source_group,
         stem=examples_of(mixed.stem)[0],
+        rest=examples_of(mixed.rest)[0],
         truth=dominates(mixed.stem, mixed.rest),
     )
 

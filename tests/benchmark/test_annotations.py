@@ -164,6 +164,7 @@ def test_powdermills_layout_becomes_clips_with_truth(forest):
         assert torch.equal(clip.stem[0][inside], clip.x[0][inside])
         background = clip.x[0].quantile(0.1, dim=0).expand(96, 64)
         torch.testing.assert_close(clip.stem[0][~inside], background[~inside])
+        torch.testing.assert_close(clip.rest[0], torch.where(inside, background, clip.x[0]))
     assert [c.name for c in boxes(forest, 6, 0, 40).clips] == [c.name for c in data.clips]
 
 

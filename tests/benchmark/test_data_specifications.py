@@ -35,7 +35,6 @@ def sound(hz: float, seed: int, seconds: float = 1.2) -> np.ndarray:
 @pytest.fixture(autouse=True)
 def _few_soundscapes(monkeypatch):
     monkeypatch.setattr("relax_quantus.benchmark.datasets.HELD_OUT_CLIPS", 6)
-    monkeypatch.setattr("relax_quantus.benchmark.datasets.BACKGROUND_CLIPS", 2)
 
 
 @pytest.fixture

@@ -25,7 +25,6 @@ CONFIG = BenchmarkConfig(max_clips=3, n_samples=60, head_clips=30, seed=5)
 def bench() -> Bench:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("relax_quantus.benchmark.datasets.HELD_OUT_CLIPS", 6)
-        patch.setattr("relax_quantus.benchmark.datasets.BACKGROUND_CLIPS", 1)
         return prepare(CONFIG, "vggish_mini", synthetic(3, 5, 30), perturbations_per_eval=48)
 
 

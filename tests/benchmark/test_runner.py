@@ -50,8 +50,8 @@ def small_encoder() -> nn.Module:
 def data() -> Dataset:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("relax_quantus.benchmark.datasets.HELD_OUT_CLIPS", 6)
-        patch.setattr("relax_quantus.benchmark.datasets.BACKGROUND_CLIPS", 1)
-        return replace(synthetic(2, 77, 30), background=None)
+        drawn = synthetic(2, 77, 30)
+        return replace(drawn, clips=tuple(replace(clip, rest=None) for clip in drawn.clips))
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,7 @@ def test_a_bad_head_makes_localisation_not_applicable(data, monkeypatch):
 
 
 def test_a_clip_that_the_encoder_does_not_hear_is_not_localised(data, good_head):
-    deaf = replace(data, background=data.clips[0].stem[None])
+    deaf = replace(data, clips=tuple(replace(clip, rest=clip.x) for clip in data.clips))
     config = replace(SMALL, methods=("energy",), metrics=("AUC",))
     rows = run(config, encoder=small_encoder(), dataset=deaf, show_progress=False).rows
     assert rows.status.iloc[0] == "not_applicable"
