@@ -97,7 +97,7 @@ def source_of(path: Path, root: Path) -> str:
 
 
 def marked(root: Path, label_column: str = "") -> list[Marked]:
-    """Every example in which one class has more marked bins than any other, and between 0.5 and 80 % of all.
+    """Every example in which one class has more marked bins than any other, and between 0.5 and 80 % of all, with the boxes of all its tables.
 
     Raises
     ------
@@ -105,16 +105,19 @@ def marked(root: Path, label_column: str = "") -> list[Marked]:
         See `pairs` and `annotations.read`; also if a sound file has no readable header.
     """
     config, found = LogMelConfig(), []
+    tables: dict[Path, list[Path]] = defaultdict(list)
     for sound, table in pairs(root):
+        tables[sound].append(table)
+    for sound, its_tables in tables.items():
         try:
             info = soundfile.info(str(sound))
         except (soundfile.LibsndfileError, OSError) as error:
-            raise DataError(f"{sound}: expected a sound file, got {error}; leave it and its table out.") from error
+            raise DataError(f"{sound}: expected a sound file, got {error}; leave it and its tables out.") from error
         samples = int(info.frames / info.samplerate * config.sample_rate_hz)
         examples = (samples - config.window_samples) // config.hop_samples // config.frames
         if examples < 1:
             continue
-        boxes = read(table, label_column)
+        boxes = [box for table in its_tables for box in read(table, label_column)]
         by_label = {
             label: bins([b for b in boxes if b.label == label], examples, config)
             for label in sorted({b.label for b in boxes} - {""})

@@ -1,8 +1,8 @@
 """Drawing from a list of recordings: what is explained, what a head is fitted on, what it is judged on.
 
 Fourth step of the benchmark's flow, under `recordings`, `esc50`, `planted` and `shortcut`: entries (path, class, source) enter; a `Sample` leaves,
-balanced over classes and spread over sources. No source is both explained and trained on where that can be helped. Recordings that cannot be used
-are listed, not fatal.
+balanced over classes and spread over sources. No source is both explained and trained on where that can be helped, whichever class it is heard
+as: a recording of several animals stands under several classes. Recordings that cannot be used are listed, not fatal.
 """
 
 from __future__ import annotations
@@ -193,6 +193,8 @@ def draw(
     names = tuple(sorted({entry.label_name for entry in entries}))
     ordered = {name: spread([e for e in entries if e.label_name == name], rng) for name in names}
     open_to = {name: [e for e in members if explained is None or explained(e)] for name, members in ordered.items()}
+    if explained is None and shared(entries):
+        open_to = in_half_of_the_sources(ordered, rng)
     quotas = [max_clips // len(names) + (i < max_clips % len(names)) for i in range(len(names))]
     if explained is None:
         most = [max(1, len(ordered[name]) // 2) for name in names]
@@ -209,6 +211,19 @@ def draw(
     return Sample(names, in_turn, training, held_out, tuple(notes), reader)
 
 
+def shared(entries: Iterable[Entry]) -> bool:
+    """Whether some source has recordings of two classes."""
+    pairs = {(entry.source_group, entry.label_name) for entry in entries}
+    return len({source for source, _ in pairs}) < len(pairs)
+
+
+def in_half_of_the_sources(ordered: dict[str, list[Entry]], rng: np.random.Generator) -> dict[str, list[Entry]]:
+    """Each class's entries in a drawn half of all sources, so that the other half is left to train on; all of them if it has none there."""
+    sources = sorted({entry.source_group for members in ordered.values() for entry in members})
+    half = {sources[i] for i in rng.permutation(len(sources))[: max(1, len(sources) // 2)]}
+    return {name: [e for e in members if e.source_group in half] or members for name, members in ordered.items()}
+
+
 def _rest(
     ordered: dict[str, list[Entry]],
     sampled: list[list[tuple[Entry, Tensor]]],
@@ -220,12 +235,12 @@ def _rest(
     training: list[tuple[int, Entry, Tensor]] = []
     held_out: list[tuple[int, Entry, Tensor]] = []
     leaky = []
+    groups = {entry.source_group for drawn in sampled for entry, _ in drawn}
     for label, (name, candidates) in enumerate(ordered.items()):
         chosen = {entry.name for entry, _ in sampled[label]}
-        groups = {entry.source_group for entry, _ in sampled[label]}
         failed = {line.split(": ", 1)[0] for line in reader.skipped}
         others = [entry for entry in candidates if entry.name not in chosen | failed]
-        apart = [e for e in others if (e.source_group not in groups if explained is None else not explained(e))]
+        apart = [e for e in others if e.source_group not in groups and not (explained and explained(e))]
         if not apart:
             leaky.append(name)
         training += [(label, entry, x) for entry, x in reader.take(apart or others, per_class)]

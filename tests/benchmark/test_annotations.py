@@ -177,6 +177,20 @@ def test_examples_are_cut_where_their_name_says(forest):
     assert 1.3 - 0.01 < times.min() < 1.3 + 0.02, "the second call begins at 1.3 s"
 
 
+def test_two_tables_of_one_sound_are_one(forest):
+    before = {m.name: m for m in marked(forest)}
+    for path in list(forest.rglob("*.Table.1.selections.txt")):
+        rows = read(path)
+        path.write_text(table([box for box in rows if box.label == "LOWW"]))
+        second = path.with_name(path.name.replace("Table.1", "Table.2"))
+        second.write_text(table([box for box in rows if box.label == "HIGH"] + rows[:1]))
+    found = marked(forest)
+    assert [m.name for m in found] == list(before), "each example once"
+    for m in found:
+        assert m.entry == before[m.name].entry
+        np.testing.assert_array_equal(m.truth, before[m.name].truth)
+
+
 def test_pairs_and_sources(forest, tmp_path):
     from pathlib import Path
 

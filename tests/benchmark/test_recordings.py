@@ -50,6 +50,26 @@ def test_a_table_keeps_sources_apart(zoo):
     assert not {clip.source_group for clip in data.clips} & set(data.training.groups)
 
 
+def test_a_source_of_two_classes_is_held_out_of_both(zoo):
+    lines = ["file,label,source_group"] + [f"{n}/{n}_{k}.wav,{n},morning_{k}" for n in ("cat", "dog") for k in range(6)]
+    (zoo / "clips.csv").write_text("\n".join(lines))
+    for seed in range(5):
+        data = folder(zoo, max_clips=6, seed=seed)
+        explained = {clip.source_group for clip in data.clips}
+        assert {clip.label_name for clip in data.clips} == {"cat", "dog"}
+        assert not explained & set(data.training.groups), "heard as another class"
+        assert not {f"morning_{name[-5]}" for name in data.held_out.clips} & set(data.training.groups)
+        assert not data.notes
+
+
+def test_a_source_that_is_all_there_is_of_two_classes_is_said(zoo):
+    lines = ["file,label,source_group"] + [f"{n}/{n}_{k}.wav,{n},morning" for n in ("cat", "dog") for k in range(6)]
+    (zoo / "clips.csv").write_text("\n".join(lines))
+    data = folder(zoo, max_clips=4)
+    assert data.notes[0].endswith("for: cat, dog")
+    assert not {clip.name for clip in data.clips} & set(data.training.clips)
+
+
 def test_shared_sources_are_said(zoo):
     lines = ["file,label,source_group"]
     lines += [f"{n}/{n}_{k}.wav,{n},{n if n == 'cat' else k}" for n in ("cat", "dog") for k in range(6)]
