@@ -27,7 +27,7 @@ OTHERS = {
     "PixelFlipping": ("faithfulness", "down", "own", "embedding"),
     "MaxSensitivity": ("robustness", "down", "own", ""),
     "Sparseness": ("complexity", "up", "own", ""),
-    "MPRT": ("randomisation", "down", "own", ""),
+    "MPRT": ("randomisation", "up", "own", ""),
 }
 SPREAD = {"source": 0.06, "clip": 0.03, "seed": 0.02, "rest": 0.01}
 

@@ -52,6 +52,20 @@ class FirstLayerWeights(Fixed):
         return Attribution(values, values)
 
 
+class WeightsAndMasks(Fixed):
+    """A map of the encoder's weights and of noise that is drawn anew with the masks."""
+
+    def __init__(self, values: np.ndarray, noise: float) -> None:
+        super().__init__(values)
+        self.noise = noise
+
+    def explain(self, question: Question, similarities: Similarities) -> Attribution:
+        weight = next(question.model.encoder.parameters()).detach().numpy().ravel()
+        drawn = np.random.default_rng(question.seed).normal(size=(96, 64))
+        values = np.resize(weight / weight.std(), (96, 64)) + self.noise * drawn
+        return Attribution(values, values)
+
+
 def case(values: np.ndarray, method: Method | None = None, encoder: nn.Module | None = None, **changes) -> Case:
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(1, 1, 96, 64, generator=generator) * 2 + 1 + 2 * torch.from_numpy(PLANT)
@@ -92,8 +106,27 @@ def test_a_constant_explanation_is_perfectly_robust_and_not_random():
     fixed = case(PLANT + NOISE, encoder=nn.Sequential(nn.Flatten(), nn.Linear(6144, 4)))
     for name in ("LocalLipschitz", "MaxSensitivity"):
         assert METRICS.get(name).score(fixed).value == 0.0
-    assert METRICS.get("MPRT").score(fixed).value == pytest.approx(1.0)
+    scores = METRICS.get("MPRT").score(fixed)
+    assert scores.value == pytest.approx(0.0)
+    assert list(scores.parts.values()) == pytest.approx([1.0, 1.0, 1.0])
     assert METRICS.get("MPRT-ceiling").score(fixed).value == pytest.approx(1.0)
+
+
+def test_mprt_is_the_ceiling_minus_the_encoders_layers_so_that_noise_gains_nothing():
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(6144, 4))
+    noise = np.random.default_rng(2).normal(size=(96, 64))
+    found = {}
+    for name, masks in (("of the weights", 0.0), ("of the weights, noisy", 1.0), ("noise", 1e6)):
+        method = WeightsAndMasks(noise, masks)
+        given = case(noise, method, encoder)
+        given = replace(given, attribution=method.explain(given.question, given.similarities))
+        scores = METRICS.get("MPRT").score(given)
+        encoders = [value for layer, value in scores.parts.items() if layer.startswith("encoder")]
+        assert scores.value == pytest.approx(scores.parts["original"] - np.mean(encoders))
+        assert METRICS.get("MPRT-ceiling").score(given).value == pytest.approx(scores.parts["original"])
+        found[name] = scores.value
+    assert found["of the weights"] > 0.9 > 0.6 > found["of the weights, noisy"] > 0.3
+    assert abs(found["noise"]) < 0.05, "its correlation with the map of random weights is the lowest, and says nothing"
 
 
 def test_mprt_sees_new_weights_and_leaves_out_head_and_original():
@@ -101,7 +134,7 @@ def test_mprt_sees_new_weights_and_leaves_out_head_and_original():
     values = np.resize(encoder[1].weight.detach().numpy().ravel(), (96, 64)).astype(np.float64)
     planted = case(values, FirstLayerWeights(values), encoder)
     before = encoder[1].weight.detach().clone()
-    assert abs(METRICS.get("MPRT").score(planted).value) < 0.1
+    assert METRICS.get("MPRT").score(planted).value == pytest.approx(1.0, abs=0.1)
     assert METRICS.get("MPRT-ceiling").score(planted).value == pytest.approx(1.0)
     torch.testing.assert_close(encoder[1].weight.detach(), before, rtol=0, atol=0)
 

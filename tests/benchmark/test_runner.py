@@ -92,7 +92,10 @@ def test_every_cell_is_a_row(results):
 def test_oracle_localises_perfectly_and_energy_ignores_the_model(results):
     value = results.rows.set_index(["method", "metric"]).value
     assert (value["oracle", "AUC"] == 1).all()
-    assert (value["energy", "MPRT"].round(9) == 1).all()
+    assert (value["energy", "MPRT-ceiling"].round(9) == 1).all()
+    energy = results.rows[(results.rows.method == "energy") & (results.rows.metric == "MPRT")].set_index("part").value
+    assert energy[""] == pytest.approx(0)
+    assert (energy.drop("").round(9) == 1).all()
 
 
 def test_strategy_and_twin_share_forwards(results):

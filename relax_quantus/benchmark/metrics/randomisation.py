@@ -1,8 +1,8 @@
 """Randomisation: does a map change when the model's weights are replaced by random ones?
 
-Quantus' MPRT, top down and cascading, other masks for every map (a shared mask pattern would look like agreement). Its own average counts the
-unchanged model; here the mean runs over the encoder's layers alone, and "original again" (the same model, other masks) is kept beside it as
-the ceiling that the masks' noise sets. The head's layer is left out: no embedding depends on it.
+Quantus' MPRT, top down and cascading, other masks for every map (a shared mask pattern would look like agreement). Masks' noise changes a map, too,
+so a low correlation by itself may be noise: what is ranked is "original again" (the same model, other masks), the ceiling, minus the mean over the
+encoder's layers. Quantus' own average counts the unchanged model among the layers. The head's layer is left out: no embedding depends on it.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ def _explain(case: Case) -> Callable[..., Map]:
 
 
 def mprt(case: Case) -> Scores:
-    """Mean over the encoder's layers of the rank correlation with the map of the trained model; each layer's, and the original again's, as parts."""
+    """What the rank correlation with the map loses from "original again" to the mean over the encoder's layers; each one's as parts."""
     layers = {name: scalar(values) for name, values in _randomised(case, "MPRT", layer_order="top_down").items()}
     own = [value for name, value in layers.items() if name.startswith("encoder")]
     if not own:
         raise NotApplicable("the encoder has no layer that can be re-initialised")
-    return Scores(float(np.mean(own)), layers)
+    return Scores(layers["original"] - float(np.mean(own)), layers)
 
 
 def mprt_ceiling(case: Case) -> float:
-    """Rank correlation of two maps of the trained model with other masks: what `mprt` would be if nothing changed."""
+    """Rank correlation of two maps of the trained model with other masks: what `mprt` can reach, if random weights leave nothing of the map."""
     from scipy.stats import spearmanr
 
     explain = _explain(case)
@@ -80,10 +80,10 @@ METRICS = (
     Metric(
         name="MPRT",
         category="randomisation",
-        direction="down",
+        direction="up",
         measure=mprt,
-        range="[-1, 1]; compare with MPRT-ceiling",
-        configuration="top down, cascading; mean over the encoder's layers; other masks for every map",
+        range="[-2, 2]; 0 if weights change no more than masks do, at most about MPRT-ceiling",
+        configuration="original again minus the mean over the encoder's layers; top down, cascading; other masks for every map",
         source="Adebayo et al. 2018",
         quantus="MPRT",
         explanations=_maps_of_mprt,
