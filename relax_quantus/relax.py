@@ -8,8 +8,7 @@ Source: Wickstrom et al., "RELAX: Representation Learning Explainability", IJCV 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,18 +18,16 @@ from relax_quantus import checks
 from relax_quantus.captum_private import PerturbationAttribution, log_usage
 from relax_quantus.comparison import Comparison
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, ShapeError
-from relax_quantus.estimators import DEFAULT, ESTIMATORS, Accumulator, Estimate, Estimator, Surrogate
-from relax_quantus.estimators.weighted import WeightedMoments
+from relax_quantus.estimation import Estimation
+from relax_quantus.estimators import DEFAULT, ESTIMATORS, Estimator
 from relax_quantus.execution import PRECISIONS
 from relax_quantus.explanation import Explanation
-from relax_quantus.mask_model import mask_model
 from relax_quantus.masks import STRATEGIES, MaskStrategy
 from relax_quantus.micro_batch import FORWARD_ROWS, Plan
-from relax_quantus.perturbation import DOMAINS, MaskedTensor
+from relax_quantus.perturbation import DOMAINS
 from relax_quantus.problem import Problem, Tensors, pose
 from relax_quantus.similarity import SIMILARITIES, Similarity, is_directional
 from relax_quantus.similarity_forward import SimilarityForward
-from relax_quantus.stopping import SequentialEstimate, looks
 
 __all__ = ["FORWARD_ROWS", "RELAX", "SimilarityForward"]
 
@@ -177,7 +174,8 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
             seed,
             reference,
         )
-        explained = self._accumulate(comparison, show_progress, torch.full((comparison.problem.batch,), torch.nan))
+        unknown = torch.full((comparison.problem.batch,), torch.nan)
+        explained = Estimation(self.estimator, comparison.problem).of(comparison, unknown, show_progress)
         return tuple(e.importance for e in explained) if isinstance(explained, tuple) else explained.importance
 
     def attribute_future(self) -> None:
@@ -234,9 +232,10 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
             seed,
             reference,
         )
-        if tolerance is not None:
-            return self._accumulate_until(comparison, show_progress, comparison.fully_masked(), tolerance)
-        return self._accumulate(comparison, show_progress, comparison.fully_masked())
+        estimation, fully_masked = Estimation(self.estimator, comparison.problem), comparison.fully_masked()
+        if tolerance is None:
+            return estimation.of(comparison, fully_masked, show_progress)
+        return estimation.until(comparison, fully_masked, show_progress, tolerance)
 
     @torch.no_grad()
     def similarities(
@@ -296,18 +295,7 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         if tuple(similarities.shape) != (problem.n_samples, problem.batch):
             rule = f"shape (N, B) = (N, {problem.batch})"
             checks.refuse("similarities", rule, similarities, "pass what `similarities` returned", ShapeError)
-        unknown, parts = torch.full((problem.batch,), torch.nan), []
-        stream = problem.stream()
-        for rows in problem.parts():
-            accumulators = self._accumulators(problem, rows)
-            position = 0
-            for masks, _ in stream:
-                given = similarities[position : position + len(masks[0]), rows].to(problem.tensors[0].x.device)
-                position += len(masks[0])
-                for accumulator, mask in zip(accumulators, masks, strict=True):
-                    accumulator.update(given, mask)
-            parts.append(self._explanations(problem, accumulators, unknown[rows], rows))
-        return together(parts, problem.is_tuple)
+        return Estimation(self.estimator, problem).of_given(similarities)
 
     @torch.no_grad()
     def plan(
@@ -361,108 +349,3 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         *settings, reference = arguments
         problem = self._pose(inputs, *settings)
         return Comparison(self.forward_func, self.similarity, problem, reference, self.precision)
-
-    def _accumulate(
-        self, comparison: Comparison, show_progress: bool, fully_masked: Tensor
-    ) -> Explanation | tuple[Explanation, ...]:
-        """Run the encoder over all masks and estimate, one part of the batch after another."""
-        problem, parts = comparison.problem, []
-        for rows in problem.parts():
-            accumulators = self._accumulators(problem, rows)
-            for similarities, masks in comparison.similarities(show_progress, rows):
-                for accumulator, mask in zip(accumulators, masks, strict=True):
-                    accumulator.update(similarities, mask)
-            parts.append(self._explanations(problem, accumulators, fully_masked[rows], rows))
-        return together(parts, problem.is_tuple)
-
-    def _accumulate_until(
-        self, comparison: Comparison, show_progress: bool, fully_masked: Tensor, tolerance: float
-    ) -> Explanation | tuple[Explanation, ...]:
-        """Run the encoder over the masks until each example is sure enough, each with accumulators of its own."""
-        problem, ends = comparison.problem, looks(comparison.problem.n_samples)
-        explained: dict[int, list[Explanation]] = {}
-        for rows in problem.parts(FORWARD_ROWS):
-            running = {i: self._sequential(problem, i, tolerance) for i in range(rows.start, rows.stop)}
-            active = list(running)
-            for similarities, masks in comparison.similarities(show_progress, active, ends):
-                for column, i in enumerate(tuple(active)):
-                    example = running[i]
-                    example.update(similarities[:, column : column + 1], masks)
-                    if example.count == problem.n_samples or (example.count in ends and example.is_sure()):
-                        one = slice(i, i + 1)
-                        explained[i] = self._explanations(
-                            problem, example.accumulators, fully_masked[one], one, example.count, example.estimates()
-                        )
-                        active.remove(i)
-                        del running[i], example
-        return together([explained[i] for i in range(problem.batch)], problem.is_tuple)
-
-    def _sequential(self, problem: Problem, example: int, tolerance: float) -> SequentialEstimate:
-        """Begin to estimate one example."""
-        one = slice(example, example + 1)
-        return SequentialEstimate([t.rows(one) for t in problem.tensors], self._accumulators(problem, one), tolerance)
-
-    def _accumulators(self, problem: Problem, rows: slice) -> list[Accumulator]:
-        """Begin to estimate, one a tensor; with a model of the masks where the estimator wants one and the masks have one."""
-        if isinstance(self.estimator, Surrogate):
-            model = mask_model(problem, rows)
-            if model is not None:
-                return [self.estimator.start_with(model)]
-        return [self.estimator.start() for _ in problem.tensors]
-
-    def _explanations(
-        self,
-        problem: Problem,
-        accumulators: Sequence[Accumulator],
-        fully_masked: Tensor,
-        rows: slice,
-        n_samples: int | None = None,
-        estimates: Sequence[Estimate] | None = None,
-    ) -> list[Explanation]:
-        """Bring the estimates for some rows of the batch, by default the accumulators' from all masks, to the inputs' shapes and types."""
-        n_samples = problem.n_samples if n_samples is None else n_samples
-        estimates = [a.finish() for a in accumulators] if estimates is None else estimates
-        name = self.estimator.name
-        if isinstance(self.estimator, Surrogate) and isinstance(accumulators[0], WeightedMoments):
-            name = "weighted"
-        return [
-            explanation(tensor.rows(rows), estimate, name, n_samples, fully_masked)
-            for tensor, estimate in zip(problem.tensors, estimates, strict=True)
-        ]
-
-
-def explanation(
-    tensor: MaskedTensor, estimate: Estimate, estimator: str, n_samples: int, fully_masked: Tensor
-) -> Explanation:
-    """Assemble the explanation of one tensor, in its shape, type and place."""
-    x = tensor.x
-    dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
-
-    def shaped(values: Tensor) -> Tensor:
-        return tensor.spread(values).to(device=x.device, dtype=dtype).contiguous()
-
-    return Explanation(
-        importance=shaped(estimate.importance),
-        uncertainty=shaped(estimate.uncertainty),
-        standard_error=shaped(estimate.standard_error),
-        mean_similarity=estimate.mean_similarity.to(device=x.device, dtype=dtype),
-        fully_masked_similarity=fully_masked.to(device=x.device, dtype=dtype),
-        n_samples=torch.full((len(x),), n_samples, device=x.device),
-        neutral=shaped(estimate.neutral),
-        estimator=estimator,
-        cell_effects=None if estimate.cell_effects is None else shaped(estimate.cell_effects),
-    )
-
-
-def together(parts: list[list[Explanation]], is_tuple: bool) -> Explanation | tuple[Explanation, ...]:
-    """Join what was explained part by part: one explanation a tensor of the inputs."""
-    explained = tuple(same[0] if len(same) == 1 else joined(same) for same in zip(*parts, strict=True))
-    return explained if is_tuple else explained[0]
-
-
-def joined(explanations: Sequence[Explanation]) -> Explanation:
-    """Join explanations of successive examples."""
-    first = explanations[0]
-    values = {f.name: [getattr(e, f.name) for e in explanations] for f in fields(first)}
-    maps: dict[str, Any] = {name: torch.cat(parts) for name, parts in values.items() if isinstance(parts[0], Tensor)}
-    return replace(first, **maps)
