@@ -51,7 +51,16 @@ def over_time(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Silence(Fill):
-    """Digital silence in log-mel, ln(0.01)."""
+    r"""Digital silence in log-mel, ln(0.01).
+
+    Asks what if nothing had been there. No real recording contains it.
+
+    Notes
+    -----
+    .. math:: b_{tf} = \ln 0.01 = -4.605
+
+    the value that VGGish's front end, ln(mel + 0.01), gives a wave of zeros. Source: torchvggish's front end.
+    """
 
     def level(self, x: Tensor) -> Tensor:
         """Return a scalar tensor."""
@@ -60,7 +69,16 @@ class Silence(Fill):
 
 @dataclass(frozen=True)
 class Zero(Fill):
-    """Zero: Captum's and the paper's default."""
+    r"""Zero: Captum's and the paper's default.
+
+    In log-mel, zero is louder than silence: it stands for a mel magnitude of .99, so masking by it adds energy.
+
+    Notes
+    -----
+    .. math:: b_{tf} = 0
+
+    Source: Wickstrom et al., IJCV 131, 2023, where masks multiply the input.
+    """
 
     def level(self, x: Tensor) -> Tensor:
         """Return a scalar tensor."""
@@ -69,12 +87,20 @@ class Zero(Fill):
 
 @dataclass(frozen=True)
 class Background(Fill):
-    """Each band's low percentile over time: what is there when the call is not.
+    r"""Each band's low percentile over time: what is there when the call is not.
+
+    Asks what if only the background had been there.
 
     Parameters
     ----------
     percentile
         In percent, 0 to 100.
+
+    Notes
+    -----
+    .. math:: b_{tf} = Q_{.1}\big(x_{1f}, \ldots, x_{Tf}\big)
+
+    the 10th percentile over the frames of the example, by linear interpolation. Source: this project.
     """
 
     percentile: float = 10.0
@@ -91,7 +117,16 @@ class Background(Fill):
 
 @dataclass(frozen=True)
 class BandMean(Fill):
-    """Each band's mean over time."""
+    r"""Each band's mean over time.
+
+    Asks what if a stationary sound of the same mean spectrum had been there; it adds energy where the call is not.
+
+    Notes
+    -----
+    .. math:: b_{tf} = \frac{1}{T} \sum_{u=1}^{T} x_{uf}
+
+    Source: a choice of Mishra et al., arXiv 2005.07788, 2020, who compare contents of occlusions for audio.
+    """
 
     def level(self, x: Tensor) -> Tensor:
         """Return ``(B, ..., 1, F)``."""
@@ -100,7 +135,16 @@ class BandMean(Fill):
 
 @dataclass(frozen=True)
 class Mean(Fill):
-    """The example's mean."""
+    r"""The example's mean.
+
+    Asks what if a stationary noise, equally loud in all bands, had been there; it adds a plateau that is in no recording.
+
+    Notes
+    -----
+    .. math:: b_{tf} = \frac{1}{TF} \sum_{u=1}^{T} \sum_{g=1}^{F} x_{ug}
+
+    Source: the grey occluder of images (Zeiler and Fergus, ECCV 2014); for audio Mishra et al., arXiv 2005.07788, 2020.
+    """
 
     def level(self, x: Tensor) -> Tensor:
         """Return ``(B, 1, ..., 1)``."""
@@ -109,7 +153,9 @@ class Mean(Fill):
 
 @dataclass(frozen=True)
 class Noise(Background):
-    """The example's background plus Gaussian noise, drawn anew for each mask.
+    r"""The example's background plus Gaussian noise, drawn anew for each mask.
+
+    Asks what `Background` asks, with a background that is not frozen.
 
     Parameters
     ----------
@@ -117,6 +163,12 @@ class Noise(Background):
         Of the background, in percent.
     scale
         Standard deviation of the noise in natural-log units; 0.5 is 4.3 dB.
+
+    Notes
+    -----
+    .. math:: b_{tf} = Q_{.1}\big(x_{1f}, \ldots, x_{Tf}\big) + \sigma \varepsilon_{tf}, \qquad \varepsilon_{tf} \sim \mathcal N(0, 1)
+
+    with other noise for every mask, the same for all examples of a batch. Source: this project.
     """
 
     scale: float = 0.5
@@ -134,12 +186,20 @@ class Noise(Background):
 
 @dataclass(frozen=True)
 class Blur(Fill):
-    """The example itself, blurred by a Gaussian over time and frequency.
+    r"""The example itself, blurred by a Gaussian over time and frequency.
+
+    Asks what if the detail were gone; the level stays.
 
     Parameters
     ----------
     sigma_frames, sigma_bands
         Standard deviations along time (10 ms frames) and frequency (mel bands).
+
+    Notes
+    -----
+    .. math:: b = G_{\sigma_T}\, x\, G_{\sigma_F}^{\top}, \qquad (G_\sigma)_{tu} \propto e^{-(t-u)^2 / 2\sigma^2}
+
+    with rows that sum to 1, so that edges do not darken. Source: Fong and Vedaldi, ICCV 2017, whose blur it is, for spectrograms.
     """
 
     sigma_frames: float = 8.0

@@ -3,7 +3,7 @@
 Masks' features and similarities enter, a `Fit` leaves that predicts the similarity under any mask. The learning part of `surrogate`.
 
 The kernel is a product over a mask's independent factors. A factor that varies along one axis has a Gaussian plus a constant,
-exp(-|z - z'|^2 / 2) + 0.3, with features z scaled to unit total variance: the constant lets effects of one factor alone be learnt from all
+``exp(-|z - z'|^2 / 2) + 0.3``, with features z scaled to unit total variance: the constant lets effects of one factor alone be learnt from all
 masks. One that varies along both has many more cells than can be learnt jointly; there the Gaussian has less weight and `Mixed` features add a
 linear kernel on single and neighbouring cells. Leaving one mask out has a closed form (Craven and Wahba, "Smoothing noisy data with spline
 functions", 1979): e_(-n) = alpha_n / (A^-1)_nn with A = K + lambda I and alpha = A^-1 y.
@@ -157,7 +157,7 @@ def applied(first: Sequence[Features], second: Sequence[Features], coefficients:
 
 
 def gaussian(a: Tensor, b: Tensor) -> Tensor:
-    """exp(-|a - b|^2 / 2) for rows of ``(m, g)`` and ``(n, g)``."""
+    """``exp(-|a - b|^2 / 2)`` for rows of ``(m, g)`` and ``(n, g)``."""
     half = torch.addmm(b.square().sum(1)[None] * -0.5, a, b.T)
     return half.sub_(a.square().sum(1)[:, None] * 0.5).clamp_max_(0).exp_()
 

@@ -29,7 +29,19 @@ class PaperMoments(Moments):
 
 @dataclass(frozen=True)
 class Paper:
-    """Importance = (1/N) sum s M."""
+    r"""Importance = (1/N) sum s M.
+
+    As published. A bin's value carries how often it happened to be kept, and the uncertainty mostly restates the importance.
+
+    Notes
+    -----
+    With s the similarity under mask n of N and M its value in the bin,
+
+    .. math:: R = \frac1N \sum_n s_n M_n, \qquad U = \frac1N \sum_n (s_n - R)^2 M_n, \qquad
+       \mathrm{SE}^2 = \frac{1}{N-1} \Big(\frac1N \sum_n (s_n M_n)^2 - R^2\Big)
+
+    Source: Wickstrom et al., "RELAX: Representation Learning Explainability", IJCV 131:1584-1610, 2023, equations 3 and 5.
+    """
 
     name: str = "paper"
 

@@ -57,7 +57,20 @@ class WeightedMoments(Moments):
 
 @dataclass(frozen=True)
 class Weighted:
-    """Importance = E[s M] / E[M]."""
+    r"""Importance = E[s M] / E[M].
+
+    The mean similarity over the masks that keep a bin. Takes any masks.
+
+    Notes
+    -----
+    With s the similarity under mask n of N and M its value in the bin,
+
+    .. math:: R = \frac{\sum_n s_n M_n}{\sum_n M_n}, \qquad U = \frac{\sum_n M_n (s_n - R)^2}{\sum_n M_n}, \qquad
+       \mathrm{SE}^2 = \frac{N}{N-1} \frac{\sum_n M_n^2 (s_n - R)^2}{\big(\sum_n M_n\big)^2}
+
+    Source: the official package of Wickstrom et al., relax_xai; the standard error by linearisation of the ratio (Owen, "Monte Carlo theory,
+    methods and examples", chapter 9). Departures: U is divided by the weights, which the package forgets, and there is a standard error.
+    """
 
     name: str = "weighted"
 

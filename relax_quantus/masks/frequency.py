@@ -13,12 +13,23 @@ from relax_quantus.masks.lattice import Lattice
 
 @dataclass(frozen=True)
 class Frequency(GridStrategy):
-    """Stripes along the last axis.
+    r"""Stripes along the last axis.
+
+    Answers "in which bands did it sound?"; all frames of a band share one value, so the map says nothing about time.
 
     Parameters
     ----------
     stripes
         Stripes that span the axis; 8 stripes of an example are 8 mel bands each.
+
+    Notes
+    -----
+    .. math:: m_{tf} = \sum_{k} v_k(f)\, c_k, \qquad c_k \sim \mathrm{Bernoulli}(p) \text{ independent}
+
+    with v the linear interpolation between stripe centres (1 in a stripe's own bands where edges are hard) of a lattice that each mask shifts by
+    up to a whole stripe.
+
+    Source: the setting of this project, RELAX's cells (Wickstrom et al., IJCV 131, 2023) stretched over all frames.
     """
 
     stripes: int = 8

@@ -15,12 +15,22 @@ from relax_quantus.masks.lattice import Lattice, node_shifts, shift_nodes, sobol
 
 @dataclass(frozen=True)
 class Random(GridStrategy):
-    """Cells of a time-frequency grid, each kept by itself (Wickstrom et al., IJCV 2023, after RISE).
+    r"""Cells of a time-frequency grid, each kept by itself (Wickstrom et al., IJCV 2023, after RISE).
 
     Parameters
     ----------
     cells
         Rows (time) and columns (frequency) of the grid; 7 x 7 cells of an example are 0.137 s by 9.1 bands.
+
+    Notes
+    -----
+    .. math:: m_{tf} = \sum_{i,k} w_i(t)\, v_k(f)\, c_{ik}, \qquad c_{ik} \sim \mathrm{Bernoulli}(p) \text{ independent}
+
+    with w and v the linear interpolation between cell centres (1 in a cell's own bins where edges are hard) of a lattice that each mask shifts
+    by up to a whole cell along either axis. Every bin is kept with expectation p, the keep probability.
+
+    Source: Petsiuk et al., "RISE", BMVC 2018, section 3.2; Wickstrom et al., "RELAX", IJCV 131, 2023. Departure: RISE stretches its cells to
+    make room for the shift; here the lattice goes on beyond the axis, so that all bins have the same distribution.
     """
 
     cells: tuple[int, int] = (7, 7)

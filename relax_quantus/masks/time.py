@@ -13,12 +13,23 @@ from relax_quantus.masks.lattice import Lattice
 
 @dataclass(frozen=True)
 class Time(GridStrategy):
-    """Stripes along the time axis (-2); an input with a single axis is striped along that.
+    r"""Stripes along the time axis (-2); an input with a single axis is striped along that.
+
+    Answers "when did it sound?"; all bands of a frame share one value, so the map says nothing about frequency.
 
     Parameters
     ----------
     stripes
         Stripes that span the axis; 8 stripes of an example last 0.12 s each.
+
+    Notes
+    -----
+    .. math:: m_{tf} = \sum_{i} w_i(t)\, c_i, \qquad c_i \sim \mathrm{Bernoulli}(p) \text{ independent}
+
+    with w the linear interpolation between stripe centres (1 in a stripe's own frames where edges are hard) of a lattice that each mask shifts by
+    up to a whole stripe.
+
+    Source: the setting of this project, RELAX's cells (Wickstrom et al., IJCV 131, 2023) stretched over all bands.
     """
 
     stripes: int = 8

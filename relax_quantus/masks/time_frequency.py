@@ -14,7 +14,7 @@ from relax_quantus.masks.lattice import Lattice
 
 @dataclass(frozen=True)
 class TimeFrequency(GridStrategy):
-    """Time stripes times frequency stripes; the expected kept fraction is p, as for the other strategies.
+    r"""Time stripes times frequency stripes; the expected kept fraction is p, as for the other strategies.
 
     Bins that share a row or a column stay correlated at any distance (sqrt(p) / (1 + sqrt(p)) = .41 at p = .5), which shows as crosses.
 
@@ -22,6 +22,14 @@ class TimeFrequency(GridStrategy):
     ----------
     time_stripes, frequency_stripes
         Stripes that span each axis.
+
+    Notes
+    -----
+    .. math:: m_{tf} = \Big(\sum_i w_i(t)\, c_i\Big) \Big(\sum_k v_k(f)\, d_k\Big), \qquad c_i, d_k \sim \mathrm{Bernoulli}(\sqrt p)
+
+    with w and v as in `Time` and `Frequency`. The factors are independent, so every bin is kept with expectation p.
+
+    Source: the setting of this project.
     """
 
     time_stripes: int = 8

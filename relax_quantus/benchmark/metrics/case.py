@@ -178,6 +178,8 @@ class Metric:
         The settings that its value depends on.
     source
         Whose it is.
+    formula
+        How its value comes about, in LaTeX.
     quantus
         The class of Quantus that it computes, or repairs; "" if none.
     forwards
@@ -200,6 +202,7 @@ class Metric:
     range: str = "(-inf, inf)"
     configuration: str = ""
     source: str = ""
+    formula: str = ""
     quantus: str = ""
     forwards: int = 0
     explanations: Callable[[int], int] = no_explanations

@@ -45,6 +45,7 @@ METRICS = (
         range="[0, 1]",
         configuration="Gini index",
         source="Chalasani et al. 2020",
+        formula=r"\frac{\sum_{j=1}^{n} (2j - n - 1)\, a^+_{(j)}}{n \sum_j a^+_j}, \qquad a^+_{(1)} \le \dots \le a^+_{(n)}",
         quantus="Sparseness",
     ),
     Metric(
@@ -56,6 +57,7 @@ METRICS = (
         range="[0, ln 6144 = 8.72] nats",
         configuration="entropy of the shares",
         source="Bhatt et al. 2020",
+        formula=r"-\sum_j q_j \ln q_j, \qquad q_j = \frac{a_j^+}{\sum_i a_i^+}",
         quantus="Complexity",
     ),
     Metric(
@@ -67,6 +69,7 @@ METRICS = (
         range="1 to 6144 bins",
         configuration=f"bins above {THRESHOLD} of the maximum",
         source="Nguyen and Martinez 2020",
+        formula=r"\#\big\{ j : a_j^+ > 0.1\, \max_i a_i^+ \big\}",
         quantus="EffectiveComplexity",
     ),
 )

@@ -35,6 +35,10 @@ def symmetric_relevance_gain(case: Case, granularity: str, fill: str, on_logit: 
     )
 
 
+FORMULA = r"\mathrm{SRG} = A_{\mathrm{LIF}} - A_{\mathrm{MIF}}, \qquad A_o = \int_0^1 y_o(q)\, dq"
+"""y is the model's output once the share q of the units has gone, least (LIF) or most (MIF) influential first."""
+
+
 def _metric(granularity: str, fill: str, view: str) -> Metric:
     frames, bands = SHAPES[granularity]
     logit = view == "logit"
@@ -49,6 +53,7 @@ def _metric(granularity: str, fill: str, view: str) -> Metric:
         range="logits, unbounded; 0 at chance" if logit else "[-2, 2]; 0 at chance",
         configuration=f"{frames} x {bands} bins a unit, {STEPS} steps, fill {fill}; ties at random {TIE_DRAWS} times",
         source="Bluecher et al. 2024",
+        formula=FORMULA,
         forwards=2 * STEPS - 1,
     )
 

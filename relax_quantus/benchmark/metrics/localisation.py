@@ -62,6 +62,8 @@ def mass_accuracy(case: Case) -> float:
     return _measure(case, "RelevanceMassAccuracy", case.map("positive"))
 
 
+AREA = r"\Pr(a_i > a_j) + \tfrac12 \Pr(a_i = a_j), \qquad i \in G,\; j \notin G"
+"""a is the map, G the truth."""
 CONFIGURATION = "towards the clean stem; clips without truth are left out"
 METRICS = tuple(
     Metric(
@@ -74,10 +76,11 @@ METRICS = tuple(
         range=values,
         configuration=f"{CONFIGURATION}{settings}",
         source=source,
+        formula=formula,
         quantus=quantus,
     )
-    for name, quantus, measure, kind, values, settings, source in (
-        ("AUC", "AUC", auc, "centred", "[0, 1]; .5 at chance", "", "Fawcett 2006"),
+    for name, quantus, measure, kind, values, settings, source, formula in (
+        ("AUC", "AUC", auc, "centred", "[0, 1]; .5 at chance", "", "Fawcett 2006", AREA),
         (
             "RankAccuracy",
             "RelevanceRankAccuracy",
@@ -86,6 +89,7 @@ METRICS = tuple(
             "[0, 1]; the truth's share of the bins at chance",
             f"; ties at random {TIE_BREAKS} times",
             "Arras et al. 2022",
+            r"\frac{|\mathrm{top}_{|G|}(a) \cap G|}{|G|}",
         ),
         (
             "TopKIntersection",
@@ -95,6 +99,7 @@ METRICS = tuple(
             "[0, 1]; the truth's share of the bins at chance",
             f"; k = {TOP}; ties at random {TIE_BREAKS} times",
             "Theiner et al. 2021",
+            r"\frac{|\mathrm{top}_{k}(a) \cap G|}{k}, \qquad k = 307",
         ),
         (
             "PointingGame",
@@ -104,6 +109,7 @@ METRICS = tuple(
             "0 or 1; the truth's share of the bins at chance",
             f"; ties at random {TIE_BREAKS} times",
             "Zhang et al. 2018",
+            r"\mathbb 1 \big[ \arg\max_j a_j \in G \big]",
         ),
         (
             "MassAccuracy",
@@ -113,6 +119,7 @@ METRICS = tuple(
             "[0, 1]; the truth's share of the bins at chance",
             "",
             "Arras et al. 2022",
+            r"\frac{\sum_{j \in G} a_j^+}{\sum_j a_j^+}",
         ),
     )
 )
@@ -127,6 +134,7 @@ METRICS += (
         range="[0, 1]; .5 at chance",
         configuration="an encoder that sees a region of the clip alone, towards its own embedding; the region is the truth",
         source="Fawcett 2006; truth by construction",
+        formula=AREA,
         quantus="AUC",
     ),
 )

@@ -65,13 +65,32 @@ METRICS = tuple(
         range="[0, inf)",
         configuration=f"uniform noise of at most {RADIUS} in natural log on every bin; the same masks for every copy",
         source=source,
+        formula=formula,
         quantus=quantus,
         explanations=_maps,
         reexplains=True,
     )
-    for name, quantus, measure, source in (
-        ("LocalLipschitz", "LocalLipschitzEstimate", local_lipschitz, "Alvarez-Melis and Jaakkola 2018"),
-        ("MaxSensitivity", "MaxSensitivity", max_sensitivity, "Yeh et al. 2019"),
-        ("AvgSensitivity", "AvgSensitivity", avg_sensitivity, "Yeh et al. 2019"),
+    for name, quantus, measure, source, formula in (
+        (
+            "LocalLipschitz",
+            "LocalLipschitzEstimate",
+            local_lipschitz,
+            "Alvarez-Melis and Jaakkola 2018",
+            r"\max_{\delta} \frac{\lVert a(x) - a(x + \delta) \rVert}{\lVert \delta \rVert}",
+        ),
+        (
+            "MaxSensitivity",
+            "MaxSensitivity",
+            max_sensitivity,
+            "Yeh et al. 2019",
+            r"\max_{\delta} \frac{\lVert a(x) - a(x + \delta) \rVert}{\lVert a(x) \rVert}",
+        ),
+        (
+            "AvgSensitivity",
+            "AvgSensitivity",
+            avg_sensitivity,
+            "Yeh et al. 2019",
+            r"\operatorname{mean}_{\delta} \frac{\lVert a(x) - a(x + \delta) \rVert}{\lVert a(x) \rVert}",
+        ),
     )
 )
