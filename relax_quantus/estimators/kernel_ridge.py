@@ -11,7 +11,7 @@ functions", 1979): e_(-n) = alpha_n / (A^-1)_nn with A = K + lambda I and alpha 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -121,7 +121,7 @@ class Fit:
 
     def predict(self, features: tuple[Features, ...]) -> Tensor:
         """Predict ``(m, d)`` float64 for masks with these features."""
-        return self.offset + applied(features, self.features, self.coefficients.float()).double()
+        return self.offset + predictor(self.features, self.coefficients.float())(features).double()
 
     def coefficients_over(self, count: int) -> Tensor:
         """Coefficients of the average over `count` masks of the fit that predicted each: without itself, or whole for masks not fitted on."""
@@ -145,15 +145,19 @@ def factor_kernel(a: Features, b: Features) -> Tensor:
     return smooth.addmm_(a.linear, b.linear.T)
 
 
-def applied(first: Sequence[Features], second: Sequence[Features], coefficients: Tensor) -> Tensor:
-    """``kernel(first, second) @ coefficients``, without the kernel of linear features."""
-    if len(first) > 1:
-        return kernel(first, second) @ coefficients
-    a, b = first[0], second[0]
-    if isinstance(a, Mixed) and isinstance(b, Mixed):
-        smooth = gaussian(a.gaussian, b.gaussian).mul_(GAUSSIAN_BESIDE_LINEAR).add_(CONSTANT) @ coefficients
-        return smooth + a.combined(b.linear.T @ coefficients)
-    return factor_kernel(a, b) @ coefficients
+def predictor(masks: Sequence[Features], coefficients: Tensor) -> Callable[[Sequence[Features]], Tensor]:
+    """The function ``states -> kernel(states, masks) @ coefficients``, which makes no kernel of linear features."""
+    only = masks[0]
+    if len(masks) > 1 or not isinstance(only, Mixed):
+        return lambda states: kernel(states, masks) @ coefficients
+    linear = only.linear.T @ coefficients
+
+    def of(states: Sequence[Features]) -> Tensor:
+        state = cast(Mixed, states[0])
+        smooth = gaussian(state.gaussian, only.gaussian).mul_(GAUSSIAN_BESIDE_LINEAR).add_(CONSTANT) @ coefficients
+        return smooth + state.combined(linear)
+
+    return of
 
 
 def gaussian(a: Tensor, b: Tensor) -> Tensor:
@@ -195,9 +199,8 @@ class LeaveOneOut:
         regular = matrix.clone()
         regular.diagonal().add_(ridge)
         self.factor = torch.linalg.cholesky(regular)
-        eye = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-        self.root = torch.linalg.solve_triangular(self.factor, eye, upper=False)
-        self.diagonal = self.root.square().sum(0)[:, None]
+        self.inverse = torch.cholesky_inverse(self.factor)
+        self.diagonal = self.inverse.diagonal()[:, None]
 
     def solve(self, targets: Tensor) -> Tensor:
         """A^-1 targets, ``(n, d)``."""
@@ -216,7 +219,7 @@ class LeaveOneOut:
         correlated and add w_nj w_jn e_n e_j M_n M_j to the variance. Leaving out both is the 2 x 2 case of leaving out one:
         e_n = (B_jj alpha_n - B_nj alpha_j) / (B_nn B_jj - B_nj^2).
         """
-        inverse = (self.root.T @ self.root).float()
+        inverse = self.inverse.float()
         diagonal, coefficients = inverse.diagonal(), self.solve(targets).float()
         both, squared = torch.outer(diagonal, diagonal), inverse.square()
         determinant = (both - squared).fill_diagonal_(1.0)

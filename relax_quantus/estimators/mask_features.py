@@ -8,8 +8,8 @@ neighbours together.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -27,6 +27,10 @@ class Lattice(CellLattice, Protocol):
     @property
     def sampled(self) -> bool:
         """Whether the states are a sample of the distribution, not all of it."""
+        ...
+
+    def parts(self, states: int) -> Iterator[Self]:
+        """Cut into parts of about so many states, over which expectations add up."""
         ...
 
 

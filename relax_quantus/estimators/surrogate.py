@@ -15,20 +15,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from relax_quantus.estimators.accumulation import Accumulator, Estimate
 from relax_quantus.estimators.cell_effects import cell_effects
-from relax_quantus.estimators.kernel_ridge import Fit, applied, fit, kernel
+from relax_quantus.estimators.kernel_ridge import Features, Fit, fit, kernel, predictor
 from relax_quantus.estimators.mask_features import Lattice, MaskFeatures
 from relax_quantus.estimators.weighted import WeightedMoments
 
 FITTED_MASKS = 1024
 FEWEST_STATES = 1 << 14
 STATES_A_MASK = 4
-STATES_AT_ONCE = 1 << 12
+STATES_AT_ONCE = 1 << 9
 BLOCK = 1 << 9
 INFLATION_ENTRIES = 256
 
@@ -198,13 +199,8 @@ class SurrogateMoments:
         per_mask = len(lattices) > 1
         parts = []
         for lattice, own, averages, masks in zip(lattices, self.features.factors, states, fitted.features, strict=True):
-            blocks = (own.weighted(block, example) for block in torch.split(averages, STATES_AT_ONCE))
-            functions = torch.cat(
-                [kernel((b,), (masks,)) if per_mask else applied((b,), (masks,), coefficients) for b in blocks]
-            )
-            share = lattice.expectation(torch.ones_like(functions[:, :1]))
-            map_ = (lattice.expectation(functions) / share).flatten(0, 1)
-            parts.append((map_, lattice.weights.reshape(-1) @ functions))
+            function = partial(kernel, second=(masks,)) if per_mask else predictor((masks,), coefficients)
+            parts.append(expectations(lattice, partial(own.weighted, example=example), averages, function))
         if not per_mask:
             maps, means = parts[0]
         else:
@@ -212,6 +208,24 @@ class SurrogateMoments:
             maps = torch.einsum("tn,fn,nd->tfd", first, second, coefficients).flatten(0, 1)
             means = (first_mean * second_mean) @ coefficients
         return maps + fitted.offset, means + fitted.offset
+
+
+def expectations(
+    lattice: Lattice,
+    weighted: Callable[[Tensor], Features],
+    averages: Tensor,
+    function: Callable[[Sequence[Features]], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """E[f M] / E[M], ``(P, n)``, and E[f], ``(n,)``, over a lattice whose states have `averages`, for n functions f of their features.
+
+    The states come in parts whose functions stay in the cache: written out as one matrix they would cost more time than the kernel does.
+    """
+    maps, means, done = torch.zeros((), device=averages.device), torch.zeros((), device=averages.device), 0
+    for part in lattice.parts(STATES_AT_ONCE):
+        share = part.weights.reshape(-1)
+        f = function((weighted(averages[done : done + len(share)]),))
+        maps, means, done = maps + part.expectation(f), means + share @ f, done + len(share)
+    return (maps / lattice.expectation(torch.ones_like(averages[:, :1]))).flatten(0, 1), means
 
 
 def moments_of(residuals: Tensor, masks: Tensor) -> WeightedMoments:

@@ -11,6 +11,7 @@ rule converges fast. Cells are enumerated where there are few, else they come fr
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -74,10 +75,19 @@ class Lattice:
     def expectation(self, functions: Tensor) -> Tensor:
         """E[g M] for functions ``(G * s, n)`` given at the states: ``(T, F, n)``."""
         groups, states = self.weights.shape
-        weighted = self.cells * self.weights[:, :, None, None]
-        cells = torch.einsum("gsn,gsab->gnab", functions.reshape(groups, states, -1), weighted)
-        spread = cells @ self.over_frequency.transpose(1, 2)[:, None]
-        return torch.einsum("gta,gnaf->tfn", self.over_time, spread)
+        rows, columns = self.cells.shape[2:]
+        weighted = (self.cells * self.weights[:, :, None, None]).flatten(2).transpose(1, 2)
+        cells = (weighted @ functions.reshape(groups, states, -1)).reshape(groups, rows, columns, -1)
+        return torch.einsum("gta,gafn->tfn", self.over_time, torch.einsum("gfb,gabn->gafn", self.over_frequency, cells))
+
+    def parts(self, states: int) -> Iterator[Lattice]:
+        """Cut into lattices of whole groups and about so many states, whose weights keep their values: expectations over them add up."""
+        groups, each = self.weights.shape
+        step = max(1, states // each)
+        for start in range(0, groups, step):
+            cut = {name: getattr(self, name)[start : start + step] for name in ("cells", "weights")}
+            spread = {name: getattr(self, name) for name in ("over_time", "over_frequency")}
+            yield replace(self, **cut, **{k: v[start : start + step] if len(v) > 1 else v for k, v in spread.items()})
 
     def to(self, device: torch.device | str) -> Lattice:
         """Move all tensors to `device`."""
