@@ -59,17 +59,15 @@ class Seed:
     spread: float
 
 
-def pooled(x: Tensor, name: str, fill: str, clip: int, rounds: int, pool: Path, precision: str) -> Tensor:
-    """Similarities ``(6000 * rounds, 1)`` of vggish_mini for one clip, each round from a seed of its own."""
-    relax, parts = rq.RELAX(rq.load_encoder("vggish_mini"), masks=name, precision=precision), []
-    for number in range(rounds):
-        file = pool / f"{name}_{fill}_{precision}_{clip}_{number}.npy"
-        if not file.exists():
-            part = file.with_suffix(".part.npy")
-            np.save(part, relax.similarities(x, fill, n_samples=ROUND, seed=seed_of(clip, number)).numpy())
-            os.replace(part, file)
-        parts.append(torch.from_numpy(np.load(file)))
-    return torch.cat(parts)
+def similarities(x: Tensor, name: str, fill: str, clip: int, number: int, pool: Path, precision: str) -> Tensor:
+    """Similarities ``(6000, 1)`` of vggish_mini for one clip under the masks of a round, kept in `pool`."""
+    file = pool / f"{name}_{fill}_{precision}_{clip}_{number}.npy"
+    if not file.exists():
+        relax = rq.RELAX(rq.load_encoder("vggish_mini"), masks=name, precision=precision)
+        part = file.with_suffix(".part.npy")
+        np.save(part, relax.similarities(x, fill, n_samples=ROUND, seed=seed_of(clip, number)).numpy())
+        os.replace(part, file)
+    return torch.from_numpy(np.load(file))
 
 
 def seed_of(clip: int, number: int) -> int:
@@ -77,27 +75,24 @@ def seed_of(clip: int, number: int) -> int:
     return 100_000 * (clip + 1) + number
 
 
-def stratum(
-    x: Tensor, name: str, fill: str, clip: int, rounds: int, pool: Path, precision: str
-) -> tuple[Stratum, MaskedTensor]:
-    """One clip ``(1, 1, 96, 64)`` with its masks and similarities."""
+def stratum(tensor: MaskedTensor, name: str, fill: str, clip: int, number: int, pool: Path, precision: str) -> Stratum:
+    """One round of masks of one clip, with its similarities."""
     strategy = rq.masks.get(name)
     assert isinstance(strategy, rq.masks.GridStrategy)
-    frames, bands = x.shape[-2:]
-    columns, tensor = strategy.columns(frames, bands), masked_tensor(x, fill, None)
-    seeds = [seed_of(clip, number) for number in range(rounds)]
-    uniform = torch.cat([torch.rand(ROUND, columns, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    frames, bands = tensor.x.shape[-2:]
+    generator = torch.Generator().manual_seed(seed_of(clip, number))
+    uniform = torch.rand(ROUND, strategy.columns(frames, bands), generator=generator)
     masks, factors = strategy.build(uniform, frames, bands), strategy.factors(uniform, frames, bands)
-    similarities = pooled(x, name, fill, clip, rounds, pool, precision)
-    return Stratum(strategy, similarities, masks, factors, contrast(tensor, frames, bands)), tensor
+    found = similarities(tensor.x, name, fill, clip, number, pool, precision)
+    return Stratum(strategy, found, masks, factors, contrast(tensor, frames, bands))
 
 
-def stopped(given: Stratum, tensor: MaskedTensor, estimator: str, start: int) -> tuple[Estimate, int]:
-    """Estimate from the masks after `start` until the tolerance holds, at most 6000; the estimate and the masks it took."""
-    sequential = SequentialEstimate([tensor], [given.accumulator(estimator, slice(start, start + ROUND))], TOLERANCE)
+def stopped(given: Stratum, tensor: MaskedTensor, estimator: str) -> tuple[Estimate, int]:
+    """Estimate from a round's masks until the tolerance holds; the estimate and the masks it took."""
+    sequential = SequentialEstimate([tensor], [given.accumulator(estimator, slice(0, ROUND))], TOLERANCE)
     done = 0
     for look in [*looks(ROUND), ROUND]:
-        rows = slice(start + done, start + look)
+        rows = slice(done, look)
         sequential.update(given.similarities[rows], [given.masks[rows]])
         done = look
         if sequential.is_sure():
@@ -105,33 +100,47 @@ def stopped(given: Stratum, tensor: MaskedTensor, estimator: str, start: int) ->
     return sequential.estimates()[0], done
 
 
-def seeds(given: Stratum, tensor: MaskedTensor, name: str, fill: str, clip: int) -> Iterator[Seed]:
-    """Judge every seed of a clip."""
-    starts = range(0, len(given.similarities), REFERENCE)
-    long = [given.estimate("surrogate", slice(start, start + REFERENCE)) for start in starts]
-    importance = torch.stack([e.importance.flatten() for e in long]).double()
-    variance = torch.stack([e.standard_error.flatten().square() for e in long]).double()
+@dataclass(frozen=True)
+class Drawn:
+    """An estimate from masks of its own, and where these stand in the clip's stream; maps ``(P,)`` float64."""
 
-    def judged(estimate: Estimate, estimator: str, n: int, masks: int, start: int) -> Seed:
-        apart = torch.tensor([not (s < start + masks and start < s + REFERENCE) for s in starts])
-        reference, own = importance[apart].mean(0), variance[apart].mean(0) / int(apart.sum())
-        gap = (estimate.importance.flatten() - reference).double()
-        error = estimate.standard_error.flatten().double().square()
-        inside = float((gap.abs() <= 1.959964 * (error + own).sqrt())[::ENTRIES].double().mean())
-        wrong, spread = float((gap.square() - own).mean()), float(reference.std())
-        return Seed(name, fill, estimator, n, clip, masks, inside, wrong, float(error.mean()), spread)
+    estimator: str
+    n_samples: int
+    start: int
+    masks: int
+    importance: Tensor
+    variance: Tensor
+
+
+def drawn(given: Stratum, tensor: MaskedTensor, first: int) -> Iterator[Drawn]:
+    """Every estimate that the study makes from one round, whose masks begin at `first`."""
+
+    def one(estimate: Estimate, estimator: str, n: int, start: int, masks: int) -> Drawn:
+        variance = estimate.standard_error.flatten().double().square()
+        return Drawn(estimator, n, first + start, masks, estimate.importance.flatten().double(), variance)
 
     for estimator in ESTIMATORS:
-        for number, start in enumerate(starts):
+        for start in range(0, ROUND, REFERENCE):
             for n, each in SIZES.items():
                 for k in range(each):
-                    known = estimator == "surrogate" and n == REFERENCE
                     rows = slice(start + k * n, start + (k + 1) * n)
-                    estimate = long[number] if known else given.estimate(estimator, rows)
-                    yield judged(estimate, estimator, n, n, rows.start)
-        for start in range(0, len(given.similarities), ROUND):
-            estimate, masks = stopped(given, tensor, estimator, start)
-            yield judged(estimate, estimator, 0, masks, start)
+                    yield one(given.estimate(estimator, rows), estimator, n, rows.start, n)
+        estimate, masks = stopped(given, tensor, estimator)
+        yield one(estimate, estimator, 0, 0, masks)
+
+
+def judged(found: list[Drawn], name: str, fill: str, clip: int) -> Iterator[Seed]:
+    """Hold every estimate of a clip against the mean of the surrogate's long ones that share no mask with it."""
+    long = [d for d in found if d.estimator == "surrogate" and d.n_samples == REFERENCE]
+    importance, variance = torch.stack([d.importance for d in long]), torch.stack([d.variance for d in long])
+    for d in found:
+        apart = torch.tensor([not (r.start < d.start + d.masks and d.start < r.start + r.masks) for r in long])
+        reference, own = importance[apart].mean(0), variance[apart].mean(0) / int(apart.sum())
+        gap = d.importance - reference
+        inside = float((gap.abs() <= 1.959964 * (d.variance + own).sqrt())[::ENTRIES].double().mean())
+        wrong, spread = float((gap.square() - own).mean()), float(reference.std())
+        mean_square = float(d.variance.mean())
+        yield Seed(name, fill, d.estimator, d.n_samples, clip, d.masks, inside, wrong, mean_square, spread)
 
 
 def table(found: list[Seed]) -> str:
@@ -182,9 +191,11 @@ def main() -> None:
     x, found = examples(arguments.data, arguments.clips), list[Seed]()
     cells = [(n, f, c) for n in arguments.strategies for f in FILLS for c in range(arguments.clips)]
     for name, fill, clip in tqdm(cells, desc="clips"):
-        pool = arguments.rounds, arguments.pool, arguments.precision
-        given, tensor = stratum(x[clip : clip + 1], name, fill, clip, *pool)
-        found += seeds(given, tensor, name, fill, clip)
+        tensor, estimates = masked_tensor(x[clip : clip + 1], fill, None), list[Drawn]()
+        for number in range(arguments.rounds):
+            given = stratum(tensor, name, fill, clip, number, arguments.pool, arguments.precision)
+            estimates += drawn(given, tensor, number * ROUND)
+        found += judged(estimates, name, fill, clip)
         arguments.out.write_text(json.dumps([asdict(seed) for seed in found]) + "\n")
     print(table(found))
 
