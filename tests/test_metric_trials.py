@@ -6,6 +6,7 @@ score; a repeat gives the same. What each trial plants is stated a category; whe
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +19,9 @@ from torch import nn
 from relax_quantus.benchmark import methods
 from relax_quantus.benchmark.methods import Method
 from relax_quantus.benchmark.metrics import METRICS, Case
+from relax_quantus.benchmark.metrics.case import Undefined
 from relax_quantus.benchmark.questions import Attribution
+from relax_quantus.masks import STRATEGIES
 
 TWINS = 8
 
@@ -119,18 +122,47 @@ def test_examples_explained_again_do_not_know_their_neighbours(fresh_seeds, expl
     np.testing.assert_array_equal(together[:1], alone)
 
 
-def test_a_map_that_is_the_same_in_every_unit_gains_exactly_nothing():
+def test_a_map_that_is_the_same_in_every_unit_is_not_judged_by_these_units():
     stripes = Fixed(np.repeat(np.arange(64.0)[None], 96, axis=0))
     for view in ("SRG", "SRG-logit"):
-        scores = METRICS.get(f"{view}-time-silence").score(case(stripes))
-        assert scores.value == pytest.approx(0.0, abs=1e-12)
-        assert scores.parts["MIF"] == pytest.approx(scores.parts["LIF"])
-        assert METRICS.get(f"{view}-frequency-silence").score(case(stripes)).value != 0
+        given = case(stripes)
+        before = given.similarity_model.encoder.forwards
+        with pytest.raises(Undefined, match="the map is the same in every time stripe: it cannot rank them"):
+            METRICS.get(f"{view}-time-silence").score(given)
+        assert given.similarity_model.encoder.forwards == before
+        assert METRICS.get(f"{view}-frequency-silence").score(given).value != 0
+
+
+@pytest.mark.parametrize("masks", STRATEGIES.names())
+def test_what_a_strategys_maps_can_rank_is_measured_and_follows_from_its_masks(masks):
+    """No list says which units a strategy can rank: its maps vary over an axis exactly if its masks do."""
+    drawn = methods.resolve(f"RELAX-{masks}").strategy().sample(2, (1, 96, 64), torch.Generator().manual_seed(0))
+    shape = (1, 1, 1, 1, *drawn.shape)
+    for name in (f"RELAX-{masks}", f"RELAX-{masks} twin"):
+        given = case(methods.resolve(name), convolutional())
+        for unit, varies in (("time", shape[-2] > 1), ("frequency", shape[-1] > 1), ("bin", True), ("patch", True)):
+            metric = METRICS.get(f"SRG-{unit}-mean")
+            if varies:
+                assert np.isfinite(metric.score(given).value), (name, unit)
+            else:
+                with pytest.raises(Undefined, match=f"in every {unit} stripe"):
+                    metric.score(given)
+
+
+@pytest.mark.parametrize("view", ["SRG", "SRG-logit"])
+def test_the_fall_is_that_of_the_whole_example_replaced_whatever_the_map(view):
+    falls = [METRICS.get(f"{view}-{u}-silence").score(case(Fixed(m))).parts["fall"]
+             for u in ("bin", "patch", "time", "frequency") for m in (PLANT + NOISE, NOISE - PLANT)]  # fmt: skip
+    given = case(Fixed(PLANT + NOISE))
+    model, target = (given.similarity_model, 0) if view == "SRG" else (given.classifier, given.question.target)
+    whole, none = (float(model(x)[0, target]) for x in (given.question.x, torch.full((1, 1, 96, 64), math.log(0.01))))
+    np.testing.assert_allclose(falls, whole - none, rtol=1e-5)
+    assert falls[0] > 0
 
 
 def test_ties_are_averaged_over_ten_orders_only_where_they_matter():
     rough, flat = case(Fixed(PLANT.astype(float))), case(Fixed(PLANT + NOISE))
-    for given, low, high in ((flat, 31, 33), (rough, 150, 311)):
+    for given, low, high in ((flat, 15, 17), (rough, 70, 151)):
         before = given.similarity_model.encoder.forwards
         METRICS.get("SRG-bin-silence").score(given)
         asked = given.similarity_model.encoder.forwards - before

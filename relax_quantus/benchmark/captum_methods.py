@@ -91,6 +91,7 @@ class CaptumMethod(Method):
     base: str = ""
     fill: str = ""
     view: str = "embedding"
+    uses_fill: bool = True
 
     def explain(self, question: Question, similarities: Similarities) -> Attribution:
         """Its importance is its centred map."""
@@ -115,7 +116,7 @@ def patches() -> Tensor:
 
 
 def saliency(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
-    """Absolute gradient."""
+    """Absolute gradient; the one of these methods that knows no baseline."""
     from captum.attr import Saliency
 
     with torch.enable_grad():
@@ -223,3 +224,5 @@ CAPTUM: dict[str, tuple[Attribute, Callable[[int], int], str]] = {
     "Lime": (lime, lambda n: n, "64 patches of 12 frames by 8 bands, N copies, ridge"),
 }
 """Name -> how, encoder forwards (a backward pass counts as two), and what it is."""
+WITHOUT_BASELINE = ("Saliency",)
+"""Those whose maps do not depend on a fill."""

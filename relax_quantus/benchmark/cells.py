@@ -166,7 +166,7 @@ def _scored(
         rows.append({**rows[0], "part": part, "value": float(value), "seconds": 0.0, **bad})
     curves = [
         {"clip": clip.name, "method": maps.method.name, "metric": metric.name, "order": order, "share": x, "value": y}
-        for order, (shares, values) in scores.curves.items()
+        for order, (shares, values) in (scores.curves if bench.config.curves else {}).items()
         for x, y in zip(map(float, shares), map(float, values), strict=True)
     ]
     return rows, curves
@@ -211,11 +211,11 @@ def described(config: BenchmarkConfig, clip: Clip, method: Method, metric: Metri
         "method": method.name,
         "base": method.base,
         "masks": method.masks,
-        "fill": method.fill or (config.fill if relax else ""),
+        "fill": method.fill or (config.fill if method.uses_fill else ""),
         "edges": method.edges,
         "keep": method.keep,
         "twin_of": method.twin_of,
-        "estimator": config.estimator if relax else "",
+        "estimator": (method.estimator or config.estimator) if relax else "",
         "n_samples": masks_of(config, method, metric.reexplains),
         "metric": metric.name,
         "category": metric.category,

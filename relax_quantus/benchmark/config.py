@@ -59,6 +59,8 @@ class BenchmarkConfig:
         Robustness and randomisation explain again and again: on the first so many clips, with so many masks.
     perturbations
         Perturbed copies of an input in the robustness metrics.
+    curves
+        Keep the metrics' curves, too: of long runs they are most of what is stored.
     resampler
         What brings recordings to 16 kHz: "soxr", or "torchaudio" where it imports.
     perturbations_per_eval
@@ -95,6 +97,7 @@ class BenchmarkConfig:
     reexplain_clips: int = 3
     reexplain_samples: int = 100
     perturbations: int = 3
+    curves: bool = True
     resampler: str = "soxr"
     perturbations_per_eval: int | None = None
     out: str | None = None
@@ -122,7 +125,7 @@ class BenchmarkConfig:
             raise UnknownNameError(f"resampler: expected the name of a resampler, got {self.resampler!r}; {hint}.")
         for name in ("preset", "fill", "estimator", "encoder", "data", "out", "scheduler"):
             self._of_type(name, str, "text", getattr(self, name))
-        for name in ("strict", "retry"):
+        for name in ("curves", "strict", "retry"):
             self._of_type(name, bool, "true or false", getattr(self, name))
         self._listed()
 

@@ -65,15 +65,21 @@ class Grid:
         return [place.key for place in self.places]
 
     def units(self, done: Container[str]) -> list[Unit]:
-        """What is still to do: the cells of one clip and one family, without those that are done."""
+        """What is still to do: the cells of one clip, family and seed, without those that are done.
+
+        All seeds of a clip come one after another, so that what metrics have embedded of it is remembered for all of them.
+        """
         grouped: dict[tuple[Any, ...], list[tuple[str, str, str]]] = {}
         for p in self.places:
             if p.key not in done:
                 unit = (p.dataset, p.encoder, p.seed, p.clip, p.family)
                 grouped.setdefault(unit, []).append((p.method, p.metric, p.key))
+        place = {(p.dataset, p.encoder, p.clip): number for number, p in reversed(list(enumerate(self.places)))}
+        order = sorted(grouped, key=lambda unit: place[unit[0], unit[1], unit[3]])
         return [
-            Unit(dataset, encoder, seed, clip, self.micro_batches.get(encoder), tuple(todo))
-            for (dataset, encoder, seed, clip, _), todo in grouped.items()
+            Unit(dataset, encoder, seed, clip, self.micro_batches.get(encoder), tuple(grouped[unit]))
+            for unit in order
+            for dataset, encoder, seed, clip, _ in (unit,)
         ]
 
 
@@ -124,8 +130,8 @@ def _cells(
 
 
 def settings(config: BenchmarkConfig, metric: Metric) -> dict[str, Any]:
-    """The settings that a metric's scores depend on, beside the data, the encoder, the method and the seed."""
-    names = ["n_samples", "fill", "estimator", "domain"]
+    """The settings that what is kept of a metric depends on, beside the data, the encoder, the method and the seed."""
+    names = ["n_samples", "fill", "estimator", "domain", "curves"]
     if metric.reexplains:
         names += ["reexplain_samples", "perturbations"]
     return {name: getattr(config, name) for name in names}

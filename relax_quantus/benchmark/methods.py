@@ -17,7 +17,7 @@ from torch import Tensor
 
 from relax_quantus import checks
 from relax_quantus import masks as mask_strategies
-from relax_quantus.benchmark.captum_methods import CAPTUM, CaptumMethod
+from relax_quantus.benchmark.captum_methods import CAPTUM, WITHOUT_BASELINE, CaptumMethod
 from relax_quantus.benchmark.questions import VIEWS, Attribution, Method, NotApplicable, Question, Similarities
 from relax_quantus.benchmark.strategies import REPEATS, Repeat, Strategy, as_map, mask_parameters
 from relax_quantus.errors import ArgumentError, UnknownNameError
@@ -39,6 +39,7 @@ class Simple(Method):
     name: str
     function: Callable[[Question], Tensor]
     looks_at_model: bool = True
+    fill: str = ""
 
     @property
     def base(self) -> str:  # type: ignore[override]
@@ -178,7 +179,7 @@ def _captum(name: str, fill: str = "", view: str = VIEWS[0]) -> Method:
     one_of("view", view, list(VIEWS))
     attribute, cost, _ = CAPTUM[name]
     own = full_name(name, {"fill": fill, "view": "" if view == VIEWS[0] else view})
-    return CaptumMethod(own, attribute, cost, name, fill, view)
+    return CaptumMethod(own, attribute, cost, name, fill, view, uses_fill=name not in WITHOUT_BASELINE)
 
 
 def _register_captum(name: str) -> None:
@@ -193,7 +194,7 @@ def _register_all() -> None:
     _register_masks(mask_strategies.STRATEGIES.own_names())
     METHODS.register(
         "energy",
-        lambda: Simple("energy", energy, looks_at_model=False),
+        lambda: Simple("energy", energy, looks_at_model=False, fill="silence"),
         "level above silence; ignores the model",
     )
     METHODS.register("oracle", lambda: Simple("oracle", oracle, looks_at_model=False), "the truth, where it is known")

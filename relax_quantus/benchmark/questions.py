@@ -104,8 +104,11 @@ class Method(ABC):
         In full, as printed: the registered name and what it was given, in one order.
     base
         The registered name.
-    masks, fill, edges, keep
-        Its mask strategy, the fill it names (empty: the question's), its edges, and what its masks keep; empty or NaN for methods without.
+    masks, fill, edges, keep, estimator
+        Its mask strategy, the fill and the estimator it names (empty: the question's), its edges, and what its masks keep; empty or NaN for methods
+        without.
+    uses_fill
+        Whether its maps depend on a fill, so that one that names none has the question's.
     twin_of
         For a shuffled twin the full name of the method that it is the null of; else empty.
     view
@@ -122,9 +125,11 @@ class Method(ABC):
     fill: str = ""
     edges: str = ""
     keep: float = math.nan
+    estimator: str = ""
     twin_of: str = ""
     view: str = ""
     looks_at_model: bool = True
+    uses_fill: bool = False
 
     @abstractmethod
     def explain(self, question: Question, similarities: Similarities) -> Attribution:

@@ -83,7 +83,12 @@ def _from_folders(root: Path) -> list[Entry]:
 
 
 def folder(
-    path: str | os.PathLike[str], max_clips: int = 12, seed: int = 0, head_clips: int = 480, resampler: str = "soxr"
+    path: str | os.PathLike[str],
+    max_clips: int = 12,
+    seed: int = 0,
+    head_clips: int = 480,
+    resampler: str = "soxr",
+    clips_per_source: int | None = None,
 ) -> Dataset:
     """Sample a folder of recordings.
 
@@ -97,6 +102,8 @@ def folder(
         Of the choice.
     head_clips
         Recordings for the head, balanced over classes; those of a sampled clip's source are held out wherever the class has another source.
+    clips_per_source
+        Explain at most so many clips of one source: what is said of sources gains more from another source than from another clip.
     resampler
         See `relax_quantus.audio.resample`; one that does not import is refused before anything is read.
 
@@ -105,5 +112,6 @@ def folder(
     DataError
         See `listing`; also if fewer than two classes are left once bad recordings are skipped.
     """
-    sample = draw(listing(path), str(path), max_clips, seed, head_clips, Reader(checked_resampler(resampler)))
+    reader = Reader(checked_resampler(resampler))
+    sample = draw(listing(path), str(path), max_clips, seed, head_clips, reader, of_a_source=clips_per_source)
     return sample.dataset(Path(path).resolve().name)

@@ -8,7 +8,7 @@ as: a recording of several animals stands under several classes. Recordings that
 from __future__ import annotations
 
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -92,14 +92,18 @@ class Reader:
                 warnings.warn(f"skipped {entry.name}: {reason}", stacklevel=2)
             return None
 
-    def take(self, entries: Iterable[Entry], count: int) -> list[tuple[Entry, Tensor]]:
-        """The first `count` entries that can be read."""
+    def take(self, entries: Iterable[Entry], count: int, of_a_source: int | None = None) -> list[tuple[Entry, Tensor]]:
+        """The first `count` entries that can be read, at most so many `of_a_source`."""
         taken: list[tuple[Entry, Tensor]] = []
+        sources: Counter[str] = Counter()
         for entry in entries:
             if len(taken) == count:
                 break
+            if of_a_source is not None and sources[entry.source_group] >= of_a_source:
+                continue
             if (x := self.read(entry)) is not None:
                 taken.append((entry, x))
+                sources[entry.source_group] += 1
         return taken
 
 
@@ -168,6 +172,7 @@ def draw(
     head_clips: int,
     reader: Reader,
     explained: Callable[[Entry], bool] | None = None,
+    of_a_source: int | None = None,
 ) -> Sample:
     """Draw what is explained, balanced over classes and spread over sources, and what the head is fitted and judged on.
 
@@ -181,6 +186,8 @@ def draw(
         Reads them.
     explained
         Which may be explained: the head is then fitted on the others alone; None for any.
+    of_a_source
+        Clips of one source to explain at most; None for any number.
 
     Raises
     ------
@@ -189,6 +196,8 @@ def draw(
     """
     checks.integer("max_clips", max_clips)
     checks.integer("head_clips", head_clips)
+    if of_a_source is not None:
+        checks.integer("clips_per_source", of_a_source)
     rng = np.random.default_rng([seed, 7])
     names = tuple(sorted({entry.label_name for entry in entries}))
     ordered = {name: spread([e for e in entries if e.label_name == name], rng) for name in names}
@@ -199,7 +208,7 @@ def draw(
     if explained is None:
         most = [max(1, len(ordered[name]) // 2) for name in names]
         quotas = [min(quota, limit) if quota else 0 for quota, limit in zip(quotas, most, strict=True)]
-    sampled = [reader.take(open_to[name], quota) for name, quota in zip(names, quotas, strict=True)]
+    sampled = [reader.take(open_to[name], quota, of_a_source) for name, quota in zip(names, quotas, strict=True)]
     training, held_out, notes = _rest(ordered, sampled, reader, max(1, head_clips // len(names)), explained)
     found = sorted(set(training.y.tolist()))
     if len(found) < len(names) or not any(sampled):

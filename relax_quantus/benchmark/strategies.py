@@ -71,6 +71,7 @@ class Strategy(Method):
     estimator: str = ""
     view: str = "embedding"
     twin_of: str = ""
+    uses_fill = True
 
     def explain(self, question: Question, similarities: Similarities) -> Attribution:
         """Cost: N + 1 forwards, shared with the twin."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from relax_quantus.benchmark import headings
 from relax_quantus.benchmark.layout import Cell, Table, measured_any
 from relax_quantus.benchmark.statistics import intervals
-from relax_quantus.benchmark.statistics.crossing import Endpoint, crossed, is_crossed
+from relax_quantus.benchmark.statistics.crossing import Endpoint, crossed, is_crossed, normalised
 from relax_quantus.benchmark.statistics.emphasis import above_twins, clear_winner
 from relax_quantus.benchmark.statistics.intervals import Estimate
 from relax_quantus.benchmark.statistics.ranks import rank
@@ -68,7 +68,7 @@ def _of_dataset(main: pd.DataFrame, everything: pd.DataFrame, apart: str) -> Ite
 
 
 def encoders_table(rows: pd.DataFrame, view: str) -> Table:
-    """Gain minus twin (gain, where there is no twin), each encoder by itself."""
+    """Gain minus twin (gain, where there is no twin), each encoder by itself, in the score's own unit."""
     alone = {str(encoder): Endpoint(view, part) for encoder, part in rows.groupby("encoder", sort=False)}
     above = {encoder: above_twins(endpoint) for encoder, endpoint in alone.items()}
     lines = []
@@ -78,13 +78,14 @@ def encoders_table(rows: pd.DataFrame, view: str) -> Table:
             level: Any = e.level(method, method in e.twins) if method in e.own else []
             cells.append(Cell(intervals.mean(level), method in above[encoder]))
         lines.append((method, tuple(cells)))
-    caption = f"Gain minus twin; of methods without a twin, gain. {counted(rows)}"
+    caption = f"Gain minus twin; of methods without a twin, gain; in the unit of the score. {counted(rows)}"
     return Table(f"Crossed faithfulness by encoder, {view} view", caption, ("method", *alone), tuple(lines))
 
 
 def crossed_table(rows: pd.DataFrame, view: str, apart: str = "") -> Table:
-    """Headline, minus twin, own-cell advantage and rank of every method in one view."""
-    endpoint = Endpoint(view, rows)
+    """Headline, minus twin, own-cell advantage and rank of every method in one view, as shares of what could fall where that is stated."""
+    endpoint = Endpoint(view, normalised(rows))
+    share = " as a share of how far the score falls when everything goes" if rows.fall.notna().any() else ""
     ranks = rank(endpoint.effects(), tested=False).ranks
     winner, above = clear_winner(endpoint), above_twins(endpoint)
     lines = []
@@ -99,7 +100,7 @@ def crossed_table(rows: pd.DataFrame, view: str, apart: str = "") -> Table:
         )
         lines.append((method, scores))
     caption = (
-        f"Symmetric relevance gain (LIF - MIF), mean over the evaluators that share neither fill nor granularity with the method, of "
+        f"Symmetric relevance gain (LIF - MIF){share}, mean over the evaluators that share neither fill nor granularity with the method, of "
         f"{len(endpoint.evaluators)}: {', '.join(endpoint.evaluators)}. Own-cell advantage: own evaluators minus those; adjusted: after what the "
         f"methods foreign to an evaluator reach there on average is taken off. {counted(rows)}{apart}"
     )

@@ -108,10 +108,31 @@ def scores(
     return made
 
 
+def as_judged(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows with what stripes cannot be judged on marked as such: frequency stripes for maps over time, and the other way round."""
+    stripes = {"time": "frequency", "frequency": "time"}
+    blind = table.masks.map(stripes) == table.granularity
+    reason = "the map is the same in every stripe: it cannot rank them"
+    return table.assign(
+        value=table.value.where(~blind), status=table.status.mask(blind, "undefined"), reason=table.reason.mask(blind, reason)
+    )  # fmt: skip
+
+
+def with_falls(table: pd.DataFrame, falls: dict[str, float]) -> pd.DataFrame:
+    """The rows with gains of an encoder in units of how far its score falls, and parts that say so: about `falls`, a third more or less by clip."""
+    crossed = table.metric.str.startswith("SRG-")
+    scale = table.encoder.map(falls).where(crossed, 1.0)
+    table = table.assign(value=table.value * scale)
+    odd = pd.factorize(table["clip"])[0] % 2
+    parts = table[crossed & (table.status == "ok")]
+    parts = parts.assign(part="fall", value=(scale * (1 + (2 * odd - 1) / 3))[parts.index])
+    return pd.concat([table, parts], ignore_index=True)
+
+
 def curves(table: pd.DataFrame) -> pd.DataFrame:
     """Flipping curves that fit the planted gains."""
     share = np.linspace(0, 1, 9)
-    crossed = table[table.metric.str.startswith("SRG-")]
+    crossed = table[table.metric.str.startswith("SRG-") & (table.part == "") & (table.status == "ok")]
     bend = np.clip(crossed.value.to_numpy(), -0.8, 0.8)[:, None]
     made = []
     for order, sign in (("MIF", 1), ("LIF", -1)):

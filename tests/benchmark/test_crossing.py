@@ -10,7 +10,7 @@ import planted_results as planted
 import pytest
 
 from relax_quantus.benchmark.statistics import agreement, families, summary
-from relax_quantus.benchmark.statistics.crossing import OWN_GRANULARITY, Endpoint, crossed
+from relax_quantus.benchmark.statistics.crossing import OWN_GRANULARITY, Endpoint, crossed, normalised
 from relax_quantus.benchmark.statistics.emphasis import above_twins, clear_winner
 from relax_quantus.benchmark.statistics.rows import checked, pooled
 from relax_quantus.errors import DataError
@@ -101,7 +101,7 @@ def test_a_missing_evaluator_never_shifts_a_mean(rows: pd.DataFrame) -> None:
 def test_methods_are_compared_on_the_cells_that_both_have(rows: pd.DataFrame) -> None:
     auc = rows[(rows.metric == "AUC") & ~((rows.method == "energy") & (rows.source_group == "s3"))]
     differences, evaluators = Endpoint("AUC", auc).difference("energy", "Saliency")
-    assert (len(differences), evaluators, "s3" in differences.index) == (13, 1, False)
+    assert (len(differences), evaluators, "s3" in differences.index) == (13, ["AUC"], False)
 
 
 def test_families_are_matched_by_what_the_names_say(endpoint: Endpoint) -> None:
@@ -141,16 +141,90 @@ def test_logit_endpoints_take_methods_that_explain_the_logit_where_there_are_any
 
 
 def test_evaluators_agree_only_when_nobody_is_favoured(rows: pd.DataFrame) -> None:
-    mixed = agreement.between_evaluators(Endpoint("gain", crossed(rows, "embedding")))
-    assert mixed is not None
+    (mixed,) = agreement.between_evaluators(Endpoint("gain", crossed(rows, "embedding")))
     assert mixed.w.low < mixed.w.value < 0.9
     assert len(mixed.own_winners) >= 8
     honest = rows[rows.masks == ""].replace({"method": {"oracle": "third"}, "base": {"oracle": "third"}})
-    alike = agreement.between_evaluators(Endpoint("gain", crossed(honest, "embedding")))
-    assert alike is not None
+    (alike,) = agreement.between_evaluators(Endpoint("gain", crossed(honest, "embedding")))
     assert alike.w.value == 1
+    assert alike.p < 0.05
     assert (alike.median, alike.lowest, alike.own_winners) == (1, 1, [])
-    assert agreement.between_evaluators(Endpoint("AUC", rows[rows.metric == "AUC"])) is None
+    assert agreement.between_evaluators(Endpoint("AUC", rows[rows.metric == "AUC"])) == []
+
+
+def test_shuffled_rankings_have_a_w_of_one_over_the_evaluators_and_noise_is_no_agreement() -> None:
+    rng = np.random.default_rng(0)
+    assert agreement.chance(rng.normal(size=(5, 7)), 0, 4000).mean() == pytest.approx(1 / 5, abs=0.01)
+    significant = []
+    for repeat in range(200):
+        scores = rng.normal(size=(6, 8))
+        w, shuffled = float(agreement.kendall_w(scores)), agreement.chance(scores, repeat, 200)
+        significant.append(np.mean(shuffled >= w) < 0.05)
+    assert 0.01 < np.mean(significant) < 0.11
+
+
+@pytest.fixture(scope="module")
+def judged() -> pd.DataFrame:
+    """Three encoders, of which one falls three times as far; three fills; stripes are not judged across."""
+    encoders = ("vggish_mini", "other", "deaf")
+    table = planted.rows(sources=14, clips=1, seeds=(0,), fills=planted.FILLS, encoders=encoders)
+    return checked(planted.with_falls(planted.as_judged(table), {"vggish_mini": 0.5, "other": 1.5, "deaf": -0.1}))
+
+
+def test_two_explainers_meet_on_what_both_can_rank_and_neither_owns(judged: pd.DataFrame) -> None:
+    found = Endpoint("gain", crossed(judged, "embedding"))
+    assert found.foreign("RELAX-time:fill=mean", "RELAX-random:fill=mean") == ["bin / silence", "bin / background"]
+    assert found.foreign("RELAX-time:fill=mean", "RELAX-frequency:fill=mean") == [
+        *("bin / silence", "bin / background", "patch / silence", "patch / background"),
+    ]
+    assert found.foreign("RELAX-random:fill=mean", "RELAX-random:fill=silence") == [
+        *("bin / background", "time / background", "frequency / background"),
+    ]
+    strategies, *_, fills = families.factors(found, "embedding")
+    by_pair = {(c.a, c.b): (c.evaluators, c.units) for c in strategies.comparisons}
+    assert by_pair["RELAX-random", "RELAX-time"] == (2, ("bin",))
+    assert by_pair["RELAX-random", "RELAX-time_frequency"] == (6, ("bin", "time", "frequency"))
+    assert {(c.a, c.b) for c in fills.comparisons} == {
+        ("silence", "mean"), ("silence", "background"), ("mean", "background"),
+    }  # fmt: skip
+
+
+def test_gains_are_shares_of_what_the_encoder_can_lose_and_an_encoder_that_loses_nothing_has_none(
+    judged: pd.DataFrame,
+) -> None:
+    plain, shares = crossed(judged, "embedding"), normalised(crossed(judged, "embedding"))
+    by_encoder = {n: Endpoint("g", p).level("energy").mean() for n, p in plain.groupby("encoder")}
+    assert by_encoder["other"] / by_encoder["vggish_mini"] == pytest.approx(3, rel=0.3)
+    by_encoder = {n: Endpoint("g", p).level("energy").mean() for n, p in shares.groupby("encoder")}
+    assert by_encoder["other"] == pytest.approx(by_encoder["vggish_mini"], abs=0.06)
+    assert by_encoder["vggish_mini"] == pytest.approx(planted.SKILL["energy"] + 0.0425, abs=0.06)
+    assert np.isnan(by_encoder["deaf"]), "its score rises when everything is replaced: a share of that means nothing"
+    one = shares[(shares.encoder == "other") & (shares.metric == "SRG-bin-mean")]
+    factor = (one.score / one.value).to_numpy()
+    np.testing.assert_allclose(factor, factor[0], err_msg="one number for all clips and methods")
+    pd.testing.assert_frame_equal(normalised(plain.assign(fall=np.nan)), plain.assign(fall=np.nan))
+
+
+def test_the_planted_answer_comes_out_of_the_whole_end_point(judged: pd.DataFrame) -> None:
+    """Time is planted best, frequency worst, random and time_frequency alike, fills alike; evaluators' levels differ by granularity."""
+    made = summary.summarise(judged)
+    primary = made["endpoints"][0]
+    assert (primary["key"], primary["role"], primary["smallest_effect"]) == ("gain_embedding", "primary", 0.05)
+    assert "as a share" in primary["unit"]
+    found = {f["name"]: {(c["a"], c["b"]): c for c in f["comparisons"]} for f in primary["families"]}
+    verdicts = {pair: c["verdict"] for pair, c in found["mask strategies"].items()}
+    assert verdicts["RELAX-time", "RELAX-frequency"] == "RELAX-time above RELAX-frequency"
+    assert verdicts["RELAX-random", "RELAX-time"] == "RELAX-time above RELAX-random"
+    assert verdicts["RELAX-random", "RELAX-frequency"] == "RELAX-random above RELAX-frequency"
+    assert "above" not in verdicts["RELAX-random", "RELAX-time_frequency"]
+    difference = found["mask strategies"]["RELAX-random", "RELAX-frequency"]["difference"]["value"]
+    assert difference == pytest.approx(planted.SKILL["random"] - planted.SKILL["frequency"], abs=0.03)
+    assert not any("above" in c["verdict"] for c in found["fills"].values())
+    assert all(c["significant"] for c in found["strategies and their shuffled twins"].values())
+    blocks = primary["agreement"]
+    assert [len(b["evaluators"]) for b in blocks] == [6, 12]
+    assert not any("RELAX-time:" in m or "RELAX-frequency:" in m for m in blocks[1]["methods"])
+    assert all(0 < b["by_chance"] < 1 for b in blocks)
 
 
 def test_metrics_that_measure_the_same_agree_whatever_their_direction(rows: pd.DataFrame) -> None:

@@ -24,7 +24,9 @@ import torch
 
 from relax_quantus.benchmark import BenchmarkConfig, Results, forecast, grid, run
 from relax_quantus.benchmark.limits import TimeLimitExceeded, outcome, time_limit
+from relax_quantus.benchmark.runner import survey_of
 from relax_quantus.benchmark.store import FILE, Cell, Store
+from relax_quantus.benchmark.workshop import Workshop
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, CellError, DataError, UnknownNameError
 
 pytestmark = pytest.mark.usefixtures("plugin")
@@ -351,6 +353,25 @@ def test_a_grid_is_every_combination(tmp_path: Path) -> None:
     assert found.rows.value.nunique() == 16
     where = found.rows[["dataset", "encoder", "seed"]].drop_duplicates()
     assert len(where) == 8
+
+
+def test_all_seeds_of_a_clip_come_one_after_another(tmp_path: Path) -> None:
+    config = replace(TINY, seeds=(0, 1), metrics=("AUC",), methods=("energy", "Saliency")).resolved()
+    with Store(None) as store:
+        laid = survey_of(config, Workshop(config), store).grid
+    clips = [unit.clip for unit in laid.units(())]
+    assert clips == [clip for clip in range(3) for _ in range(4)]
+    assert [unit.clip for unit in laid.units({p.key for p in laid.places if p.clip == 1})] == [0] * 4 + [2] * 4
+
+
+def test_without_curves_the_scores_are_the_same_and_no_curve_is_stored(serial: Results, tmp_path: Path) -> None:
+    config = replace(TINY, out=str(tmp_path), curves=False)
+    found = run(config, show_progress=False)
+    assert found.curves.empty
+    assert len(serial.curves)
+    pd.testing.assert_series_equal(found.rows.value, serial.rows.value)
+    again = run(replace(config, curves=True), show_progress=False)
+    pd.testing.assert_frame_equal(again.curves, serial.curves)
 
 
 def test_a_dry_run_counts_what_the_run_does(serial: Results, tmp_path: Path) -> None:

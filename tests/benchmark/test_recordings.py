@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from relax_quantus.benchmark.recordings import folder, listing, loudest
-from relax_quantus.errors import DataError
+from relax_quantus.errors import ArgumentError, DataError
 
 
 def tone(seconds: float, hz: float, rate: int = 16_000, gain: float = 0.3) -> np.ndarray:
@@ -68,6 +68,18 @@ def test_a_source_that_is_all_there_is_of_two_classes_is_said(zoo):
     data = folder(zoo, max_clips=4)
     assert data.notes[0].endswith("for: cat, dog")
     assert not {clip.name for clip in data.clips} & set(data.training.clips)
+
+
+def test_clips_of_one_source_can_be_limited(zoo):
+    lines = ["file,label,source_group"]
+    lines += [f"{n}/{n}_{k}.wav,{n},{n if n == 'cat' else k // 3}" for n in ("cat", "dog") for k in range(6)]
+    (zoo / "clips.csv").write_text("\n".join(lines))
+    one = [clip.source_group for clip in folder(zoo, max_clips=6, clips_per_source=1).clips]
+    assert sorted(one) == ["0", "1", "cat"]
+    two = [clip.source_group for clip in folder(zoo, max_clips=12, clips_per_source=2).clips]
+    assert max(map(two.count, two)) == 2
+    with pytest.raises(ArgumentError, match="clips_per_source: expected"):
+        folder(zoo, clips_per_source=0)
 
 
 def test_shared_sources_are_said(zoo):

@@ -35,7 +35,7 @@ class Remembering(nn.Module):
     (True, 3, True, 3)
     """
 
-    def __init__(self, encoder: Callable[[Tensor], Tensor], rows: int = 16) -> None:
+    def __init__(self, encoder: Callable[[Tensor], Tensor], rows: int = 8) -> None:
         super().__init__()
         self.encoder, self.rows = encoder, rows
         self.forwards = 0

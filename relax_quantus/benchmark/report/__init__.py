@@ -112,6 +112,7 @@ def _flat(c: dict[str, Any]) -> dict[str, Any]:
         "b": c["b"],
         "n": c["n"],
         "evaluators": c["evaluators"],
+        "units": ", ".join(c["units"]),
         "difference": d["value"],
         "difference_low": d["low"],
         "difference_high": d["high"],

@@ -98,17 +98,17 @@ def _equals(p: float) -> str:
     return text if text.startswith("<") else f"= {text}"
 
 
-def _agreement(a: dict[str, Any] | None) -> Iterator[str]:
-    if a is None:
-        return
-    worst = NOTHING if a["lowest"] is None else f"{a['lowest']:.2f}"
-    middle = NOTHING if a["median"] is None else f"{a['median']:.2f}"
-    yield (
-        f"Do the {len(a['evaluators'])} evaluators rank the {len(a['methods'])} methods alike? Kendall's W = {estimate(a['w'])} (1 all alike, 0 "
-        f"not at all); Spearman between two evaluators: median {middle}, lowest {worst}. On {len(a['own_winners'])} of {len(a['evaluators'])} "
-        "evaluators the winner is a method with this evaluator's own fill or granularity."
-    )
-    yield ""
+def _agreement(blocks: list[dict[str, Any]]) -> Iterator[str]:
+    for a in blocks:
+        worst = NOTHING if a["lowest"] is None else f"{a['lowest']:.2f}"
+        middle = NOTHING if a["median"] is None else f"{a['median']:.2f}"
+        yield (
+            f"Do the {len(a['evaluators'])} evaluators that can judge {len(a['methods'])} methods rank them alike? Kendall's W = "
+            f"{estimate(a['w'])} (1 all alike; shuffled rankings reach {number(a['by_chance'], 1.0)} in one of twenty, p {_equals(a['p'])}); "
+            f"Spearman between two evaluators: median {middle}, lowest {worst}. On {len(a['own_winners'])} of {len(a['evaluators'])} evaluators "
+            "the winner is a method with this evaluator's own fill or granularity."
+        )
+        yield ""
 
 
 def _family(f: dict[str, Any]) -> Iterator[str]:
@@ -125,7 +125,8 @@ def _family(f: dict[str, Any]) -> Iterator[str]:
             estimate(c["effect"]),
             *(p_value(c[k]) for k in ("p", "p_holm", "p_equivalence")),
         )
-        yield f"| {c['a']} | {c['b']} | {' | '.join(values)} | {c['n']} | {c['evaluators']} | {verdict} |"
+        on = f"{c['evaluators']} ({', '.join(c['units'])})" if c["units"] else str(c["evaluators"])
+        yield f"| {c['a']} | {c['b']} | {' | '.join(values)} | {c['n']} | {on} | {verdict} |"
     yield ""
 
 

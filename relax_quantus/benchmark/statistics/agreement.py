@@ -1,7 +1,7 @@
 """Do evaluators agree about methods, and metrics about one another?
 
-An `Endpoint`, or oriented rows, enters; Kendall's coefficient of concordance W with a bootstrap interval over sources, and matrices of rank
-correlations over methods, leave.
+An `Endpoint`, or oriented rows, enters; Kendall's coefficient of concordance W with a bootstrap interval over sources and what shuffled rankings
+give, and matrices of rank correlations over methods, leave.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LEAST_METHODS = 3
+SHUFFLES = 2000
 
 
 def kendall_w(scores: Any) -> Any:
@@ -43,6 +44,16 @@ def kendall_w(scores: Any) -> Any:
         return np.where((most > 0) & (m > 1), spread / most, np.nan)
 
 
+def chance(scores: npt.NDArray[np.float64], seed: int, shuffles: int) -> npt.NDArray[np.float64]:
+    """W of `scores` (evaluators, methods) with each evaluator's methods shuffled, ``(shuffles,)``.
+
+    What no agreement at all gives: 1 / evaluators on average, never 0.
+    """
+    rng = np.random.default_rng([seed, *scores.shape])
+    shuffled = rng.permuted(np.broadcast_to(scores, (shuffles, *scores.shape)), axis=-1)
+    return np.asarray(kendall_w(shuffled))
+
+
 @dataclass(frozen=True, eq=False)
 class Agreement:
     """How alike m evaluators rank n methods.
@@ -51,6 +62,8 @@ class Agreement:
     ----------
     w
         Kendall's W and the percentile interval of resampled sources, each time with new means and ranks.
+    by_chance, p
+        The 95th percentile of W when every evaluator's ranking is shuffled, and the share of shuffles that reach W.
     median, lowest
         Of Spearman's correlations between two evaluators each.
     evaluators, methods
@@ -62,6 +75,8 @@ class Agreement:
     """
 
     w: Estimate
+    by_chance: float
+    p: float
     median: float
     lowest: float
     evaluators: list[str]
@@ -70,10 +85,25 @@ class Agreement:
     own_winners: list[str]
 
 
-def between_evaluators(endpoint: Endpoint, *, seed: int = 0, resamples: int = 1000) -> Agreement | None:
-    """Agreement of an end point's evaluators; None with fewer than two evaluators or `LEAST_METHODS` methods that all of them measured."""
+def between_evaluators(endpoint: Endpoint, *, seed: int = 0, resamples: int = 1000) -> list[Agreement]:
+    """Agreement of an end point's evaluators, on one or two blocks without gaps.
+
+    Not every map can be judged by every evaluator. So first all methods on the evaluators that judged them all, then, where there are more, all
+    evaluators on the methods that all of them judged. A block takes two evaluators and `LEAST_METHODS` methods.
+    """
     ranked = [m for m in endpoint.ranked if endpoint.covered(m)]
-    evaluators = [e for e in endpoint.evaluators if all(e in endpoint.covered(m) for m in ranked)]
+    shared = [e for e in endpoint.evaluators if all(e in endpoint.covered(m) for m in ranked)]
+    blocks = [(ranked, shared)]
+    if shared != endpoint.evaluators:
+        everywhere = [m for m in ranked if endpoint.covered(m) == endpoint.evaluators]
+        blocks.append((everywhere, endpoint.evaluators))
+    found = [_agreement(endpoint, *block, seed, resamples) for block in blocks]
+    return [f for f in found if f is not None]
+
+
+def _agreement(
+    endpoint: Endpoint, ranked: list[str], evaluators: list[str], seed: int, resamples: int
+) -> Agreement | None:
     if len(evaluators) < 2 or len(ranked) < LEAST_METHODS:
         return None
     columns = [(m, e) for e in evaluators for m in ranked]
@@ -86,10 +116,13 @@ def between_evaluators(endpoint: Endpoint, *, seed: int = 0, resamples: int = 10
     if n >= FEWEST:
         again = kendall_w((resampling(n, resamples, seed) @ values).reshape(-1, *shape))
         low, high = (float(q) for q in np.nanquantile(again, [0.025, 0.975]))
+    w, shuffled = float(kendall_w(means)), chance(means, seed, SHUFFLES)
     correlations = spearman(means)[np.triu_indices(len(evaluators), 1)]
     winners = {e: ranked[int(np.argmax(row))] for e, row in zip(evaluators, means, strict=True)}
     return Agreement(
-        w=Estimate(float(kendall_w(means)), low, high, n),
+        w=Estimate(w, low, high, n),
+        by_chance=float(np.nanquantile(shuffled, 0.95)),
+        p=float((1 + np.sum(shuffled >= w - 1e-12)) / (1 + len(shuffled))),
         median=float(np.nanmedian(correlations)) if np.isfinite(correlations).any() else math.nan,
         lowest=float(np.nanmin(correlations)) if np.isfinite(correlations).any() else math.nan,
         evaluators=evaluators,

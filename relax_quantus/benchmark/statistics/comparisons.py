@@ -38,8 +38,8 @@ class Comparison:
         The smallest effect that matters, in the score's unit, and the larger p of both one-sided tests that the difference is beyond it.
     smallest_p
         The least p that so many sources can give; if it cannot pass, nothing could have been found.
-    evaluators
-        Number of evaluators that the differences are means of.
+    evaluators, units
+        Number of evaluators that the differences are means of, and what they remove at a time; empty for a single metric.
     """
 
     a: str
@@ -53,6 +53,7 @@ class Comparison:
     p_holm: float = math.nan
     family: int = 1
     evaluators: int = 1
+    units: tuple[str, ...] = ()
 
     @property
     def n(self) -> int:

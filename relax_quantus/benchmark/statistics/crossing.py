@@ -2,7 +2,8 @@
 
 Oriented rows enter; an `Endpoint` leaves: scores by cell (one explained example), method and evaluator, and which evaluators are a method's own. An
 evaluator removes parts of one granularity and puts one fill into them. It is a method's own where it shares the method's fill or granularity
-(`OWN_GRANULARITY`, the one place that says so). A single metric is an end point with one evaluator that is nobody's own.
+(`OWN_GRANULARITY`, the one place that says so). An evaluator whose parts a map does not tell apart did not measure it and counts for neither side.
+A single metric is an end point with one evaluator that is nobody's own.
 
 - *level* of a method: mean over the evaluators that are foreign to it; minus the same of its shuffled twin where it has one.
 - *difference* of two methods: over the evaluators that are foreign to both, cell by cell, so no evaluator counts for one side only.
@@ -44,6 +45,22 @@ def crossed(rows: pd.DataFrame, view: str | None = None) -> pd.DataFrame:
     found = measured(rows)
     found = found[is_crossed(found)]
     return found if view is None else found[found["view"] == view]
+
+
+def normalised(rows: pd.DataFrame) -> pd.DataFrame:
+    """Crossed rows with scores as shares of how far the score could fall: divided by the mean fall of the encoder and evaluator.
+
+    The mean is over sources, so that it is one number for all methods, clips and seeds: gains of encoders and fills become comparable and can be
+    averaged, and no clip that hardly falls is divided by next to nothing, as it would be by its own fall (which is negative for some logits). Where
+    no fall is stated the scores stay as they are; where its mean is not positive they are missing.
+    """
+    if not len(rows) or rows.fall.isna().all():
+        return rows
+    by_evaluator = ["dataset", "encoder", "metric"]
+    clips = rows.groupby([*by_evaluator, "source_group", "clip"], sort=False).fall.mean()
+    falls = clips.groupby([*by_evaluator, "source_group"]).mean().groupby(by_evaluator).mean()
+    mean = rows[by_evaluator].join(falls.rename("mean"), on=by_evaluator)["mean"]
+    return rows.assign(score=rows.score / mean.where(mean > 0))
 
 
 def is_crossed(rows: pd.DataFrame) -> pd.Series:
@@ -182,13 +199,13 @@ class Endpoint:
         kept = counts > 0
         return pd.Series(sums[kept] / counts[kept], index=pd.Index(sources[kept], name="source_group"))
 
-    def difference_of_cells(self, a: str, b: str, minus_twins: bool = True) -> tuple[pd.Series, int]:
-        """``a - b`` by cell over evaluators foreign to both, and their number; minus both twins' where both have one."""
+    def difference_of_cells(self, a: str, b: str, minus_twins: bool = True) -> tuple[pd.Series, list[str]]:
+        """``a - b`` by cell over evaluators that judged both and are foreign to both, and their names; minus both twins' where both have one."""
         both = minus_twins and a in self.twins and b in self.twins
         on = self.foreign(a, b)
-        return self.cells(a, on, both) - self.cells(b, on, both), len(on)
+        return self.cells(a, on, both) - self.cells(b, on, both), on
 
-    def difference(self, a: str, b: str, minus_twins: bool = True) -> tuple[pd.Series, int]:
+    def difference(self, a: str, b: str, minus_twins: bool = True) -> tuple[pd.Series, list[str]]:
         """The same, one number a source."""
         cells, evaluators = self.difference_of_cells(a, b, minus_twins)
         return self.by_source(cells), evaluators

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from relax_quantus.benchmark.statistics.comparisons import Comparison, compare, holm
@@ -19,12 +19,13 @@ from relax_quantus.benchmark.statistics.rows import methods
 if TYPE_CHECKING:
     import pandas as pd
 
-FACTORS = ("masks", "fill", "edges", "keep", "kind")
+FACTORS = ("masks", "fill", "edges", "keep", "estimator", "kind")
 TITLES = {
     "masks": "mask strategies",
     "fill": "fills",
     "edges": "edges of the masks",
     "keep": "kept fractions",
+    "estimator": "estimators",
     "kind": "RELAX and REPEAT",
 }
 BASELINE = "energy"
@@ -40,6 +41,7 @@ class Variant:
     fill: str
     edges: str
     keep: str
+    estimator: str
     settings: tuple[str, ...]
 
     def level(self, factor: str) -> str:
@@ -76,7 +78,7 @@ def variants(rows: pd.DataFrame) -> list[Variant]:
     chosen = set(methods(rows, ranked=True))
     facts = rows[rows.method.isin(chosen) & (rows.masks != "")].drop_duplicates("method")
     return [
-        Variant(r.method, r.base.partition("-")[0], r.masks, r.fill, r.edges, r.keep, settings(r.method))
+        Variant(r.method, r.base.partition("-")[0], r.masks, r.fill, r.edges, r.keep, r.estimator, settings(r.method))
         for r in cast("Iterable[Any]", facts.itertuples())
     ]
 
@@ -103,16 +105,23 @@ def matches(found: Iterable[Variant], factor: str) -> dict[tuple[str, str], list
     return made
 
 
-def averaged(endpoint: Endpoint, pairs: list[tuple[str, str]], minus_twins: bool = True) -> tuple[Any, int]:
-    """Mean of the pairs' differences by cell, then by source; and the fewest evaluators of any pair. Pairs without any do not count."""
+def averaged(
+    endpoint: Endpoint, pairs: list[tuple[str, str]], minus_twins: bool = True
+) -> tuple[Any, int, tuple[str, ...]]:
+    """Mean of the pairs' differences by cell, then by source; the fewest evaluators of any pair, and the granularities of all.
+
+    Pairs without any evaluator do not count.
+    """
     import pandas as pd
 
     found = [endpoint.difference_of_cells(a, b, minus_twins) for a, b in pairs]
     usable = [(cells, evaluators) for cells, evaluators in found if evaluators and cells.notna().any()]
     if not usable:
-        return [], 0
+        return [], 0, ()
     cells = pd.concat([cells for cells, _ in usable], axis=1).mean(axis=1, skipna=False)
-    return endpoint.by_source(cells), min(evaluators for _, evaluators in usable)
+    units = dict.fromkeys(e.split(" / ")[0] for _, on in usable for e in on)
+    fewest = min(len(on) for _, on in usable)
+    return endpoint.by_source(cells), fewest, () if endpoint.single else tuple(units)
 
 
 def factors(endpoint: Endpoint, view: str, seed: int = 0) -> list[Family]:
@@ -131,9 +140,16 @@ def family(endpoint: Endpoint, pairs: dict[tuple[str, str], list[tuple[str, str]
     """Compare levels over their matched variants, corrected together."""
     made = []
     for (a, b), matched in pairs.items():
-        differences, evaluators = averaged(endpoint, matched)
-        made.append(compare(a, b, differences, smallest=endpoint.smallest, evaluators=evaluators, seed=seed))
+        made.append(_compared(endpoint, a, b, matched, seed))
     return holm(made)
+
+
+def _compared(
+    endpoint: Endpoint, a: str, b: str, pairs: list[tuple[str, str]], seed: int, minus_twins: bool = True
+) -> Comparison:
+    differences, evaluators, units = averaged(endpoint, pairs, minus_twins)
+    found = compare(a, b, differences, smallest=endpoint.smallest, evaluators=evaluators, seed=seed)
+    return replace(found, units=units)
 
 
 def against_nulls(endpoint: Endpoint, view: str, seed: int = 0) -> list[Family]:
@@ -145,10 +161,8 @@ def against_nulls(endpoint: Endpoint, view: str, seed: int = 0) -> list[Family]:
     for name, mine in strategies.items():
         pairs = [(v.method, endpoint.twins[v.method]) for v in mine if v.method in endpoint.twins]
         if pairs:
-            differences, evaluators = averaged(endpoint, pairs, minus_twins=False)
-            twins.append(compare(name, "its shuffled twin", differences, smallest=endpoint.smallest, evaluators=evaluators, seed=seed))  # fmt: skip
+            twins.append(_compared(endpoint, name, "its shuffled twin", pairs, seed, minus_twins=False))
         if BASELINE in endpoint.methods:
-            differences, evaluators = averaged(endpoint, [(v.method, BASELINE) for v in mine])
-            energy.append(compare(name, BASELINE, differences, smallest=endpoint.smallest, evaluators=evaluators, seed=seed))  # fmt: skip
+            energy.append(_compared(endpoint, name, BASELINE, [(v.method, BASELINE) for v in mine], seed))
     named = (("strategies and their shuffled twins", twins), ("strategies and plain energy", energy))
     return [Family(name, holm(family)) for name, family in named if family]

@@ -1,8 +1,8 @@
 """Tidy rows, checked: what every statistic starts from.
 
 A DataFrame in the benchmark's columns enters (an old or foreign one may lack those of `OPTIONAL`); a copy leaves that has them all, empty texts
-instead of missing ones, and a ``score`` that is better when it is higher. Own functions choose the rows that count: main values that were
-measured.
+instead of missing ones, a ``score`` that is better when it is higher, and the ``fall``, where a metric says how far its output falls when everything
+is replaced. Own functions choose the rows that count: main values that were measured.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ OPTIONAL = {
 NUMBERS = ("value", "seconds")
 CELL = ("source_group", "dataset", "encoder", "seed", "clip")
 """One explained example; two methods are compared on the same ones only."""
+FALL = "fall"
+"""The part of a crossed evaluator's score that says how far the output falls when everything is replaced."""
 NOT_RANKED = ("oracle",)
 """Rows that are shown and never compete: the truth itself is a ceiling."""
 NULL_ENCODERS = ("random",)
@@ -50,7 +52,7 @@ NULL_ENCODERS = ("random",)
 
 
 def checked(rows: pd.DataFrame, where: str = "results") -> pd.DataFrame:
-    """Copy `rows` with every column, texts without missing values and a ``score``.
+    """Copy `rows` with every column, texts without missing values, a ``score`` and a ``fall`` (NaN where none is stated).
 
     Raises
     ------
@@ -81,7 +83,14 @@ def checked(rows: pd.DataFrame, where: str = "results") -> pd.DataFrame:
     named = made.method.str.replace(" twin", "", n=1, regex=False)
     made.loc[(made.twin_of == "") & twins, "twin_of"] = named[(made.twin_of == "") & twins]
     made["score"] = made.value.where(made.direction != "down", -made.value)
-    return made
+    return _with_falls(made)
+
+
+def _with_falls(rows: pd.DataFrame) -> pd.DataFrame:
+    """Put what the parts `FALL` say beside the main values of their cells."""
+    on = [*CELL, "method", "metric"]
+    falls = rows[rows.part == FALL].drop_duplicates(on).set_index(on).value
+    return rows.join(falls.rename("fall"), on=on)
 
 
 def _text(value: float) -> str:

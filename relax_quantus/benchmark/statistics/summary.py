@@ -1,8 +1,8 @@
 """All statistics of a run in one plain dictionary: end points, their tests, ranks, agreement, variance.
 
 Oriented rows enter (`rows.checked`), a dictionary that JSON can hold leaves; missing numbers are None. The primary end point is the crossed
-relevance gain in the embedding view minus the shuffled twin; secondary are the same in the logit view and the area under ROC against what the
-encoder was shown (truth by construction); all else is exploratory.
+relevance gain in the embedding view, as a share of what could fall, minus the shuffled twin; secondary are the same in the logit view and the
+area under ROC against what the encoder was shown (truth by construction); all else is exploratory.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from relax_quantus.benchmark.statistics import agreement, families, intervals, ranks, variance
 from relax_quantus.benchmark.statistics.comparisons import Comparison
-from relax_quantus.benchmark.statistics.crossing import Endpoint, crossed, is_crossed
+from relax_quantus.benchmark.statistics.crossing import Endpoint, crossed, is_crossed, normalised
 from relax_quantus.benchmark.statistics.rows import measured, pooled
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SMALLEST_GAIN = 0.05
-"""Symmetric relevance gains nearer than that do not matter (docs/protocol.md); shuffled twins, which know nothing, reach .03 by chance."""
+"""Gains nearer than that, as shares of what could fall, do not matter (docs/protocol.md)."""
 SMALLEST_AUC = 0.05
 GAIN = "LIF - MIF area, difference of the score that remains when least and most influential parts go first"
+SHARE = f"{GAIN}, as a share of how far it falls when everything goes (mean of encoder and evaluator)"
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,13 @@ def questions(rows: pd.DataFrame) -> Iterator[Question]:
     everything, _ = pooled(measured(rows))
     for dataset in dict.fromkeys(everything.dataset):
         main = everything[everything.dataset == dataset]
-        for view, role, smallest in (("embedding", "primary", SMALLEST_GAIN), ("logit", "secondary", math.nan)):
+        for view, role in (("embedding", "primary"), ("logit", "secondary")):
             found = crossed(main, view)
             if len(found):
-                name = f"Crossed relevance gain, {view} view"
-                yield Question(f"gain_{view}", role, view, dataset, Endpoint(name, found, smallest, GAIN))
+                name, stated = f"Crossed relevance gain, {view} view", bool(found.fall.notna().any())
+                smallest = SMALLEST_GAIN if stated or view == "embedding" else math.nan
+                endpoint = Endpoint(name, normalised(found), smallest, SHARE if stated else GAIN)
+                yield Question(f"gain_{view}", role, view, dataset, endpoint)
         truth = main[(main.question == "region") & main.metric.str.startswith("AUC")]
         if len(truth):
             name, unit = "AUC against what the encoder was shown", "area under ROC"
@@ -95,7 +98,7 @@ def described(question: Question, rows: pd.DataFrame, seed: int = 0) -> dict[str
                 "not_told_from_best": ranking.best,
             },
             "families": [{"name": f.name, "comparisons": [tell(c) for c in f.comparisons]} for f in tested],
-            "agreement": None if agreed is None else asdict(agreed),
+            "agreement": [asdict(block) for block in agreed],
             "variance": {m: told(endpoint, m) for m in endpoint.ranked if m in endpoint.twins},
             "conditions": list(conditions(question, rows, seed)),
         }
@@ -131,7 +134,8 @@ def conditions(question: Question, rows: pd.DataFrame, seed: int = 0) -> Iterato
     """The end point again for each encoder by itself, controls among them."""
     found = measured(rows)
     found = found[found.metric.isin(question.endpoint.rows.metric.unique()) & (found.dataset == question.dataset)]
-    for encoder, part in found.groupby("encoder", sort=False):
+    crossed_design = not question.endpoint.single
+    for encoder, part in (normalised(found) if crossed_design else found).groupby("encoder", sort=False):
         alone = Endpoint(question.endpoint.name, part, question.endpoint.smallest)
         for method in alone.methods:
             has_twin = method in alone.twins
