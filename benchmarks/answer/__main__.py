@@ -1,9 +1,9 @@
 """Train what is missing, run what is not finished, write the report: the one command behind benchmarks/results.
 
-    python -m benchmarks.answer --data FOLDER [--only recordings soundscapes] [--workers 2] [--steps 400]
+    python -m benchmarks.answer --data FOLDER [--only recordings truth] [--workers 2] [--steps 400]
 
 Encoders go to ``benchmarks/answer/encoders``, the growing runs to ``benchmarks/answer/run`` (neither is published), tables, statistics and
-figures to ``benchmarks/results``. A stopped command goes on where it was; more clips or seeds in a configuration add to what is there.
+figures to ``benchmarks/results``. A stopped command goes on where it was; more seeds, encoders or methods in a configuration add to what is there.
 """
 
 from __future__ import annotations
@@ -11,21 +11,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 from pathlib import Path
 
 from benchmarks.answer.networks import ENCODERS
+from benchmarks.answer.publishing import publish
 from benchmarks.answer.train import train
 from relax_quantus import benchmark
 from relax_quantus.benchmark.config import BenchmarkConfig
-from relax_quantus.benchmark.report import report
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 RUNS, RESULTS = HERE / "run", ROOT / "benchmarks" / "results"
-GRIDS = ("recordings", "soundscapes")
-NEEDED = ["mini_seed_1", "time_convolutions"]
-COPIED = ("results.parquet", "curves.parquet", "run.json")
+GRIDS = ("recordings", "truth", "control", "soundscapes", "variants", "planted", "converged")
+"""In the order of their weight: a run that is stopped early has the first."""
 
 
 def grid(name: str, data: Path, workers: int, max_clips: int | None) -> BenchmarkConfig:
@@ -52,17 +50,12 @@ def main() -> None:
     arguments = parser.parse_args()
     data = arguments.data.resolve()
     os.chdir(ROOT)
-    weights = {} if arguments.report_only else train(data, arguments.steps, NEEDED)
+    weights = {} if arguments.report_only else train(data, arguments.steps)
     for name in arguments.only:
         if not arguments.report_only:
             benchmark.run(grid(name, data, arguments.workers, arguments.max_clips))
             (RUNS / name / "encoders.json").write_text(json.dumps(weights, indent=1) + "\n")
-        out = RESULTS / name
-        out.mkdir(parents=True, exist_ok=True)
-        for file in (*COPIED, "encoders.json"):
-            if (RUNS / name / file).is_file():
-                shutil.copy(RUNS / name / file, out / file)
-        for path in report(out, None):
+        for path in publish(RUNS / name, RESULTS / name):
             print(path)
 
 

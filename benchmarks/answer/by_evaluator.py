@@ -1,54 +1,52 @@
-"""Strategies compared on one kind of evaluator at a time: the exploratory table of docs/which_masking.md, from the published results alone.
+"""Strategies compared on one unit of removal at a time: the exploratory table of docs/which_masking.md, from the published results alone.
 
     python -m benchmarks.answer.by_evaluator benchmarks/results/recordings
 
-Gains minus twins on the embedding, of trained encoders; each explainer on the evaluator that fills with what it does not, mean over both fills;
-one number a source, paired Wilcoxon test (not corrected), percentile bootstrap over sources.
+Shares of gain minus twins on the embedding, of trained encoders; each explainer on the two fills that are not its own, mean over all three; its own
+unit counts, a unit that its maps cannot rank does not. One number a source, paired Wilcoxon test (not corrected), bootstrap interval over sources.
 """
 
 from __future__ import annotations
 
 import argparse
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from scipy.stats import wilcoxon
 
-PAIRS = (("random", "time"), ("random", "frequency"), ("time_frequency", "time"), ("time_frequency", "frequency"))
+from relax_quantus.benchmark.report.reading import read
+from relax_quantus.benchmark.statistics.comparisons import compare
+from relax_quantus.benchmark.statistics.crossing import crossed, normalised
+from relax_quantus.benchmark.statistics.rows import CELL, measured, pooled
+
+STRATEGIES = ("random", "time", "frequency", "time_frequency")
 UNITS = ("bin", "patch", "time", "frequency")
-FOREIGN = {"": "mean", ":fill=mean": "silence"}
-RESAMPLES = 2000
 
 
-def gains(rows: pd.DataFrame, masks: str, unit: str) -> pd.Series:
-    """One number a source."""
-    found = []
-    for fill, evaluator in FOREIGN.items():
-        mine = rows[rows.metric == f"SRG-{unit}-{evaluator}"]
-        values = [
-            mine[mine.method == name].set_index(["encoder", "clip", "source_group"]).value
-            for name in (f"RELAX-{masks}{fill}", f"RELAX-{masks} twin{fill}")
-        ]
-        found.append((values[0] - values[1]).groupby("source_group").mean())
-    return (found[0] + found[1]) / len(FOREIGN)
+def gains(rows: pd.DataFrame) -> pd.DataFrame:
+    """Gain minus twin, one line a unit and source, one column a strategy; NaN where a fill is missing."""
+    relax = rows[rows.base.isin([f"RELAX-{m}{twin}" for m in STRATEGIES for twin in ("", " twin")])]
+    foreign = relax[relax.fill != relax.evaluator_fill]
+    sign = 1 - 2 * (foreign.twin_of != "")
+    fills = ["fill", "evaluator_fill"]
+    by_cell = foreign.assign(score=foreign.score * sign).groupby(["granularity", "masks", *fills, *CELL], sort=False)
+    differences = by_cell.score.agg(["sum", "count"])
+    complete = differences["sum"].where(differences["count"] == 2).dropna()
+    return complete.groupby(["granularity", "source_group", "masks"]).mean().unstack("masks")
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.answer.by_evaluator")
     parser.add_argument("results", type=Path, help="folder with results.parquet")
-    rows = pd.read_parquet(parser.parse_args().results / "results.parquet")
-    rows = rows[(rows.part == "") & ~rows.encoder.str.startswith("random")]
-    for unit, (a, b) in product(UNITS, PAIRS):
-        differences = (gains(rows, a, unit) - gains(rows, b, unit)).to_numpy()
-        draws = np.random.default_rng(0).integers(0, len(differences), (RESAMPLES, len(differences)))
-        low, high = np.percentile(differences[draws].mean(1), [2.5, 97.5])
-        p = wilcoxon(differences).pvalue
-        print(
-            f"{unit:10s} {a} - {b}: {differences.mean():.2f} [{low:.2f}, {high:.2f}], p = {p:.4f}, n = {len(differences)}"
-        )
+    rows, _ = pooled(measured(read(parser.parse_args().results).rows))
+    table = gains(normalised(crossed(rows, "embedding")))
+    for unit, (a, b) in product(UNITS, combinations(STRATEGIES, 2)):
+        here = table.loc[unit]
+        if a in here and b in here and (here[a] - here[b]).notna().any():
+            c = compare(a, b, here[a] - here[b])
+            d = c.difference
+            print(f"{unit:10s} {a} - {b}: {d.value:.2f} [{d.low:.2f}, {d.high:.2f}], p = {c.p:.4f}, n = {c.n}")
 
 
 if __name__ == "__main__":
