@@ -1,9 +1,10 @@
 """Train what is missing, run what is not finished, write the report: the one command behind benchmarks/results.
 
-    python -m benchmarks.answer --data FOLDER [--only recordings truth] [--workers 2] [--steps 400]
+    python -m benchmarks.answer --data FOLDER [--only recordings truth] [--seeds 1] [--workers 2] [--steps 400]
 
 Encoders go to ``benchmarks/answer/encoders``, the growing runs to ``benchmarks/answer/run`` (neither is published), tables, statistics and
-figures to ``benchmarks/results``. A stopped command goes on where it was; more seeds, encoders or methods in a configuration add to what is there.
+figures to ``benchmarks/results``. A stopped command goes on where it was; more seeds, encoders or methods in a configuration add to what is there,
+so that ``--seeds 1`` and then ``--seeds 3`` is a first answer and then a better one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.answer.networks import ENCODERS
@@ -26,16 +28,16 @@ GRIDS = ("recordings", "truth", "control", "soundscapes", "variants", "planted",
 """In the order of their weight: a run that is stopped early has the first."""
 
 
-def grid(name: str, data: Path, workers: int, max_clips: int | None) -> BenchmarkConfig:
-    """A configuration beside this file, with the folders of this machine, relative to the repository where they lie in it."""
+def grid(name: str, data: Path, workers: int, max_clips: int | None, seeds: int | None = None) -> BenchmarkConfig:
+    """A configuration beside this file, or the first `seeds` of its mask seeds, with the folders of this machine, relative to the repository's."""
     path, filled = HERE / f"{name}.toml", RUNS / f"{name}.toml"
     shown = os.path.relpath(data, ROOT)
     text = path.read_text().replace("DATA", shown).replace("ENCODERS", str(ENCODERS.relative_to(ROOT)))
     filled.parent.mkdir(exist_ok=True)
     filled.write_text(text)
-    return BenchmarkConfig.from_file(
-        filled, out=str((RUNS / name).relative_to(ROOT)), workers=workers, threads=1, max_clips=max_clips
-    )
+    out = str((RUNS / name).relative_to(ROOT))
+    config = BenchmarkConfig.from_file(filled, out=out, workers=workers, threads=1, max_clips=max_clips)
+    return replace(config, seeds=config.seeds[:seeds])
 
 
 def main() -> None:
@@ -45,6 +47,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=GRIDS, default=GRIDS)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--max-clips", type=int, help="fewer or more clips than the configurations say")
+    parser.add_argument("--seeds", type=int, help="of each configuration's mask seeds the first so many")
     parser.add_argument("--steps", type=int, default=400, help="of each encoder's training")
     parser.add_argument("--report-only", action="store_true", help="no training and no run")
     arguments = parser.parse_args()
@@ -53,7 +56,7 @@ def main() -> None:
     weights = {} if arguments.report_only else train(data, arguments.steps)
     for name in arguments.only:
         if not arguments.report_only:
-            benchmark.run(grid(name, data, arguments.workers, arguments.max_clips))
+            benchmark.run(grid(name, data, arguments.workers, arguments.max_clips, arguments.seeds))
             (RUNS / name / "encoders.json").write_text(json.dumps(weights, indent=1) + "\n")
         for path in publish(RUNS / name, RESULTS / name):
             print(path)
