@@ -1,0 +1,40 @@
+"""What is published of the answer's runs says the same as the runs."""
+
+from __future__ import annotations
+
+import pandas as pd
+import planted_results as planted
+import pytest
+
+from benchmarks.answer.by_evaluator import gains
+from benchmarks.answer.publishing import smaller
+from relax_quantus.benchmark.statistics import summary
+from relax_quantus.benchmark.statistics.crossing import crossed, normalised
+from relax_quantus.benchmark.statistics.rows import checked
+
+
+@pytest.fixture(scope="module")
+def whole() -> pd.DataFrame:
+    table = planted.rows(sources=8, clips=2, seeds=(0, 1), fills=planted.FILLS)
+    return planted.with_falls(planted.as_judged(table), {"vggish_mini": 0.5})
+
+
+def test_a_published_folder_gives_the_same_comparisons_from_fewer_rows(whole: pd.DataFrame) -> None:
+    small = smaller(whole, with_parts=False)
+    assert (small.part == "fall").sum() == 16 * 24, "once a clip and evaluator"
+    assert len(small) == (whole.part == "").sum() + 16 * 24
+    found, wanted = (summary.summarise(checked(rows))["endpoints"][0] for rows in (small, whole))
+    for a, b in zip(found["families"], wanted["families"], strict=True):
+        for c, d in zip(a["comparisons"], b["comparisons"], strict=True):
+            assert c["verdict"] == d["verdict"]
+            assert c["difference"]["value"] == pytest.approx(d["difference"]["value"], abs=2e-5)
+
+
+def test_strategies_by_unit_are_the_planted_skills_where_maps_can_rank(whole: pd.DataFrame) -> None:
+    table = gains(normalised(crossed(checked(whole), "embedding"))).groupby("granularity").mean()
+    assert table["time"].isna()["frequency"]
+    assert table["frequency"].isna()["time"]
+    difference = table.loc["bin", "time"] - table.loc["bin", "frequency"]
+    assert difference == pytest.approx(planted.SKILL["time"] - planted.SKILL["frequency"], abs=0.05)
+    own = table.loc["patch", "random"] - table.loc["bin", "random"]
+    assert own == pytest.approx(planted.ADVANTAGE + 0.9 * (planted.LEVELS["patch"] - planted.LEVELS["bin"]), abs=0.05)
