@@ -35,7 +35,7 @@ def test_everything_for_one_clip(write_wav: Callable[..., Path], sweep: np.ndarr
     assert [Path(line).name for line in done.stdout.splitlines()] == ["<script>&.png", "<script>&.html"]
     html = (tmp_path / "out" / "<script>&.html").read_text(encoding="utf-8")
     assert "<h1>&lt;script&gt;&amp;.wav</h1>" in html
-    assert html.count("<audio") == 5
+    assert html.count("<audio") == 3
     assert "0.96 s of 1.45 s explained" in html
     for name in ("time", "random"):
         kept, removed = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,35 @@ def test_a_folder_stands_for_the_centroid_of_its_recordings(tone: Callable[..., 
     with torch.no_grad():
         centroid = torch.stack([encoder(rq.load_examples(path))[0] for path in (a, b)]).mean(0)
     np.testing.assert_allclose(arrays["towards"], centroid, rtol=1e-5, atol=1e-6)
+
+
+def test_a_page_shows_what_it_is_compared_with(tone: Callable[..., Path], tmp_path: Path) -> None:
+    clip, towards = tone("clip.wav", 500.0, 4000.0), tone("low.wav", 500.0)
+    for number in range(6):
+        tone(f"set/{number}.wav", 300.0 * (number + 1))
+    arguments = ("--reference", towards, "--away", tmp_path / "set", "--html")
+    result = call("explain", clip, "--out", tmp_path / "o", *MASKS, *arguments)
+    assert result.exit_code == 0, result.output
+    html = (tmp_path / "o" / "clip.html").read_text(encoding="utf-8")
+    assert "What in clip.wav makes it like low.wav and unlike set (centroid of 6 recordings), to this encoder?" in html
+    encoder = rq.load_encoder("vggish_mini")
+    with torch.no_grad():
+        h, low, *crowd = (
+            encoder(rq.load_examples(p))[0] for p in (clip, towards, *sorted((tmp_path / "set").iterdir()))
+        )
+    near, far = (float(torch.cosine_similarity(h, e, dim=0)) for e in (low, torch.stack(crowd).mean(0)))
+    cells = re.findall(r"<td>([^<]+)</td>", html)
+    assert [float(c.replace("\N{MINUS SIGN}", "-")) for c in cells[:3]] == pytest.approx(
+        [near, far, near - far], abs=0.006
+    )
+    ranks = torch.stack([torch.cosine_similarity(e, torch.stack(crowd).mean(0), dim=0) for e in crowd]).argsort(
+        descending=True
+    )
+    beside = re.findall(r'<span id="beside-(\d)-\d">([^<]+)<', html)
+    assert beside == [("1", "low.wav"), *(("2", f"{int(i)}.wav") for i in ranks[:3])]
+    assert f"then {', '.join(f'{int(i)}.wav' for i in ranks[3:])}." in html
+    own = float(torch.cosine_similarity(h, crowd[int(ranks[0])], dim=0))
+    assert f"1.0 s; similarity to this recording {own:.2f}" in html
 
 
 def test_amplitude_changes_the_map_and_is_recorded(tone: Callable[..., Path], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import re
 import shutil
@@ -13,6 +14,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import html5lib
 import numpy as np
 import pytest
 import soundfile
@@ -20,7 +22,8 @@ import torch
 
 from relax_quantus.errors import ArgumentError, ShapeError
 from relax_quantus.explanation import Explanation
-from relax_quantus.report import Entry, Layer, index_page, page
+from relax_quantus.report import Companion, Entry, Layer, Recording, index_page, page
+from relax_quantus.report import sounds as page_sounds
 from relax_quantus.report.packing import UNKNOWN, packed
 
 CHROMIUM = shutil.which("chromium")
@@ -57,11 +60,22 @@ def layers(fills: tuple[str, ...] = ("silence", "noise")) -> list[Layer]:
     ]
 
 
+def companions(wave: np.ndarray) -> list[Companion]:
+    """One recording towards which, and two that stand for what is away."""
+    noise = torch.rand(1, 1, 96, 64, generator=torch.Generator().manual_seed(9))
+    heard = [Recording(f"{name} {HOSTILE}", noise, wave, 16_000, "1 s") for name in ("first", "second", "third")]
+    away = Companion("away", "crowd", torch.tensor([-0.25, torch.nan]), heard[1:], "and 12 more")
+    return [Companion("towards", HOSTILE, torch.tensor([0.5, 0.75]), heard[:1]), away]
+
+
 @pytest.fixture(scope="module")
 def html(sweep: np.ndarray) -> str:
     examples = torch.randn(2, 1, 96, 64, generator=torch.Generator().manual_seed(5))
     notes = {"fill": "silence & more"}
-    return page(HOSTILE, examples, layers(), original=(sweep, 16_000), lead="bird, 97 %", notes=notes)
+    beside = companions(sweep[8000:])
+    return page(
+        HOSTILE, examples, layers(), original=(sweep, 16_000), lead="bird, 97 %", notes=notes, companions=beside
+    )
 
 
 class Checker(HTMLParser):
@@ -117,6 +131,19 @@ def test_page_is_well_formed_and_loads_nothing(html: str) -> None:
     assert not re.search(r"https?:|//[a-z]+\.[a-z]|@import|url\(", html.replace("data:", ""))
 
 
+@pytest.mark.parametrize("which", ["page", "plain page", "index"])
+def test_html_is_valid(which: str, html: str) -> None:
+    """By the parser that the HTML standard describes, which refuses what a browser would mend."""
+    text = {
+        "page": lambda: html,
+        "plain page": lambda: page("a", torch.zeros(1, 1, 96, 64), [Layer("time", "zero", explanation(0, 1))]),
+        "index": lambda: index_page([Entry("a%20b.html", HOSTILE, 1.5, "bird")]),
+    }[which]()
+    html5lib.HTMLParser(strict=True).parse(text)
+    with pytest.raises(html5lib.html5parser.ParseError):
+        html5lib.HTMLParser(strict=True).parse(text.replace("<main>", "<main><p><div></p>", 1))
+
+
 def test_names_are_escaped(html: str) -> None:
     assert "<script>alert" not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;&amp;" in html
@@ -133,14 +160,72 @@ def test_page_carries_the_maps(html: str) -> None:
             np.testing.assert_allclose(read, values.flatten(), atol=2e-6)
 
 
-def test_page_carries_sounds_that_add_up(html: str, sweep: np.ndarray) -> None:
-    sources = [base64.b64decode(s) for s in re.findall(r'src="data:audio/flac;base64,([^"]+)"', html)]
-    waves = [soundfile.read(BytesIO(s))[0] for s in sources]
-    assert len(waves) == 1 + 2 * len(layers())
-    np.testing.assert_allclose(waves[0], sweep[: waves[0].size], atol=1e-4)
-    for kept, removed in zip(waves[1::2], waves[2::2], strict=True):
-        np.testing.assert_allclose(kept + removed, waves[0], atol=1e-4)
-        assert np.abs(kept).max() > 0.01
+def carried_sounds(text: str) -> list[list[dict[str, np.ndarray]]]:
+    """By layer and level: both parts."""
+    players = dict(re.findall(r'data-part="(\w+)" src="data:audio/flac;base64,([^"]+)"', text))
+    found = []
+    for layer in payload(text)["heard"]["parts"]:
+        sources = [{p: s.partition(",")[2] for p, s in both.items()} if both else players for both in layer]
+        found.append([{p: sound(both[p]) for p in ("kept", "removed")} for both in sources])
+    return found
+
+
+def sound(source: str) -> np.ndarray:
+    return np.asarray(soundfile.read(BytesIO(base64.b64decode(source)))[0])
+
+
+def test_page_carries_sounds_that_add_up_at_every_level(html: str, sweep: np.ndarray) -> None:
+    original = re.search(r'data-part="original" src="data:audio/flac;base64,([^"]+)"', html)
+    assert original is not None
+    whole = sound(original[1])
+    np.testing.assert_allclose(whole, sweep[: whole.size], atol=1e-4)
+    assert payload(html)["heard"]["levels"] == [0.05, 0.2, 0.5]
+    assert len(carried_sounds(html)) == len(layers())
+    for layer in carried_sounds(html):
+        loudness = [float(np.square(both["kept"]).mean()) for both in layer]
+        assert 0 < loudness[0] < loudness[1] < loudness[2]
+        for both in layer:
+            np.testing.assert_allclose(both["kept"] + both["removed"], whole, atol=1e-4)
+
+
+def test_size_of_the_sounds_is_bounded(sweep: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, one = torch.zeros(2, 1, 96, 64), len(page_sounds.sound_uri(sweep[:31_120], 16_000))
+    for room, levels, heard in ((21, 2, 4), (9, 1, 4), (5, 1, 2), (1.5, 0, 0)):
+        monkeypatch.setattr(page_sounds, "MOST_CHARACTERS", int(room * one))
+        text = page("a", x, layers(), original=(sweep, 16_000))
+        found = payload(text)["heard"]
+        assert (found["levels"] if found else []) == [[], [0.2], [0.05, 0.2]][levels]
+        assert sum(layer is not None for layer in found["parts"]) if found else heard == 0
+        assert len("".join(re.findall(r"data:audio/flac;base64,[^\"]+", text))) <= room * one
+        assert ("sounds in a page are bounded" in text) == (heard < 4)
+    monkeypatch.setattr(page_sounds, "MOST_CHARACTERS", one // 2)
+    text = page("a", x, layers(), original=(sweep, 16_000))
+    assert "too long to be heard here" in text
+    assert "<audio" not in text
+
+
+def test_what_it_is_compared_with_is_named_shown_and_played(html: str, sweep: np.ndarray) -> None:
+    rows = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', html)
+    cells = {name: re.findall(r"<td>(.*?)</td>", values) for name, values in rows}
+    assert cells["this recording"] == ["0.62 (0.50 to 0.75 in its 2 examples)", "\u22120.25", "0.75"]
+    assert cells["nothing but the fill, noise"] == ["\u2013", "\u2013", "0.40"]
+    assert html.count('<div class="beside-plot">') == 3
+    assert "Away from crowd</h3>" in html
+    assert "and 12 more" in html
+    source = re.search(r'aria-labelledby="beside-1-1" src="data:audio/flac;base64,([^"]+)"', html)
+    assert source is not None
+    np.testing.assert_allclose(sound(source[1]), sweep[8000 : 8000 + 15_760], atol=1e-4)
+
+
+def test_companions_that_do_not_fit(sweep: np.ndarray) -> None:
+    x, (towards, away) = torch.zeros(2, 1, 96, 64), companions(sweep)
+    with pytest.raises(ArgumentError, match="companions: expected at most one of each of towards, away"):
+        page("a", x, layers(), companions=[towards, towards])
+    with pytest.raises(ShapeError, match=r"companions: expected one similarity an example, shape \(2,\)"):
+        page("a", x, layers(), companions=[dataclasses.replace(away, similarity=torch.zeros(3))])
+    wrong = dataclasses.replace(towards.recordings[0], examples=torch.zeros(1, 1, 96, 63))
+    with pytest.raises(ShapeError, match="companions: expected recordings of shape"):
+        page("a", x, layers(), companions=[dataclasses.replace(towards, recordings=[wrong])])
 
 
 def test_codes_of_values_that_are_not_known() -> None:
@@ -281,22 +366,80 @@ def test_pointer_and_keys_read_the_map(opened: Opened) -> None:
     assert opened.text("readout").startswith("0.013 s, ")
 
 
+PLAYING = "[...document.querySelectorAll('audio')].filter((a) => !a.paused)"
+
+
+def source_of(opened: Opened, part: str) -> str:
+    return str(opened.page.evaluate(f"document.querySelector('audio[data-part={part}]').getAttribute('src')"))
+
+
 def test_players_play_and_the_head_follows(opened: Opened) -> None:
-    ready = "[...document.querySelectorAll('audio')].every((a) => a.readyState >= 2 && a.duration > 1.9)"
+    ready = "[...document.querySelectorAll('#players audio')].every((a) => a.readyState >= 2 && a.duration > 1.9)"
     opened.until(ready)
-    assert opened.page.locator("audio:visible").count() == 3
+    assert opened.page.locator("#players audio:visible").count() == 3
     left = "parseFloat(document.getElementById('head').style.left)"
     before = opened.page.evaluate(left)
-    opened.page.evaluate("document.querySelector('figure:not([hidden]) audio[data-part=kept]').play()")
+    opened.page.evaluate("document.querySelector('audio[data-part=kept]').play()")
     opened.until("document.querySelector('audio[data-part=kept]').currentTime > 0.2")
     opened.until(f"{left} > {before + 20}")
     opened.page.check("input[name=strategy][value=time_frequency]")
-    playing = "[...document.querySelectorAll('audio')].filter((a) => !a.paused)"
-    opened.until(f"{playing}.length === 1 && {playing}[0].closest('figure').dataset.layer === '2'")
-    assert opened.page.locator("audio:visible").count() == 3
+    opened.until(f"{PLAYING}.length === 1 && {PLAYING}[0].currentTime > 0.3")
     opened.page.focus("#plot")
     opened.page.keyboard.press("Space")
-    opened.until(f"{playing}.length === 0")
+    opened.until(f"{PLAYING}.length === 0")
+
+
+def test_slider_masks_and_fills_choose_the_sound(opened: Opened, html: str) -> None:
+    carried = payload(html)["heard"]["parts"]
+    first = {part: source_of(opened, part) for part in ("kept", "removed")}
+    for share, level, said in (("7", 0, "5"), ("13", 1, "20"), ("36", 2, "50"), ("20", 1, "20")):
+        opened.page.fill("#share", share)
+        for part in ("kept", "removed"):
+            assert source_of(opened, part) == (first if level == 1 else carried[0][level])[part]
+        assert opened.text("kept-share") == f"the highest {said} %"
+        assert opened.text("removed-share") == f"the other {100 - int(said)} %"
+    opened.page.check("input[name=fill][value=noise]")
+    assert source_of(opened, "kept") == carried[1][1]["kept"]
+    opened.page.check("input[name=strategy][value=time_frequency]")
+    assert source_of(opened, "removed") == carried[3][1]["removed"]
+    opened.until("document.querySelector('audio[data-part=removed]').readyState >= 2")
+
+
+def test_recordings_beside_have_a_picture_and_a_player_of_their_own(opened: Opened) -> None:
+    plots = opened.page.locator(".beside-plot")
+    drawn = {plots.nth(i).evaluate("(e) => e.querySelector('canvas').toDataURL()") for i in range(plots.count())}
+    assert plots.count() == 3
+    assert len(drawn) == 1  # the same second thrice
+    widths = [e.bounding_box()["width"] - 68 for e in (opened.page.locator("#plot"), plots.first)]
+    assert widths[1] == pytest.approx(widths[0] / 2, abs=2)  # a second is as wide in both
+    opened.until("[...document.querySelectorAll('#beside audio')].every((a) => a.readyState >= 2)")
+    opened.page.evaluate("document.querySelector('#players audio').play()")
+    opened.page.evaluate("document.querySelector('#beside audio').play()")
+    opened.until(f"{PLAYING}.length === 1 && {PLAYING}[0].closest('#beside') && {PLAYING}[0].currentTime > 0.1")
+    left = "parseFloat(document.querySelector('.beside-plot .head').style.left)"
+    opened.until(f"{left} > 70")
+    plots.nth(1).click(position={"x": 58 + widths[1] / 2, "y": 50})
+    assert opened.page.evaluate("document.querySelectorAll('#beside audio')[1].currentTime") == pytest.approx(
+        0.48, abs=0.02
+    )
+
+
+@pytest.mark.parametrize(("motion", "steps"), [("no-preference", 8), ("reduce", 2)])
+def test_play_head_glides_unless_motion_is_to_be_reduced(opened: Opened, motion: str, steps: int) -> None:
+    opened.page.emulate_media(reduced_motion=motion)
+    opened.until("document.querySelector('#players audio').readyState >= 2")
+    opened.page.evaluate("document.querySelector('#players audio').play()")
+    opened.until("document.querySelector('#players audio').currentTime > 0.05")
+    seen = opened.page.evaluate(
+        """new Promise((done) => {
+          const seen = new Set(), end = performance.now() + 900;
+          (function look() {
+            seen.add(document.getElementById("head").style.left);
+            if (performance.now() < end) requestAnimationFrame(look); else done(seen.size);
+          })();
+        })"""
+    )
+    assert (seen >= steps) if motion == "no-preference" else (1 < seen <= steps + 1)
 
 
 def test_click_seeks(opened: Opened) -> None:
@@ -308,7 +451,7 @@ def test_click_seeks(opened: Opened) -> None:
 
 def test_everything_can_be_reached_by_keyboard(opened: Opened) -> None:
     found = set()
-    for _ in range(30):
+    for _ in range(70):
         opened.page.keyboard.press("Tab")
         found.add(
             opened.page.evaluate(

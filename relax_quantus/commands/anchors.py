@@ -20,6 +20,14 @@ CENTRED = "centred_cosine"
 
 
 @dataclass(frozen=True, eq=False)
+class Member:
+    """A recording and its embedding ``(D,)``, the mean over its examples."""
+
+    path: Path
+    embedding: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Anchor:
     """The embedding ``(D,)`` of a recording, or the centroid of a folder's recordings.
 
@@ -29,19 +37,19 @@ class Anchor:
         The recording or folder.
     embedding
         Mean over a recording's examples; of a folder, the mean over its recordings, each of which weighs the same.
-    recordings
-        How many were used.
+    members
+        The recordings that were used: the one, or the folder's.
     """
 
     path: Path
     embedding: Tensor
-    recordings: int
+    members: tuple[Member, ...]
 
     @property
     def label(self) -> str:
         """What a picture calls it."""
         name = console.shown(self.path.name or self.path.resolve().name)
-        return f"{name} (centroid of {self.recordings} recordings)" if self.path.is_dir() else name
+        return f"{name} (centroid of {len(self.members)} recordings)" if self.path.is_dir() else name
 
 
 def load_anchor(path: Path, encoder: nn.Module, front_end: FrontEnd, resampler: str = "soxr") -> Anchor:
@@ -55,16 +63,17 @@ def load_anchor(path: Path, encoder: nn.Module, front_end: FrontEnd, resampler: 
         If the embeddings are not finite ``(n, D)``.
     """
     if not path.is_dir():
-        return Anchor(path, _embed(path, encoder, front_end, resampler), 1)
-    embeddings = []
+        one = Member(path, _embed(path, encoder, front_end, resampler))
+        return Anchor(path, one.embedding, (one,))
+    members = []
     for recording in files.recordings_in(path):
         try:
-            embeddings.append(_embed(recording, encoder, front_end, resampler))
+            members.append(Member(recording, _embed(recording, encoder, front_end, resampler)))
         except AudioError as problem:
             console.warning(f"left out: {problem}")
-    if not embeddings:
+    if not members:
         raise DataError(f"{path}: expected recordings that can be used, got none; name another folder.")
-    return Anchor(path, torch.stack(embeddings).mean(dim=0), len(embeddings))
+    return Anchor(path, torch.stack([m.embedding for m in members]).mean(dim=0), tuple(members))
 
 
 def choose_similarity(

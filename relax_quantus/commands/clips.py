@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from relax_quantus.axes import Axis
 from relax_quantus.commands import console
 from relax_quantus.commands.anchors import Anchor
+from relax_quantus.commands.companions import Beside
 from relax_quantus.commands.front_ends import FrontEnd
 from relax_quantus.explanation import Explanation
 from relax_quantus.heads import EmbeddingClassifier
@@ -26,6 +27,8 @@ class Models:
         Makes the encoder's examples.
     towards, away
         None for the example's own embedding, and for nothing.
+    beside
+        What pages show of these.
     """
 
     encoder: nn.Module
@@ -34,6 +37,7 @@ class Models:
     front_end: FrontEnd
     towards: Anchor | None = None
     away: Anchor | None = None
+    beside: tuple[Beside, ...] = ()
 
     @property
     def question(self) -> str:

@@ -20,6 +20,7 @@ from relax_quantus.audio import checked_resampler
 from relax_quantus.commands import console, files
 from relax_quantus.commands.anchors import choose_similarity, load_anchor
 from relax_quantus.commands.clips import Clip, Findings, Models, read
+from relax_quantus.commands.companions import Beside, load_beside
 from relax_quantus.commands.front_ends import FrontEnd
 from relax_quantus.commands.loading import load, refuse_other_front_end
 from relax_quantus.commands.pages import refuse_impossible, write_asked, write_index
@@ -106,7 +107,10 @@ def prepare(request: ExplainRequest) -> Models:
         None if p is None else load_anchor(p, encoder, front_end, request.resampler)
         for p in (request.reference, request.away)
     )
-    return Models(encoder, classifier, explainers, front_end, towards, away)
+    beside: tuple[Beside, ...] = ()
+    if request.html:
+        beside = load_beside((("towards", towards), ("away", away)), similarity, front_end, request.resampler)
+    return Models(encoder, classifier, explainers, front_end, towards, away, beside)
 
 
 def applicable(

@@ -9,6 +9,7 @@ from urllib.parse import quote
 from relax_quantus import __version__, checks
 from relax_quantus.audio import read_audio
 from relax_quantus.commands.clips import Clip, Findings, Models
+from relax_quantus.commands.companions import companion
 from relax_quantus.commands.console import shown
 from relax_quantus.commands.files import complete
 from relax_quantus.commands.front_ends import FrontEnd, duration
@@ -17,6 +18,7 @@ from relax_quantus.commands.results import headline, masks_used
 from relax_quantus.listening import gain, separate, write_sound
 from relax_quantus.regions import regions, write_audacity, write_raven
 from relax_quantus.report import Entry, Layer, index_page, page
+from relax_quantus.similarity import Similarity
 
 
 def refuse_impossible(request: ExplainRequest, front_end: FrontEnd) -> None:
@@ -69,9 +71,16 @@ def write_asked(clip: Clip, findings: Findings, request: ExplainRequest, models:
         original=(wave, rate_hz),
         lead=lead,
         notes=_notes(clip, findings, request, models),
+        companions=[companion(b, findings.embedding, _similarity(models)) for b in models.beside],
+        similarity=request.similarity,
     )
     write_text(request.out / f"{stem}.html", text)
     return Entry(quote(f"{stem}.html"), name, clip.seconds, lead)
+
+
+def _similarity(models: Models) -> Similarity:
+    """The one that every explainer uses."""
+    return next(iter(models.explainers.values())).similarity
 
 
 def _notes(clip: Clip, findings: Findings, request: ExplainRequest, models: Models) -> dict[str, str]:

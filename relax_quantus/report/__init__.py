@@ -4,6 +4,7 @@ A leaf of the flow beside `relax_quantus.plotting`: examples, explanations and t
 """
 
 from relax_quantus.report.assembly import Entry, index_page, page
+from relax_quantus.report.companions import Companion, Recording
 from relax_quantus.report.layers import Layer
 
-__all__ = ["Entry", "Layer", "index_page", "page"]
+__all__ = ["Companion", "Entry", "Layer", "Recording", "index_page", "page"]

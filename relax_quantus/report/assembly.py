@@ -11,18 +11,22 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from relax_quantus import checks
-from relax_quantus.audio import resample
 from relax_quantus.axes import Axis
 from relax_quantus.errors import ShapeError
-from relax_quantus.report.layers import MAPS, RATE_HZ, Layer, checked, described, sounds
+from relax_quantus.report import companions as beside
+from relax_quantus.report.companions import Companion
+from relax_quantus.report.layers import MAPS, Layer, checked, described
 from relax_quantus.report.packing import packed
+from relax_quantus.report.sounds import MOST_CHARACTERS, Sounds, carried, sounds
 from relax_quantus.thresholds import SHARE
+
+PROGRAM = ("drawing.js", "sound.js", "page.js")
+"""Files of the page's program; one script, so that later ones use what earlier ones name."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ def page(
     lead: str = "",
     notes: Mapping[str, str] | None = None,
     share: float = SHARE,
+    companions: Sequence[Companion] = (),
+    similarity: str = "cosine",
 ) -> str:
     """Make a page that shows and plays what matters in a recording.
 
@@ -66,7 +72,11 @@ def page(
     notes
         Name -> text of what else should be known: settings.
     share
-        Of the bins, "what matters": what is heard, and where the slider stands at first.
+        Of the bins, "what matters": what is heard and shown at first; `relax_quantus.report.sounds.LEVELS` are heard besides.
+    companions
+        What the explanations are towards, and away from, if not the examples' own embeddings; shown and played, too.
+    similarity
+        What their similarity is called.
 
     Returns
     -------
@@ -84,23 +94,28 @@ def page(
     if x.ndim != 4 or x.shape[1] != 1 or 0 in x.shape or x.shape[3] != axis.bands:
         checks.refuse("examples", f"shape (n, 1, T, {axis.bands})", examples, "pass a page's spectrograms", ShapeError)
     strategies, fills = checked(layers, tuple(x.shape))
-    heard = [] if original is None or axis.centres_hz is None else _heard(original, layers, axis, x, share)
+    beside.checked(companions, len(x), axis)
+    heard = None if original is None or axis.centres_hz is None else _heard(original, layers, axis, x, share)
     maps = [(key, name) for key, name in MAPS.items() if key != "cell_effects" or _has_effects(layers)]
     text: str = _template("page.html.j2").render(
         title=title,
         lead=lead,
         css=_part("page.css"),
-        js=_part("page.js"),
+        js="\n".join(_part(name) for name in PROGRAM),
         strategies=strategies,
         fills=fills,
         maps=maps,
-        share_percent=round(100 * share),
-        original=heard[0]["source"] if heard else "",
-        players=heard[1:],
-        sound_note=f"What matters: the {share:.0%} of the bins with the highest centred importance, filtered out of the original with soft edges; "
-        "with all but what matters it adds up to the original. What the encoder cannot hear is in all but what matters.",
+        **_listening(heard, share, possible=original is not None and axis.centres_hz is not None),
+        **beside.described(title, companions, layers, axis, similarity),
         notes=list((notes or {}).items()),
-        data={**_picture(x, axis), "map_names": dict(maps), "layers": [described(layer) for layer in layers]},
+        data={
+            **_picture(x, axis),
+            "map_names": dict(maps),
+            "layers": [described(layer) for layer in layers],
+            "share": share,
+            "heard": _others(heard, share),
+            "beside": beside.pictures(companions, axis),
+        },
     )
     return text
 
@@ -137,13 +152,41 @@ def _picture(x: Tensor, axis: Axis) -> dict[str, Any]:
 
 def _heard(
     original: tuple[npt.NDArray[Any], int], layers: Sequence[Layer], axis: Axis, x: Tensor, share: float
-) -> list[dict[str, Any]]:
-    wave, rate_hz = np.asarray(original[0], np.float32), original[1]
+) -> Sounds | None:
     end_s = axis.start_s + x.shape[0] * x.shape[2] * axis.hop_s
-    wave = wave[: max(1, round((end_s + axis.window_s) * rate_hz))]
-    if rate_hz > RATE_HZ:
-        wave, rate_hz = resample(wave, rate_hz, RATE_HZ), RATE_HZ
-    return sounds(wave, rate_hz, layers, axis, share)
+    return sounds(*carried(*original, end_s + axis.window_s), layers, axis, share)
+
+
+def _listening(heard: Sounds | None, share: float, possible: bool) -> dict[str, Any]:
+    """What the template needs to offer sounds."""
+    first = heard.parts[0] if heard is not None else None
+    return {
+        "share_percent": round(100 * share),
+        "heard": heard,
+        "levels": [] if heard is None else [round(100 * s) for s in heard.levels],
+        "first": None if heard is None or not first else first[heard.levels.index(share)],
+        "tight": _tight(heard) if possible else "",
+    }
+
+
+def _others(heard: Sounds | None, share: float) -> dict[str, Any] | None:
+    """The sounds for the page's program, but those that its players start with, which are None here."""
+    if heard is None or not heard.levels:
+        return None
+    parts: list[list[dict[str, str] | None] | None] = [None if layer is None else list(layer) for layer in heard.parts]
+    if parts[0] is not None:
+        parts[0][heard.levels.index(share)] = None
+    return {"levels": heard.levels, "parts": parts}
+
+
+def _tight(heard: Sounds | None) -> str:
+    """What the page has no room for, in words."""
+    bound = f"sounds in a page are bounded to {MOST_CHARACTERS / 1e6:.0f} MB; --sounds writes them as files."
+    if heard is None:
+        return f"The recording is too long to be heard here: {bound}"
+    if not heard.levels:
+        return f"Only the original is heard here: {bound}"
+    return f"Not all masks and fills are heard here: {bound}" if None in heard.parts else ""
 
 
 def _part(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What a page can switch between: the explanations of one recording under several strategies and fills, and what each sounds like."""
+"""What a page can switch between: the explanations of one recording under several strategies and fills."""
 
 from __future__ import annotations
 
@@ -6,16 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from relax_quantus import checks
-from relax_quantus.axes import Axis
 from relax_quantus.errors import ShapeError
 from relax_quantus.explanation import Explanation
-from relax_quantus.listening import Parts, gain, separate
-from relax_quantus.report.packing import packed, sound_uri
-from relax_quantus.thresholds import level
+from relax_quantus.report.packing import minus, packed
 
 MAPS = {
     "importance": "importance",
@@ -25,9 +19,6 @@ MAPS = {
     "standard_error": "standard error",
     "cell_effects": "effect of a cell",
 }
-PARTS = {"kept": "Only what matters", "removed": "All but what matters"}
-RATE_HZ = 22_050
-"""Pages play no more than this rate; encoders hear less."""
 
 
 @dataclass(frozen=True)
@@ -79,28 +70,6 @@ def note(layer: Layer) -> str:
     masks = "no" if not len(used) else " to ".join(dict.fromkeys(str(int(v)) for v in (used.min(), used.max())))
     return (
         f"{layer.strategy.replace('_', ' + ')} masks, fill {layer.fill}: {masks} masks, estimator {e.estimator}; mean similarity "
-        f"{float(e.mean_similarity.nanmean()):.3f}, of the fill alone {float(e.fully_masked_similarity.nanmean()):.3f}; "
-        f"rank correlation of U and importance {float(e.spearman().nanmean()):.2f}."
+        f"{minus(float(e.mean_similarity.nanmean()), '.3f')}, of the fill alone {minus(float(e.fully_masked_similarity.nanmean()), '.3f')}; "
+        f"rank correlation of U and importance {minus(float(e.spearman().nanmean()), '.2f')}."
     )
-
-
-def sounds(
-    wave: npt.NDArray[Any], rate_hz: int, layers: Sequence[Layer], axis: Axis, share: float
-) -> list[dict[str, Any]]:
-    """The original, and for every layer its two parts, as data: URIs at one common level; the original is first, of no layer."""
-    parts = [_parts(wave, rate_hz, layer, axis, share) for layer in layers]
-    waves: list[npt.NDArray[Any]] = [wave, *(part for both in parts for part in (both.kept, both.removed))]
-    loudest = max(float(np.abs(w).max()) for w in waves)
-    turned = [sound_uri(w / loudest if loudest > 1 else w, rate_hz) for w in waves]
-    found: list[dict[str, Any]] = [{"layer": None, "part": "original", "name": "Original", "source": turned[0]}]
-    names = [(number, part, said) for number in range(len(layers)) for part, said in PARTS.items()]
-    return found + [
-        {"layer": number, "part": part, "name": name, "source": source}
-        for (number, part, name), source in zip(names, turned[1:], strict=True)
-    ]
-
-
-def _parts(wave: npt.NDArray[Any], rate_hz: int, layer: Layer, axis: Axis, share: float) -> Parts:
-    centred = layer.explanation.centred()
-    at = level(centred, share)
-    return separate(wave, rate_hz, gain(centred, None if at != at else at), axis)

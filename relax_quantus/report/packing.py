@@ -34,6 +34,17 @@ def packed(values: Tensor | npt.NDArray[Any]) -> dict[str, Any]:
     return {"low": low, "high": high, "data": base64.b64encode(codes.tobytes()).decode("ascii")}
 
 
+def minus(value: float, form: str) -> str:
+    """A number with a minus sign, which is as wide as a plus, instead of a hyphen.
+
+    Examples
+    --------
+    >>> minus(-0.5, ".2f")
+    '\u22120.50'
+    """
+    return format(value, form).replace("-", "\N{MINUS SIGN}")
+
+
 def sound_uri(wave: npt.NDArray[Any], rate_hz: int) -> str:
     """A waveform ``(samples,)`` as FLAC of 16 bits in a data: URI."""
     import soundfile
