@@ -117,6 +117,15 @@ def test_families_are_matched_by_what_the_names_say(endpoint: Endpoint) -> None:
     assert titles == ["mask strategies", "mask strategies, fill silence", "mask strategies, fill mean", "fills"]
 
 
+def test_estimators_are_a_factor_of_their_own() -> None:
+    table = planted.rows(sources=8, clips=1, seeds=(0,), fills=("silence",))
+    other = table[table.masks == "random"].replace({"estimator": {"weighted": "paper"}})
+    renamed = {name: other[name].str.replace("silence", "silence,estimator=paper") for name in ("method", "twin_of")}
+    found = Endpoint("gain", crossed(checked(pd.concat([table, other.assign(**renamed)])), "embedding"))
+    family = next(f for f in families.factors(found, "embedding") if f.name == "estimators")
+    assert [(c.a, c.b, c.n) for c in family.comparisons] == [("weighted", "paper", 8)]
+
+
 def test_the_planted_order_is_told_and_what_is_alike_is_not(endpoint: Endpoint) -> None:
     family = families.factors(endpoint, "embedding")[0]
     verdicts = {(c.a, c.b): c.verdict for c in family.comparisons}

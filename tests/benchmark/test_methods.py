@@ -10,7 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from relax_quantus.benchmark.cells import described
+from relax_quantus.benchmark.clips import Clip
+from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.methods import METHODS, build, resolve
+from relax_quantus.benchmark.metrics import METRICS
 from relax_quantus.benchmark.questions import NotApplicable, Question, Similarities
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, UnknownNameError
 from relax_quantus.fills import FILLS, SILENCE
@@ -289,3 +293,23 @@ def test_masks_registered_later_are_methods_at_once():
         STRATEGIES._factories.pop("halves")
         for name in [n for n in METHODS if "halves" in n]:
             METHODS._factories.pop(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "fill", "estimator"),
+    [
+        ("energy", "silence", ""),
+        ("oracle", "", ""),
+        ("Saliency", "", ""),
+        ("IntegratedGradients", "mean", ""),
+        ("Occlusion:fill=background", "background", ""),
+        ("RELAX-time", "mean", "surrogate"),
+        ("RELAX-time twin:fill=silence,estimator=paper", "silence", "paper"),
+    ],
+)
+def test_rows_say_which_fill_a_map_owes_itself_to_and_which_estimator(name, fill, estimator):
+    """A method shares its fill with evaluators even where it only starts from it; energy is the level above silence whatever the run's fill."""
+    config = BenchmarkConfig(fill="mean", estimator="surrogate")
+    clip = Clip("clip", torch.zeros(1, 96, 64), 0, "bird", "source")
+    row = described(config, clip, resolve(name), METRICS.get("AUC"))
+    assert (row["fill"], row["estimator"]) == (fill, estimator)

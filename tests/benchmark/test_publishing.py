@@ -36,5 +36,7 @@ def test_strategies_by_unit_are_the_planted_skills_where_maps_can_rank(whole: pd
     assert table["frequency"].isna()["time"]
     difference = table.loc["bin", "time"] - table.loc["bin", "frequency"]
     assert difference == pytest.approx(planted.SKILL["time"] - planted.SKILL["frequency"], abs=0.05)
+    minus_twin = table.loc["time", "random"] - table.loc["bin", "random"]
+    assert minus_twin == pytest.approx(0.9 * planted.LEVELS["time"], abs=0.015)
     own = table.loc["patch", "random"] - table.loc["bin", "random"]
     assert own == pytest.approx(planted.ADVANTAGE + 0.9 * (planted.LEVELS["patch"] - planted.LEVELS["bin"]), abs=0.05)
