@@ -24,6 +24,8 @@ GAUSSIAN_BESIDE_LINEAR = 0.3
 RIDGES = (1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 RIDGE_MASKS = 256
 FEWEST_MASKS = 32
+ROWS_AT_ONCE = 128
+"""Of matrices a pair of masks an entry, so that they stay in the cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,12 +221,17 @@ class LeaveOneOut:
         correlated and add w_nj w_jn e_n e_j M_n M_j to the variance. Leaving out both is the 2 x 2 case of leaving out one:
         e_n = (B_jj alpha_n - B_nj alpha_j) / (B_nn B_jj - B_nj^2).
         """
-        inverse = self.inverse.float()
-        diagonal, coefficients = inverse.diagonal(), self.solve(targets).float()
-        both, squared = torch.outer(diagonal, diagonal), inverse.square()
-        determinant = (both - squared).fill_diagonal_(1.0)
-        pair = (coefficients * diagonal - inverse * coefficients.T) / determinant
-        weights = (squared / both * pair * pair.T).fill_diagonal_(0.0)
-        masks = masks.float()
+        inverse, coefficients, masks = self.inverse.float(), self.solve(targets).float(), masks.float()
+        diagonal, crossed = inverse.diagonal()[:, None], masks.new_zeros(())
+        for rows in torch.split(torch.arange(len(masks), device=masks.device), ROWS_AT_ONCE):
+            b, itself = inverse[rows], (torch.arange(len(rows), device=masks.device), rows)
+            both, squared = diagonal[rows] * diagonal.T, b.square()
+            here = coefficients[rows] * diagonal.T - b * coefficients.T
+            there = diagonal[rows] * coefficients.T - b * coefficients[rows]
+            determinant = both - squared
+            determinant[itself] = 1.0
+            weights = squared / both * here * there / determinant.square()
+            weights[itself] = 0.0
+            crossed += (masks[rows] * (weights @ masks)).sum()
         alone = (self.residuals(targets).float() * masks).square().sum()
-        return float(1 + (masks * (weights @ masks)).sum() / alone)
+        return float(1 + crossed / alone)

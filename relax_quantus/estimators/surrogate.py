@@ -13,6 +13,7 @@ Chernozhukov et al., "Double/debiased machine learning", 2018; that the masks' o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,8 +28,8 @@ from relax_quantus.estimators.mask_features import Lattice, MaskFeatures
 from relax_quantus.estimators.weighted import WeightedMoments
 
 FITTED_MASKS = 1024
-FEWEST_STATES = 1 << 14
-STATES_A_MASK = 4
+FEWEST_STATES, MOST_STATES = 1 << 12, 1 << 14
+STATES_A_MASK = 5
 STATES_AT_ONCE = 1 << 9
 BLOCK = 1 << 9
 INFLATION_ENTRIES = 256
@@ -146,7 +147,8 @@ class SurrogateMoments:
         """Add the surrogates' expectations to the estimate from their residuals."""
         residual = moments.finish()
         shape = residual.importance.shape[1:]
-        expected, means = self.expected(fits)
+        bank = self.bank(0)
+        expected, means = self.expected(fits, bank)
         maps = expected.expand(-1, -1, shape.numel()).reshape(-1, 2, *shape) + pairs(residual.importance)
         means = means + pairs(residual.mean_similarity)
 
@@ -164,25 +166,35 @@ class SurrogateMoments:
             standard_error=pairs(residual.standard_error)[:, 0] * example(inflation.clamp_min(0).sqrt()),
             mean_similarity=neutral,
             neutral=example(neutral).expand_as(maps[:, 0]),
-            cell_effects=cell_effects(self.lattices, centred).reshape(-1, *shape),
+            cell_effects=cell_effects(bank, centred).reshape(-1, *shape),
         )
+
+    @property
+    def states_wanted(self) -> int:
+        """States that `count` masks deserve where the states are a sample."""
+        return STATES_A_MASK * self.count if any(lattice.sampled for lattice in self.lattices) else FEWEST_STATES
+
+    def bank(self, number: int) -> Sequence[Lattice]:
+        """Lattices of as many states as are wanted, up to `MOST_STATES`, others for each number."""
+        size = min(max(FEWEST_STATES, 1 << (self.states_wanted - 1).bit_length()), MOST_STATES)
+        return self.lattices if number == 0 and size == FEWEST_STATES else self.model.lattices(size, number)
 
     @property
     def axes(self) -> tuple[int, int]:
         """Entries of the masks over time and frequency, 1 along an axis that no factor varies on."""
         return max(lattice.frames for lattice in self.lattices), max(lattice.bands for lattice in self.lattices)
 
-    def expected(self, fits: list[Fit | None]) -> tuple[Tensor, Tensor]:
-        """E[f M] / E[M], ``(B, 2, P or 1)``, and E[f], ``(B, 2)``, of the surrogates over all masks of the strategy, float64.
+    def expected(self, fits: list[Fit | None], first: Sequence[Lattice]) -> tuple[Tensor, Tensor]:
+        """E[f M] / E[M], ``(B, 2, P or 1)``, and E[f], ``(B, 2)``, of the surrogates over all masks of the strategy, float64; `first` is the
+        first bank of their states.
 
-        Where the states are a sample, as many banks of them are averaged as keep its error small against that of `count` masks.
+        Where the states are a sample, their number keeps its squared error near half a hundredth of the masks'.
         """
-        sampled = any(lattice.sampled for lattice in self.lattices) and any(f is not None for f in fits)
-        banks = max(1, round(STATES_A_MASK * self.count / FEWEST_STATES)) if sampled else 1
+        banks = math.ceil(self.states_wanted / MOST_STATES) if any(f is not None for f in fits) else 1
         maps, means = self.origin.new_zeros(len(fits), 2, 1), self.origin.new_zeros(len(fits), 2)
-        for bank in range(banks):
-            lattices = self.lattices if bank == 0 else self.model.lattices(FEWEST_STATES, bank)
-            states = self.features.states if bank == 0 else self.features.of_states(lattices)
+        for number in range(banks):
+            lattices = first if number == 0 else self.bank(number)
+            states = self.features.states if lattices is self.lattices else self.features.of_states(lattices)
             each = [self.expected_over(lattices, states, f, b) for b, f in enumerate(fits)]
             entries = max(len(m) for m, _ in each)
             maps = maps + torch.stack([m.T.expand(2, entries) for m, _ in each]) / banks
