@@ -32,7 +32,7 @@ from relax_quantus.perturbation import MaskedTensor, masked_tensor
 from relax_quantus.stopping import SequentialEstimate, looks
 
 ROUND = 6000
-SIZES = {250: 4, 1000: 3, REFERENCE: 1}
+SIZES = {250: 3, 1000: 3, REFERENCE: 1}
 """Masks of a seed, and how many such seeds each slice of 3000 gives."""
 ESTIMATORS = ("weighted", "surrogate")
 TOLERANCE = 0.5

@@ -175,6 +175,7 @@ def test_consistent_with_a_bad_surrogate(name: str, surrogate_is: str, monkeypat
 def test_exact_for_a_similarity_linear_in_the_mask(name: str, edges: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """250 masks give the map that the masks' covariance gives in closed form, but for the sampling of the states."""
     monkeypatch.setattr(surrogate, "FEWEST_STATES", 1 << 15)
+    monkeypatch.setattr(surrogate, "MOST_STATES", 1 << 15)
     task, overlap = toy(name, edges), smooth_overlap if edges == "smooth" else hard_overlap
     uniform = task.uniform(250, 0)
     masks, effects = task.masks(uniform), rand(FRAMES, BANDS, seed=5).abs()
@@ -286,17 +287,25 @@ def test_what_is_kept_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     assert bool(torch.isfinite(accumulator.finish().importance).all())
 
 
-def test_more_masks_ask_for_more_banks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_masks_ask_for_more_states_and_banks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sampled states are many against the masks, or their own error, which no error bar shows, would outweigh them."""
     monkeypatch.setattr(surrogate, "FITTED_MASKS", 64)
-    for name, n, expected in (("random", 300, {0}), ("random", 2048, {0, 1, 2, 3}), ("time", 2048, {0})):
+    monkeypatch.setattr(surrogate, "FEWEST_STATES", 1024)
+    monkeypatch.setattr(surrogate, "MOST_STATES", 4096)
+    first = (1024, 0)
+    for name, n, expected in (
+        ("random", 150, {first}),
+        ("random", 300, {first, (2048, 0)}),
+        ("random", 2048, {first, (4096, 0), (4096, 1), (4096, 2)}),
+        ("time", 2048, {first}),
+    ):
         task, asked = toy(name), set()
         uniform = task.uniform(n, 0)
         masks = task.masks(uniform)
         model = task.model(uniform)
 
-        def lattices(at_least: int, bank: int, model: MaskModel = model, asked: set[int] = asked) -> object:
-            asked.add(bank)
+        def lattices(at_least: int, bank: int, model: MaskModel = model, asked: set[tuple[int, int]] = asked) -> object:
+            asked.add((at_least, bank))
             return model.lattices(at_least, bank)
 
         accumulator = Surrogate().start_with(MaskModel(model.factors, lattices, model.contrast))  # type: ignore[arg-type]
