@@ -53,6 +53,7 @@ def test_every_metric_is_on_one_page_with_what_the_registry_says(written):
             metric.formula,
             pages.DIRECTION[metric.direction],
         ):
+            assert said
             assert said in page
 
 

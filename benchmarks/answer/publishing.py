@@ -23,8 +23,9 @@ ZSTD = 15
 
 def publish(run: Path, out: Path) -> list[Path]:
     """Write the small tables, what the run depended on, and the report; return the report's files."""
-    out.mkdir(parents=True, exist_ok=True)
-    with_curves = bool(json.loads((run / "run.json").read_text())["configuration"]["curves"])
+    with_curves = bool(json.loads((run / "run.json").read_text())["configuration"].get("curves", True))
+    shutil.rmtree(out, ignore_errors=True)  # no curve, figure or table of an earlier run beside this one's
+    out.mkdir(parents=True)
     _write(smaller(pd.read_parquet(run / "results.parquet"), with_curves), out / "results.parquet")
     if with_curves:
         curves = pd.read_parquet(run / "curves.parquet")

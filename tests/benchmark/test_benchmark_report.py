@@ -74,7 +74,7 @@ def test_csv_gives_the_same_tables_as_parquet(made: tuple[Path, list[Path]], tmp
 def test_the_page_says_what_few_sources_can_tell(made: tuple[Path, list[Path]]) -> None:
     page = (made[0] / "report" / "statistics.md").read_text()
     assert "**n = 12 sources are few**" in page
-    assert "## Crossed relevance gain, embedding view: planted (primary)" in page
+    assert "## Crossed relevance gain, embedding view: planted (primary measure)" in page
     assert "**RELAX-time above RELAX-frequency**" in page
     assert "Kendall's W = " in page
     assert not re.search(r"\bnan\b|\bNone\b|inf\b", page)

@@ -9,7 +9,7 @@ import pandas as pd
 import planted_results as planted
 import pytest
 
-from relax_quantus.benchmark.statistics import agreement, families, summary
+from relax_quantus.benchmark.statistics import agreement, crossing, families, summary
 from relax_quantus.benchmark.statistics.crossing import OWN_GRANULARITY, Endpoint, crossed, normalised
 from relax_quantus.benchmark.statistics.emphasis import above_twins, clear_winner
 from relax_quantus.benchmark.statistics.rows import checked, pooled
@@ -230,10 +230,23 @@ def test_the_planted_answer_comes_out_of_the_whole_end_point(judged: pd.DataFram
     assert difference == pytest.approx(planted.SKILL["random"] - planted.SKILL["frequency"], abs=0.03)
     assert not any("above" in c["verdict"] for c in found["fills"].values())
     assert all(c["significant"] for c in found["strategies and their shuffled twins"].values())
-    blocks = primary["agreement"]
+    blocks, planted_twins = primary["agreement"], Endpoint("gain", crossed(judged, "embedding")).twins
     assert [len(b["evaluators"]) for b in blocks] == [6, 12]
     assert not any("RELAX-time:" in m or "RELAX-frequency:" in m for m in blocks[1]["methods"])
     assert all(0 < b["by_chance"] < 1 for b in blocks)
+    assert all(b["minus_twins"] for b in blocks)
+    assert all(b["of_twins"] > 0.7 for b in blocks), "evaluators share a map's noise, which alone looks like agreement"
+    assert all(m in planted_twins for b in blocks for m in b["methods"])
+    assert {name.partition(" on ")[0] for name in primary["without_a_fall"]} == {"deaf"}
+
+
+def test_an_encoder_whose_score_does_not_fall_is_said_to_be_left_out(judged: pd.DataFrame) -> None:
+    found = crossed(judged, "embedding")
+    found = found[found.encoder != "deaf"]
+    flat = found.assign(fall=found.fall.where(found.metric != found.metric.iloc[0], -0.1))
+    assert crossing.without_a_fall(found) == []
+    assert {name.partition(" on ")[2] for name in crossing.without_a_fall(flat)} == {found.metric.iloc[0]}
+    assert normalised(flat)[flat.fall < 0].score.isna().all()
 
 
 def test_metrics_that_measure_the_same_agree_whatever_their_direction(rows: pd.DataFrame) -> None:

@@ -85,7 +85,7 @@ METRICS = (
         range="[-2, 2]; 0 if weights change no more than masks do, at most about MPRT-ceiling",
         configuration="original again minus the mean over the encoder's layers; top down, cascading; other masks for every map",
         source="Adebayo et al. 2018",
-        formula=r"\frac{1}{L} \sum_{l=1}^{L} \rho\big(a_\theta, a_{\theta_{\ge l}}\big)",
+        formula=r"\rho\big(a_\theta, a'_\theta\big) - \frac{1}{L} \sum_{l=1}^{L} \rho\big(a_\theta, a_{\theta_{\ge l}}\big)",
         quantus="MPRT",
         explanations=_maps_of_mprt,
         reexplains=True,

@@ -46,10 +46,13 @@ def _top(s: dict[str, Any]) -> Iterator[str]:
 
 def _endpoint(e: dict[str, Any]) -> Iterator[str]:
     smallest = f" Smallest effect that matters: ±{e['smallest_effect']:g}." if e["smallest_effect"] else ""
-    yield f"## {e['name']}: {e['dataset']} ({e['role']})"
+    yield f"## {e['name']}: {e['dataset']} ({e['role']} measure)"
     yield ""
     yield f"{e['unit'][:1].upper()}{e['unit'][1:]}; {len(e['evaluators'])} evaluator(s).{smallest}"
     yield ""
+    if e["without_a_fall"]:
+        yield f"Not in any mean, as the score does not fall there when everything goes: {', '.join(e['without_a_fall'])}."
+        yield ""
     yield "| method | score | minus twin | own-cell advantage | adjusted | average rank |"
     yield "|---|---|---|---|---|---|"
     for m in e["methods"]:
@@ -102,9 +105,14 @@ def _agreement(blocks: list[dict[str, Any]]) -> Iterator[str]:
     for a in blocks:
         worst = NOTHING if a["lowest"] is None else f"{a['lowest']:.2f}"
         middle = NOTHING if a["median"] is None else f"{a['median']:.2f}"
+        ranked = "by their scores minus their twins'" if a["minus_twins"] else "by their scores"
+        twins = (
+            "" if a["of_twins"] is None else f"; W of the twins alone, which know nothing: {number(a['of_twins'], 1.0)}"
+        )
         yield (
-            f"Do the {len(a['evaluators'])} evaluators that can judge {len(a['methods'])} methods rank them alike? Kendall's W = "
-            f"{estimate(a['w'])} (1 all alike; shuffled rankings reach {number(a['by_chance'], 1.0)} in one of twenty, p {_equals(a['p'])}); "
+            f"Do the {len(a['evaluators'])} evaluators that can judge {len(a['methods'])} methods rank them alike, {ranked}? Kendall's W = "
+            f"{estimate(a['w'])} (1 all alike; for these clips and maps, shuffled rankings reach {number(a['by_chance'], 1.0)} in one of twenty, "
+            f"p {_equals(a['p'])}{twins}); "
             f"Spearman between two evaluators: median {middle}, lowest {worst}. On {len(a['own_winners'])} of {len(a['evaluators'])} evaluators "
             "the winner is a method with this evaluator's own fill or granularity."
         )

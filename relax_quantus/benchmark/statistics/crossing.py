@@ -36,6 +36,7 @@ OWN_GRANULARITY_OF_METHOD = dict.fromkeys(("Occlusion", "FeatureAblation", "Kern
 """The same for methods without a mask strategy that remove patches."""
 CROSSED = "SRG-"
 """How the names of the crossed evaluators begin; other metrics that remove parts are metrics of their own."""
+BY_EVALUATOR = ["dataset", "encoder", "metric"]
 MANY = 0.5
 """An evaluator that gave a method fewer than this share of the method's best covered evaluator's cells is left out of its mean."""
 
@@ -56,11 +57,22 @@ def normalised(rows: pd.DataFrame) -> pd.DataFrame:
     """
     if not len(rows) or rows.fall.isna().all():
         return rows
-    by_evaluator = ["dataset", "encoder", "metric"]
-    clips = rows.groupby([*by_evaluator, "source_group", "clip"], sort=False).fall.mean()
-    falls = clips.groupby([*by_evaluator, "source_group"]).mean().groupby(by_evaluator).mean()
-    mean = rows[by_evaluator].join(falls.rename("mean"), on=by_evaluator)["mean"]
+    mean = rows[BY_EVALUATOR].join(mean_falls(rows).rename("mean"), on=BY_EVALUATOR)["mean"]
     return rows.assign(score=rows.score / mean.where(mean > 0))
+
+
+def mean_falls(rows: pd.DataFrame) -> pd.Series:
+    """How far scores fall when everything goes, by `BY_EVALUATOR`: mean over clips, then over sources."""
+    clips = rows.groupby([*BY_EVALUATOR, "source_group", "clip"], sort=False).fall.mean()
+    return clips.groupby([*BY_EVALUATOR, "source_group"]).mean().groupby(BY_EVALUATOR).mean()
+
+
+def without_a_fall(rows: pd.DataFrame) -> list[str]:
+    """Encoders and evaluators that `normalised` leaves out, "encoder on evaluator"."""
+    if not len(rows) or rows.fall.isna().all():
+        return []
+    falls = mean_falls(rows)
+    return [f"{encoder} on {metric}" for _, encoder, metric in falls.index[~(falls > 0)]]
 
 
 def is_crossed(rows: pd.DataFrame) -> pd.Series:

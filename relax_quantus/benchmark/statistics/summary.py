@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from relax_quantus.benchmark.statistics import agreement, families, intervals, ranks, variance
 from relax_quantus.benchmark.statistics.comparisons import Comparison
-from relax_quantus.benchmark.statistics.crossing import Endpoint, crossed, is_crossed, normalised
+from relax_quantus.benchmark.statistics.crossing import Endpoint, crossed, is_crossed, normalised, without_a_fall
 from relax_quantus.benchmark.statistics.rows import measured, pooled
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def described(question: Question, rows: pd.DataFrame, seed: int = 0) -> dict[str
             "unit": endpoint.unit,
             "smallest_effect": endpoint.smallest,
             "evaluators": endpoint.evaluators,
+            "without_a_fall": [] if endpoint.single else without_a_fall(endpoint.rows),
             "methods": [level(endpoint, method, seed) for method in endpoint.methods],
             "ranking": {
                 "ranks": ranking.ranks,
