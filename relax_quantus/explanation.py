@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from relax_quantus.axes import Axis
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +79,80 @@ class Explanation:
         correlation = (first * second).sum(1) / (first.square().sum(1) * second.square().sum(1)).sqrt()
         return correlation.to(self.mean_similarity)
 
+    def plot(
+        self,
+        x: Tensor | None = None,
+        *,
+        map: str = "centred",
+        method: str | None = None,
+        sign: str = "all",
+        example: int | None = None,
+        axis: Axis | None = None,
+        ax: Any = None,
+        cmap: str | None = None,
+        alpha_overlay: float = 0.5,
+        outlier_perc: float = 2,
+        show_colorbar: bool = True,
+        title: str | None = None,
+    ) -> Any:
+        """Draw the explanation of spectrograms into matplotlib axes, with seconds and Hz on them.
+
+        `method`, `sign`, `cmap`, `alpha_overlay`, `outlier_perc`, `show_colorbar` and `title` are named as in
+        ``captum.attr.visualization.visualize_image_attr`` and mean the same.
+
+        Parameters
+        ----------
+        x
+            The input ``(B, 1, T, F)`` that was explained; an explanation does not hold it.
+        map
+            ``"centred"``, ``"importance"``, ``"u_relax"``, ``"uncertainty"``, ``"standard_error"`` or ``"cell_effects"``.
+        method
+            ``"heat_map"``, the map alone (default without `x`); ``"blended_heat_map"``, over the spectrogram (default with `x`);
+            ``"original_image"``, the spectrogram alone.
+        sign
+            Of centred importance and cell effects: ``"all"``, ``"positive"``, ``"negative"`` or ``"absolute_value"``.
+        example
+            Draw this one alone; all of them end to end by default.
+        axis
+            What the axes stand for; by default VGGish's front end for examples of its shape, else frames and bands are counted.
+        ax
+            matplotlib axes; pyplot's current ones by default.
+        cmap
+            A matplotlib colour map; by default one that suits the map and sign.
+        alpha_overlay
+            Opacity of the map over the spectrogram.
+        outlier_perc
+            The scale ends where the sorted magnitudes add up to 100 less this percentage of their sum. Importance and U-RELAX, which lie in a
+            narrow band high above 0, always span their own range.
+        show_colorbar
+            Draw one, in the map's units.
+        title
+            Above the axes, drawn as plain text.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            That were drawn into.
+
+        Raises
+        ------
+        ArgumentError, ShapeError
+            For an unknown name, or maps that are no spectrograms.
+        """
+        options = {"map": map, "method": method, "sign": sign, "example": example, "axis": axis, "ax": ax, "cmap": cmap}
+        options |= {"alpha_overlay": alpha_overlay, "outlier_perc": outlier_perc, "show_colorbar": show_colorbar}
+        return _plotting().plot(self, x, **options, title=title)
+
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows; None, and so the text, where there is no spectrogram."""
+        found: bytes | None = _plotting().png(self)
+        return found
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows; None, and so the text, where there is no spectrogram."""
+        found: str | None = _plotting().as_html(self)
+        return found
+
     def _per_example(self, values: Tensor) -> Tensor:
         return values.reshape(-1, *[1] * (self.importance.ndim - 1))
 
@@ -84,3 +162,10 @@ class Explanation:
             f"Explanation({tuple(self.importance.shape)}, estimator={self.estimator!r}, "
             f"importance {low:.3g} to {high:.3g}, n_samples {self.n_samples.tolist()})"
         )
+
+
+def _plotting() -> Any:
+    """The one import upwards, and only when something is drawn: matplotlib is slow to load."""
+    from relax_quantus import explanation_plotting
+
+    return explanation_plotting
