@@ -2,7 +2,7 @@
 
 Thin on purpose: the options and their help are in `relax_quantus.commands.requests`, and whatever goes wrong becomes one plain line on stderr.
 Nothing heavy is imported, so ``--help`` answers at once; each command imports what it needs when it runs. Exit codes: 0 all done, 1 something
-was refused or skipped, 2 the command line was not understood, 130 interrupted.
+could not be done or was skipped, 2 the command line cannot work, 130 Ctrl-C, 143 SIGTERM, 141 nobody reads stdout any more.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ import typer
 from typer.core import TyperGroup
 
 import relax_quantus
-from relax_quantus.commands import console
+from relax_quantus.commands import console, stopping
+from relax_quantus.commands.help import PlainEpilog
 from relax_quantus.commands.requests.bench import BenchRequest
 from relax_quantus.commands.requests.declaring import Request, declare
 from relax_quantus.commands.requests.explain import ExplainRequest
 from relax_quantus.commands.requests.fit import FitRequest
 from relax_quantus.commands.requests.listing import ListRequest
 from relax_quantus.commands.requests.report import ReportRequest
+from relax_quantus.errors import ArgumentError, ArgumentTypeError
 
 PROGRAM = "relax-quantus"
 COMMANDS: dict[str, type[Request]] = {
@@ -33,31 +35,44 @@ COMMANDS: dict[str, type[Request]] = {
     "list": ListRequest,
 }
 """Name -> what it can be asked, in the order that ``--help`` lists them."""
+FAILED, IMPOSSIBLE = 1, 2
+UNUSABLE = (ArgumentError, ArgumentTypeError)
+EPILOG = """Examples:
+  relax-quantus explain robin.wav --out pictures --html
+  relax-quantus fit animal-sounds/ --out animals.safetensors
+  relax-quantus bench
+  relax-quantus list masks
+
+Exit codes:
+  0    all done
+  1    something could not be done, and stderr says what
+  2    the command line cannot work, and nothing was done
+  130  interrupted by Ctrl-C
+"""
 
 
-class PlainGroup(TyperGroup):
-    """A group of commands that complains in one plain line and takes ``--debug`` before or after the command's name."""
+class PlainGroup(PlainEpilog, TyperGroup):
+    """A group of commands that complains in one plain line."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; Ctrl-C becomes one line and exit code 130."""
+        """Run the command; whatever stops it from outside becomes an exit code, and a line unless nobody reads any more."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             console.error("interrupted; what was written before is kept")
-            return 130
+            return stopping.exit_code(stop)
+        except stopping.ReaderGoneError:
+            return stopping.forget_reader()
 
     def main(self, args: Sequence[str] | None = None, *_: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         """Run the command line `args` (those of the process by default) and exit with its code."""
-        arguments = list(sys.argv[1:] if args is None else args)
-        debug = "--debug" in arguments
-        arguments = [a for a in arguments if a != "--debug"]
         extra["prog_name"] = PROGRAM
-        with console.plain(debug):
+        with console.plain():
             try:
-                code = super().main(arguments, standalone_mode=False, **extra)
+                code = super().main(args, standalone_mode=False, **extra)
             except Exception as problem:
                 console.report(problem)
-                code = getattr(problem, "exit_code", 1)
+                code = getattr(problem, "exit_code", IMPOSSIBLE if isinstance(problem, UNUSABLE) else FAILED)
         if standalone_mode:
             sys.exit(code if isinstance(code, int) else 0)
         return code
@@ -67,26 +82,18 @@ app = typer.Typer(
     cls=PlainGroup,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
 
-@app.callback(invoke_without_command=True)
+@app.callback(invoke_without_command=True, epilog=EPILOG)
 def root(
     ctx: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error; works with every command.")
-    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Which part of a sound made its embedding what it is, and how sure are we: RELAX for audio.
-
-    \b
-    Examples:
-      relax-quantus explain robin.wav --out pictures
-      relax-quantus bench
-    """
+    """Which part of a sound made its embedding what it is, and how sure are we: RELAX for audio."""
+    console.debugging.set(debug)
     if version:
         typer.echo(f"{PROGRAM} {relax_quantus.__version__}")
         raise typer.Exit
@@ -103,4 +110,5 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    stopping.heed_termination()
     app()

@@ -80,7 +80,7 @@ def test_several_fills_in_one_page(write_wav: Callable[..., Path], sweep: np.nda
 def test_every_fill_must_be_known(write_wav: Callable[..., Path], sweep: np.ndarray, tmp_path: Path) -> None:
     fills = ("--baseline", "silence", "--baseline", "blurr")
     refused = explain(write_wav(sweep[:16_000]), "--out", tmp_path / "out", *fills)
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "did you mean 'blur'" in refused.stderr
     assert not (tmp_path / "out").exists()
 

@@ -448,7 +448,7 @@ def test_the_command_line_takes_a_precision(write_wav: Callable[..., Any], sweep
     assert not np.array_equal(maps["float32"], maps["bfloat16"])
     np.testing.assert_allclose(maps["bfloat16"], maps["float32"], atol=0.02)
     refused = explain("float16")
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "--precision: expected 'float32' or 'bfloat16' or 'auto', got 'float16'" in refused.stderr
 
 

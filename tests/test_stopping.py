@@ -306,5 +306,5 @@ def test_the_command_line_takes_a_tolerance(write_wav: Callable[..., Any], sweep
             assert written["n_samples_time"].tolist() == [int(lines[:3])] * len(written["x"])
             assert json.loads(str(written["settings"]))["tolerance"] == float(tolerance)
     refused = call("--tolerance", "0")
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "--tolerance: expected a finite number above 0, got 0.0" in refused.stderr

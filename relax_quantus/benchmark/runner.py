@@ -6,10 +6,11 @@ them are finished, and the `workers` finish the others; every finished cell is d
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -41,6 +42,8 @@ MAP_COLUMNS = WHERE + ("clip", "method", "question", "n_samples", "seconds")
 TABLES = {"rows": COLUMNS, "curves": CURVE_COLUMNS, "maps": MAP_COLUMNS}
 NUMBERS = ("keep", "value", "share", "seconds")
 CHUNK = 20_000
+
+Progress = Callable[..., Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +131,7 @@ def run(
     *,
     encoder: nn.Module | None = None,
     dataset: Dataset | None = None,
-    show_progress: bool = True,
+    show_progress: bool | Progress = True,
 ) -> Results:
     """Run a benchmark, or go on with one that stopped; write its results if ``config.out`` names a folder.
 
@@ -139,7 +142,8 @@ def run(
     encoder, dataset
         To use instead of those that `config` names; in this process alone.
     show_progress
-        Show a progress bar with the time left, on stderr.
+        Show a progress bar with the time left, on stderr; or what makes something else of it, called with ``total``, ``what``, ``unit`` and
+        ``begun``, a context with ``update(n)``.
 
     Raises
     ------
@@ -191,19 +195,24 @@ def _micro_batch(config: BenchmarkConfig, encoder: tuple[nn.Module, str], x: Ten
     return int(found)
 
 
-def _work_off(survey: Survey, store: Store, pool: workers.Pool | None, show_progress: bool) -> int:
+def _work_off(survey: Survey, store: Store, pool: workers.Pool | None, show_progress: bool | Progress) -> int:
     """Finish what is not in the store; return how many cells were there."""
     config, places = survey.config, survey.grid.places
     done = store.keys(with_lost=not (config.retry or config.strict))
     units = survey.grid.units(done)
     reused = len(places) - sum(len(unit.todo) for unit in units)
-    with tqdm(total=len(places), initial=reused, desc="benchmark", unit="cell", disable=not show_progress) as bar:
+    progress = show_progress if callable(show_progress) else functools.partial(_bar, shown=show_progress)
+    with progress(total=len(places), what="benchmark", unit="cell", begun=reused) as bar:
         for finished, notes in _batches(survey, units, pool):
             store.put(finished, notes)
             bar.update(len(finished))
             if config.strict:
                 _refuse_lost(finished)
     return reused
+
+
+def _bar(total: int, what: str, unit: str, begun: int, shown: bool) -> Any:
+    return tqdm(total=total, initial=begun, desc=what, unit=unit, disable=not shown)
 
 
 def _batches(survey: Survey, units: list[Unit], pool: workers.Pool | None) -> Iterator[workers.Batch]:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 from relax_quantus import benchmark, checks
 from relax_quantus.audio import checked_resampler
 from relax_quantus.benchmark.config import BenchmarkConfig
-from relax_quantus.commands import console, files
+from relax_quantus.benchmark.runner import Results
+from relax_quantus.benchmark.tables import tables
+from relax_quantus.commands import console, files, stopping
 from relax_quantus.commands.requests.bench import BenchRequest
 from relax_quantus.commands.requests.shared import NetworkOptions
 
 OUT = "relax-quantus-results"
-INTERRUPTED = 130
 
 
 def run(request: BenchRequest) -> int:
     """Run what a file or a preset says, with what was given beside it.
 
-    Returns 0, 1 if a recording or a cell could not be used, 130 if it was interrupted.
+    Returns 0, 1 if a recording or a cell could not be used, 130 after Ctrl-C and 143 after SIGTERM.
 
     Raises
     ------
@@ -30,28 +30,41 @@ def run(request: BenchRequest) -> int:
     config = configured(request)
     checked_resampler(config.resampler)
     if request.dry_run:
-        for line in benchmark.forecast(config).lines():
-            console.result(line)
+        forecast = benchmark.forecast(config)
+        console.result("\n".join(forecast.lines()), "forecast", **asdict(forecast))
         return 0
     out = files.writable_folder(Path(str(config.out)))
     try:
-        results = benchmark.run(config, show_progress=sys.stderr.isatty())
-    except KeyboardInterrupt:
+        results = benchmark.run(config, show_progress=console.progress)
+    except KeyboardInterrupt as stop:
         console.error(f"interrupted; every finished cell is kept in {console.shown(out)}, and the same command goes on")
-        return INTERRUPTED
+        return stopping.exit_code(stop)
     try:
-        benchmark.show(results)
+        tell(results)
     finally:
         for name in benchmark.FILES:
-            console.result(console.shown(out / name))
+            console.result(console.shown(out / name), "file", path=out / name)
     lost = results.rows[results.rows.status.isin(benchmark.LOST) & (results.rows.part == "")]
     if len(lost):
         first = lost.iloc[0]
-        console.warning(
+        console.error(
             f"{len(lost)} cells could not be computed, such as {first.metric} of {first.method} on {first.clip} "
             f"({first.status}: {first.reason}); their rows in results.csv say why, and --retry tries them again"
         )
     return 1 if len(lost) or any(data.skipped for data in results.datasets.values()) else 0
+
+
+def tell(results: Results) -> None:
+    """Print the tables; for programs, every cell of them."""
+    if console.for_people():
+        benchmark.show(results)
+        return
+    for data in results.datasets.values():
+        for line in data.skipped:
+            console.error(f"skipped {line}")
+    for table in tables(results):
+        for score in table.tidy():
+            console.result("", "score", **score)
 
 
 def configured(request: BenchRequest) -> BenchmarkConfig:

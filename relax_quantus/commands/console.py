@@ -1,10 +1,13 @@
-"""What the command line says to people: one line at a time, progress bars, and how an error reads as one line.
+"""What the command line says, to people or with ``--json`` to programs: one line at a time, and how an error reads as one line.
 
-Errors and warnings go to stderr, results to stdout, all without wrapping, boxes or colour, so that names can be copied and lines counted.
+Errors and warnings go to stderr, results to stdout, all without wrapping or boxes, so that names can be copied and lines counted. Results are
+lines of text, with ``--json`` one JSON object a line; with ``--quiet`` nothing is said but errors.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import re
 import sys
@@ -13,12 +16,28 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 from relax_quantus.commands.option_names import spoken
+from relax_quantus.commands.progress import progress as progress_of
+from relax_quantus.commands.stopping import ReaderGoneError
+from relax_quantus.commands.terminal import painted, redraws
 from relax_quantus.errors import RelaxQuantusError
 
 debugging: ContextVar[bool] = ContextVar("debugging", default=False)
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How to speak: not at all unless something goes wrong, as JSON."""
+
+    quiet: bool = False
+    json: bool = False
+
+
+FOR_PEOPLE = Manner()
+manner: ContextVar[Manner] = ContextVar("manner", default=FOR_PEOPLE)
 
 
 def shown(path: str | bytes | os.PathLike[Any]) -> str:
@@ -40,28 +59,62 @@ def one_line(text: str) -> str:
 
 
 def _write(line: str, stream: TextIO) -> None:
-    if "tqdm" in sys.modules:
-        from tqdm import tqdm
+    try:
+        if "tqdm" in sys.modules:
+            from tqdm import tqdm
 
-        tqdm.write(line, file=stream)
-        stream.flush()
-    else:
-        print(line, file=stream, flush=True)
+            tqdm.write(line, file=stream)
+            stream.flush()
+        else:
+            print(line, file=stream, flush=True)
+    except BrokenPipeError as gone:
+        if stream is sys.stdout:
+            raise ReaderGoneError from gone
+        raise
 
 
-def result(line: str) -> None:
-    """Write a line to stdout, above any progress bar."""
-    _write(line, sys.stdout)
+def result(line: str, kind: str | None = None, /, **facts: Any) -> None:
+    """Write a line to stdout, above any progress bar; with ``--json`` the `facts` as an object of a `kind` instead, if it has one."""
+    if manner.get().json:
+        if kind is not None:
+            _write(json.dumps({"type": kind, **machine(facts)}, allow_nan=False), sys.stdout)
+    elif not manner.get().quiet:
+        _write(line, sys.stdout)
 
 
-def error(line: str) -> None:
-    """Write ``error: ...`` to stderr as one line, above any progress bar."""
-    _write(f"error: {one_line(line)}", sys.stderr)
+def machine(value: Any) -> Any:
+    """`value` as what JSON knows: paths are texts, numbers that are not finite are null."""
+    if isinstance(value, dict):
+        return {str(key): machine(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [machine(entry) for entry in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def for_people() -> bool:
+    """Whether results are read by people: neither ``--json`` nor ``--quiet``."""
+    return manner.get() == FOR_PEOPLE
+
+
+def error(line: str, about: str | os.PathLike[str] | None = None) -> None:
+    """Write ``error: ...`` to stderr as one line, above any progress bar; with ``--json`` an object on stdout, too."""
+    _write(f"{painted('error:', 'red', sys.stderr)} {one_line(line)}", sys.stderr)
+    if manner.get().json:
+        result("", "error", about=about, message=one_line(line))
 
 
 def warning(line: str) -> None:
     """Write ``warning: ...`` to stderr as one line, above any progress bar."""
-    _write(f"warning: {one_line(line)}", sys.stderr)
+    if not manner.get().quiet:
+        _write(f"{painted('warning:', 'yellow', sys.stderr)} {one_line(line)}", sys.stderr)
+
+
+def note(line: str) -> None:
+    """Write a line about how things go to stderr, above any progress bar."""
+    if not manner.get().quiet:
+        _write(one_line(line), sys.stderr)
 
 
 def report(problem: BaseException, about: str | os.PathLike[str] | None = None) -> None:
@@ -71,7 +124,7 @@ def report(problem: BaseException, about: str | os.PathLike[str] | None = None) 
         text = f"{shown(about)}: {text}"
     if debugging.get():
         traceback.print_exception(problem, file=sys.stderr)
-    error(text)
+    error(text, about)
 
 
 def complaint(problem: BaseException) -> str:
@@ -96,27 +149,31 @@ def complaint(problem: BaseException) -> str:
 
 
 @contextmanager
-def plain(debug: bool = False) -> Iterator[None]:
-    """Show each warning once, as one plain line; with `debug`, say where warnings and errors come from."""
+def plain() -> Iterator[None]:
+    """Show each warning once, as one plain line; when debugging, say where warnings and errors come from. How to speak is forgotten at the end."""
     seen: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
-        text = spoken(str(message)) + (f" ({category.__name__}, {filename}:{lineno})" if debug else "")
+        text = spoken(str(message)) + (f" ({category.__name__}, {filename}:{lineno})" if debugging.get() else "")
         if text not in seen:
             seen.add(text)
             warning(text)
 
-    token = debugging.set(debug)
+    tokens = debugging.set(False), manner.set(FOR_PEOPLE)
     with warnings.catch_warnings():
         warnings.showwarning = show  # type: ignore[assignment]
         try:
             yield
         finally:
-            debugging.reset(token)
+            debugging.reset(tokens[0])
+            manner.reset(tokens[1])
 
 
-def progress(total: int, what: str, unit: str) -> Any:
-    """A progress bar with time left on stderr; silent where stderr is not a terminal."""
-    from tqdm import tqdm
+def progress(total: int, what: str, unit: str, begun: int = 0) -> Any:
+    """How far it is, on stderr, unless ``--quiet``; see `relax_quantus.commands.progress`."""
+    return progress_of(total, what, unit, begun, say=None if manner.get().quiet else note)
 
-    return tqdm(total=total, desc=what, unit=unit, file=sys.stderr, disable=None, leave=False, dynamic_ncols=True)
+
+def bars() -> bool:
+    """Whether the library may draw its own progress bars."""
+    return redraws(sys.stderr) and not manner.get().quiet

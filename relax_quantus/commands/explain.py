@@ -26,6 +26,7 @@ from relax_quantus.commands.loading import load, refuse_other_front_end
 from relax_quantus.commands.pages import refuse_impossible, write_asked, write_index
 from relax_quantus.commands.requests.explain import ExplainRequest
 from relax_quantus.commands.results import masks_used, write
+from relax_quantus.commands.telling import facts
 from relax_quantus.errors import RelaxQuantusError
 from relax_quantus.explanation import Explanation
 from relax_quantus.fills import FILLS
@@ -62,14 +63,15 @@ def run(request: ExplainRequest) -> int:
                 failed += 1
             else:
                 picture = console.shown(written)
-                console.result(picture if request.tolerance is None else f"{picture}: {masks_used(findings, request)}")
+                line = picture if request.tolerance is None else f"{picture}: {masks_used(findings, request)}"
+                console.result(line, "clip", **facts(path, written, request, models.explainers))
                 if entry is not None:
                     entries.append(entry)
                     console.result(console.shown(written.with_name(written.name.removesuffix(".png") + ".html")))
             bar.update()
     index = write_index(request.out, entries)
     if index is not None:
-        console.result(console.shown(index))
+        console.result(console.shown(index), "file", path=index)
     return 1 if failed else 0
 
 

@@ -7,9 +7,10 @@ example; fine-tuning adds about four an epoch.
 from __future__ import annotations
 
 import re
-import sys
 import warnings
 from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,7 +61,7 @@ def run(request: FitRequest) -> int:
         fine_tune=request.fine_tune,
         clips=[i for i, x in enumerate(examples) for _ in x],
         seed=request.seed,
-        show_progress=sys.stderr.isatty(),
+        show_progress=console.bars(),
     )
     classifier.made_with = {
         "program": f"relax_quantus {__version__}",
@@ -70,9 +71,10 @@ def run(request: FitRequest) -> int:
         "seed": str(request.seed),
     }
     classifier.save(request.out)
-    for line in summary(read, classifier):
+    classes = counted(read, classifier)
+    for line in summary(classes, classifier):
         console.result(line)
-    console.result(console.shown(request.out))
+    console.result(console.shown(request.out), "classifier", path=request.out, **facts(classes, classifier))
     return 1 if len(read) < len(entries) else 0
 
 
@@ -110,32 +112,59 @@ def digest(messages: list[str]) -> list[str]:
     return lines
 
 
-def summary(read: list[tuple[Entry, Tensor]], classifier: EmbeddingClassifier) -> list[str]:
-    """A table of the classes, and the accuracy in cross-validation."""
+@dataclass(frozen=True)
+class ClassCount:
+    """How much of one class was used."""
+
+    name: str
+    clips: int
+    sources: int
+    examples: int
+
+
+def counted(read: list[tuple[Entry, Tensor]], classifier: EmbeddingClassifier) -> list[ClassCount]:
+    """What was read of each class."""
     clips = Counter(entry.label_name for entry, _ in read)
     groups = Counter(label for label, _ in {(entry.label_name, entry.source_group) for entry, _ in read})
     examples: Counter[str] = Counter()
     for entry, x in read:
         examples[entry.label_name] += len(x)
-    width = max(len("class"), *(len(console.shown(name)) for name in clips))
+    return [ClassCount(name, clips[name], groups[name], examples[name]) for name in classifier.class_names]
+
+
+def summary(classes: list[ClassCount], classifier: EmbeddingClassifier) -> list[str]:
+    """A table of the classes, and the accuracy in cross-validation."""
+    width = max(len("class"), *(len(console.shown(c.name)) for c in classes))
     lines = [f"{'class':<{width}}  {'clips':>6}  {'sources':>7}  {'examples':>8}"]
-    for name in classifier.class_names:
-        lines.append(f"{console.shown(name):<{width}}  {clips[name]:>6}  {groups[name]:>7}  {examples[name]:>8}")
+    for c in classes:
+        lines.append(f"{console.shown(c.name):<{width}}  {c.clips:>6}  {c.sources:>7}  {c.examples:>8}")
     result, tuning = classifier.cross_validation, classifier.fine_tuning
     if tuning is not None:
         lines += described(tuning)
     if tuning is not None and tuning.kept == "fine_tuned":
         lines.append("accuracy in cross-validation: not measured, as the encoder was trained on these recordings")
     elif result.accuracy is None:
-        few = ", ".join(console.shown(name) for name in classifier.class_names if groups[name] < 2)
+        few = ", ".join(console.shown(c.name) for c in classes if c.sources < 2)
         lines.append(f"accuracy: not measured, as these have one source only: {few}")
     else:
-        unit = "recording" if groups == clips else "source"
+        unit = "recording" if all(c.sources == c.clips for c in classes) else "source"
         lines.append(
             f"accuracy: {result.accuracy:.1%} of examples in {len(result.fold_accuracies)}-fold cross-validation, "
             f"no {unit} on both sides, each {unit} weighing the same"
         )
     return lines
+
+
+def facts(classes: list[ClassCount], classifier: EmbeddingClassifier) -> dict[str, Any]:
+    """The same for programs; an accuracy that was not measured is None."""
+    result, tuning = classifier.cross_validation, classifier.fine_tuning
+    measured = tuning is None or tuning.kept != "fine_tuned"
+    return {
+        "classes": [asdict(c) for c in classes],
+        "accuracy": result.accuracy if measured else None,
+        "fold_accuracies": list(result.fold_accuracies) if measured else [],
+        "fine_tuning": None if tuning is None else asdict(tuning),
+    }
 
 
 def described(tuning: FineTuning) -> list[str]:

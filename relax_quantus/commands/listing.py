@@ -22,7 +22,7 @@ HOMES = {
 
 
 def run(request: ListRequest) -> int:
-    """Print name and summary of everything of one `kind`; of metrics also those of Quantus that are not used, and why.
+    """Print name and summary of everything of one kind; of metrics also those of Quantus that are not used, and why.
 
     Raises
     ------
@@ -34,12 +34,17 @@ def run(request: ListRequest) -> int:
         raise UnknownNameError(f"KIND: expected what to list, got {kind!r}; {nearest(kind, list(HOMES))}.")
     module, name = HOMES[kind]
     registry = getattr(importlib.import_module(module), name)
-    lines = {entry: registry.summary(entry) for entry in registry}
+    lines, unused = {entry: registry.summary(entry) for entry in registry}, set()
     if kind == "metrics":
         from relax_quantus.benchmark.metrics.excluded import EXCLUDED
 
         lines |= {entry.name: f"not used, {entry.category} in Quantus: {entry.reason}" for entry in EXCLUDED}
+        unused = {entry.name for entry in EXCLUDED}
+    if request.messages.quiet and not request.messages.json:
+        console.manner.set(console.FOR_PEOPLE)
+        lines = {entry: "" for entry in lines if entry not in unused}
     width = max(map(len, lines), default=0)
     for entry, summary in lines.items():
-        console.result(f"{entry:<{width}}  {summary}".rstrip())
+        facts = {"kind": kind, "name": entry, "summary": summary, "used": entry not in unused}
+        console.result(f"{entry:<{width}}  {summary}".rstrip(), "name", **facts)
     return 0

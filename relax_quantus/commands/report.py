@@ -20,5 +20,5 @@ def run(request: ReportRequest) -> int:
     if request.out is not None:
         files.writable_folder(request.out)
     for path in report(request.results, request.out, figures=request.figures, told=console.warning):
-        console.result(console.shown(path))
+        console.result(console.shown(path), "file", path=path)
     return 0

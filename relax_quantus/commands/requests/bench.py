@@ -8,12 +8,25 @@ from typing import Annotated
 
 import typer
 
-from relax_quantus.commands.requests.shared import DOMAIN, RESAMPLER, SEED, NetworkOptions
+from relax_quantus.commands.requests.names import completing
+from relax_quantus.commands.requests.shared import (
+    DOMAIN,
+    ENCODER,
+    RESAMPLER,
+    RESULTS,
+    SEED,
+    MessageOptions,
+    NetworkOptions,
+)
+
+RUNNING = "How it is run"
 
 
 @dataclass(frozen=True)
 class BenchRequest:
-    """Score every masking strategy beside its shuffled twin and other methods, and print the table.
+    """Score masking strategies and other methods, and print tables.
+
+    Every strategy stands beside its shuffled twin, the same masks without information.
 
     Every finished cell is on disk before the next begins. Whatever stops a run, the same command goes on from there; what is added to it (clips,
     seeds, methods, metrics) is all that is computed.
@@ -31,51 +44,70 @@ class BenchRequest:
     config: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[CONFIG]", show_default=False, help="TOML file of settings; options given beside it win."
+            metavar="CONFIG",
+            show_default="the preset alone",
+            help="TOML file of settings; options given beside it win.",
         ),
     ] = None
     preset: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", show_default="quick", help="How much to do: quick (minutes), default or paper (hours)."
+            metavar="NAME",
+            autocompletion=completing("presets"),
+            show_default="quick",
+            help="How much to do: quick (minutes), default or paper (hours).",
         ),
     ] = None
     data: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            show_default=False,
-            help="Recordings, as for `fit`; without it, synthetic soundscapes of which the truth is known.",
+            show_default="synthetic soundscapes, whose truth is known",
+            help="Recordings, as for `fit`.",
         ),
     ] = None
     max_clips: Annotated[
         int | None,
-        typer.Option(metavar="N", show_default=False, help="Clips to explain; the preset's number by default."),
+        typer.Option(metavar="N", show_default="the preset's", help="Clips to explain."),
     ] = None
     n_samples: Annotated[
         int | None,
-        typer.Option(metavar="N", show_default=False, help="Masks N of each method; the preset's number by default."),
+        typer.Option(metavar="N", show_default="the preset's", help="Masks N of each method."),
     ] = None
     out: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
+            rich_help_panel=RESULTS,
             show_default="relax-quantus-results",
             help="Folder for the results; a run that stopped goes on from what is there.",
         ),
     ] = None
     seed: Annotated[int | None, typer.Option(metavar="N", show_default="0", help=SEED)] = None
-    domain: Annotated[str | None, typer.Option(metavar="NAME", show_default="log", help=DOMAIN)] = None
+    domain: Annotated[
+        str | None, typer.Option(metavar="NAME", autocompletion=completing("domains"), show_default="log", help=DOMAIN)
+    ] = None
     encoder: NetworkOptions = field(default_factory=NetworkOptions)
-    resampler: Annotated[str | None, typer.Option(metavar="NAME", show_default="soxr", help=RESAMPLER)] = None
+    resampler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=ENCODER,
+            autocompletion=completing("resamplers"),
+            show_default="soxr",
+            help=RESAMPLER,
+        ),
+    ] = None
     workers: Annotated[
-        int | None, typer.Option(metavar="N", show_default="1", help="Processes; they share the cores.")
+        int | None,
+        typer.Option(metavar="N", rich_help_panel=RUNNING, show_default="1", help="Processes; they share the cores."),
     ] = None
     scheduler: Annotated[
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            show_default=False,
+            rich_help_panel=RUNNING,
+            show_default="none",
             help="Dask scheduler whose workers are used, such as tcp://10.0.0.1:8786.",
         ),
     ] = None
@@ -83,17 +115,28 @@ class BenchRequest:
         float | None,
         typer.Option(
             metavar="SECONDS",
-            show_default=False,
+            rich_help_panel=RUNNING,
+            show_default="none",
             help="For one map, or one metric of one clip; longer is a row that says so.",
         ),
     ] = None
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what it would cost here in time and memory, and stop.")
+        bool,
+        typer.Option(
+            "--dry-run", rich_help_panel=RUNNING, help="Say what it would cost here in time and memory, and stop."
+        ),
     ] = False
     strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at the first cell that fails or runs out of memory or time.")
+        bool,
+        typer.Option(
+            "--strict", rich_help_panel=RUNNING, help="Stop at the first cell that fails or runs out of memory or time."
+        ),
     ] = False
-    retry: Annotated[bool, typer.Option("--retry", help="Try again what failed when the same was run before.")] = False
+    retry: Annotated[
+        bool,
+        typer.Option("--retry", rich_help_panel=RUNNING, help="Try again what failed when the same was run before."),
+    ] = False
+    messages: MessageOptions = field(default_factory=MessageOptions)
 
     def run(self) -> int:
         """Run the benchmark; see `relax_quantus.commands.bench`."""

@@ -9,9 +9,19 @@ from typing import Any, Protocol, get_type_hints
 
 import typer
 
+from relax_quantus.commands import console
+from relax_quantus.commands.help import GroupedCommand
+from relax_quantus.commands.requests.shared import MessageOptions
+
+EXAMPLES = "\b\nExamples:"
+
 
 class Request(Protocol):
     """What a command was asked."""
+
+    @property
+    def messages(self) -> MessageOptions:
+        """What is said meanwhile."""
 
     def run(self) -> int:
         """Do it and return the exit code."""
@@ -22,16 +32,19 @@ def declare(app: typer.Typer, name: str, request: type[Request]) -> None:
 
     def command(**given: Any) -> int:
         asked: Request = built(request, given)
+        console.manner.set(console.Manner(asked.messages.quiet, asked.messages.json))
+        console.debugging.set(console.debugging.get() or asked.messages.debug)
         return asked.run()
 
     parameters = [
         inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         for field, default, annotation in options(request)
     ]
-    command.__name__, command.__doc__ = name, request.__doc__
+    text, _, examples = inspect.getdoc(request).partition(EXAMPLES)  # type: ignore[union-attr]
+    command.__name__, command.__doc__ = name, text
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    app.command(name)(command)
+    app.command(name, cls=GroupedCommand, epilog=(EXAMPLES + examples).removeprefix("\b\n"))(command)
 
 
 def options(request: Any) -> Iterator[tuple[Field[Any], Any, Any]]:

@@ -8,16 +8,28 @@ from typing import Annotated
 
 import typer
 
-from relax_quantus.commands.requests.shared import Domain, EncoderOptions, Resampler, Seed
+from relax_quantus.commands.requests.names import completing
+from relax_quantus.commands.requests.shared import (
+    ENCODER,
+    RESULTS,
+    Domain,
+    EncoderOptions,
+    MessageOptions,
+    Resampler,
+    Seed,
+)
+
+COMPARED = "What it is compared with"
 
 
 @dataclass(frozen=True)
 class ExplainRequest:
-    """Explain recordings: one PNG and one .npz of arrays for each, and a page with --html.
+    """Explain recordings: a picture, arrays and a page for each.
 
-    The PNG shows the spectrogram and, for each masking strategy on one shared scale, which parts the embedding rests on and the standard
-    error of that. A clip that was explained into DIR before is replaced; two clips of the same name never overwrite one another. A
-    recording that cannot be used is reported, the others are done, and the exit code is 1.
+    For each recording one PNG and one .npz are written, and a page with --html. The PNG shows the spectrogram and, for each masking strategy on
+    one shared scale, which parts the embedding rests on and the standard error of that. A clip that was explained into DIR before is replaced;
+    two clips of the same name never overwrite one another. A recording that cannot be used is reported, the others are done, and the exit code
+    is 1.
 
     \b
     Examples:
@@ -39,25 +51,37 @@ class ExplainRequest:
         ),
     ]
     out: Annotated[
-        Path, typer.Option(metavar="DIR", show_default=False, help="Folder for the results; made if need be.")
+        Path,
+        typer.Option(
+            metavar="DIR", rich_help_panel=RESULTS, show_default=False, help="Folder for the results; made if need be."
+        ),
     ]
     masks: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", show_default=False, help="Masking strategy; may be repeated. All of them by default."
+            metavar="NAME",
+            autocompletion=completing("masks"),
+            show_default="all",
+            help="Masking strategy; `relax-quantus list masks` names them. May be repeated.",
         ),
     ] = None
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
     head: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", show_default=False, help="Classifier made by `fit`: adds class and confidence."),
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel=ENCODER,
+            show_default="none",
+            help="Classifier made by `fit`: adds class and confidence.",
+        ),
     ] = None
     baseline: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            show_default=False,
-            help="What replaces the masked part, silence by default; `relax-quantus list fills` names them. May be repeated: each fill is "
+            autocompletion=completing("fills"),
+            show_default="silence",
+            help="What replaces the masked part; `relax-quantus list fills` names them. May be repeated: each fill is "
             "explained with every strategy and costs as much as the first.",
         ),
     ] = None
@@ -68,14 +92,16 @@ class ExplainRequest:
         float | None,
         typer.Option(
             metavar="X",
-            show_default=False,
+            show_default="never",
             help="Stop each example when its largest standard error is under this share of its map's spread.",
         ),
     ] = None
     estimator: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="surrogate; weighted, the same map, plainly, from more masks; or paper, as published."
+            metavar="NAME",
+            autocompletion=completing("estimators"),
+            help="surrogate; weighted, the same map, plainly, from more masks; or paper, as published.",
         ),
     ] = "surrogate"
     seed: Seed = 0
@@ -86,36 +112,72 @@ class ExplainRequest:
         Path | None,
         typer.Option(
             metavar="CLIP",
-            show_default=False,
+            rich_help_panel=COMPARED,
+            show_default="itself",
             help="What makes it sound like this one? A folder stands for its centroid.",
         ),
     ] = None
     away: Annotated[
-        Path | None, typer.Option(metavar="CLIP", show_default=False, help="... and unlike this one? A folder, too.")
+        Path | None,
+        typer.Option(
+            metavar="CLIP",
+            rich_help_panel=COMPARED,
+            show_default="none",
+            help="... and unlike this one? A folder, too.",
+        ),
     ] = None
     similarity: Annotated[
-        str, typer.Option(metavar="NAME", help="How embeddings are compared; see `relax-quantus list similarities`.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=COMPARED,
+            autocompletion=completing("similarities"),
+            help="How embeddings are compared; see `relax-quantus list similarities`.",
+        ),
     ] = "cosine"
     corpus: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", show_default=False, help="Recordings whose mean embedding centred_cosine removes."
+            metavar="FOLDER",
+            rich_help_panel=COMPARED,
+            show_default="none",
+            help="Recordings whose mean embedding --similarity centred_cosine removes; only for that.",
         ),
     ] = None
     domain: Domain = "log"
     precision: Annotated[
-        str, typer.Option(metavar="NAME", help="Of the encoder: float32, bfloat16, or auto, whichever is faster here.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=ENCODER,
+            autocompletion=completing("precisions"),
+            help="Of its numbers: float32, bfloat16, or auto, whichever is faster here.",
+        ),
     ] = "float32"
     resampler: Resampler = "soxr"
     html: Annotated[
-        bool, typer.Option("--html", help="Write a page that shows and plays what matters; one file, opens anywhere.")
+        bool,
+        typer.Option(
+            "--html",
+            rich_help_panel=RESULTS,
+            help="Write a page that shows and plays what matters; one file, opens anywhere.",
+        ),
     ] = False
     sounds: Annotated[
-        bool, typer.Option("--sounds", help="Write what matters and all the rest as two FLAC files a strategy.")
+        bool,
+        typer.Option(
+            "--sounds",
+            rich_help_panel=RESULTS,
+            help="Write what matters and all the rest as two FLAC files a strategy.",
+        ),
     ] = False
     annotations: Annotated[
-        bool, typer.Option("--annotations", help="Write what matters as Raven selections and Audacity labels.")
+        bool,
+        typer.Option(
+            "--annotations", rich_help_panel=RESULTS, help="Write what matters as Raven selections and Audacity labels."
+        ),
     ] = False
+    messages: MessageOptions = field(default_factory=MessageOptions)
 
     @property
     def baselines(self) -> tuple[str, ...]:

@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
-from relax_quantus.commands.requests.shared import EncoderOptions, Resampler, Seed
+from relax_quantus.commands.requests.shared import EncoderOptions, MessageOptions, Resampler, Seed
 
 
 @dataclass(frozen=True)
 class FitRequest:
-    """Fit a logistic classifier on the embeddings of labelled recordings, for `explain --head`.
+    """Fit a classifier on labelled recordings, for `explain --head`.
+
+    It is a logistic regression on the recordings' embeddings.
 
     Recordings with the same source_group (by default: each recording alone) are kept together in cross-validation. A recording that cannot
     be used is reported and left out, and the exit code is 1 although the classifier is written.
@@ -40,12 +42,11 @@ class FitRequest:
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
     fine_tune: Annotated[
         int,
-        typer.Option(
-            metavar="EPOCHS", show_default=False, help="Train the encoder on, for at most EPOCHS; not done by default."
-        ),
+        typer.Option(metavar="EPOCHS", show_default="not done", help="Train the encoder on, for at most EPOCHS."),
     ] = 0
     seed: Seed = 0
     resampler: Resampler = "soxr"
+    messages: MessageOptions = field(default_factory=MessageOptions)
 
     def run(self) -> int:
         """Fit; see `relax_quantus.commands.fit`."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from relax_quantus.commands.requests.shared import MessageOptions
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,10 @@ class ReportRequest:
     ]
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", show_default=False, help="Where the report is written; RESULTS itself by default."),
+        typer.Option(metavar="DIR", show_default="RESULTS", help="Folder that the report is written to."),
     ] = None
     figures: Annotated[bool, typer.Option(help="Draw figures, too.")] = True
+    messages: MessageOptions = field(default_factory=MessageOptions)
 
     def run(self) -> int:
         """Write the report; see `relax_quantus.commands.report`."""
