@@ -1,7 +1,7 @@
 """`report`: everything that is made from a folder of results alone.
 
-Last step of the benchmark's flow: the path of a folder enters (`reading`); ``table.md``, ``tables/*.csv`` and ``*.tex``, ``statistics.json`` and
-``.md`` and ``figures/*`` leave. The same results give the same files, byte by byte in tables and statistics.
+Last step of the benchmark's flow: the path of a folder enters (`reading`); ``report.html``, ``table.md``, ``tables/*.csv`` and ``*.tex``,
+``statistics.json`` and ``.md`` and ``figures/*`` leave. The same results give the same files, byte by byte in tables and statistics.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from relax_quantus.benchmark.layout import Table
 from relax_quantus.benchmark.report import words
 from relax_quantus.benchmark.report.latex import latex
+from relax_quantus.benchmark.report.page import page
 from relax_quantus.benchmark.report.reading import Folder, read
 from relax_quantus.benchmark.statistics.summary import summarise
 from relax_quantus.benchmark.tables import COLUMNS_A_TABLE, document, tables_of
@@ -67,10 +68,14 @@ def _written(found: Folder, to: Path, figures: bool) -> Iterator[Path]:
     yield _text(to / "statistics.json", json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     yield _text(to / "statistics.md", words.page(summary))
     yield from _tables(made, summary, to / "tables")
+    drawn: list[Path] = []
     if figures:
         from relax_quantus.benchmark.figures import draw
 
-        yield from draw(found, to / "figures")
+        for path in draw(found, to / "figures"):
+            drawn.append(path)
+            yield path
+    yield _text(to / "report.html", page(found, made, summary, [path for path in drawn if path.suffix == ".png"]))
 
 
 def _tables(made: list[Table], summary: dict[str, Any], to: Path) -> Iterator[Path]:

@@ -13,10 +13,10 @@ from relax_quantus.commands.requests.shared import MessageOptions
 
 @dataclass(frozen=True)
 class ReportRequest:
-    """Make tables, statistics and figures from the results of `bench`.
+    """Make a page, tables and figures from the results of `bench`.
 
     Nothing is computed anew: results.parquet (or .csv) is enough; curves.parquet gives flipping curves, maps.parquet runtimes, run.json the
-    settings. DIR gets table.md, statistics.md and .json, tables/ (CSV, LaTeX) and figures/ (PNG, PDF).
+    settings. DIR gets report.html, table.md, statistics.md and .json, tables/ (CSV, LaTeX) and figures/ (PNG, PDF).
 
     \b
     Examples:

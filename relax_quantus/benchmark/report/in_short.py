@@ -1,0 +1,89 @@
+"""What a run says, in plain words: for each end point, which strategies were told apart, by how much and how surely.
+
+`summarise`'s dictionary enters, Markdown leaves. Nothing is decided here: verdicts are those of the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from relax_quantus.benchmark.layout import number
+from relax_quantus.benchmark.report.marked_up import quoted
+from relax_quantus.benchmark.report.words import estimate, p_value
+
+HOW_TO_READ = {
+    "X − twin": "X minus its shuffled twin: the same masks with the similarities permuted. The twin has X's smoothness and shapes and no "
+    "information, so what is left is what X knows. 0 is nothing.",
+    "[low, high]": "A 95 % bootstrap interval over source recordings: were other recordings of the same kind drawn, the mean would mostly lie in "
+    "there. It is not the spread of single clips.",
+    "X above Y": "A paired Wilcoxon test over source recordings found a difference at 5 %, corrected for all tests of the table (Holm), and mean and "
+    "ranks agree on its direction.",
+    "not told apart": "Too little was measured to say which is higher. It does not say that they are equal.",
+    "equivalent within ±d": "The difference is smaller than d either way, and d was set beforehand as what matters.",
+    "too few": "With so few source recordings no result, however clear, could pass the correction for so many tests.",
+    "rank-biserial": "How one-sided the differences are: 1 if a is higher on every source, −1 if on none, 0 if as often and as much either way.",
+    "own cell": "An evaluator that removes with a method's own fill or its own shape of cells favours that method; means leave these out, and the "
+    "advantage is listed by itself.",
+    "average rank": "Over source recordings; 1 is best. Ranks nearer than the critical difference were not told apart.",
+    "Kendall's W": "How much the evaluators agree in how they rank the methods: 1 entirely, 0 not at all.",
+}
+"""What the tables' words mean."""
+ABOVE = " above "
+"""In a verdict: mean and ranks agree that one is higher."""
+AGAINST = {
+    "strategies and their shuffled twins": "their shuffled twins, which know nothing",
+    "strategies and plain energy": "plain energy, which does not look at the network",
+}
+"""Families in which every strategy is compared with the same thing -> that thing."""
+
+
+def in_short(summary: dict[str, Any]) -> str:
+    """What was found on each end point: mask strategies against each other, then all of them against their twins and against plain energy."""
+    lines: list[str] = []
+    for endpoint in summary["endpoints"]:
+        families = endpoint["families"]
+        if families and families[0]["comparisons"]:
+            lines += [f"## {endpoint['name']}: {quoted(endpoint['dataset'])} ({endpoint['role']})", ""]
+            said = [
+                *sentences(families[0]["comparisons"]),
+                *(all_against(f) for f in families[1:] if f["name"] in AGAINST),
+            ]
+            lines += [*(f"- {sentence}" for sentence in said), ""]
+    if not lines:
+        return "No two mask strategies were compared on an end point in this run; the tables show what was measured.\n"
+    return "\n".join(lines)
+
+
+def sentences(comparisons: list[dict[str, Any]]) -> Iterator[str]:
+    """One sentence for each comparison, those with a result first."""
+    for c in sorted(comparisons, key=lambda c: (not c["significant"], c["p_holm"] is None, c["p_holm"] or 0.0)):
+        yield sentence(c)
+
+
+def all_against(family: dict[str, Any]) -> str:
+    """All strategies against one thing, in one sentence."""
+    groups: dict[str, list[str]] = {"above": [], "below": [], "not told from": []}
+    for c in family["comparisons"]:
+        group = "not told from" if ABOVE not in c["verdict"] else "above" if c["difference"]["value"] > 0 else "below"
+        groups[group].append(quoted(c["a"]))
+    other = AGAINST[family["name"]]
+    said = "; ".join(f"{group} {other}: {', '.join(names)}" for group, names in groups.items() if names)
+    return f"{said[:1].upper()}{said[1:]}."
+
+
+def sentence(c: dict[str, Any]) -> str:
+    """What a comparison found."""
+    a, b, verdict = quoted(c["a"]), quoted(c["b"]), quoted(c["verdict"])
+    if not c["n"] or c["difference"]["value"] is None:
+        return f"{a} and {b}: {verdict}."
+    d = c["difference"]
+    on = f"on {c['n']} source recordings"
+    if ABOVE in c["verdict"]:
+        by = {**d, "value": abs(d["value"])}
+        if d["value"] < 0 and d["low"] is not None:
+            by |= {"low": -d["high"], "high": -d["low"]}
+        p = p_value(c["p_holm"])
+        return f"**{verdict}**: by {quoted(estimate(by))} {on} (p {p if p.startswith('<') else f'= {p}'} after correction)."
+    p = "" if c["p"] is None else f", p = {number(c['p'], 1.0)} uncorrected"
+    return f"{a} and {b}: {verdict}; the difference is {quoted(estimate(d))} {on}{p}."
