@@ -20,6 +20,8 @@ def reference() -> str:
     with typer.Context(command, info_name=PROGRAM) as context:
         text = get_docs_for_click(obj=command, ctx=context, name=PROGRAM)
     text = re.sub(r"\n+Examples:\n((?:  .*\n)+)", fenced, text)
+    text = re.sub(r"\n+Exit codes:\n((?:  .*\n)+)", "\n\n**Exit codes**:\n\n```text\n\\1```\n", text)
+    text = re.sub(r"^\* `(\w+) <\w+>`", r"* `\1`", re.sub(r"\[default: \((.*)\)\]", r"[default: \1]", text), flags=re.M)
     return text.replace("# `relax-quantus`", "# Command line", 1)
 
 
