@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -329,3 +330,15 @@ def test_completing_imports_nothing_heavy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env={**os.environ, **environment}
     )
     assert (done.returncode, done.stdout.split()) == (0, ["vggish_mini", "vggish"]), done.stderr
+
+
+def test_a_full_disk_ends_a_benchmark_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr("relax_quantus.benchmark.run", full, raising=False)
+    result = call("bench", "--out", tmp_path)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(
+        f"error: {tmp_path}: expected room for the results, got database or disk is full; make room"
+    )

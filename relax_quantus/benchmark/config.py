@@ -165,7 +165,8 @@ class BenchmarkConfig:
         try:
             table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise DataError(f"{path}: expected a TOML file of benchmark settings, got {error}; check it.") from error
+            got = (isinstance(error, OSError) and error.strerror) or error
+            raise DataError(f"{path}: expected a TOML file of benchmark settings, got {got}; check it.") from error
         given = cls._known({**table, **{key: value for key, value in overrides.items() if value is not None}})
         return cls.from_preset(str(given.pop("preset", "quick")), **given)
 

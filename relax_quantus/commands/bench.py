@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from relax_quantus.benchmark.tables import tables
 from relax_quantus.commands import console, files, stopping
 from relax_quantus.commands.requests.bench import BenchRequest
 from relax_quantus.commands.requests.shared import NetworkOptions
+from relax_quantus.errors import DataError
 
 OUT = "relax-quantus-results"
 
@@ -39,6 +41,12 @@ def run(request: BenchRequest) -> int:
     except KeyboardInterrupt as stop:
         console.error(f"interrupted; every finished cell is kept in {console.shown(out)}, and the same command goes on")
         return stopping.exit_code(stop)
+    except sqlite3.OperationalError as error:
+        rule, remedy = (
+            "room for the results",
+            "make room or name another folder; the same command goes on from what is finished",
+        )
+        raise DataError(checks.message(console.shown(out), rule, str(error), remedy)) from error
     try:
         tell(results)
     finally:
