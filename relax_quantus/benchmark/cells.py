@@ -134,9 +134,10 @@ def cells(
     clip = bench.dataset.clips[unit.clip]
     maps = {name: Maps(bench, clip, methods[name]) for name, _, _ in unit.todo}
     for name, metric, key in unit.todo:
-        made, forwards = len(maps[name].made), bench.similarities.forwards
+        made = len(maps[name].made)
+        bench.similarities.asked.clear()
         rows, curves = _scored(bench, clip, maps[name], metrics[metric], judges)
-        yield Cell(key, rows, curves, maps[name].made[made:], bench.similarities.forwards - forwards)
+        yield Cell(key, rows, curves, maps[name].made[made:], dict(bench.similarities.asked))
 
 
 def _scored(

@@ -24,6 +24,7 @@ from relax_quantus.heads import EmbeddingClassifier
 from relax_quantus.quantus_bridge import SimilarityModel
 
 REMEMBERED = 64
+DIGITS = 16
 KINDS = ("own", "stem", "region")
 VIEWS = ("embedding", "logit")
 
@@ -176,10 +177,13 @@ class Similarities:
     ----------
     forwards
         Masked encoder forwards spent so far.
+    asked
+        What was asked for, remembered or not, since this was last cleared: digest of everything it depends on -> its forwards.
     """
 
     def __init__(self) -> None:
         self.forwards = 0
+        self.asked: dict[str, int] = {}
         self._known: OrderedDict[str, Tensor] = OrderedDict()
         self._weights: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], str]] = WeakKeyDictionary()
 
@@ -197,6 +201,7 @@ class Similarities:
         weights = self._weights_of(q.model.encoder)
         settings = (q.n_samples, q.seed, q.fill, q.domain, q.perturbations_per_eval)
         key = fingerprint(strategy, weights, q.x, q.reference, *settings)
+        self.asked[key[:DIGITS]] = q.n_samples
         if key not in self._known:
             self._known[key] = compute()
             self.forwards += q.n_samples

@@ -72,7 +72,7 @@ class Results:
     cells, reused
         Cells of the grid, and how many of them were already in the store.
     forwards
-        Masked encoder forwards spent on RELAX, by this and earlier runs.
+        Masked encoder forwards that RELAX's maps in the grid rest on, each counted once, however many cells, runs or workers asked for it.
     """
 
     config: BenchmarkConfig
@@ -261,15 +261,16 @@ def _collected(survey: Survey, store: Store, seconds: dict[str, float], reused: 
 
 
 def _tables(laid: Grid, store: Store) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, int]:
-    """Rows, curves and maps of the grid's cells, and the forwards that they took."""
+    """Rows, curves and maps of the grid's cells, and the forwards that they rest on."""
     import pandas as pd
 
     frames: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
-    forwards = 0
+    forwards: dict[tuple[str, str, int, str], int] = {}
     for start in range(0, len(laid.places), CHUNK):
         places = laid.places[start : start + CHUNK]
         found = store.get([place.key for place in places])
-        forwards += sum(cell.forwards for cell in found.values())
+        for p in places:
+            forwards |= {(p.dataset, p.encoder, p.seed, key): n for key, n in found[p.key].forwards.items()}
         for name, columns in TABLES.items():
             records = []
             for place in places:
@@ -280,4 +281,4 @@ def _tables(laid: Grid, store: Store) -> tuple[pd.DataFrame, pd.DataFrame, pd.Da
             frames[name].append(frame.astype(dict.fromkeys(floats, "float64")))
     rows, curves, maps = (pd.concat(frames[name], ignore_index=True) for name in TABLES)
     once = [*WHERE, "clip", "method", "question", "n_samples"]
-    return rows, curves, maps.drop_duplicates(once, ignore_index=True), forwards
+    return rows, curves, maps.drop_duplicates(once, ignore_index=True), sum(forwards.values())

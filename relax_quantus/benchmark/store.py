@@ -39,14 +39,14 @@ class Cell:
         What it adds to the tables of scores and of curves, and the maps that were made for it: plain values, without the columns that
         `grid` knows.
     forwards
-        Masked encoder forwards that it took.
+        Masked encoder forwards that it rests on, by a digest of what they were of: cells share them.
     """
 
     key: str
     rows: list[dict[str, Any]]
     curves: list[dict[str, Any]] = field(default_factory=list)
     maps: list[dict[str, Any]] = field(default_factory=list)
-    forwards: int = 0
+    forwards: dict[str, int] = field(default_factory=dict)
 
     @property
     def lost(self) -> bool:

@@ -65,6 +65,9 @@ def same(found: Results, wanted: Results, rtol: float = 0.0) -> None:
         a, b = (getattr(r, name).drop(columns="seconds", errors="ignore") for r in (found, wanted))
         pd.testing.assert_frame_equal(a, b, check_exact=rtol == 0, **({"rtol": rtol, "atol": 1e-9} if rtol else {}))
     assert found.head_accuracies == wanted.head_accuracies
+    assert found.forwards == wanted.forwards, (
+        "a property of the grid, not of what was remembered while it was worked off"
+    )
 
 
 def until(condition, seconds: float = 60) -> None:
@@ -86,6 +89,9 @@ def test_rows_hold_scores_parts_and_curves(serial: Results) -> None:
     assert (rows[(rows.metric == "Slow") & (rows.part == "part")].value == 1).all()
     assert list(serial.curves[serial.curves.metric == "Slow"].value[:2]) == [1.0, 0.5]
     assert set(serial.maps.question) == {"own", "stem"}
+    assert serial.forwards == 3 * 2 * 20 + 3 * 10, (
+        "own and stem of three clips; one clip explained again, and two copies of it"
+    )
     twin = rows[rows.twin_of == "RELAX-time"]
     assert set(twin.method) == {"RELAX-time twin"}
 
@@ -114,6 +120,14 @@ def test_killed_at_any_moment_the_same_command_goes_on(serial: Results, tmp_path
     assert (out / "results.parquet").read_bytes() == before
     assert pd.read_parquet(out / "results.parquet").shape == serial.rows.shape
     assert pd.read_parquet(out / "curves.parquet").shape == serial.curves.shape
+
+
+def test_what_was_finished_before_does_not_change_what_the_grid_rests_on(serial: Results, tmp_path: Path) -> None:
+    part = replace(TINY, methods=("RELAX-time twin",), metrics=("Slow",), out=str(tmp_path))
+    assert run(part, show_progress=False).forwards == 3 * 20
+    whole = run(replace(TINY, out=str(tmp_path)), show_progress=False)
+    assert whole.reused == 3
+    same(whole, serial)
 
 
 def test_a_torn_write_costs_only_the_cell_at_hand(tmp_path: Path) -> None:
@@ -267,7 +281,7 @@ def test_workers_need_specifications() -> None:
 @pytest.fixture
 def cluster(tmp_path: Path, plugin: Path) -> Iterator[tuple[str, Path]]:
     """A scheduler and two worker processes on the loopback interface: its address, and the folder where workers leave marks."""
-    pytest.importorskip("distributed")
+    distributed = pytest.importorskip("distributed")
     marks, file = tmp_path / "marks", tmp_path / "scheduler.json"
     marks.mkdir()
     environment = {**os.environ, "ENGINE_TEST_MARKS": str(marks), "OMP_NUM_THREADS": "1"}
@@ -281,7 +295,10 @@ def cluster(tmp_path: Path, plugin: Path) -> Iterator[tuple[str, Path]]:
         for command in [*commands, worker, worker]:
             processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
         until(file.is_file)
-        yield json.loads(file.read_text())["address"], marks
+        address = json.loads(file.read_text())["address"]
+        with distributed.Client(address, timeout=60, set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=60)  # else the first has finished everything before the second is there
+        yield address, marks
     finally:
         for process in processes:
             process.kill()
