@@ -20,6 +20,7 @@ from relax_quantus.benchmark.limits import TimeLimitExceeded, outcome, time_limi
 from relax_quantus.benchmark.methods import Method
 from relax_quantus.benchmark.metrics.case import Case, Metric, Scores
 from relax_quantus.benchmark.metrics.remembering import Remembering
+from relax_quantus.benchmark.origin import Origin
 from relax_quantus.benchmark.preparation import Bench
 from relax_quantus.benchmark.questions import Attribution, Question
 from relax_quantus.benchmark.store import Cell
@@ -46,6 +47,8 @@ class Unit:
         Masked copies a forward.
     todo
         ``(method, metric, key)`` of each cell: a strategy and its twins, or one other method.
+    origin
+        What the keys say that the cells are computed from, see `origin`: whoever computes them checks that it has the same.
     """
 
     dataset: str
@@ -54,6 +57,7 @@ class Unit:
     clip: int
     perturbations_per_eval: int | None
     todo: tuple[tuple[str, str, str], ...]
+    origin: Origin = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,7 @@ from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.datasets import Clip, Dataset, Examples
 from relax_quantus.benchmark.methods import Method
 from relax_quantus.benchmark.metrics.case import Metric
+from relax_quantus.benchmark.origin import Origin, origin
 from relax_quantus.benchmark.questions import fingerprint
 from relax_quantus.benchmark.source import source_sha256
 
@@ -54,11 +55,14 @@ class Grid:
         Specification of a data set -> its name in the table.
     micro_batches
         Specification of an encoder -> masked copies a forward.
+    origins
+        Data set, encoder and number of a clip -> what its cells are computed from.
     """
 
     places: tuple[Place, ...]
     names: Mapping[str, str]
     micro_batches: Mapping[str, int | None]
+    origins: Mapping[tuple[str, str, int], Origin]
 
     def keys(self) -> list[str]:
         """Of all cells."""
@@ -77,9 +81,9 @@ class Grid:
         place = {(p.dataset, p.encoder, p.clip): number for number, p in reversed(list(enumerate(self.places)))}
         order = sorted(grouped, key=lambda unit: place[unit[0], unit[1], unit[3]])
         return [
-            Unit(dataset, encoder, seed, clip, self.micro_batches.get(encoder), tuple(grouped[unit]))
+            Unit(d, e, seed, clip, self.micro_batches.get(e), tuple(grouped[unit]), self.origins[d, e, clip])
             for unit in order
-            for dataset, encoder, seed, clip, _ in (unit,)
+            for d, e, seed, clip, _ in (unit,)
         ]
 
 
@@ -106,16 +110,18 @@ def lay_out(
     micro_batches
         Specification of an encoder -> masked copies a forward.
     """
-    places: list[Place] = []
+    places, origins = list[Place](), dict[tuple[str, str, int], Origin]()
+    code = versions()
     for dataset, data in datasets.items():
         clips, shared = [digest(clip) for clip in data.clips], surroundings(data)
         for encoder, sha256 in encoders.items():
-            context = (shared, config.seed, sha256, encoder, micro_batches.get(encoder), versions())
+            context = (shared, config.seed, sha256, encoder, micro_batches.get(encoder), code)
+            origins |= {(dataset, encoder, index): origin(data, index, sha256, code) for index in range(len(clips))}
             for seed in config.seeds:
                 for index, clip in enumerate(clips):
                     here = (dataset, encoder, seed, index)
                     places += _cells(config, here, _digest(context, seed, clip), methods, metrics)
-    return Grid(tuple(places), _names(datasets), micro_batches)
+    return Grid(tuple(places), _names(datasets), micro_batches, origins)
 
 
 def _cells(

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import cosine_similarity
@@ -19,6 +19,7 @@ from relax_quantus import checks
 from relax_quantus.benchmark import datasets, nets
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.datasets import Clip, Dataset
+from relax_quantus.benchmark.head import Head
 from relax_quantus.benchmark.questions import KINDS, NotApplicable, Question, Similarities, fingerprint
 from relax_quantus.benchmark.region import SeesOnly, with_region
 from relax_quantus.errors import UnknownNameError
@@ -192,21 +193,13 @@ def load(config: BenchmarkConfig, spec: str | None = None) -> Dataset:
     )
 
 
-def clip_accuracy(classifier: EmbeddingClassifier, examples: datasets.Examples) -> float:
-    """Share of clips whose mean logit over their examples is highest for their class."""
-    with torch.no_grad():
-        logits = torch.cat([classifier(chunk) for chunk in torch.split(examples.x, 48)]).cpu().numpy()
-    clips = np.unique(np.array(examples.clips), return_inverse=True)[1]
-    right = [logits[clips == c].mean(0).argmax() == examples.y[clips == c][0] for c in range(clips.max() + 1)]
-    return float(np.mean(right))
-
-
 def prepare(
     config: BenchmarkConfig,
     encoder: str | nn.Module | None = None,
     dataset: str | Dataset | None = None,
     seed: int | None = None,
     perturbations_per_eval: int | None = None,
+    head: Callable[[nn.Module, Dataset], Head] = Head.fit,
 ) -> Bench:
     """Load the data and the encoder, fit the head and judge it.
 
@@ -222,6 +215,8 @@ def prepare(
         Of masks and permutations; None for that of `config`.
     perturbations_per_eval
         The recorded micro-batch; None takes that of `config`, or measures, which depends on the machine and on what else it is doing.
+    head
+        Fits the head, or finds the one that another process has fitted.
     """
     started = time.perf_counter()
     dataset = dataset if isinstance(dataset, Dataset) else load(config, dataset)
@@ -231,10 +226,7 @@ def prepare(
         encoder, sha256 = nets.resolve(encoder or config.encoder)
     else:
         sha256 = fingerprint(encoder)
-    training = dataset.training
-    classifier = EmbeddingClassifier.fit(encoder, training.x, training.y, list(dataset.class_names), training.groups)
-    accuracy = clip_accuracy(classifier, dataset.held_out)
-    followed = None if dataset.swapped is None else clip_accuracy(classifier, dataset.swapped)
+    fitted = head(encoder, dataset)
     seconds = {"data": loaded - started, "head": time.perf_counter() - loaded}
     masks_a_forward = perturbations_per_eval or config.perturbations_per_eval
     if masks_a_forward is None:
@@ -243,12 +235,12 @@ def prepare(
         config,
         dataset,
         encoder,
-        classifier.eval(),
-        accuracy,
+        fitted.on(encoder),
+        fitted.accuracy,
         Similarities(),
         seconds,
         config.seed if seed is None else seed,
         masks_a_forward,
         sha256,
-        followed,
+        fitted.followed,
     )

@@ -162,7 +162,7 @@ def run(
     with Store(config.out) as store, workers.opened(config) as pool:
         if pool is not None:
             pool.warm(config)
-        survey = survey_of(config, Workshop(config, encoder, dataset), store)
+        survey = survey_of(config, Workshop(config, encoder, dataset, None if pool is None else pool.shelf), store)
         surveyed = time.perf_counter()
         reused = _work_off(survey, store, pool, show_progress)
         seconds = {"survey": surveyed - started, "cells": time.perf_counter() - surveyed}

@@ -15,12 +15,14 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from relax_quantus import checks
 from relax_quantus.benchmark.cells import Unit
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.limits import outcome
+from relax_quantus.benchmark.shelf import Shelf
 from relax_quantus.benchmark.store import Cell
 from relax_quantus.benchmark.workshop import Workshop, facts, threads, warm_up, work
 from relax_quantus.errors import DataError, MissingDependencyError
@@ -47,17 +49,20 @@ class Pool:
         How many workers there are at the moment.
     threads
         Of each; 0 for what a Dask worker was started with.
+    shelf
+        Where processes of one machine share what they need alike; None where they may be on several.
     """
 
     executor: Callable[[], Executor]
     size: Callable[[], int]
     threads: int
+    shelf: Shelf | None = None
 
     def warm(self, config: BenchmarkConfig) -> None:
         """Let every worker begin to load what the first unit needs; what goes wrong shows when that unit is computed."""
         executor = self.executor()
         for _ in range(self.size()):
-            executor.submit(warm_up, config, self.threads)
+            executor.submit(warm_up, config, self.threads, self.shelf)
 
 
 def here(workshop: Workshop, units: list[Unit], count: int | None, lost: Lost) -> Iterator[Batch]:
@@ -102,7 +107,7 @@ def _fly(config: BenchmarkConfig, units: list[Unit], pool: Pool, lost: Lost) -> 
             broken = False
             try:
                 while waiting and len(flying) < AHEAD * max(1, pool.size()):
-                    flying[executor.submit(work, config, waiting[0], pool.threads)] = waiting[0]
+                    flying[executor.submit(work, config, waiting[0], pool.threads, pool.shelf)] = waiting[0]
                     waiting.popleft()
             except BrokenExecutor:
                 broken = True
@@ -175,10 +180,11 @@ def _processes(config: BenchmarkConfig) -> Iterator[Pool]:
         )
         return made
 
-    try:
-        yield Pool(executor, lambda: config.workers, count)
-    finally:
-        get_reusable_executor().shutdown(wait=True, kill_workers=True)
+    with TemporaryDirectory(prefix="relax_quantus-", ignore_cleanup_errors=True) as folder:
+        try:
+            yield Pool(executor, lambda: config.workers, count, Shelf(folder))
+        finally:
+            get_reusable_executor().shutdown(wait=True, kill_workers=True)
 
 
 def ignore_interrupts() -> None:

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -21,10 +22,15 @@ from relax_quantus.benchmark import methods, metrics, nets
 from relax_quantus.benchmark.cells import Judges, Unit, cells
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.datasets import Dataset
+from relax_quantus.benchmark.grid import versions
+from relax_quantus.benchmark.head import Head
 from relax_quantus.benchmark.limits import outcome
+from relax_quantus.benchmark.origin import Origin, origin
 from relax_quantus.benchmark.preparation import Bench, load, prepare
 from relax_quantus.benchmark.questions import fingerprint
+from relax_quantus.benchmark.shelf import Shelf
 from relax_quantus.benchmark.store import Cell
+from relax_quantus.errors import DataError
 
 KEPT = 2
 T = TypeVar("T")
@@ -39,14 +45,21 @@ class Workshop:
         Resolved.
     encoder, dataset
         To use instead of those that `config` names.
+    shelf
+        Shared by the processes of a run: one makes the data sets and heads for all. None makes them here.
     """
 
     def __init__(
-        self, config: BenchmarkConfig, encoder: nn.Module | None = None, dataset: Dataset | None = None
+        self,
+        config: BenchmarkConfig,
+        encoder: nn.Module | None = None,
+        dataset: Dataset | None = None,
+        shelf: Shelf | None = None,
     ) -> None:
-        self.config = config
+        self.config, self.shelf = config, shelf
         self.given = encoder, dataset
         self._made: dict[str, OrderedDict[Any, Any]] = {}
+        self._made_anew_for: set[Origin] = set()
 
     def _once(self, kind: str, key: Any, make: Callable[[], T]) -> T:
         """Make it unless it is among the last few; what could not be made is not tried again."""
@@ -66,7 +79,38 @@ class Workshop:
 
     def dataset(self, spec: str) -> Dataset:
         """The data set of a specification."""
-        return self.given[1] or self._once("dataset", spec, lambda: load(self.config, spec))
+        make = partial(load, self.config, spec)
+        return self.given[1] or self._once("dataset", spec, lambda: self._shared(f"dataset {spec}", make))
+
+    def _shared(self, name: str, make: Callable[[], T]) -> T:
+        return make() if self.shelf is None else self.shelf.take(name, make)
+
+    def check(self, unit: Unit) -> None:
+        """See that everything here is what a unit's keys were computed from: a folder may have changed since it was read, here or elsewhere.
+
+        If something differs everything is loaded anew, once.
+
+        Raises
+        ------
+        DataError
+            If it then differs still, with what it is.
+        """
+        differing = self._differing(unit)
+        if differing and unit.origin[1:] not in self._made_anew_for:
+            self._made_anew_for.add(unit.origin[1:])
+            self._made.clear()
+            self.shelf = None
+            differing = self._differing(unit)
+        if differing:
+            raise DataError(
+                f"{' and '.join(differing)}: expected what the run was laid out on, got other content where this cell is computed; "
+                "leave data and weights alone during a run, give workers the same code, and run the same again."
+            )
+
+    def _differing(self, unit: Unit) -> list[str]:
+        sha256 = self.encoder(unit.encoder)[1]
+        here = dict(origin(self.dataset(unit.dataset), unit.clip, sha256, versions()))
+        return [name for name, wanted in unit.origin if not here[name].same_as(wanted)]
 
     def encoder(self, spec: str) -> tuple[nn.Module, str]:
         """The encoder of a specification, and the SHA-256 of its weights."""
@@ -80,15 +124,19 @@ class Workshop:
 
         key, micro_batch = (unit.dataset, unit.encoder), unit.perturbations_per_eval
 
-        def make() -> Bench:
-            # The head's last digits depend on the number of threads, so that every process uses the same.
+        def head(encoder: nn.Module, dataset: Dataset) -> Head:
+            # Its last digits depend on the number of threads, so that every process uses the same.
             with threads(1):
-                return prepare(self.config, self.encoder(key[1])[0], self.dataset(key[0]), 0, micro_batch)
+                return self._shared(f"head {key}", lambda: Head.fit(encoder, dataset))
+
+        def make() -> Bench:
+            return prepare(self.config, self.encoder(key[1])[0], self.dataset(key[0]), 0, micro_batch, head)
 
         return replace(self._once("bench", key, make), seed=unit.seed, perturbations_per_eval=micro_batch)
 
     def cells(self, unit: Unit) -> Iterator[Cell]:
-        """Finish a unit's cells, one after another."""
+        """Finish a unit's cells, one after another; `check` first."""
+        self.check(unit)
         wanted = {name for name, _, _ in unit.todo}, {name for _, name, _ in unit.todo}
         bench, clip = self.bench(unit), (unit.dataset, unit.encoder, unit.clip)
         return cells(
@@ -116,7 +164,9 @@ _one_at_a_time = threading.Lock()
 _workshops: OrderedDict[BenchmarkConfig, Workshop] = OrderedDict()
 
 
-def work(config: BenchmarkConfig, unit: Unit, count: int) -> tuple[list[Cell] | tuple[str, str], dict[str, Any]]:
+def work(
+    config: BenchmarkConfig, unit: Unit, count: int, shelf: Shelf | None = None
+) -> tuple[list[Cell] | tuple[str, str], dict[str, Any]]:
     """Compute a unit in a worker process.
 
     Only one unit at a time is computed in a process, with `count` threads (0: as many as this Dask worker has): metrics use the process' global
@@ -128,24 +178,24 @@ def work(config: BenchmarkConfig, unit: Unit, count: int) -> tuple[list[Cell] | 
         The unit's cells, or the status and the reason why there are none; and what was found out about its data set and encoder.
     """
     with _one_at_a_time, threads(count or _own_threads()):
-        workshop = _own_workshop(config)
+        workshop = _own_workshop(config, shelf)
         try:
             return list(workshop.cells(unit)), facts(workshop, unit)
         except Exception as error:
             return outcome(error), {}
 
 
-def warm_up(config: BenchmarkConfig, count: int) -> None:
+def warm_up(config: BenchmarkConfig, count: int, shelf: Shelf | None = None) -> None:
     """Prepare, in a worker process, what its first unit is likely to need."""
     with _one_at_a_time, threads(count or _own_threads()):
         first = Unit(config.datasets[0], config.encoders[0], config.seeds[0], 0, config.perturbations_per_eval or 1, ())
-        _own_workshop(config).bench(first)
+        _own_workshop(config, shelf).bench(first)
 
 
-def _own_workshop(config: BenchmarkConfig) -> Workshop:
+def _own_workshop(config: BenchmarkConfig, shelf: Shelf | None) -> Workshop:
     if config not in _workshops:
         _workshops.clear()
-        _workshops[config] = Workshop(config)
+        _workshops[config] = Workshop(config, shelf=shelf)
     return _workshops[config]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pyarrow.parquet import ParquetFile
 from rich.console import Console
 from torch import nn
 
@@ -127,6 +128,9 @@ def test_files_hold_what_was_measured(results):
     assert sorted(path.name for path in out.iterdir() if not path.name.startswith((".", "cells"))) == sorted(FILES)
     parquet = pd.read_parquet(out / "results.parquet")
     pd.testing.assert_frame_equal(parquet, results.rows, check_dtype=False)
+    for name in ("results", "curves", "maps"):
+        columns = ParquetFile(out / f"{name}.parquet").metadata.row_group(0)
+        assert {columns.column(i).compression for i in range(columns.num_columns)} == {"ZSTD"}
     assert len(pd.read_csv(out / "results.csv")) == len(results.rows)
     found = json.loads((out / "run.json").read_text())
     assert found["configuration"]["n_samples"] == 16
