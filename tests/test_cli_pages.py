@@ -52,12 +52,13 @@ def test_everything_for_one_clip(write_wav: Callable[..., Path], sweep: np.ndarr
 
 
 def test_several_clips_get_an_index(write_wav: Callable[..., Path], sweep: np.ndarray, tmp_path: Path) -> None:
-    clips = [write_wav(sweep[:16_000], name=name) for name in ("a b.wav", "index.wav")]
+    clips = [write_wav(sweep[:8000], name=name) for name in ("a b.wav", "index.wav")]
     done = explain(*clips, "--out", tmp_path / "out", "--html")
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[-1].endswith("all-recordings.html")
     index = (tmp_path / "out" / "all-recordings.html").read_text(encoding="utf-8")
     assert re.findall(r'href="([^"]+html)"', index) == ["a%20b.html", "index.html"]
+    assert "0.50 s explained, padded with silence to 0.96 s, towards" in index
 
 
 def test_several_fills_in_one_page(write_wav: Callable[..., Path], sweep: np.ndarray, tmp_path: Path) -> None:

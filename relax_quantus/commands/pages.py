@@ -55,12 +55,9 @@ def write_asked(clip: Clip, findings: Findings, request: ExplainRequest, models:
             write_sound(request.out / f"{stem}.{name}.removed.flac", parts.removed, rate_hz)
     if not request.html:
         return None
-    n, heading = len(clip.examples), headline(clip, findings, models)
+    heading = headline(clip, findings, models)
     name = shown(clip.path.name)
-    explained = (
-        f"The first {duration(n * clip.example_s)} s" if n < clip.in_all else f"{duration(n * clip.example_s)} s"
-    )
-    lead = f"{explained} of {clip.seconds:.2f} s explained, towards {models.question}."
+    lead = f"{_explained(clip)}, towards {models.question}."
     if heading != name:
         lead = f"{heading.removeprefix(name).lstrip(': ')}. {lead}"
     text = page(
@@ -76,6 +73,15 @@ def write_asked(clip: Clip, findings: Findings, request: ExplainRequest, models:
     )
     write_text(request.out / f"{stem}.html", text)
     return Entry(quote(f"{stem}.html"), name, clip.seconds, lead)
+
+
+def _explained(clip: Clip) -> str:
+    """How much of a clip is explained, in words."""
+    n = len(clip.examples)
+    length = duration(n * clip.example_s)
+    if n * clip.example_s > clip.seconds + clip.axis.hop_s:
+        return f"{clip.seconds:.2f} s explained, padded with silence to {length} s"
+    return f"{'The first ' if n < clip.in_all else ''}{length} s of {clip.seconds:.2f} s explained"
 
 
 def _similarity(models: Models) -> Similarity:
