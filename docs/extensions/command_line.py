@@ -19,6 +19,10 @@ def reference() -> str:
     command = typer.main.get_command(app)
     with typer.Context(command, info_name=PROGRAM) as context:
         text = get_docs_for_click(obj=command, ctx=context, name=PROGRAM)
+    text = text.replace("\b\n", "\n")
+    for name, sub in command.commands.items():
+        said = (sub.help or "").partition("\n")[0]
+        text = re.sub(rf"\* `{name}`: .*", f"* [`{name}`](#relax-quantus-{name}): {said}", text)
     text = re.sub(r"\n+Examples:\n((?:  .*\n)+)", fenced, text)
     text = re.sub(r"\n+Exit codes:\n((?:  .*\n)+)", "\n\n**Exit codes**:\n\n```text\n\\1```\n", text)
     text = re.sub(r"^\* `(\w+) <\w+>`", r"* `\1`", re.sub(r"\[default: \((.*)\)\]", r"[default: \1]", text), flags=re.M)

@@ -150,3 +150,17 @@ def trio(name: str) -> tuple[list[Method], list[Method], list[Method], nn.Module
         pairs = ((PLANT + NOISE, noise), (noise, noise), (noise, PLANT + NOISE))
         return (*([Loses(a, b, weights)] for a, b in pairs), weights)
     raise AssertionError(f"{name}: a new metric needs an oracle, a chance and an anti-oracle here")
+
+
+def names(metric: str) -> tuple[str, str, str]:
+    """What the three of `trio` are called."""
+    category = METRICS.get(metric).category
+    if category == "complexity":
+        return "one bin", "a region", "everything"
+    if category == "robustness":
+        return "does not move", "moves a little", "moves much"
+    return {
+        "MPRT": ("all of the weights", "partly of the weights", "ignores the weights"),
+        "MPRT-ceiling": ("no noise of masks", "some noise", "noise alone"),
+        "EfficientMPRT": ("loses its structure", "keeps it", "gains structure"),
+    }.get(metric, ("oracle", "chance", "anti-oracle"))

@@ -13,13 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from catalogue.docstrings import described
+from catalogue.docstrings import described, parsed
+from relax_quantus.benchmark.datasets import DATASETS
+from relax_quantus.benchmark.methods import METHODS
 from relax_quantus.benchmark.metrics import ARROWS, CATEGORIES, METRICS, Metric
 from relax_quantus.benchmark.metrics.describing import cost
 from relax_quantus.benchmark.metrics.excluded import EXCLUDED, Excluded
+from relax_quantus.encoders import ENCODERS
 from relax_quantus.estimators import DEFAULT, ESTIMATORS
 from relax_quantus.fills import FILLS
 from relax_quantus.masks import STRATEGIES
+from relax_quantus.similarity import SIMILARITIES
 
 REGISTRIES = {"masks": STRATEGIES, "fills": FILLS, "estimators": ESTIMATORS}
 ASKED = {
@@ -43,7 +47,7 @@ def entry_page(kind: str, name: str) -> str:
     knobs = [f"   * - ``{k.name}``\n     - ``{k.default}``\n     - {k.meaning}" for k in found.knobs]
     parts = [
         f"({kind}-{name})=\n# `{name}`",
-        f"*{registry.summary(name).strip().capitalize()}.*" + (" The default." if name == DEFAULT else ""),
+        f"*{capital(registry.summary(name))}.*" + (" The default." if name == DEFAULT else ""),
         f"![{name}: drawn by the program](pictures/{name}.png)",
         rst("\n\n".join((found.summary, found.extended))),
         "## Formula and source",
@@ -57,6 +61,11 @@ def entry_page(kind: str, name: str) -> str:
         f"On the command line `{OPTION[kind]} {name}`. Class: {{py:class}}`~{factory.__module__}.{factory.__qualname__}`.",
     ]
     return "\n\n".join(parts)
+
+
+def capital(text: str) -> str:
+    """The text with a capital at its beginning."""
+    return text[:1].upper() + text[1:]
 
 
 def rst(text: str) -> str:
@@ -84,12 +93,13 @@ def metric_page(name: str, members: list[Metric], meanings: dict[str, str]) -> s
     first = members[0]
     if not first.formula:
         raise ValueError(f"metrics: expected a formula for {name!r}, got none; give Metric(formula=...).")
+    said = parsed(measured_by(first))
     rows = [
         ("category", first.category),
         ("direction", f"{DIRECTION[first.direction]}, as measured"),
         ("range", first.range),
         ("reads", f"the {first.map} map"),
-        ("scores by", first.evaluated_on),
+        *([("scores by", first.evaluated_on)] if first.view else []),
         ("cost a clip", cost(first)),
         ("source", first.source),
         ("class in Quantus", f"`quantus.{first.quantus}`" if first.quantus else "none"),
@@ -98,15 +108,13 @@ def metric_page(name: str, members: list[Metric], meanings: dict[str, str]) -> s
         rows.insert(3, ("configuration", first.configuration))
     parts = [
         f"(metric-{name})=\n# `{name}`",
-        rst(inspect.getdoc(measured_by(first)) or ""),
+        rst("\n".join((*said["Summary"], "", *said["Extended Summary"]))),
         table(rows),
         "## Formula",
         f"$$\n{first.formula}\n$$",
         "## A trial",
         f"![{name}: oracle, chance and anti-oracle](pictures/{name}.png)",
-        "Scores of a map that is right (oracle), of maps that know nothing (chance) and of one that is wrong on purpose (anti-oracle), on a model "
-        "whose relevant region is planted; what stands for the three where right and wrong have no meaning, such as a map that does not "
-        "move, moves a little and moves much, is in `tests/reference/metric_trials.py`. The test suite wants them in this order.",
+        f"{trial(first)} `tests/reference/metric_trials.py` has the maps and the model; the test suite wants the three in this order.",
     ]
     if name in meanings:
         parts += ["## What it means, and what it does not", meanings[name]]
@@ -117,6 +125,16 @@ def metric_page(name: str, members: list[Metric], meanings: dict[str, str]) -> s
         f'```bash\nrelax-quantus bench grid.toml   # with metrics = ["{first.name}"] in grid.toml\n```',
     ]
     return "\n\n".join(parts)
+
+
+def trial(metric: Metric) -> str:
+    """What the three of a metric's trial are."""
+    if metric.category in ("faithfulness", "localisation"):
+        return (
+            "Scores of a map that is right (oracle), of maps that know nothing (chance) and of one that is wrong on purpose (anti-oracle), on a "
+            "model whose relevant region is planted."
+        )
+    return "Right and wrong have no meaning here; instead, maps of which it is known how they differ in what this metric is about."
 
 
 def excluded_page(entry: Excluded) -> str:
@@ -146,7 +164,7 @@ def meanings(page: str) -> dict[str, str]:
         for part in re.split(r"(?m)\. (?=\*\*)|^(?=\*\*)", paragraph.strip()):
             head = re.match(r"((\*\*[\w-]+\*\*( \([^)]*\))?[ ↑↓,]*(all [↑↓]|with )?)+)", part)
             for name in re.findall(r"\*\*([\w-]+)\*\*", head[0]) if head else ():
-                found.setdefault(name, part.strip().rstrip(".") + ".")
+                found.setdefault(name, re.sub(r"\]\(([\w/]+\.md)", r"](../../\1", part.strip().rstrip(".") + "."))
     return found | ({"SRG-logit": found["SRG"]} if "SRG" in found else {})
 
 
@@ -178,6 +196,23 @@ def metrics_index() -> str:
     )
 
 
+def names_page() -> str:
+    """What else has names: similarities, encoders, the benchmark's methods and data sets."""
+    kinds = {
+        "Similarities": SIMILARITIES,
+        "Encoders": ENCODERS,
+        "Methods of the benchmark": METHODS,
+        "Data sets of the benchmark": DATASETS,
+    }
+    parts = [
+        "# More names",
+        "What options and arguments take, from the registries; `relax-quantus list` prints the same.",
+    ]
+    for title, registry in kinds.items():
+        parts += [f"## {title}", table([(f"`{name}`", registry.summary(name)) for name in registry], ("name", "what"))]
+    return "\n\n".join(parts)
+
+
 def first_line(function: Callable[..., Any]) -> str:
     """First line of a docstring."""
     return (inspect.getdoc(function) or "").partition("\n")[0]
@@ -195,4 +230,4 @@ def all_pages(docs: Path) -> Pages:
     pages |= {f"metrics/{name}": metric_page(name, members, explained) for name, members in families().items()}
     pages |= {f"metrics/{entry.name}": excluded_page(entry) for entry in EXCLUDED}
     pages |= {f"{kind}/index": index(kind) for kind in REGISTRIES}
-    return pages | {"metrics/index": metrics_index()}
+    return pages | {"metrics/index": metrics_index(), "names": names_page()}

@@ -116,7 +116,7 @@ def estimators_picture(name: str) -> Figure:
 
 def metrics_picture(page: str) -> Figure:
     """Scores of oracle, chance and anti-oracle, one panel a metric of the page."""
-    from reference.metric_trials import case, trio
+    from reference.metric_trials import case, names, trio
 
     members = families()[page]
     columns = min(3, len(members))
@@ -127,7 +127,7 @@ def metrics_picture(page: str) -> Figure:
         scores = [[metric.score(case(method, planted)).value for method in group] for group in groups]
         for place, (values, colour) in enumerate(zip(scores, ("#1b7837", "0.4", "#762a83"), strict=True)):
             ax.plot(values, [2 - place] * len(values), "o", color=colour, alpha=0.6)
-        ax.set_yticks([2, 1, 0], ["oracle", "chance", "anti-oracle"], fontsize=8)
+        ax.set_yticks([2, 1, 0], names(metric.name), fontsize=8)
         ax.set_ylim(-0.5, 2.5)
         ax.tick_params(axis="x", labelsize=7)
         ax.set_title(metric.heading, fontsize=8)
