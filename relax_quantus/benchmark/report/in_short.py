@@ -44,7 +44,7 @@ def in_short(summary: dict[str, Any]) -> str:
     for endpoint in summary["endpoints"]:
         families = endpoint["families"]
         if families and families[0]["comparisons"]:
-            lines += [f"## {endpoint['name']}: {quoted(endpoint['dataset'])} ({endpoint['role']})", ""]
+            lines += [f"## {endpoint['name']}: {quoted(endpoint['dataset'])} ({endpoint['role']} measure)", ""]
             said = [
                 *sentences(families[0]["comparisons"]),
                 *(all_against(f) for f in families[1:] if f["name"] in AGAINST),

@@ -20,6 +20,7 @@ INTERVAL = re.compile(rf"^({NUMBER}) \[({NUMBER}), ({NUMBER})\]$")
 LEADING = re.compile(rf"^(?:[<=±] ?)?({NUMBER})")
 WIDTH, HEIGHT = 96, 12
 """Of an interval's picture, px."""
+LONGEST_WORD, SHORT = 20, 8
 
 
 @dataclass(frozen=True)
@@ -118,12 +119,14 @@ def table(reader: MarkdownIt, tokens: Sequence[Token], label: str) -> str:
             rows.append([])
         elif token.type == "inline":
             rows[-1].append(Text(plain(token), rendered(reader, token)))
+    if not rows[0][-1].plain:  # verdicts have no heading, and are what one looks for
+        rows = [[*row[:2], row[-1], *row[2:-1]] for row in rows]
     header, body = rows[0], rows[1:]
     columns = [[row[i] for row in body] for i in range(len(header))]
     scales = [scale([x for x in (cell.interval for cell in column) if x]) for column in columns]
     numbers = [i > 0 and is_numeric(column) for i, column in enumerate(columns)]
     head = "".join(
-        f'<th scope="col"{" class=number" if number else ""} aria-sort="none"><button type="button">{cell.html or "verdict"}</button></th>'
+        f'<th scope="col" class="{classes(cell, number)}" aria-sort="none"><button type="button">{cell.html or "verdict"}</button></th>'
         for cell, number in zip(header, numbers, strict=True)
     )
     lines = "".join(f"<tr>{''.join(line(row, numbers, scales))}</tr>\n" for row in body)
@@ -132,6 +135,12 @@ def table(reader: MarkdownIt, tokens: Sequence[Token], label: str) -> str:
         f'<div class="scroll" role="region" tabindex="0" aria-label="{name}"><table class="sortable"><caption class="hidden-visually">{name}'
         f"</caption><thead><tr>{head}</tr></thead><tbody>\n{lines}</tbody></table></div>\n"
     )
+
+
+def classes(heading: Text, number: bool) -> str:
+    """How a heading is laid out: long words may be broken."""
+    broken = any(len(word) > LONGEST_WORD for word in heading.plain.split())
+    return ("number" if number else "text") + (" long" if broken else "")
 
 
 def is_numeric(column: Sequence[Text]) -> bool:
@@ -148,9 +157,10 @@ def line(row: Sequence[Text], numbers: Sequence[bool], scales: Sequence[tuple[fl
         if i == 0:
             yield f'<th scope="row">{cell.html}</th>'
         elif cell.interval is not None and span is not None:
-            yield f'<td class="number"{key}>{cell.html}{drawn(cell.interval, span)}</td>'
+            yield f'<td class="number whole"{key}>{cell.html}{drawn(cell.interval, span)}</td>'
         else:
-            yield f"<td{' class=number' if number else ''}{key}>{cell.html}</td>"
+            whole = " whole" if number and len(cell.plain) <= SHORT else ""
+            yield f'<td class="{"number" if number else "text"}{whole}"{key}>{cell.html}</td>'
 
 
 def scale(intervals: Sequence[tuple[float, float, float]]) -> tuple[float, float] | None:
