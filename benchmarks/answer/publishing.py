@@ -30,7 +30,8 @@ def publish(run: Path, out: Path) -> list[Path]:
     if with_curves:
         curves = pd.read_parquet(run / "curves.parquet")
         curves = curves[~curves.method.str.contains(" twin")]
-        _write(curves.assign(value=curves.value.round(4).astype("float32")), out / "curves.parquet")
+        if len(curves):
+            _write(curves.assign(value=curves.value.round(4).astype("float32")), out / "curves.parquet")
     for name in ("run.json", "encoders.json"):
         if (run / name).is_file():
             shutil.copy(run / name, out / name)

@@ -1,0 +1,64 @@
+"""The other exploratory numbers of docs/which_masking.md, from published results alone: pairs of strategies by encoder, without twins, and twins.
+
+    python -m benchmarks.answer.exploring benchmarks/results/recordings
+
+Differences are means over sources with their intervals, p of paired Wilcoxon tests after Holm's correction within each block that is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from relax_quantus.benchmark.report.reading import read
+from relax_quantus.benchmark.statistics import intervals
+from relax_quantus.benchmark.statistics.comparisons import compare, holm
+from relax_quantus.benchmark.statistics.crossing import Endpoint, crossed, normalised
+from relax_quantus.benchmark.statistics.families import averaged, matches, variants
+from relax_quantus.benchmark.statistics.rows import measured
+from relax_quantus.benchmark.statistics.summary import SMALLEST_AUC, SMALLEST_GAIN
+
+FACTORS = ("masks", "fill")
+
+
+def pairs(endpoint: Endpoint, minus_twins: bool) -> Iterator[str]:
+    """A line for each pair of strategies, then of fills."""
+    found = [v for v in variants(endpoint.rows) if v.kind == "RELAX"]
+    for factor in FACTORS:
+        made = []
+        for (a, b), matched in matches(found, factor).items():
+            differences, evaluators, _ = averaged(endpoint, matched, minus_twins)
+            made.append(compare(a, b, differences, smallest=endpoint.smallest, evaluators=evaluators))
+        for c in holm(made):
+            d = c.difference
+            yield f"{c.a} - {c.b}: {d.value:.3f} [{d.low:.3f}, {d.high:.3f}], p (Holm) = {c.p_holm:.4f}, n = {c.n}, {c.verdict}"
+
+
+def twins(rows: pd.DataFrame) -> Iterator[str]:
+    """A line for each strategy's twins, mean over evaluators, fills and encoders."""
+    for masks, part in rows[rows.twin_of != ""].groupby("masks"):
+        e = intervals.mean(part.groupby("source_group").score.mean().to_numpy())
+        yield f"twin of {masks}: {e.value:.3f} [{e.low:.3f}, {e.high:.3f}], n = {e.n}"
+
+
+def main() -> None:
+    """Print everything that the folder has."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.answer.exploring")
+    parser.add_argument("results", type=Path, help="folder with results.parquet")
+    rows = measured(read(parser.parse_args().results).rows)
+    region = rows[rows.metric == "AUC-region"]
+    gains = normalised(crossed(rows, "embedding"))
+    if len(gains):
+        print("\n".join(("twins, share of gain", *twins(gains))))
+        for encoder, part in gains.groupby("encoder", sort=False):
+            print("\n".join((f"\n{encoder}", *pairs(Endpoint("gain", part, SMALLEST_GAIN), True))))
+    if len(region):
+        print("\n".join(("twins, AUC-region", *twins(region), "\nAUC-region without twins")))
+        print("\n".join(pairs(Endpoint("AUC", region, SMALLEST_AUC), False)))
+
+
+if __name__ == "__main__":
+    main()
