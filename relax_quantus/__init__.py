@@ -21,6 +21,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "read_audio": "audio",
+    "waveform_blocks": "audio",
     "load_waveform": "audio",
     "resample": "audio",
     "load_examples": "frontend",
@@ -32,6 +33,9 @@ _HOME = {
     "import_torchaudio": "torchaudio_bridge",
     "EmbeddingClassifier": "heads",
     "RELAX": "relax",
+    "Stitched": "stitching",
+    "stitch": "stitching",
+    "explain_overlapping": "stitching",
     "SimilarityForward": "similarity_forward",
     "Explanation": "explanation",
     "explain_func": "quantus_bridge",

@@ -2,7 +2,8 @@
 
 First step of the flow: whatever libsndfile decodes (WAV, FLAC, OGG, MP3, 8-bit, A-law, any rate and channel count) enters; a mono float32
 waveform, full scale at 1, leaves, at the file's own rate (`read_audio`) or at the encoder's (`load_waveform`, resampled by soxr or, on
-request, torchaudio). Files are decoded, and by soxr resampled, block by block, so the memory needed is that of the result.
+request, torchaudio). Files are decoded, and by soxr resampled, block by block, so the memory needed is that of the result; `waveform_blocks`
+hands the blocks out, and needs no more memory for an hour than for a second.
 
 What cannot work is refused with an `AudioError` that names the file. What works but deserves a look comes with an `AudioWarning`: hardly any
 level, channels that cancel, a damaged end, samples far above full scale, a sample rate so low that the encoder's upper bands stay empty. A
@@ -13,37 +14,21 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 import soxr
 
 from relax_quantus import checks, torchaudio_bridge
 from relax_quantus.decoding import Recording
 from relax_quantus.errors import ArgumentTypeError, ShapeError, UnknownNameError
+from relax_quantus.levels import AudioWarning as AudioWarning
+from relax_quantus.levels import Heard, Level, Waveform
 from relax_quantus.registry import nearest
 
 SAMPLE_RATE_HZ = 16_000
-QUIET_PEAK = 1e-3
-"""Half the range of the samples (-60 dB of full scale) below which a recording is called nearly silent."""
-LOUD_PEAK = 4.0
-"""Peak above which floating-point samples are taken for wrongly scaled ones (decoded MP3 goes to about 1.6)."""
-CANCELLATION = 100
-"""Share of the channels' mean energy, times their number, that mixing down may lose: for stereo 23 dB (independent channels lose 3)."""
-LOW_RATE = 0.6
-"""Share of the wanted sample rate below which a recording leaves much of the upper range empty."""
-LOST_S = 0.25
-"""Seconds that may be missing at the end before a warning: an MP3's announced length is off by a few frames."""
 RESAMPLERS = ("soxr", "torchaudio")
 """soxr's high-quality filter, or `torchaudio.functional.resample` with its own defaults."""
-
-Waveform = npt.NDArray[np.float32]
-
-
-class AudioWarning(UserWarning):
-    """A recording was accepted, but something about it may make its explanation misleading."""
 
 
 def read_audio(path: str | os.PathLike[str]) -> tuple[Waveform, int]:
@@ -73,9 +58,9 @@ def read_audio(path: str | os.PathLike[str]) -> tuple[Waveform, int]:
         If the recording is nearly silent or constant, far above full scale or damaged towards its end, or if its channels nearly cancel.
     """
     with Recording(path) as recording:
-        level = _Level(recording)
+        level = Level(recording)
         wave = _join(recording, level.mono_blocks(), recording.announced_frames)
-        level.judge(wave, recording.rate_hz)
+        level.judge(Heard(wave), recording.rate_hz)
         return wave, recording.rate_hz
 
 
@@ -99,7 +84,7 @@ def load_waveform(
     """
     sample_rate_hz, resampler = checks.integer("sample_rate_hz", sample_rate_hz), checked_resampler(resampler)
     with Recording(path) as recording:
-        level = _Level(recording)
+        level = Level(recording)
         if recording.rate_hz == sample_rate_hz:
             wave = _join(recording, level.mono_blocks(), recording.announced_frames)
         elif resampler == "torchaudio":
@@ -109,8 +94,43 @@ def load_waveform(
             frames = recording.announced_frames
             expected = None if frames is None else math.ceil(frames * sample_rate_hz / recording.rate_hz) + 1
             wave = _join(recording, _resampled(level.mono_blocks(), recording.rate_hz, sample_rate_hz), expected)
-        level.judge(wave, sample_rate_hz)
+        level.judge(Heard(wave), sample_rate_hz)
         return wave
+
+
+def waveform_blocks(path: str | os.PathLike[str], sample_rate_hz: int | None = SAMPLE_RATE_HZ) -> Iterator[Waveform]:
+    """Yield the waveform of `load_waveform` in blocks, joined the same bit for bit; memory does not grow with the recording.
+
+    Parameters
+    ----------
+    path
+        Any file that libsndfile reads.
+    sample_rate_hz
+        Resampled to by soxr; None keeps the file's own rate, as `read_audio` does.
+
+    Raises
+    ------
+    AudioError
+        As `load_waveform`; what needs the whole recording to be known (it is silent), only after the last block.
+
+    Warns
+    -----
+    AudioWarning
+        As `load_waveform`, after the last block.
+
+    Examples
+    --------
+    >>> sum(block.size for block in waveform_blocks("hour.flac"))  # doctest: +SKIP
+    57600000
+    """
+    with Recording(path) as recording:
+        level, heard = Level(recording), Heard()
+        rate_hz = recording.rate_hz if sample_rate_hz is None else checks.integer("sample_rate_hz", sample_rate_hz)
+        blocks = level.mono_blocks()
+        if rate_hz != recording.rate_hz:
+            blocks = _resampled(blocks, recording.rate_hz, rate_hz)
+        yield from heard.passing(blocks)
+        level.judge(heard, rate_hz)
 
 
 def resample(wave: Waveform, rate_hz: int, to_rate_hz: int = SAMPLE_RATE_HZ, resampler: str = "soxr") -> Waveform:
@@ -186,88 +206,3 @@ def _join(recording: Recording, blocks: Iterator[Waveform], expected: int | None
         recording.refuse("a recording that fits in memory", f"more than {used} samples", "cut it into shorter files")
     wave.resize(used, refcheck=False)
     return wave
-
-
-class _Level:
-    """Mixes a recording down to mono and keeps, while its blocks pass by, what `judge` needs."""
-
-    def __init__(self, recording: Recording) -> None:
-        self.recording = recording
-        self.frames = 0
-        self.peak = 0.0
-        self.low, self.high = math.inf, -math.inf
-        self.channel_energy = 0.0
-        self.mono_energy = 0.0
-
-    def mono_blocks(self) -> Iterator[Waveform]:
-        """Yield the mean of the channels, block by block."""
-        for block in self.recording.blocks():
-            if not np.isfinite(block).all():
-                self.recording.refuse("finite samples", "NaN or infinite ones", "export the recording again")
-            mono = block.mean(axis=1, dtype=np.float64)
-            self.frames += len(block)
-            self.peak = max(self.peak, float(block.max()), -float(block.min()))
-            self.low, self.high = min(self.low, float(mono.min())), max(self.high, float(mono.max()))
-            self.mono_energy += float(mono @ mono)
-            self.channel_energy += float(np.square(block, dtype=np.float64).sum()) / self.recording.channels
-            yield mono.astype(np.float32)
-
-    @property
-    def seconds(self) -> str:
-        """What was decoded, for messages."""
-        return f"{self.frames / self.recording.rate_hz:.2f} s"
-
-    def judge(self, wave: Waveform, rate_hz: int) -> None:
-        """Refuse a recording without sound and warn of doubtful ones, now that all of it has been read as `wave` at `rate_hz`."""
-        refuse, channels = self.recording.refuse, self.recording.channels
-        if self.frames == 0:
-            problem = self.recording.problem
-            got = f"a damaged file ({problem})" if problem else "a header without samples"
-            refuse("at least one sample", got, "copy or record it again")
-        if self.peak == 0.0:
-            refuse("sound", f"{self.seconds} of digital silence", "leave it out or record it again")
-        if self.mono_energy == 0.0:
-            refuse("sound after mixing to mono", f"{channels} channels that cancel", "export one channel alone")
-        if not wave.any():
-            refuse("sound after resampling", f"silence from {self.seconds}", "use a longer or louder recording")
-        if not np.isfinite(wave).all():
-            refuse("samples around [-1, 1]", f"a peak of {self.peak:.3g}", "scale the recording down")
-        remarks = (self._damage(), self._cancellation(), self._overload(), self._silence(wave), self._narrow(rate_hz))
-        for remark in remarks:
-            if remark:
-                warnings.warn(f"{self.recording.name}: {remark}.", AudioWarning, stacklevel=3)
-
-    def _damage(self) -> str:
-        announced, problem = self.recording.announced_frames, self.recording.problem
-        lost_s = 0.0 if announced is None else (announced - self.frames) / self.recording.rate_hz
-        if not problem and lost_s <= LOST_S:
-            return ""
-        rest = "" if announced is None else f" of {announced / self.recording.rate_hz:.2f} s"
-        why = problem or "the file ends early"
-        return f"only the first {self.seconds}{rest} could be decoded ({why}); copy or record it again if you can"
-
-    def _cancellation(self) -> str:
-        if self.mono_energy * CANCELLATION * self.recording.channels >= self.channel_energy:
-            return ""
-        loss = 10 * math.log10(self.channel_energy / self.mono_energy)
-        return f"its channels nearly cancel when mixed to mono ({loss:.0f} dB lost); export one channel alone"
-
-    def _overload(self) -> str:
-        if self.peak <= LOUD_PEAK:
-            return ""
-        return f"its peak is {self.peak:.3g} where full scale is 1; scale it to [-1, 1] if that is a mistake"
-
-    def _silence(self, wave: Waveform) -> str:
-        before, after = (self.high - self.low) / 2, float(wave.max() - wave.min()) / 2
-        if self.high == self.low:
-            return f"it is constant ({self.high:.3g}), an offset without sound; record it again"
-        if before < QUIET_PEAK:
-            return f"it is nearly silent ({20 * math.log10(before):.0f} dB of full scale); raise its level"
-        if after < QUIET_PEAK:
-            level = 20 * math.log10(max(after, 1e-12))
-            return f"it is nearly silent ({level:.0f} dB of full scale) once resampled; its sound lies at higher frequencies"
-        return ""
-
-    def _narrow(self, rate_hz: int) -> str:
-        own = self.recording.rate_hz
-        return f"it is sampled at {own} Hz and holds nothing above {own // 2} Hz" if own < LOW_RATE * rate_hz else ""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from relax_quantus import checks
 from relax_quantus.audio import load_waveform
+from relax_quantus.cutting import cut, hop_frames
 from relax_quantus.errors import ArgumentTypeError, ShapeError
 
 CHUNK_FRAMES = 96 * 16
@@ -207,7 +208,13 @@ def as_waveform(wave: Tensor | npt.ArrayLike) -> Tensor:
     return checks.finite("wave", wave, "repair the recording")
 
 
-def load_examples(path: str | os.PathLike[str], config: LogMelConfig | None = None, resampler: str = "soxr") -> Tensor:
+def load_examples(
+    path: str | os.PathLike[str],
+    config: LogMelConfig | None = None,
+    resampler: str = "soxr",
+    *,
+    hop_s: float | None = None,
+) -> Tensor:
     """Read a recording as log-mel examples.
 
     Parameters
@@ -218,6 +225,9 @@ def load_examples(path: str | os.PathLike[str], config: LogMelConfig | None = No
         The front end's constants.
     resampler
         ``"soxr"`` or ``"torchaudio"``, see `relax_quantus.audio.resample`.
+    hop_s
+        Seconds from the beginning of one example to that of the next, rounded to whole frames; None for 0.96, an example's length: no overlap.
+        `relax_quantus.stitch` makes one map of what is explained about examples that overlap.
 
     Returns
     -------
@@ -228,6 +238,8 @@ def load_examples(path: str | os.PathLike[str], config: LogMelConfig | None = No
     ------
     AudioError, UnknownNameError, MissingDependencyError
         See `relax_quantus.audio.load_waveform`.
+    ArgumentError, ArgumentTypeError
+        If `hop_s` is not from one frame to one example.
 
     Warns
     -----
@@ -235,8 +247,12 @@ def load_examples(path: str | os.PathLike[str], config: LogMelConfig | None = No
         See `relax_quantus.audio.load_waveform`.
     """
     config = config or LogMelConfig()
+    hop = hop_frames(hop_s, config.hop_s, config.frames)
     wave = load_waveform(path, config.sample_rate_hz, resampler)
     if wave.size < config.example_samples:
         wave = np.pad(wave, (0, config.example_samples - wave.size))
+    front_end = LogMel(config)
     with torch.inference_mode(False), torch.no_grad():
-        return torch.as_tensor(LogMel(config)(wave))
+        if hop == config.frames:
+            return torch.as_tensor(front_end(wave))
+        return cut(front_end.frames(as_waveform(wave)), config.frames, hop)

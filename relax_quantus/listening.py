@@ -88,8 +88,13 @@ def gain(values: Tensor | npt.NDArray[Any], threshold: float | None = None, soft
     if not finite.any() or np.ptp(found[finite]) < FLAT:
         return np.zeros_like(found)
     at = level(found) if threshold is None else threshold
-    distance = np.where(finite, found, at) - at
-    width = softness * float(found[finite].std())
+    return transition(found, at, softness * float(found[finite].std()))
+
+
+def transition(values: Values, threshold: float, width: float) -> Values:
+    """The gain of `gain` with the width of its transition in the map's units; NaN gets 0."""
+    finite = np.isfinite(values)
+    distance = np.where(finite, values, threshold) - threshold
     if width < FLAT:
         return np.asarray((distance > 0) & finite, dtype=np.float64)
     return np.asarray(finite / (1.0 + np.exp(np.clip(-distance / width, -500.0, 500.0))))

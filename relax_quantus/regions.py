@@ -1,6 +1,7 @@
 """Maps -> boxes in seconds and Hz, and boxes -> the files that people who annotate sound open: Raven's selection tables, Audacity's label tracks.
 
-A leaf of the flow beside the pictures: maps ``(n, 1, T, F)`` of examples end to end enter, `Region` objects and text files leave.
+A leaf of the flow beside the pictures: maps ``(n, 1, T, F)`` of examples end to end enter, at once (`regions`) or in parts (`RegionFinder`);
+`Region` objects and text files leave.
 """
 
 from __future__ import annotations
@@ -79,26 +80,109 @@ def regions(
     >>> [(round(r.begin_s, 4), round(r.end_s, 4), r.score) for r in regions(values, 0.5)]
     [(0.1075, 0.3075, 1.0)]
     """
-    from scipy.ndimage import find_objects, label
-
-    axis, least_bins = axis or Axis(), checks.integer("least_bins", least_bins)
+    axis = axis or Axis()
     found = as_values(values)
     if found.ndim != 4 or found.shape[1] != 1 or found.size == 0 or found.shape[3] != axis.bands:
         checks.refuse("values", f"shape (n, 1, T, {axis.bands})", values, "pass a map of that front end", ShapeError)
-    edges_hz = _edges_hz(axis)
     image = found.reshape(-1, found.shape[3]).T
-    at = level(image) if threshold is None else checks.real("threshold", threshold)
-    above = np.nan_to_num(image, nan=-np.inf) > at
-    labels, _ = label(above)
-    start_s = float(axis.times_s(1)[0]) - axis.hop_s / 2
-    boxes = []
-    for number, (bands, frames) in enumerate(find_objects(labels), start=1):
-        inside = image[bands, frames][labels[bands, frames] == number]
-        if inside.size >= least_bins:
-            begin_s, end_s = max(0.0, start_s + frames.start * axis.hop_s), start_s + frames.stop * axis.hop_s
-            low_hz, high_hz = float(edges_hz[bands.start]), float(edges_hz[bands.stop])
-            boxes.append(Region(begin_s, end_s, low_hz, high_hz, float(inside.mean()), int(inside.size)))
-    return sorted(boxes, key=lambda region: (region.begin_s, region.low_hz))
+    finder = RegionFinder(level(image) if threshold is None else threshold, axis=axis, least_bins=least_bins)
+    finder.feed(image)
+    return finder.finish()
+
+
+@dataclass
+class _Growing:
+    """A region whose end has not been seen: its box in frames and bands, and the sum over its bins."""
+
+    first: int
+    last: int
+    low: int
+    high: int
+    total: float
+    bins: int
+
+    def join(self, other: _Growing) -> None:
+        self.first, self.last = min(self.first, other.first), max(self.last, other.last)
+        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+        self.total, self.bins = self.total + other.total, self.bins + other.bins
+
+
+class RegionFinder:
+    """Finds the regions of a map that comes in parts, as `regions` does of a whole one; keeps no more than the regions.
+
+    Parameters
+    ----------
+    threshold
+        In the map's units; NaN, as of a map without values, has nothing above it.
+    axis, least_bins
+        As in `regions`.
+
+    Raises
+    ------
+    ArgumentError
+        If bands are no frequencies.
+    """
+
+    def __init__(self, threshold: float, *, axis: Axis | None = None, least_bins: int = 4) -> None:
+        self.axis, self.least_bins = axis or Axis(), checks.integer("least_bins", least_bins)
+        self.threshold = float(threshold)
+        self._edges_hz = _edges_hz(self.axis)
+        self._start_s = float(self.axis.times_s(1)[0]) - self.axis.hop_s / 2
+        self._frames = 0
+        self._open: list[_Growing] = []
+        self._border = np.zeros(self.axis.bands, dtype=int)  # which open region a band of the last frame is in, from 1
+        self._done: list[Region] = []
+
+    def feed(self, image: Image) -> None:
+        """Take the next frames ``(F, frames)``, at least one."""
+        from scipy.ndimage import label
+
+        labels, count = label(np.nan_to_num(image, nan=-np.inf) > self.threshold)
+        grown = self._open + self._boxes(image, labels)
+        before = len(self._open)
+        parent = list(range(before + count))
+
+        def root(i: int) -> int:
+            while parent[i] != i:
+                parent[i] = i = parent[parent[i]]
+            return i
+
+        for old, new in set(zip(self._border.tolist(), labels[:, 0].tolist(), strict=True)):
+            if old and new and root(old - 1) != root(before + new - 1):
+                gone, kept = root(before + new - 1), root(old - 1)
+                parent[gone] = kept
+                grown[kept].join(grown[gone])
+        roots = [root(i) for i in range(len(grown))]
+        still = sorted({roots[before + new - 1] for new in labels[:, -1].tolist() if new})
+        self._done += [self._region(grown[i]) for i in sorted(set(roots) - set(still)) if self._counts(grown[i])]
+        place = {i: number for number, i in enumerate(still, start=1)}
+        self._open = [grown[i] for i in still]
+        self._border = np.array([place[roots[before + new - 1]] if new else 0 for new in labels[:, -1].tolist()])
+        self._frames += image.shape[1]
+
+    def finish(self) -> list[Region]:
+        """The regions by time, once all frames were fed."""
+        self._done += [self._region(growing) for growing in self._open if self._counts(growing)]
+        self._open = []
+        return sorted(self._done, key=lambda region: (region.begin_s, region.low_hz))
+
+    def _boxes(self, image: Image, labels: npt.NDArray[Any]) -> list[_Growing]:
+        from scipy.ndimage import find_objects
+
+        boxes = []
+        for number, (bands, frames) in enumerate(find_objects(labels), start=1):
+            inside = image[bands, frames][labels[bands, frames] == number]
+            first, last = self._frames + frames.start, self._frames + frames.stop
+            boxes.append(_Growing(first, last, bands.start, bands.stop, float(inside.sum()), int(inside.size)))
+        return boxes
+
+    def _counts(self, growing: _Growing) -> bool:
+        return growing.bins >= self.least_bins
+
+    def _region(self, growing: _Growing) -> Region:
+        begin_s, end_s = (self._start_s + frame * self.axis.hop_s for frame in (growing.first, growing.last))
+        low_hz, high_hz = float(self._edges_hz[growing.low]), float(self._edges_hz[growing.high])
+        return Region(max(0.0, begin_s), end_s, low_hz, high_hz, growing.total / growing.bins, growing.bins)
 
 
 def _edges_hz(axis: Axis) -> Image:

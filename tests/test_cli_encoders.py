@@ -346,6 +346,7 @@ def test_every_option_that_the_library_knows_by_another_name_is_in_the_table() -
         "config",
         "annotations",
         "figures",
+        "hop",
         "html",
         "results",
         "sounds",

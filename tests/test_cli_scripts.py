@@ -276,7 +276,7 @@ def completed(*words: str) -> list[str]:
 
 def test_shells_complete_commands_options_and_names() -> None:
     assert completed("") == list(cli.COMMANDS)
-    assert completed("explain", "--h") == ["--head", "--html", "--help"]
+    assert completed("explain", "--h") == ["--head", "--hop", "--html", "--help"]
     assert completed("explain", "--masks", "t") == ["time", "time_frequency"]
     assert completed("explain", "--encoder", "hub") == ["hubert_base", "hubert_large", "hubert_xlarge"]
     assert completed("bench", "--preset", "") == list(PRESETS)

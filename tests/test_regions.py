@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from relax_quantus.axes import BinAxis
+from relax_quantus.axes import Axis, BinAxis
 from relax_quantus.benchmark.annotations import bins, read
 from relax_quantus.errors import ArgumentError, ShapeError
-from relax_quantus.regions import regions, write_audacity, write_raven
+from relax_quantus.frontend import LogMelConfig
+from relax_quantus.regions import Region, RegionFinder, regions, write_audacity, write_raven
 from relax_quantus.thresholds import level
 
 
@@ -100,3 +103,41 @@ def test_other_front_ends() -> None:
 def test_shapes_that_do_not_fit() -> None:
     with pytest.raises(ShapeError, match=r"values: expected shape \(n, 1, T, 64\)"):
         regions(np.zeros((96, 64)))
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    cuts=st.lists(st.integers(1, 29), unique=True, max_size=6),
+    share=st.sampled_from([0.2, 0.5, 0.6]),
+    least=st.integers(1, 5),
+)
+@settings(deadline=None, max_examples=150)
+def test_in_parts_the_regions_are_the_same(seed: int, cuts: list[int], share: float, least: int) -> None:
+    """Cut anywhere, even where regions meet only before or after the cut."""
+    axis = Axis(LogMelConfig(mel_bands=9))
+    values = np.random.default_rng(seed).random((1, 1, 30, 9))
+    values[0, 0, seed % 30] = np.nan
+    whole = regions(values, 1 - share, axis=axis, least_bins=least)
+    finder = RegionFinder(1 - share, axis=axis, least_bins=least)
+    for part in np.split(values[0, 0].T, sorted(cuts), axis=1):
+        finder.feed(part)
+    found = finder.finish()
+
+    def box(region: Region) -> tuple[float, ...]:
+        return region.begin_s, region.low_hz, region.end_s, region.high_hz, region.bins
+
+    assert sorted(map(box, found)) == sorted(map(box, whole))
+    scores = [[r.score for r in sorted(some, key=box)] for some in (found, whole)]
+    np.testing.assert_allclose(scores[0], scores[1], rtol=1e-12)
+
+
+def test_a_ring_that_closes_in_a_later_part_is_one_region() -> None:
+    axis = Axis(LogMelConfig(mel_bands=5))
+    image = np.zeros((5, 12))
+    image[[1, 3], 2:9] = image[1:4, 8] = 1.0  # two arms that meet at frame 8
+    finder = RegionFinder(0.5, axis=axis)
+    for part in np.split(image, [4, 6], axis=1):
+        finder.feed(part)
+    (region,) = finder.finish()
+    assert region.bins == 15
+    assert region.end_s - region.begin_s == pytest.approx(0.07)

@@ -15,6 +15,7 @@ from relax_quantus.commands.front_ends import FrontEnd
 from relax_quantus.explanation import Explanation
 from relax_quantus.heads import EmbeddingClassifier
 from relax_quantus.relax import RELAX
+from relax_quantus.report import Entry
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,16 @@ class Findings:
         return {f"{name}{between}{fill}" if several else name: e for (name, fill), e in self.explanations.items()}
 
 
-def read(path: Path, max_examples: int, front_end: FrontEnd, resampler: str = "soxr") -> Clip:
+@dataclass(frozen=True)
+class Done:
+    """One recording's results: its picture, what to say beside it, and its page's line in the index if there is a page."""
+
+    picture: Path
+    remark: str = ""
+    entry: Entry | None = None
+
+
+def read(path: Path, max_examples: int | None, front_end: FrontEnd, resampler: str = "soxr") -> Clip:
     """Read the first examples of a recording, with a warning if it holds more or less than whole ones.
 
     Raises
@@ -101,10 +111,10 @@ def read(path: Path, max_examples: int, front_end: FrontEnd, resampler: str = "s
         console.warning(
             f"{console.shown(path)}: {reading.seconds:.2f} s is less than one example; padded with silence to {whole:.3f} s"
         )
-    if reading.in_all > max_examples:
+    if max_examples is not None and reading.in_all > max_examples:
         used = max_examples * clip.example_s
         console.warning(
             f"{console.shown(path)}: explained are the first {max_examples} of {reading.in_all} examples, "
-            f"{used:.1f} of {reading.seconds:.1f} s; raise --max-examples for more"
+            f"{used:.1f} of {reading.seconds:.1f} s; --max-examples 0 explains all of it"
         )
     return clip

@@ -8,34 +8,33 @@ a tolerance.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
-from itertools import product
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from relax_quantus import checks
 from relax_quantus.audio import checked_resampler
 from relax_quantus.commands import console, files
 from relax_quantus.commands.anchors import choose_similarity, load_anchor
-from relax_quantus.commands.clips import Clip, Findings, Models, read
+from relax_quantus.commands.clips import Done, Models, read
 from relax_quantus.commands.companions import Beside, load_beside
+from relax_quantus.commands.finding import embed, find
 from relax_quantus.commands.front_ends import FrontEnd
 from relax_quantus.commands.loading import load, refuse_other_front_end
+from relax_quantus.commands.long_recordings.plan import plan_for
+from relax_quantus.commands.long_recordings.running import run_plan
 from relax_quantus.commands.pages import refuse_impossible, write_asked, write_index
 from relax_quantus.commands.requests.explain import ExplainRequest
 from relax_quantus.commands.results import masks_used, write
 from relax_quantus.commands.telling import facts
 from relax_quantus.errors import RelaxQuantusError
-from relax_quantus.explanation import Explanation
 from relax_quantus.fills import FILLS
 from relax_quantus.heads import EmbeddingClassifier
 from relax_quantus.masks import STRATEGIES, MaskStrategy
 from relax_quantus.references import checked_embedding
 from relax_quantus.relax import RELAX
+from relax_quantus.report import Entry
 
-BLOCK = 8
 ON_WAVEFORMS = ("time",)
 
 
@@ -50,35 +49,72 @@ def run(request: ExplainRequest) -> int:
     models = prepare(request)
     files.writable_folder(request.out)
     clips, failed = expand(request.clips)
-    entries = []
+    entries, stores = [], []
     with console.progress(len(clips), "explain", "clip") as bar:
         for path in clips:
             try:
-                clip = read(path, request.max_examples, models.front_end, request.resampler)
-                findings = find(clip, request, models)
-                written = write(clip, findings, request, models)
-                entry = write_asked(clip, findings, request, models, written.name.removesuffix(".png"))
+                plan = plan_for(path, request, models)
+                done, store = (
+                    (explain_clip(path, request, models), None) if plan is None else run_plan(plan, request, models)
+                )
             except (RelaxQuantusError, ValueError, RuntimeError, MemoryError) as problem:
                 console.report(problem, path)
                 failed += 1
             else:
-                picture = console.shown(written)
-                line = picture if request.tolerance is None else f"{picture}: {masks_used(findings, request)}"
-                console.result(line, "clip", **facts(path, written, request, models.explainers))
-                if entry is not None:
-                    entries.append(entry)
-                    console.result(console.shown(written.with_name(written.name.removesuffix(".png") + ".html")))
+                entries += tell(path, done, request, models)
+                stores += [] if store is None else [store]
             bar.update()
     index = write_index(request.out, entries)
     if index is not None:
         console.result(console.shown(index), "file", path=index)
+    for store in stores:  # not before all is done, so that a run of several recordings goes on where it stopped
+        store.remove()
     return 1 if failed else 0
+
+
+def explain_clip(path: Path, request: ExplainRequest, models: Models) -> Done:
+    """Explain a recording in one go and write its results.
+
+    Raises
+    ------
+    RelaxQuantusError
+        If it or the encoder cannot be used.
+    """
+    clip = read(path, request.max_examples or None, models.front_end, request.resampler)
+    x, name = clip.examples, console.shown(path)
+    h = embed(x, models)
+    usable = h.any(dim=1)
+    if not usable.any():
+        checked_embedding(h, len(x), nonzero=True)
+    if not usable.all():
+        console.warning(
+            f"{name}: {int((~usable).sum())} of {len(x)} examples have an all-zero embedding and no explanation"
+        )
+    conditions = len(models.explainers) * len(request.baselines)
+    with console.progress(conditions * len(x), console.shown(path.name), "example") as bar:
+        findings = find(x, h, request, models, bar.update)
+    written = write(clip, findings, request, models)
+    entry = write_asked(clip, findings, request, models, written.name.removesuffix(".png"))
+    return Done(written, "" if request.tolerance is None else masks_used(findings, request), entry)
+
+
+def tell(path: Path, done: Done, request: ExplainRequest, models: Models) -> list[Entry]:
+    """Say where one recording's results are; return its lines of the index."""
+    picture = console.shown(done.picture)
+    line = f"{picture}: {done.remark}" if done.remark else picture
+    console.result(line, "clip", **facts(path, done.picture, request, models.explainers))
+    if done.entry is None:
+        return []
+    console.result(console.shown(done.picture.with_suffix(".html")))
+    return [done.entry]
 
 
 def prepare(request: ExplainRequest) -> Models:
     """Check every name and number before any work, and load what was named."""
     checks.integer("--n-samples", request.n_samples)
-    checks.integer("--max-examples", request.max_examples)
+    checks.integer("--max-examples", request.max_examples, low=0)
+    if request.hop is not None:
+        checks.positive("--hop", request.hop)
     if request.tolerance is not None:
         checks.positive("--tolerance", request.tolerance)
     checks.integer("--seed", request.seed, low=0)
@@ -147,63 +183,3 @@ def expand(paths: Sequence[Path]) -> tuple[list[Path], int]:
             console.report(problem, path)
             failed += 1
     return files.unique(clips), failed
-
-
-@torch.no_grad()
-def find(clip: Clip, request: ExplainRequest, models: Models) -> Findings:
-    """Embed, classify and explain a clip, a few examples at a time.
-
-    An example whose embedding is zero has no direction: its maps are NaN, with a warning.
-
-    Raises
-    ------
-    EncoderError
-        If the encoder does not return finite embeddings ``(n, D)``, or zeros for every example.
-    """
-    x = clip.examples
-    h = torch.cat([checked_embedding(models.encoder(part), len(part), nonzero=False) for part in torch.split(x, BLOCK)])
-    usable = h.any(dim=1)
-    if not usable.any():
-        checked_embedding(h, len(x), nonzero=True)
-    if not usable.all():
-        console.warning(
-            f"{console.shown(clip.path)}: {int((~usable).sum())} of {len(x)} examples have an all-zero embedding and no explanation"
-        )
-    probabilities = None if models.classifier is None else models.classifier.head(h).softmax(dim=1)
-    explanations, fills = {}, {name: models.front_end.fill(name) for name in request.baselines}
-    conditions = list(product(models.explainers.items(), fills.items()))
-    with console.progress(len(conditions) * len(x), console.shown(clip.path.name), "example") as bar:
-        for (name, relax), (fill_name, fill) in conditions:
-            parts: list[Explanation] = []
-            for part, anchors in zip(torch.split(x[usable], BLOCK), torch.split(h[usable], BLOCK), strict=True):
-                towards = anchors if models.towards is None else models.towards.embedding
-                reference = towards if models.away is None else (towards, models.away.embedding.expand_as(towards))
-                explained = relax.explain(
-                    part,
-                    fill,
-                    n_samples=request.n_samples,
-                    seed=request.seed,
-                    reference=reference,
-                    tolerance=request.tolerance,
-                )
-                parts += explained if isinstance(explained, tuple) else (explained,)
-                bar.update(len(part))
-            explanations[name, fill_name] = join(parts, usable)
-    return Findings(h, explanations, probabilities)
-
-
-def join(parts: list[Explanation], usable: Tensor) -> Explanation:
-    """Join the explanations of consecutive examples, with NaN for the examples that are not `usable`."""
-
-    def whole(name: str) -> Tensor:
-        known = torch.cat(
-            [getattr(part, name).expand(len(part.importance), *getattr(part, name).shape[1:]) for part in parts]
-        )
-        values = known.new_zeros(len(usable), *known.shape[1:])
-        if known.is_floating_point():
-            values.fill_(torch.nan)
-        values[usable] = known
-        return values
-
-    names = [f.name for f in fields(Explanation) if isinstance(getattr(parts[0], f.name), Tensor)]
-    return Explanation(**{name: whole(name) for name in names}, estimator=parts[0].estimator)

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from relax_quantus import checks
-from relax_quantus.audio import SAMPLE_RATE_HZ, load_waveform
+from relax_quantus.audio import SAMPLE_RATE_HZ, load_waveform, waveform_blocks
 from relax_quantus.axes import Axis, BinAxis, SampleAxis, mel_centres_hz
 from relax_quantus.commands import console
+from relax_quantus.commands.framing import Framing, framing_of_log_mel, framing_of_transform
 from relax_quantus.errors import ArgumentTypeError, RelaxQuantusError, ShapeError, UnknownNameError
 from relax_quantus.fills import FILLS
 from relax_quantus.frontend import LogMel, LogMelConfig
@@ -76,6 +77,8 @@ class FrontEnd:
         Whether values are natural logarithms of a magnitude, which ``--domain amplitude`` needs.
     samples_for
         The samples that so many examples need; None where that is not known, and everything is transformed.
+    framing
+        How frames lie in the waveform, or why a recording cannot be read in blocks.
     """
 
     text: str
@@ -85,6 +88,7 @@ class FrontEnd:
     axis: Axis
     natural_log: bool = False
     samples_for: Callable[[int], int] | None = None
+    framing: Framing | str = "nothing is known of how its frames lie in the samples"
 
     @property
     def of_waveforms(self) -> bool:
@@ -101,17 +105,29 @@ class FrontEnd:
         RelaxQuantusError
             If the front end cannot make examples of it.
         """
-        wave = load_waveform(path, self.rate_hz, resampler)
-        seconds = wave.size / self.rate_hz
+        most = self.samples_for(max_examples) if self.samples_for is not None and max_examples is not None else None
+        wave, samples = self._beginning(path, most, resampler)
+        seconds = samples / self.rate_hz
         if self.samples_for is not None:
             one, two = self.samples_for(1), self.samples_for(2)
-            padded = max(0, one - wave.size)
-            in_all = 1 if padded else 1 + (wave.size - one) // (two - one)
+            padded = max(0, one - samples)
+            in_all = 1 if padded else 1 + (samples - one) // (two - one)
             wanted = in_all if max_examples is None else min(in_all, max_examples)
             x = self._made(np.pad(wave, (0, padded))[: self.samples_for(wanted)])
             return Reading(x, in_all, seconds, padded / self.rate_hz)
         x, padded = self._at_least_one(wave)
         return Reading(x[:max_examples], len(x), seconds, padded / self.rate_hz)
+
+    def _beginning(self, path: Path, most: int | None, resampler: str) -> tuple[Wave, int]:
+        """The first `most` samples of a recording, or all, and how many it has; what is cut off is read and heard, but not kept."""
+        if most is None or resampler != "soxr":
+            wave = load_waveform(path, self.rate_hz, resampler)
+            return wave, wave.size
+        kept, samples = [np.zeros(0, np.float32)], 0
+        for block in waveform_blocks(path, self.rate_hz):
+            kept.append(block[: max(0, most - samples)].copy())
+            samples += block.size
+        return np.concatenate(kept), samples
 
     def silent_example(self) -> Tensor:
         """One example of digital silence."""
@@ -166,7 +182,9 @@ def log_mel() -> FrontEnd:
     def samples_for(examples: int) -> int:
         return config.window_samples + (examples * config.frames - 1) * config.hop_samples
 
-    return FrontEnd(LOG_MEL, module, config.sample_rate_hz, "silence", Axis(config), True, samples_for)
+    return FrontEnd(
+        LOG_MEL, module, config.sample_rate_hz, "silence", Axis(config), True, samples_for, framing_of_log_mel(module)
+    )
 
 
 def waveform(text: str = WAVEFORM, seconds: float = EXAMPLE_S, sample_rate: int = SAMPLE_RATE_HZ) -> FrontEnd:
@@ -178,7 +196,8 @@ def waveform(text: str = WAVEFORM, seconds: float = EXAMPLE_S, sample_rate: int 
     def make(wave: Wave) -> Tensor:
         return torch.from_numpy(wave[: wave.size // samples * samples].reshape(-1, samples).copy())
 
-    return FrontEnd(text, make, rate, 0.0, SampleAxis(rate_hz=rate), False, lambda n: n * samples)
+    why = "its maps have a value a sample"
+    return FrontEnd(text, make, rate, 0.0, SampleAxis(rate_hz=rate), False, lambda n: n * samples, why)
 
 
 def transform(
@@ -217,13 +236,19 @@ def of_transform(text: str, front_end: TransformFrontEnd) -> FrontEnd:
         front_end.silence(),
         transform_axis(front_end),
         front_end.log_offset is not None,
+        framing=framing_of_transform(front_end, spectral_part(front_end)),
     )
+
+
+def spectral_part(front_end: TransformFrontEnd) -> nn.Module | None:
+    """The part of torchaudio's transforms that knows how frames lie."""
+    return next((m for m in front_end.transform.modules() if hasattr(m, "hop_length") and hasattr(m, "n_fft")), None)
 
 
 def transform_axis(front_end: TransformFrontEnd) -> BinAxis:
     """Axes of torchaudio's transforms; of others, the frames in some seconds tell the rate, and bands are counted."""
     inner, rate = front_end.transform, front_end.sample_rate_hz
-    spectral = next((m for m in inner.modules() if hasattr(m, "hop_length") and hasattr(m, "n_fft")), None)
+    spectral = spectral_part(front_end)
     size = front_end.silence().shape[-1]
     if spectral is None:
         frames = front_end.spectrogram(np.zeros(MEASURED_S * rate, np.float32)).shape[1]

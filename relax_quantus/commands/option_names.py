@@ -13,6 +13,7 @@ OPTIONS = {
     "fine_tune": "--fine-tune",
     "forward_func": "--encoder",
     "front_end": "--front-end",
+    "hop_s": "--hop",
     "layer": "--encoder NAME:layer",
     "masks": "--masks",
     "max_clips": "--max-clips",

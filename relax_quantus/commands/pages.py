@@ -55,7 +55,7 @@ def write_asked(clip: Clip, findings: Findings, request: ExplainRequest, models:
             write_sound(request.out / f"{stem}.{name}.removed.flac", parts.removed, rate_hz)
     if not request.html:
         return None
-    heading = headline(clip, findings, models)
+    heading = headline(clip.path, findings.probabilities, models)
     name = shown(clip.path.name)
     lead = f"{_explained(clip)}, towards {models.question}."
     if heading != name:

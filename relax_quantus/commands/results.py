@@ -62,19 +62,19 @@ def write(clip: Clip, findings: Findings, request: ExplainRequest, models: Model
     figure = draw(
         clip.examples,
         findings.by_name(", "),
-        title=headline(clip, findings, models),
+        title=headline(clip.path, findings.probabilities, models),
         notes=notes(clip, findings, request, models),
         axis=axis,
     )
     return save_png(figure, request.out / f"{stem}.png")
 
 
-def headline(clip: Clip, findings: Findings, models: Models) -> str:
+def headline(path: Path, probabilities: torch.Tensor | None, models: Models) -> str:
     """The picture's title: the clip's name and, with a classifier, the class and its probability, averaged over the examples."""
-    name = shown(clip.path.name)
-    if models.classifier is None or findings.probabilities is None:
+    name = shown(path.name)
+    if models.classifier is None or probabilities is None:
         return name
-    mean = findings.probabilities.mean(dim=0)
+    mean = probabilities.mean(dim=0)
     best = int(mean.argmax())
     return f"{name}: {models.classifier.class_names[best]}, {float(mean[best]):.0%}"
 
@@ -124,11 +124,19 @@ def shortened(text: str) -> str:
 def describe(clip: Clip, findings: Findings, request: ExplainRequest, models: Models) -> dict[str, Any]:
     """Everything that the arrays depend on, for the .npz."""
     return {
-        "program": f"relax_quantus {__version__}",
+        **settings_of(request, models),
         "clip": str(clip.path.resolve()),
         "seconds": clip.seconds,
         "examples": len(clip.examples),
         "examples_in_all": clip.in_all,
+        "estimator": {name: e.estimator for name, e in findings.by_name().items()},
+    }
+
+
+def settings_of(request: ExplainRequest, models: Models) -> dict[str, Any]:
+    """What was asked for, whatever the recording."""
+    return {
+        "program": f"relax_quantus {__version__}",
         "encoder": request.encoder.encoder,
         "weights": None if request.encoder.weights is None else str(request.encoder.weights.resolve()),
         "front_end": models.front_end.text,
@@ -146,7 +154,6 @@ def describe(clip: Clip, findings: Findings, request: ExplainRequest, models: Mo
         "resampler": request.resampler,
         "towards": None if models.towards is None else str(models.towards.path.resolve()),
         "away": None if models.away is None else str(models.away.path.resolve()),
-        "estimator": {name: e.estimator for name, e in findings.by_name().items()},
         "n_samples": request.n_samples,
         "tolerance": request.tolerance,
         "seed": request.seed,
@@ -159,11 +166,16 @@ def stem_for(clip: Path, out: Path) -> str:
     That is the clip's own name unless results of another recording have it already; then a few characters that depend on where the clip lies
     are added. So the same clip gets the same name again, and a result of another clip is never replaced.
     """
-    plain = "".join(c if c.isprintable() else "_" for c in clip.stem).lstrip(".")[:LONGEST_STEM] or "clip"
+    plain = plain_stem(clip)
     taken = any((out / f"{plain}{suffix}").exists() for suffix in (".npz", ".png"))
     if not taken or clip_of(out / f"{plain}.npz") == str(clip.resolve()):
         return plain
     return f"{plain}-{hashlib.sha256(os.fsencode(clip.resolve())).hexdigest()[:8]}"
+
+
+def plain_stem(clip: Path) -> str:
+    """The clip's own name without suffix, as far as a file may be called so."""
+    return "".join(c if c.isprintable() else "_" for c in clip.stem).lstrip(".")[:LONGEST_STEM] or "clip"
 
 
 def clip_of(result: Path) -> str | None:

@@ -31,6 +31,9 @@ class ExplainRequest:
     two clips of the same name never overwrite one another. A recording that cannot be used is reported, the others are done, and the exit code
     is 1.
 
+    With --hop, and where more than 60 examples are explained, a recording is explained block by block into one map; a run that was stopped goes
+    on from its last block when the same command is given again.
+
     \b
     Examples:
       relax-quantus explain robin.wav --out pictures
@@ -38,6 +41,7 @@ class ExplainRequest:
       relax-quantus explain robin.wav --out pictures --n-samples 10000 --tolerance 0.1 --estimator surrogate
       relax-quantus explain robin.wav --out pictures --html --sounds --annotations
       relax-quantus explain robin.wav --out pictures --html --masks random --baseline silence --baseline background
+      relax-quantus explain dawn_chorus.wav --out pictures --max-examples 0 --hop 0.48 --masks time --annotations
       relax-quantus explain robin.wav --out pictures --head animals.safetensors
       relax-quantus explain robin.wav --out pictures --reference wren.wav --away traffic/
       relax-quantus explain robin.wav --out pictures --encoder wav2vec2_base:layer=6 --weights wav2vec2.pth
@@ -106,8 +110,20 @@ class ExplainRequest:
     ] = "surrogate"
     seed: Seed = 0
     max_examples: Annotated[
-        int, typer.Option(metavar="N", help="Explain at most the first N examples (0.96 s each) of a clip.")
+        int,
+        typer.Option(
+            metavar="N",
+            help="Explain at most the first N examples (0.96 s each) of a clip; 0 explains all, an hour too.",
+        ),
     ] = 60
+    hop: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            show_default="an example's length",
+            help="From one example to the next; shorter ones overlap and are averaged into one map.",
+        ),
+    ] = None
     reference: Annotated[
         Path | None,
         typer.Option(

@@ -1,0 +1,1 @@
+"""`explain` on recordings of any length: planned, explained and stored block by block, and put together from the blocks."""

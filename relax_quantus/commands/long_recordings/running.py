@@ -1,0 +1,86 @@
+"""One planned recording from its blocks to its results."""
+
+from __future__ import annotations
+
+import torch
+
+from relax_quantus.commands import console
+from relax_quantus.commands.clips import Done, Findings, Models
+from relax_quantus.commands.long_recordings.explaining import explain_blocks
+from relax_quantus.commands.long_recordings.page import write_page
+from relax_quantus.commands.long_recordings.plan import Plan, key_of
+from relax_quantus.commands.long_recordings.reading import Stored
+from relax_quantus.commands.long_recordings.results import (
+    masks_used,
+    overview_of,
+    write_annotations,
+    write_arrays,
+    write_picture,
+    write_sounds,
+)
+from relax_quantus.commands.long_recordings.store import BlockStore
+from relax_quantus.commands.requests.explain import ExplainRequest
+from relax_quantus.commands.results import plain_stem, stem_for
+from relax_quantus.references import checked_embedding
+
+
+def run_plan(plan: Plan, request: ExplainRequest, models: Models) -> tuple[Done, BlockStore]:
+    """Explain a recording, or what is left of it, and write its results; the blocks are kept until the caller removes them.
+
+    Raises
+    ------
+    RelaxQuantusError, OSError
+        If that cannot be done.
+    """
+    _say_what_is_left_out(plan, models)
+    store = BlockStore(request.out, plain_stem(plan.path), key_of(plan, request, models))
+    try:
+        explain_blocks(plan, store, request, models)
+        conditions = {(name, fill): None for name in models.explainers for fill in request.baselines}
+        labels = list(Findings(torch.empty(0), dict(conditions), None).by_name())  # type: ignore[arg-type]
+        stored = Stored(plan, store, labels)
+        _say_what_is_unknown(plan, stored)
+        done = _write(stored, request, models)
+    except BaseException:
+        store.close()
+        raise
+    return done, store
+
+
+def _write(stored: Stored, request: ExplainRequest, models: Models) -> Done:
+    stem = request.out / stem_for(stored.plan.path, request.out)
+    write_arrays(stored, request, models, stem.with_name(f"{stem.name}.npz"))
+    overview = overview_of(stored, models)
+    written = write_picture(stored, overview, request, models, stem.with_name(f"{stem.name}.png"))
+    if request.annotations:
+        write_annotations(stored, models, stem)
+    if request.sounds:
+        write_sounds(stored, models, stem)
+    page = stem.with_name(f"{stem.name}.html")
+    entry = write_page(stored, overview, request, models, page) if request.html else None
+    return Done(written, "" if request.tolerance is None else masks_used(stored, request), entry)
+
+
+def _say_what_is_left_out(plan: Plan, models: Models) -> None:
+    """Warn of a recording that holds more or less than whole examples."""
+    rate, name = models.front_end.rate_hz, console.shown(plan.path)
+    if plan.padding:
+        seconds, whole = plan.samples / rate, (plan.samples + plan.padding) / rate
+        console.warning(f"{name}: {seconds:.2f} s is less than one example; padded with silence to {whole:.3f} s")
+    if plan.count < plan.in_all:
+        used = plan.frames * models.front_end.axis.hop_s
+        console.warning(
+            f"{name}: explained are the first {plan.count} of {plan.in_all} examples, "
+            f"{used:.1f} of {plan.samples / rate:.1f} s; --max-examples 0 explains all of it"
+        )
+
+
+def _say_what_is_unknown(plan: Plan, stored: Stored) -> None:
+    """Warn of examples without a direction; refuse a recording that has no other."""
+    h = torch.from_numpy(stored.each("embedding"))
+    zero = int((~h.any(dim=1)).sum())
+    if zero == len(h):
+        checked_embedding(h, len(h), nonzero=True)
+    if zero:
+        name = console.shown(plan.path)
+        console.warning(f"{name}: {zero} of {len(h)} examples have an all-zero embedding and no explanation")

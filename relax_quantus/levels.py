@@ -1,0 +1,142 @@
+"""How loud a recording is, learnt while its blocks pass by: mixes down to mono, refuses what holds no sound, warns of what is doubtful.
+
+Stands between the decoder and `relax_quantus.audio`: blocks ``(n, channels)`` enter, mono blocks leave, and at the end a judgement. Nothing is
+kept but a few numbers, however long the recording.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from relax_quantus.decoding import Recording
+
+QUIET_PEAK = 1e-3
+"""Half the range of the samples (-60 dB of full scale) below which a recording is called nearly silent."""
+LOUD_PEAK = 4.0
+"""Peak above which floating-point samples are taken for wrongly scaled ones (decoded MP3 goes to about 1.6)."""
+CANCELLATION = 100
+"""Share of the channels' mean energy, times their number, that mixing down may lose: for stereo 23 dB (independent channels lose 3)."""
+LOW_RATE = 0.6
+"""Share of the wanted sample rate below which a recording leaves much of the upper range empty."""
+LOST_S = 0.25
+"""Seconds that may be missing at the end before a warning: an MP3's announced length is off by a few frames."""
+
+Waveform = npt.NDArray[np.float32]
+
+
+class AudioWarning(UserWarning):
+    """A recording was accepted, but something about it may make its explanation misleading."""
+
+
+class Heard:
+    """What is heard of a recording at the rate that it was brought to, block by block or all at once."""
+
+    def __init__(self, wave: Waveform | None = None) -> None:
+        self.is_finite, self.is_sound = True, False
+        self.low, self.high = math.inf, -math.inf
+        if wave is not None:
+            self.add(wave)
+
+    def add(self, block: Waveform) -> None:
+        """Take in some samples."""
+        if block.size:
+            low, high = float(block.min()), float(block.max())  # NaN if there is any
+            self.is_finite = self.is_finite and math.isfinite(low) and math.isfinite(high)
+            self.is_sound = self.is_sound or not low == high == 0.0
+            self.low, self.high = min(self.low, low), max(self.high, high)
+
+    def passing(self, blocks: Iterable[Waveform]) -> Iterator[Waveform]:
+        """Yield the blocks as they are, listening to each."""
+        for block in blocks:
+            self.add(block)
+            yield block
+
+
+class Level:
+    """Mixes a recording down to mono and keeps, while its blocks pass by, what `judge` needs."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+        self.frames = 0
+        self.peak = 0.0
+        self.low, self.high = math.inf, -math.inf
+        self.channel_energy = 0.0
+        self.mono_energy = 0.0
+
+    def mono_blocks(self) -> Iterator[Waveform]:
+        """Yield the mean of the channels, block by block."""
+        for block in self.recording.blocks():
+            if not np.isfinite(block).all():
+                self.recording.refuse("finite samples", "NaN or infinite ones", "export the recording again")
+            mono = block.mean(axis=1, dtype=np.float64)
+            self.frames += len(block)
+            self.peak = max(self.peak, float(block.max()), -float(block.min()))
+            self.low, self.high = min(self.low, float(mono.min())), max(self.high, float(mono.max()))
+            self.mono_energy += float(mono @ mono)
+            self.channel_energy += float(np.square(block, dtype=np.float64).sum()) / self.recording.channels
+            yield mono.astype(np.float32)
+
+    @property
+    def seconds(self) -> str:
+        """What was decoded, for messages."""
+        return f"{self.frames / self.recording.rate_hz:.2f} s"
+
+    def judge(self, heard: Heard, rate_hz: int) -> None:
+        """Refuse a recording without sound and warn of doubtful ones, now that all of it was `heard` at `rate_hz`."""
+        refuse, channels = self.recording.refuse, self.recording.channels
+        if self.frames == 0:
+            problem = self.recording.problem
+            got = f"a damaged file ({problem})" if problem else "a header without samples"
+            refuse("at least one sample", got, "copy or record it again")
+        if self.peak == 0.0:
+            refuse("sound", f"{self.seconds} of digital silence", "leave it out or record it again")
+        if self.mono_energy == 0.0:
+            refuse("sound after mixing to mono", f"{channels} channels that cancel", "export one channel alone")
+        if not heard.is_sound:
+            refuse("sound after resampling", f"silence from {self.seconds}", "use a longer or louder recording")
+        if not heard.is_finite:
+            refuse("samples around [-1, 1]", f"a peak of {self.peak:.3g}", "scale the recording down")
+        remarks = (self._damage(), self._cancellation(), self._overload(), self._silence(heard), self._narrow(rate_hz))
+        for remark in remarks:
+            if remark:
+                warnings.warn(f"{self.recording.name}: {remark}.", AudioWarning, stacklevel=3)
+
+    def _damage(self) -> str:
+        announced, problem = self.recording.announced_frames, self.recording.problem
+        lost_s = 0.0 if announced is None else (announced - self.frames) / self.recording.rate_hz
+        if not problem and lost_s <= LOST_S:
+            return ""
+        rest = "" if announced is None else f" of {announced / self.recording.rate_hz:.2f} s"
+        why = problem or "the file ends early"
+        return f"only the first {self.seconds}{rest} could be decoded ({why}); copy or record it again if you can"
+
+    def _cancellation(self) -> str:
+        if self.mono_energy * CANCELLATION * self.recording.channels >= self.channel_energy:
+            return ""
+        loss = 10 * math.log10(self.channel_energy / self.mono_energy)
+        return f"its channels nearly cancel when mixed to mono ({loss:.0f} dB lost); export one channel alone"
+
+    def _overload(self) -> str:
+        if self.peak <= LOUD_PEAK:
+            return ""
+        return f"its peak is {self.peak:.3g} where full scale is 1; scale it to [-1, 1] if that is a mistake"
+
+    def _silence(self, heard: Heard) -> str:
+        before, after = (self.high - self.low) / 2, (heard.high - heard.low) / 2
+        if self.high == self.low:
+            return f"it is constant ({self.high:.3g}), an offset without sound; record it again"
+        if before < QUIET_PEAK:
+            return f"it is nearly silent ({20 * math.log10(before):.0f} dB of full scale); raise its level"
+        if after < QUIET_PEAK:
+            level = 20 * math.log10(max(after, 1e-12))
+            return f"it is nearly silent ({level:.0f} dB of full scale) once resampled; its sound lies at higher frequencies"
+        return ""
+
+    def _narrow(self, rate_hz: int) -> str:
+        own = self.recording.rate_hz
+        return f"it is sampled at {own} Hz and holds nothing above {own // 2} Hz" if own < LOW_RATE * rate_hz else ""
