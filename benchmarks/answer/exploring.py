@@ -18,7 +18,7 @@ from relax_quantus.benchmark.statistics import intervals
 from relax_quantus.benchmark.statistics.comparisons import compare, holm
 from relax_quantus.benchmark.statistics.crossing import Endpoint, crossed, normalised
 from relax_quantus.benchmark.statistics.families import averaged, matches, variants
-from relax_quantus.benchmark.statistics.rows import measured
+from relax_quantus.benchmark.statistics.rows import NULL_ENCODERS, measured
 from relax_quantus.benchmark.statistics.summary import SMALLEST_AUC, SMALLEST_GAIN
 
 FACTORS = ("masks", "fill")
@@ -53,6 +53,8 @@ def main() -> None:
     gains = normalised(crossed(rows, "embedding"))
     if len(gains):
         print("\n".join(("twins, share of gain", *twins(gains))))
+        without = pairs(Endpoint("gain", gains[~gains.encoder.str.startswith(NULL_ENCODERS)], SMALLEST_GAIN), False)
+        print("\n".join(("\nall encoders, twins not taken off", *without)))
         for encoder, part in gains.groupby("encoder", sort=False):
             print("\n".join((f"\n{encoder}", *pairs(Endpoint("gain", part, SMALLEST_GAIN), True))))
     if len(region):
