@@ -7,9 +7,10 @@ import planted_results as planted
 import pytest
 
 from benchmarks.answer.by_evaluator import gains
+from benchmarks.answer.exploring import pairs, twins
 from benchmarks.answer.publishing import smaller
 from relax_quantus.benchmark.statistics import summary
-from relax_quantus.benchmark.statistics.crossing import crossed, normalised
+from relax_quantus.benchmark.statistics.crossing import Endpoint, crossed, normalised
 from relax_quantus.benchmark.statistics.rows import checked
 
 
@@ -40,3 +41,15 @@ def test_strategies_by_unit_are_the_planted_skills_where_maps_can_rank(whole: pd
     assert minus_twin == pytest.approx(0.9 * planted.LEVELS["time"], abs=0.015)
     own = table.loc["patch", "random"] - table.loc["bin", "random"]
     assert own == pytest.approx(planted.ADVANTAGE + 0.9 * (planted.LEVELS["patch"] - planted.LEVELS["bin"]), abs=0.05)
+
+
+def test_exploring_says_who_is_above_whom_and_what_twins_score(whole: pd.DataFrame) -> None:
+    rows = normalised(crossed(checked(whole), "embedding"))
+    lines = list(pairs(Endpoint("gain", rows, 0.05), True))
+    line = next(line for line in lines if line.startswith("RELAX-time - RELAX-frequency: "))
+    assert float(line.split(": ")[1].split(" ")[0]) == pytest.approx(0.12, abs=0.05)
+    assert ", n = 8, " in line
+    assert len(lines) == 6 + 3
+    means = [float(line.split(": ")[1].split(" ")[0]) for line in twins(rows)]
+    assert max(map(abs, means)) < 0.08
+    assert len(means) == 4
