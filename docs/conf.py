@@ -36,7 +36,7 @@ extensions = [
     "command_line",
     "published_results",
 ]
-exclude_patterns = ["_build", "_templates", "extensions", "generated/work", "**/.ipynb_checkpoints"]
+exclude_patterns = ["_build", "_templates", "extensions", "generated/scratch", "**/.ipynb_checkpoints"]
 templates_path = ["_templates"]
 nitpicky = True
 smartquotes_action = "qe"  # not dashes: options begin with two
