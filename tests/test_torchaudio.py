@@ -730,7 +730,7 @@ def test_settings_that_cannot_work_are_one_line(
     torchaudio: ModuleType, spec: str, said: str, write_wav: Write, tmp_path: Path
 ) -> None:
     code, line = command("explain", write_wav(tone(440, 16_000)), "--out", tmp_path / "out", "--front-end", spec)
-    assert code == 1
+    assert code == 2
     assert said in line
     assert "unexpected" not in line
     assert len(line.splitlines()) == 1
