@@ -24,7 +24,19 @@ from relax_quantus.benchmark.config import BenchmarkConfig
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 RUNS, RESULTS = HERE / "run", ROOT / "benchmarks" / "results"
-GRIDS = ("recordings", "truth", "seeds", "soundscapes", "control", "planted", "variants", "converged")
+GRIDS = (
+    "recordings",
+    "truth",
+    "planted",
+    "soundscapes",
+    "control",
+    "logit",
+    "variants",
+    "converged",
+    "levels",
+    "shortcut",
+    "seeds",
+)
 """In the order of their weight: a run that is stopped early has the first."""
 
 

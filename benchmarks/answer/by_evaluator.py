@@ -21,18 +21,22 @@ from relax_quantus.benchmark.statistics.rows import CELL, measured, pooled
 
 STRATEGIES = ("random", "time", "frequency", "time_frequency")
 UNITS = ("bin", "patch", "time", "frequency")
+FILLS = ("fill", "evaluator_fill")
 
 
 def gains(rows: pd.DataFrame) -> pd.DataFrame:
-    """Gain minus twin, one line a unit and source, one column a strategy; NaN where a fill is missing."""
+    """Gain minus twin, one line a unit, pair of fills and explained example, one column a strategy; NaN where it or its twin has no score."""
     relax = rows[rows.base.isin([f"RELAX-{m}{twin}" for m in STRATEGIES for twin in ("", " twin")])]
     foreign = relax[relax.fill != relax.evaluator_fill]
     sign = 1 - 2 * (foreign.twin_of != "")
-    fills = ["fill", "evaluator_fill"]
-    by_cell = foreign.assign(score=foreign.score * sign).groupby(["granularity", "masks", *fills, *CELL], sort=False)
+    by_cell = foreign.assign(score=foreign.score * sign).groupby(["masks", "granularity", *FILLS, *CELL], sort=False)
     differences = by_cell.score.agg(["sum", "count"])
-    complete = differences["sum"].where(differences["count"] == 2).dropna()
-    return complete.groupby(["granularity", "source_group", "masks"]).mean().unstack("masks")
+    return differences["sum"].where(differences["count"] == 2).unstack("masks")
+
+
+def difference(here: pd.DataFrame, a: str, b: str) -> pd.Series:
+    """``a - b``, one number a source: each line with the other strategy's on the same example and the same fills."""
+    return (here[a] - here[b]).dropna().groupby("source_group").mean()
 
 
 def main() -> None:
@@ -42,9 +46,9 @@ def main() -> None:
     rows, _ = pooled(measured(read(parser.parse_args().results).rows))
     table = gains(normalised(crossed(rows, "embedding")))
     for unit, (a, b) in product(UNITS, combinations(STRATEGIES, 2)):
-        here = table.loc[unit]
-        if a in here and b in here and (here[a] - here[b]).notna().any():
-            c = compare(a, b, here[a] - here[b])
+        here = table[table.index.get_level_values("granularity") == unit]
+        if a in here and b in here and len(found := difference(here, a, b)):
+            c = compare(a, b, found)
             d = c.difference
             print(f"{unit:10s} {a} - {b}: {d.value:.2f} [{d.low:.2f}, {d.high:.2f}], p = {c.p:.4f}, n = {c.n}")
 

@@ -16,14 +16,14 @@ from relax_quantus.audio import RESAMPLERS
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, DataError, UnknownNameError
 from relax_quantus.registry import nearest
 
-LISTS = ("methods", "metrics", "datasets", "encoders", "seeds")
+LISTS = ("methods", "metrics", "datasets", "encoders", "seeds", "primary", "secondary")
+END_POINTS = ("gain_embedding", "gain_logit", "auc_region")
+"""What the report tests: the crossed gain in both views, and the area under the ROC curve against what an encoder was shown."""
 QUICK_METHODS = (
     *(f"RELAX-{masks}{twin}" for masks in ("random", "time", "frequency", "time_frequency") for twin in ("", " twin")),
     *("energy", "oracle", "Saliency", "IntegratedGradients", "Occlusion"),
 )
 """The methods of the quick preset."""
-EXECUTION = ("preset", "out", "workers", "threads", "scheduler", "time_limit", "strict", "retry")
-"""Settings that change how a run is carried out and not what it finds."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,8 @@ class BenchmarkConfig:
         Stop at the first cell that fails, runs out of memory or time.
     retry
         Try again what failed, ran out of memory or time in an earlier run.
+    primary, secondary
+        Those of `END_POINTS` that were chosen as such before the run; the report says so, and calls the others exploratory. Empty says nothing.
     """
 
     preset: str = "quick"
@@ -107,6 +109,8 @@ class BenchmarkConfig:
     time_limit: float | None = None
     strict: bool = False
     retry: bool = False
+    primary: tuple[str, ...] = ()
+    secondary: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("max_clips", "n_samples", "head_clips", "reexplain_samples", "perturbations", "workers"):
@@ -135,7 +139,7 @@ class BenchmarkConfig:
 
     def _listed(self) -> None:
         """Check the fields that are lists, and make them tuples."""
-        for name in ("methods", "metrics", "datasets", "encoders"):
+        for name in (name for name in LISTS if name != "seeds"):
             value = getattr(self, name)
             if not isinstance(value, list | tuple) or not all(isinstance(entry, str) for entry in value):
                 checks.refuse(name, "a list of names", repr(value), 'write ["..."]', ArgumentTypeError)
@@ -143,6 +147,16 @@ class BenchmarkConfig:
             checks.refuse("seeds", "a list of whole numbers", repr(self.seeds), "write [0, 1]", ArgumentTypeError)
         for value in self.seeds:
             checks.integer("seeds", value, low=0)
+        for name in (*self.primary, *self.secondary):
+            if name not in END_POINTS:
+                argument = "primary" if name in self.primary else "secondary"
+                raise UnknownNameError(
+                    f"{argument}: expected the name of an end point, got {name!r}; {nearest(name, list(END_POINTS))}."
+                )
+        if both := set(self.primary) & set(self.secondary):
+            checks.refuse(
+                "secondary", "end points that are not primary, too", ", ".join(sorted(both)), "name each once"
+            )
         for name in LISTS:
             value = tuple(getattr(self, name))
             if len(set(value)) < len(value):
@@ -220,10 +234,10 @@ class BenchmarkConfig:
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {},
     "default": {
-        "max_clips": 48,
+        "max_clips": 24,
         "n_samples": 1000,
         "head_clips": 600,
-        "reexplain_clips": 12,
+        "reexplain_clips": 6,
         "reexplain_samples": 300,
         "perturbations": 5,
     },

@@ -92,10 +92,12 @@ class Reader:
                 warnings.warn(f"skipped {entry.name}: {reason}", stacklevel=2)
             return None
 
-    def take(self, entries: Iterable[Entry], count: int, of_a_source: int | None = None) -> list[tuple[Entry, Tensor]]:
-        """The first `count` entries that can be read, at most so many `of_a_source`."""
+    def take(
+        self, entries: Iterable[Entry], count: int, of_a_source: int | None = None, so_far: Counter[str] | None = None
+    ) -> list[tuple[Entry, Tensor]]:
+        """The first `count` entries that can be read, at most so many `of_a_source` with those taken `so_far`, which is counted on."""
         taken: list[tuple[Entry, Tensor]] = []
-        sources: Counter[str] = Counter()
+        sources = Counter[str]() if so_far is None else so_far
         for entry in entries:
             if len(taken) == count:
                 break
@@ -208,7 +210,8 @@ def draw(
     if explained is None:
         most = [max(1, len(ordered[name]) // 2) for name in names]
         quotas = [min(quota, limit) if quota else 0 for quota, limit in zip(quotas, most, strict=True)]
-    sampled = [reader.take(open_to[name], quota, of_a_source) for name, quota in zip(names, quotas, strict=True)]
+    so_far = Counter[str]()  # of all classes: a source that two share counts once
+    sampled = [reader.take(open_to[name], n, of_a_source, so_far) for name, n in zip(names, quotas, strict=True)]
     training, held_out, notes = _rest(ordered, sampled, reader, max(1, head_clips // len(names)), explained)
     found = sorted(set(training.y.tolist()))
     if len(found) < len(names) or not any(sampled):

@@ -74,10 +74,24 @@ def test_csv_gives_the_same_tables_as_parquet(made: tuple[Path, list[Path]], tmp
 def test_the_page_says_what_few_sources_can_tell(made: tuple[Path, list[Path]]) -> None:
     page = (made[0] / "report" / "statistics.md").read_text()
     assert "**n = 12 sources are few**" in page
-    assert "## Crossed relevance gain, embedding view: planted (primary measure)" in page
+    assert "## Crossed relevance gain, embedding view: planted\n" in page, "no role was chosen before"
     assert "**RELAX-time above RELAX-frequency**" in page
     assert "Kendall's W = " in page
     assert not re.search(r"\bnan\b|\bNone\b|inf\b", page)
+
+
+def test_headings_say_which_end_point_was_chosen_before_the_run(made: tuple[Path, list[Path]], tmp_path: Path) -> None:
+    (tmp_path / "results.parquet").write_bytes((made[0] / "results.parquet").read_bytes())
+    run = json.loads((made[0] / "run.json").read_text())
+    run["configuration"] |= {"primary": ["gain_logit"], "secondary": ["auc_region"]}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    report(tmp_path, figures=False)
+    page, html = (tmp_path / "statistics.md").read_text(), (tmp_path / "report.html").read_text()
+    for name, role in (("embedding view", "exploratory"), ("logit view", "primary")):
+        assert f"## Crossed relevance gain, {name}: planted ({role})\n" in page
+        assert f"Crossed relevance gain, {name}: planted ({role})<" in html
+    tested = pd.read_csv(tmp_path / "tables" / "comparisons.csv").groupby("endpoint").role.unique()
+    assert list(tested["Crossed relevance gain, logit view"]) == ["primary"]
 
 
 def test_what_is_bold_is_significant(made: tuple[Path, list[Path]]) -> None:

@@ -343,6 +343,12 @@ def test_no_scheduler_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         ('fill = "silense"', UnknownNameError, "did you mean 'silence'"),
         ("seeds = 3", ArgumentTypeError, r"seeds: expected a list of whole numbers, got 3; write \[0, 1\]"),
         ("seeds = [1, 1]", ArgumentError, "seeds: expected each once"),
+        ('primary = ["gain_embeding"]', UnknownNameError, "did you mean 'gain_embedding'"),
+        (
+            'primary = ["auc_region"]\nsecondary = ["auc_region"]',
+            ArgumentError,
+            "secondary: expected end points that are not primary",
+        ),
         ('n_samples = "many"', ArgumentTypeError, "n_samples: expected an integer"),
         ("strict = 1", ArgumentTypeError, "strict: expected true or false"),
         ("time_limit = 0", ArgumentError, "time_limit: expected a finite number above 0"),

@@ -6,7 +6,7 @@ import pandas as pd
 import planted_results as planted
 import pytest
 
-from benchmarks.answer.by_evaluator import gains
+from benchmarks.answer.by_evaluator import difference, gains
 from benchmarks.answer.exploring import pairs, twins
 from benchmarks.answer.publishing import smaller
 from relax_quantus.benchmark.statistics import summary
@@ -41,6 +41,22 @@ def test_strategies_by_unit_are_the_planted_skills_where_maps_can_rank(whole: pd
     assert minus_twin == pytest.approx(0.9 * planted.LEVELS["time"], abs=0.015)
     own = table.loc["patch", "random"] - table.loc["bin", "random"]
     assert own == pytest.approx(planted.ADVANTAGE + 0.9 * (planted.LEVELS["patch"] - planted.LEVELS["bin"]), abs=0.05)
+
+
+def test_strategies_are_compared_on_the_same_examples_and_fills_alone(whole: pd.DataFrame) -> None:
+    rows = normalised(crossed(checked(whole), "embedding"))
+    lost = (
+        (rows.masks == "time")
+        & (rows.twin_of == "")
+        & (rows.fill == "silence")
+        & (rows["clip"] == rows["clip"].iloc[0])
+    )
+    table = gains(rows[~lost]).loc["bin"]
+    there = table.time.notna()
+    assert 0 < (~there).sum() < len(table)
+    shifted = table.assign(random=table.random + 100.0 * ~there)
+    assert difference(shifted, "time", "random").equals(difference(table, "time", "random"))
+    assert difference(table, "time", "random").abs().max() < 1
 
 
 def test_exploring_says_who_is_above_whom_and_what_twins_score(whole: pd.DataFrame) -> None:

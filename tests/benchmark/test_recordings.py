@@ -78,6 +78,10 @@ def test_clips_of_one_source_can_be_limited(zoo):
     assert sorted(one) == ["0", "1", "cat"]
     two = [clip.source_group for clip in folder(zoo, max_clips=12, clips_per_source=2).clips]
     assert max(map(two.count, two)) == 2
+    lines = ["file,label,source_group"] + [f"{n}/{n}_{k}.wav,{n},{k // 2}" for n in ("cat", "dog") for k in range(6)]
+    (zoo / "clips.csv").write_text("\n".join(lines))
+    both = [clip.source_group for clip in folder(zoo, max_clips=4, clips_per_source=1).clips]
+    assert len(set(both)) == len(both), "a source that two classes share counts once"
     with pytest.raises(ArgumentError, match="clips_per_source: expected"):
         folder(zoo, clips_per_source=0)
 

@@ -18,7 +18,7 @@ from relax_quantus.benchmark.report import words
 from relax_quantus.benchmark.report.latex import latex
 from relax_quantus.benchmark.report.page import page
 from relax_quantus.benchmark.report.reading import Folder, read
-from relax_quantus.benchmark.statistics.summary import summarise
+from relax_quantus.benchmark.statistics.summary import roles_of, summarise
 from relax_quantus.benchmark.tables import COLUMNS_A_TABLE, document, tables_of
 from relax_quantus.errors import DataError
 
@@ -64,7 +64,7 @@ def _written(found: Folder, to: Path, figures: bool) -> Iterator[Path]:
     to.mkdir(parents=True, exist_ok=True)
     made = tables_of(found.rows)
     yield _text(to / "table.md", document(found.rows, found.run, made))
-    summary = summarise(found.rows)
+    summary = summarise(found.rows, roles=roles_of(found.run.get("configuration", {})))
     yield _text(to / "statistics.json", json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     yield _text(to / "statistics.md", words.page(summary))
     yield from _tables(made, summary, to / "tables")

@@ -10,7 +10,7 @@ from typing import Any
 
 from relax_quantus.benchmark.layout import number
 from relax_quantus.benchmark.report.marked_up import quoted
-from relax_quantus.benchmark.report.words import estimate, p_value
+from relax_quantus.benchmark.report.words import estimate, p_value, title
 
 HOW_TO_READ = {
     "X − twin": "X minus its shuffled twin: the same masks with the similarities permuted. The twin has X's smoothness and shapes and no "
@@ -44,7 +44,7 @@ def in_short(summary: dict[str, Any]) -> str:
     for endpoint in summary["endpoints"]:
         families = endpoint["families"]
         if families and families[0]["comparisons"]:
-            lines += [f"## {endpoint['name']}: {quoted(endpoint['dataset'])} ({endpoint['role']} measure)", ""]
+            lines += [f"## {title({**endpoint, 'dataset': quoted(endpoint['dataset'])})}", ""]
             said = [
                 *sentences(families[0]["comparisons"]),
                 *(all_against(f) for f in families[1:] if f["name"] in AGAINST),

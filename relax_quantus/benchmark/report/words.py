@@ -44,9 +44,14 @@ def _top(s: dict[str, Any]) -> Iterator[str]:
         yield f"Left out of means over encoders, as a control: {', '.join(s['left_out_of_what_is_pooled'])}."
 
 
+def title(e: dict[str, Any]) -> str:
+    """Of an end point: its name, its data set, and its role if it has one."""
+    return f"{e['name']}: {e['dataset']}" + (f" ({e['role']})" if e["role"] else "")
+
+
 def _endpoint(e: dict[str, Any]) -> Iterator[str]:
     smallest = f" Smallest effect that matters: ±{e['smallest_effect']:g}." if e["smallest_effect"] else ""
-    yield f"## {e['name']}: {e['dataset']} ({e['role']} measure)"
+    yield f"## {title(e)}"
     yield ""
     yield f"{e['unit'][:1].upper()}{e['unit'][1:]}; {len(e['evaluators'])} evaluator(s).{smallest}"
     yield ""

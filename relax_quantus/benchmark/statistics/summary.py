@@ -1,17 +1,19 @@
 """All statistics of a run in one plain dictionary: end points, their tests, ranks, agreement, variance.
 
-Oriented rows enter (`rows.checked`), a dictionary that JSON can hold leaves; missing numbers are None. The primary end point is the crossed
-relevance gain in the embedding view, as a share of what could fall, minus the shuffled twin; secondary are the same in the logit view and the
-area under ROC against what the encoder was shown (truth by construction); all else is exploratory.
+Oriented rows enter (`rows.checked`), a dictionary that JSON can hold leaves; missing numbers are None. End points (`END_POINTS`) are the
+crossed relevance gain in either view, as a share of what could fall, minus the shuffled twin, and the area under ROC against what the encoder was
+shown (truth by construction). Which of them are primary or secondary, the run's configuration says, or nobody; metrics by themselves are exploratory.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from relax_quantus.benchmark.config import END_POINTS
 from relax_quantus.benchmark.statistics import agreement, families, intervals, ranks, variance
 from relax_quantus.benchmark.statistics.comparisons import Comparison
 from relax_quantus.benchmark.statistics.crossing import Endpoint, crossed, is_crossed, normalised, without_a_fall
@@ -23,13 +25,14 @@ if TYPE_CHECKING:
 SMALLEST_GAIN = 0.05
 """Gains nearer than that, as shares of what could fall, do not matter (docs/protocol.md)."""
 SMALLEST_AUC = 0.05
+NO_ROLES: Mapping[str, str] = MappingProxyType({})
 GAIN = "LIF - MIF area, difference of the score that remains when least and most influential parts go first"
 SHARE = f"{GAIN}, as a share of how far it falls when everything goes (mean of encoder and evaluator)"
 
 
 @dataclass(frozen=True)
 class Question:
-    """An end point by role."""
+    """An end point, and its role: empty if none was chosen."""
 
     key: str
     role: str
@@ -38,26 +41,40 @@ class Question:
     endpoint: Endpoint
 
 
-def questions(rows: pd.DataFrame) -> Iterator[Question]:
+def roles_of(configuration: Mapping[str, Any]) -> dict[str, str]:
+    """What a run's configuration chose before it began: key of each end point -> "primary", "secondary", else "exploratory"; empty if nothing.
+
+    Examples
+    --------
+    >>> roles_of({"primary": ["gain_embedding"]})
+    {'gain_embedding': 'primary', 'gain_logit': 'exploratory', 'auc_region': 'exploratory'}
+    """
+    chosen = {key: role for role in ("primary", "secondary") for key in configuration.get(role) or ()}
+    return {key: chosen.get(key, "exploratory") for key in END_POINTS} if chosen else {}
+
+
+def questions(rows: pd.DataFrame, roles: Mapping[str, str] = NO_ROLES) -> Iterator[Question]:
     """The end points that were measured, each data set by itself: answers for different data are never pooled."""
     everything, _ = pooled(measured(rows))
     for dataset in dict.fromkeys(everything.dataset):
         main = everything[everything.dataset == dataset]
-        for view, role in (("embedding", "primary"), ("logit", "secondary")):
+        for view in ("embedding", "logit"):
             found = crossed(main, view)
             if len(found):
                 name, stated = f"Crossed relevance gain, {view} view", bool(found.fall.notna().any())
                 smallest = SMALLEST_GAIN if stated or view == "embedding" else math.nan
                 endpoint = Endpoint(name, normalised(found), smallest, SHARE if stated else GAIN)
-                yield Question(f"gain_{view}", role, view, dataset, endpoint)
+                key = f"gain_{view}"
+                yield Question(key, roles.get(key, ""), view, dataset, endpoint)
         truth = main[(main.question == "region") & main.metric.str.startswith("AUC")]
         if len(truth):
             name, unit = "AUC against what the encoder was shown", "area under ROC"
-            yield Question("auc_region", "secondary", "embedding", dataset, Endpoint(name, truth, SMALLEST_AUC, unit))
+            endpoint, key = Endpoint(name, truth, SMALLEST_AUC, unit), "auc_region"
+            yield Question(key, roles.get(key, ""), "embedding", dataset, endpoint)
 
 
-def summarise(rows: pd.DataFrame, seed: int = 0) -> dict[str, Any]:
-    """Every number of the report that is not in a table of scores."""
+def summarise(rows: pd.DataFrame, seed: int = 0, roles: Mapping[str, str] = NO_ROLES) -> dict[str, Any]:
+    """Every number of the report that is not in a table of scores; `roles` from `roles_of`."""
     main, left_out = pooled(measured(rows))
     return {
         "unit": "source recording",
@@ -68,7 +85,7 @@ def summarise(rows: pd.DataFrame, seed: int = 0) -> dict[str, Any]:
         "seeds": sorted(main.seed.unique()),
         "left_out_of_what_is_pooled": left_out,
         "statuses": {str(k): int(v) for k, v in rows[rows.part == ""].status.value_counts().items()},
-        "endpoints": [described(question, rows, seed) for question in questions(rows)],
+        "endpoints": [described(question, rows, seed) for question in questions(rows, roles)],
         "exploratory": plain([c for c in exploratory(main, seed)]),
         "agreement_between_metrics": plain(agreement.between_metrics(main).to_dict()),
     }
