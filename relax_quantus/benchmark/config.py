@@ -234,11 +234,11 @@ class BenchmarkConfig:
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {},
     "default": {
-        "max_clips": 24,
-        "n_samples": 1000,
+        "max_clips": 18,
+        "n_samples": 500,
         "head_clips": 600,
-        "reexplain_clips": 6,
-        "reexplain_samples": 300,
+        "reexplain_clips": 3,
+        "reexplain_samples": 200,
         "perturbations": 5,
     },
     "paper": {
