@@ -33,9 +33,9 @@ GRIDS = (
     "logit",
     "variants",
     "converged",
+    "categories",
     "levels",
     "shortcut",
-    "seeds",
 )
 """In the order of their weight: a run that is stopped early has the first."""
 

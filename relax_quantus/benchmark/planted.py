@@ -68,6 +68,7 @@ def planted(
     snr_db: float = 0.0,
     octaves: float = 0.0,
     into: str = "recording",
+    clips_per_source: int | None = None,
 ) -> Dataset:
     """Plant calls of each class of a folder in recordings of other classes.
 
@@ -84,6 +85,8 @@ def planted(
         Limit the call to a band of so many octaves around the middle of its energy; 0 leaves it whole.
     into
         ``"recording"``: the host's loudest example; ``"background"``: noise with the mean spectrum of the host's quietest fifth.
+    clips_per_source
+        As in `recordings.folder`, of calls and of hosts; several calls may still have one host.
 
     Raises
     ------
@@ -98,7 +101,8 @@ def planted(
     reader = Reader(checked_resampler(resampler))
     entries = listing(path)
     classes = len({entry.label_name for entry in entries})
-    sample = draw(entries, str(path), max(max_clips, 2 * min(classes, max_clips + 1)), seed, head_clips, reader)
+    wanted = max(max_clips, 2 * min(classes, max_clips + 1))
+    sample = draw(entries, str(path), wanted, seed, head_clips, reader, of_a_source=clips_per_source)
     clips = mixtures(sample, max_clips, seed, snr_db, float(octaves), into)
     if not clips:
         raise DataError(f"{path}: expected recordings of different classes and sources to mix, got none; add some.")

@@ -74,6 +74,7 @@ def shortcut(
     label: str = "",
     level_db: float = -6.0,
     cutoff_hz: float = 1500.0,
+    clips_per_source: int | None = None,
 ) -> Dataset:
     """Plant a shortcut in one class of a folder.
 
@@ -81,7 +82,7 @@ def shortcut(
     ----------
     path
         Folder of recordings, see `recordings.listing`.
-    max_clips, seed, head_clips, resampler
+    max_clips, seed, head_clips, resampler, clips_per_source
         As in `recordings.folder`.
     kind
         ``"hum"`` or ``"low_pass"``.
@@ -110,7 +111,8 @@ def shortcut(
     def change(entry: Entry, wave: Wave) -> Wave:
         return plant(entry, wave)[0] if entry.label_name == label else wave
 
-    sample = draw(entries, str(path), max_clips, seed, head_clips, Reader(checked_resampler(resampler), change))
+    reader = Reader(checked_resampler(resampler), change)
+    sample = draw(entries, str(path), max_clips, seed, head_clips, reader, of_a_source=clips_per_source)
     clips, swapped = explained(sample, plant, kind, label)
     settings = f"kind={kind},label={label}," + (f"level_db={level:g}" if kind == "hum" else f"cutoff_hz={cutoff:g}")
     return sample.dataset(
