@@ -1,8 +1,8 @@
 """Units of work handed to this process, to worker processes on this machine, or to a Dask cluster: one loop for the last two.
 
 Units enter; finished cells leave, in any order, each batch with what was found out about its data set and encoder. A worker process that dies
-(killed, perhaps for memory) costs the units that were under way: they are tried again one at a time at the end, and one that kills its worker
-even then becomes rows that say so.
+(killed, perhaps for memory) costs what was under way: those units are tried again at the end cell by cell, cells that were under way at another
+death once more, each with nothing beside it, and only one that kills its worker even then becomes a row that says so.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -34,7 +34,7 @@ AHEAD = 2
 WAIT_FOR_WORKERS_S = 60
 COUNT_AGAIN_S = 5.0
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-DEAD = "failed", "the worker process died twice (killed, perhaps for memory)"
+DEAD = "failed", "the worker process died each of three times (killed, perhaps for memory), the last time alone"
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def here(workshop: Workshop, units: list[Unit], count: int | None, lost: Lost) -
 
 
 def elsewhere(config: BenchmarkConfig, units: list[Unit], pool: Pool, lost: Lost) -> Iterator[Batch]:
-    """Compute in the workers of a pool, each unit a batch.
+    """Compute in the workers of a pool, each unit a batch; after a death each cell.
 
     Parameters
     ----------
@@ -93,9 +93,10 @@ def elsewhere(config: BenchmarkConfig, units: list[Unit], pool: Pool, lost: Lost
         Makes the rows of a unit that could not be computed, from a status and a reason.
     """
     suspects = yield from _fly(config, units, pool, lost)
-    for unit in suspects:
-        if (yield from _fly(config, [unit], pool, lost)):
-            yield lost(unit, *DEAD), {}
+    cells = [replace(unit, todo=(entry,)) for unit in suspects for entry in unit.todo]
+    for cell in (yield from _fly(config, cells, pool, lost)):
+        if (yield from _fly(config, [cell], pool, lost)):
+            yield lost(cell, *DEAD), {}
 
 
 def _fly(config: BenchmarkConfig, units: list[Unit], pool: Pool, lost: Lost) -> Generator[Batch, None, list[Unit]]:
