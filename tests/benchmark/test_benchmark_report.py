@@ -90,8 +90,16 @@ def test_headings_say_which_end_point_was_chosen_before_the_run(made: tuple[Path
     for name, role in (("embedding view", "exploratory"), ("logit view", "primary")):
         assert f"## Crossed relevance gain, {name}: planted ({role})\n" in page
         assert f"Crossed relevance gain, {name}: planted ({role})<" in html
-    tested = pd.read_csv(tmp_path / "tables" / "comparisons.csv").groupby("endpoint").role.unique()
-    assert list(tested["Crossed relevance gain, logit view"]) == ["primary"]
+    tested = (
+        pd.read_csv(tmp_path / "tables" / "comparisons.csv")
+        .set_index("endpoint")
+        .loc["Crossed relevance gain, logit view"]
+    )
+    primary = tested[tested.role == "primary"].in_family.unique()
+    assert list(primary) == ["mask strategies"], "not without twins, nor against twins and energy"
+    assert set(tested.role) == {"primary", "exploratory"}
+    assert "### Mask strategies (primary)\n" in page
+    assert "### Mask strategies, twins not taken off (exploratory)\n" in page
 
 
 def test_what_is_bold_is_significant(made: tuple[Path, list[Path]]) -> None:

@@ -113,8 +113,29 @@ def test_families_are_matched_by_what_the_names_say(endpoint: Endpoint) -> None:
     ]
     assert list(families.matches(found, "fill")) == [("silence", "mean")]
     assert families.matches(found, "edges") == {}
-    titles = [f.name for f in families.factors(endpoint, "embedding")]
-    assert titles == ["mask strategies", "mask strategies, fill silence", "mask strategies, fill mean", "fills"]
+    made = families.factors(endpoint, "embedding")
+    main, others = ["mask strategies", "fills"], ["mask strategies, fill silence", "mask strategies, fill mean"]
+    again = [f"{name}, twins not taken off" for name in main]
+    assert [f.name for f in made] == [main[0], *others, main[1], *again]
+    assert [f.name for f in made if f.main] == main
+
+
+def test_without_taking_twins_off_differences_are_the_same_up_to_the_twins_own(rows: pd.DataFrame) -> None:
+    noisy = crossed(rows, "embedding")
+    noise = np.random.default_rng(5).normal(0, 0.2, len(noisy))
+    noisy = noisy.assign(score=noisy.score + noise * (noisy.twin_of != ""))
+    with_noise, plain = (
+        {f.name: f for f in families.factors(Endpoint("gain", r, 0.05), "embedding")}
+        for r in (noisy, crossed(rows, "embedding"))
+    )
+    same = "mask strategies, twins not taken off"
+    for a, b in zip(with_noise[same].comparisons, plain[same].comparisons, strict=True):
+        assert a.difference == b.difference
+    widths = [
+        sum(c.difference.high - c.difference.low for c in with_noise[name].comparisons)
+        for name in ("mask strategies", same)
+    ]
+    assert widths[0] > 1.5 * widths[1]
 
 
 def test_estimators_are_a_factor_of_their_own() -> None:
@@ -153,6 +174,11 @@ def test_evaluators_agree_only_when_nobody_is_favoured(rows: pd.DataFrame) -> No
     (mixed,) = agreement.between_evaluators(Endpoint("gain", crossed(rows, "embedding")))
     assert mixed.w.low < mixed.w.value < 0.9
     assert len(mixed.own_winners) >= 8
+    own, third = {"bin": 4, "patch": 6, "time": 5, "frequency": 5}, {"bin": 0, "patch": 4, "time": 2, "frequency": 2}
+    expected = (
+        2 * sum(own.values()) + sum(third.values())
+    ) / 8  # of eight methods; evaluators of two of their fills, and of a third
+    assert mixed.own_by_chance == pytest.approx(expected)
     honest = rows[rows.masks == ""].replace({"method": {"oracle": "third"}, "base": {"oracle": "third"}})
     (alike,) = agreement.between_evaluators(Endpoint("gain", crossed(honest, "embedding")))
     assert alike.w.value == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -146,6 +147,11 @@ def test_holm_by_hand_and_without_those_that_were_not_tested() -> None:
     assert [found[k] for k in "abc"] == pytest.approx([0.03, 0.06, 0.06])
     assert math.isnan(found["d"])
     assert comparisons.holm([]) == []
+    near, some = [0.04, 0.01, math.nan, 0.03], intervals.mean([0.01] * 9)
+    bounded = [replace(c, difference=some, p=0.5, p_equivalence=v) for c, v in zip(family, near, strict=True)]
+    corrected = [c.p_equivalence_holm for c in comparisons.holm(bounded)]
+    assert [*corrected[:2], corrected[3]] == pytest.approx([0.06, 0.03, 0.06])
+    assert [c.small for c in comparisons.holm(bounded)] == [False, True, False, False]
 
 
 def test_holm_is_statsmodels() -> None:

@@ -85,6 +85,9 @@ def _tables(made: list[Table], summary: dict[str, Any], to: Path) -> Iterator[Pa
         yield _csv(to / f"{name}.csv", list(table.tidy()))
         yield _text(to / f"{name}.tex", "\n".join(_parts(table, name)))
     yield _csv(to / "comparisons.csv", comparisons(summary))
+    agreed = summary["agreement_between_metrics"]
+    if len(agreed) > 1:
+        yield _csv(to / "agreement_between_metrics.csv", [{"metric": name, **row} for name, row in agreed.items()])
 
 
 def _parts(table: Table, name: str) -> Iterator[str]:
@@ -97,7 +100,12 @@ def comparisons(summary: dict[str, Any]) -> list[dict[str, Any]]:
     made = []
     for e in summary["endpoints"]:
         for family in e["families"]:
-            where = {"dataset": e["dataset"], "endpoint": e["name"], "role": e["role"], "in_family": family["name"]}
+            where = {
+                "dataset": e["dataset"],
+                "endpoint": e["name"],
+                "role": family["role"],
+                "in_family": family["name"],
+            }
             made += [where | _flat(c) for c in family["comparisons"]]
     for c in summary["exploratory"]:
         where = {
@@ -129,6 +137,7 @@ def _flat(c: dict[str, Any]) -> dict[str, Any]:
         "tests_in_family": c["family"],
         "smallest_effect": c["smallest"],
         "p_equivalence": c["p_equivalence"],
+        "p_equivalence_holm": c["p_equivalence_holm"],
         "significant": c["significant"],
         "verdict": c["verdict"],
     }

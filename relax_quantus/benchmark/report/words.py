@@ -96,7 +96,8 @@ def _ranking(r: dict[str, Any]) -> Iterator[str]:
         names = ", ".join(r["not_told_from_best"])
         yield (
             f"Friedman's test that all methods are alike: p {_equals(r['friedman_p'])} (n = {r['sources']}); critical difference of average ranks "
-            f"{r['critical_difference']:.2f} (Nemenyi, 5 %). Not told from the first: {names}."
+            f"{r['critical_difference']:.2f} (Nemenyi, 5 %). Not told from the first: {names}. Ranks are of scores without "
+            "twins; methods that different evaluators judged are ranked through third ones."
         )
     yield ""
 
@@ -119,24 +120,25 @@ def _agreement(blocks: list[dict[str, Any]]) -> Iterator[str]:
             f"{estimate(a['w'])} (1 all alike; for these clips and maps, shuffled rankings reach {number(a['by_chance'], 1.0)} in one of twenty, "
             f"p {_equals(a['p'])}{twins}); "
             f"Spearman between two evaluators: median {middle}, lowest {worst}. On {len(a['own_winners'])} of {len(a['evaluators'])} evaluators "
-            "the winner is a method with this evaluator's own fill or granularity."
+            f"the winner is a method with this evaluator's own fill or granularity (a winner drawn at random: {a['own_by_chance']:.1f})."
         )
         yield ""
 
 
 def _family(f: dict[str, Any]) -> Iterator[str]:
-    yield f"### {f['name'][:1].upper()}{f['name'][1:]}"
+    said = f" ({f['role']})" if f["role"] else ""
+    yield f"### {f['name'][:1].upper()}{f['name'][1:]}{said}"
     yield ""
     yield f"{len(f['comparisons'])} paired Wilcoxon test(s), Holm's correction within this table."
     yield ""
-    yield "| a | b | a − b | rank-biserial | p | p (Holm) | p (equivalent) | n | evaluators | |"
+    yield "| a | b | a − b | rank-biserial | p | p (Holm) | p (equivalent, Holm) | n | evaluators | |"
     yield "|---|---|---|---|---|---|---|---|---|---|"
     for c in f["comparisons"]:
         verdict = f"**{c['verdict']}**" if c["significant"] else c["verdict"]
         values = (
             estimate(c["difference"]),
             estimate(c["effect"]),
-            *(p_value(c[k]) for k in ("p", "p_holm", "p_equivalence")),
+            *(p_value(c[k]) for k in ("p", "p_holm", "p_equivalence_holm")),
         )
         on = f"{c['evaluators']} ({', '.join(c['units'])})" if c["units"] else str(c["evaluators"])
         yield f"| {c['a']} | {c['b']} | {' | '.join(values)} | {c['n']} | {on} | {verdict} |"

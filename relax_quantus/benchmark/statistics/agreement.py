@@ -74,8 +74,8 @@ class Agreement:
         What was compared.
     winners
         Evaluator -> its best method.
-    own_winners
-        Evaluators whose best method has this evaluator's fill or granularity.
+    own_winners, own_by_chance
+        Evaluators whose best method has this evaluator's fill or granularity, and how many there would be if each drew its winner at random.
     """
 
     w: Estimate
@@ -89,6 +89,7 @@ class Agreement:
     methods: list[str]
     winners: dict[str, str]
     own_winners: list[str]
+    own_by_chance: float
 
 
 def between_evaluators(endpoint: Endpoint, *, seed: int = 0, resamples: int = 1000) -> list[Agreement]:
@@ -149,6 +150,7 @@ def _agreement(
         methods=ranked,
         winners=winners,
         own_winners=[e for e, m in winners.items() if e in endpoint.own[m]],
+        own_by_chance=float(sum(np.mean([e in endpoint.own[m] for m in ranked]) for e in evaluators)),
     )
 
 

@@ -34,8 +34,9 @@ class Comparison:
         Two-sided Wilcoxon signed-rank; corrected for the family (NaN until `holm` was there).
     effect
         Matched-pairs rank-biserial correlation, -1 to 1: the share of rank sum for `a` minus that for `b`.
-    smallest, p_equivalence
-        The smallest effect that matters, in the score's unit, and the larger p of both one-sided tests that the difference is beyond it.
+    smallest, p_equivalence, p_equivalence_holm
+        The smallest effect that matters, in the score's unit, and the larger p of both one-sided tests that the difference is beyond it, the last
+        corrected for the family.
     smallest_p
         The least p that so many sources can give; if it cannot pass, nothing could have been found.
     evaluators, units
@@ -51,6 +52,7 @@ class Comparison:
     p_equivalence: float
     smallest_p: float
     p_holm: float = math.nan
+    p_equivalence_holm: float = math.nan
     family: int = 1
     evaluators: int = 1
     units: tuple[str, ...] = ()
@@ -66,6 +68,11 @@ class Comparison:
         return self.p_holm <= LEVEL
 
     @property
+    def small(self) -> bool:
+        """Whether the difference lies within ± the smallest effect, at 5 % after the family's correction."""
+        return self.p_equivalence_holm <= LEVEL
+
+    @property
     def verdict(self) -> str:
         """In words: who is better, that they are equivalent, that it is open, or that nothing could be told."""
         if self.n == 0:
@@ -74,9 +81,9 @@ class Comparison:
             return "differ, but mean and ranks disagree"
         if self.significant:
             better, worse = (self.a, self.b) if self.difference.value > 0 else (self.b, self.a)
-            small = " (and smaller than what matters)" if self.p_equivalence <= LEVEL else ""
+            small = " (and smaller than what matters)" if self.small else ""
             return f"{better} above {worse}{small}"
-        if self.p_equivalence <= LEVEL:
+        if self.small:
             return f"equivalent within ±{self.smallest:g}"
         if self.smallest_p * self.family > LEVEL:
             return f"n = {self.n} sources: too few to tell {self.family} comparisons apart"
@@ -173,11 +180,14 @@ def compare(
 
 
 def holm(family: Sequence[Comparison]) -> list[Comparison]:
-    """The same comparisons with p corrected for all of them; those without any source do not count."""
+    """The same comparisons with p, of difference and of equivalence, corrected for all of them; those without any source do not count."""
     tested = [i for i, c in enumerate(family) if math.isfinite(c.p)]
+    bounded = [i for i, c in enumerate(family) if math.isfinite(c.p_equivalence)]
     made = list(family)
     for i, p in zip(tested, multiple([family[i].p for i in tested]), strict=True):
-        made[i] = replace(family[i], p_holm=p, family=len(tested))
+        made[i] = replace(made[i], p_holm=p, family=len(tested))
+    for i, p in zip(bounded, multiple([family[i].p_equivalence for i in bounded]), strict=True):
+        made[i] = replace(made[i], p_equivalence_holm=p)
     return made
 
 

@@ -29,6 +29,7 @@ TITLES = {
     "kind": "RELAX and REPEAT",
 }
 BASELINE = "energy"
+WITHOUT_TWINS = "twins not taken off"
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,11 @@ class Variant:
 
 @dataclass(frozen=True)
 class Family:
-    """Comparisons that are corrected together."""
+    """Comparisons that are corrected together; of the `main` ones an end point's role is meant, if it has one."""
 
     name: str
     comparisons: list[Comparison]
+    main: bool = False
 
 
 def settings(method: str) -> tuple[str, ...]:
@@ -125,23 +127,35 @@ def averaged(
 
 
 def factors(endpoint: Endpoint, view: str, seed: int = 0) -> list[Family]:
-    """A family for each factor of which there are two levels; strategies also among the explainers of each fill, where there are several."""
+    """A family for each factor of which there are two levels; strategies also among the explainers of each fill, where there are several.
+
+    The main ones, strategies and fills over all variants, are given once more without taking twins off: a twin is expected to score the same
+    whatever its masks, so that its draws add noise to a difference and nothing else.
+    """
     found = towards(variants(endpoint.rows), view)
     relax = [v for v in found if v.kind == "RELAX"]
     fills = list(dict.fromkeys(v.fill for v in relax))
     chosen = [(TITLES[factor], factor, found if factor == "kind" else relax) for factor in FACTORS]
     if len(fills) > 1:
         chosen[1:1] = [(f"{TITLES['masks']}, fill {f}", "masks", [v for v in relax if v.fill == f]) for f in fills]
-    made = [Family(title, family(endpoint, matches(among, factor), seed)) for title, factor, among in chosen]
+    main = [TITLES["masks"], TITLES["fill"]]
+    made = [
+        Family(title, family(endpoint, matches(among, factor), seed), title in main) for title, factor, among in chosen
+    ]
+    if any(v.method in endpoint.twins for v in relax):
+        again = [(title, factor, among) for title, factor, among in chosen if title in main]
+        made += [
+            Family(f"{title}, {WITHOUT_TWINS}", family(endpoint, matches(among, factor), seed, False))
+            for title, factor, among in again
+        ]
     return [f for f in made if f.comparisons]
 
 
-def family(endpoint: Endpoint, pairs: dict[tuple[str, str], list[tuple[str, str]]], seed: int) -> list[Comparison]:
+def family(
+    endpoint: Endpoint, pairs: dict[tuple[str, str], list[tuple[str, str]]], seed: int, minus_twins: bool = True
+) -> list[Comparison]:
     """Compare levels over their matched variants, corrected together."""
-    made = []
-    for (a, b), matched in pairs.items():
-        made.append(_compared(endpoint, a, b, matched, seed))
-    return holm(made)
+    return holm([_compared(endpoint, a, b, matched, seed, minus_twins) for (a, b), matched in pairs.items()])
 
 
 def _compared(

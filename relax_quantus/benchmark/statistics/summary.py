@@ -115,7 +115,14 @@ def described(question: Question, rows: pd.DataFrame, seed: int = 0) -> dict[str
                 "critical_difference": ranking.critical_difference,
                 "not_told_from_best": ranking.best,
             },
-            "families": [{"name": f.name, "comparisons": [tell(c) for c in f.comparisons]} for f in tested],
+            "families": [
+                {
+                    "name": f.name,
+                    "role": question.role if f.main else question.role and "exploratory",
+                    "comparisons": [tell(c) for c in f.comparisons],
+                }
+                for f in tested
+            ],
             "agreement": [asdict(block) for block in agreed],
             "variance": {m: told(endpoint, m) for m in endpoint.ranked if m in endpoint.twins},
             "conditions": list(conditions(question, rows, seed)),
