@@ -1,8 +1,9 @@
 """From a run's folder to a published one: the same tables, small enough for a repository.
 
 A folder that `relax_quantus.benchmark` wrote enters; one that `relax-quantus report` reads leaves. Scores are rounded to five decimals and curves to
-four, seconds are left out, how far a score falls when everything is replaced is kept once a clip (it is the same for every map), and of grids that
-keep no curves the areas LIF and MIF, whose difference is the score, are left out, too. Twins' curves are in no figure and are not published.
+four, of seconds there are each method's median ones, how far a score falls when everything is replaced is kept once a clip (it is the same for every
+map), and of grids that keep no curves the areas LIF and MIF, whose difference is the score, are left out, too. Twins' curves are in no figure and
+are not published.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -22,24 +24,35 @@ ZSTD = 15
 
 
 def publish(run: Path, out: Path) -> list[Path]:
-    """Write the small tables, what the run depended on, and the report; return the report's files."""
+    """Write the small tables, what the run depended on, and the report beside `out`, then put them in its place; return the report's files."""
     with_curves = bool(json.loads((run / "run.json").read_text())["configuration"].get("curves", True))
-    shutil.rmtree(out, ignore_errors=True)  # no curve, figure or table of an earlier run beside this one's
-    out.mkdir(parents=True)
-    _write(smaller(pd.read_parquet(run / "results.parquet"), with_curves), out / "results.parquet")
-    if with_curves:
-        curves = pd.read_parquet(run / "curves.parquet")
-        curves = curves[~curves.method.str.contains(" twin")]
-        if len(curves):
-            _write(curves.assign(value=curves.value.round(4).astype("float32")), out / "curves.parquet")
-    for name in ("run.json", "encoders.json"):
-        if (run / name).is_file():
-            shutil.copy(run / name, out / name)
-    made = report(out, None)
-    for path in made:
-        if path.suffix == ".pdf":
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
+        new = Path(folder) / out.name
+        new.mkdir()
+        _write(smaller(pd.read_parquet(run / "results.parquet"), with_curves), new / "results.parquet")
+        if with_curves:
+            curves = pd.read_parquet(run / "curves.parquet")
+            curves = curves[~curves.method.str.contains(" twin")]
+            if len(curves):
+                _write(curves.assign(value=curves.value.round(4).astype("float32")), new / "curves.parquet")
+        _write(times(pd.read_parquet(run / "maps.parquet")), new / "maps.parquet")
+        for name in ("run.json", "encoders.json"):
+            if (run / name).is_file():
+                shutil.copy(run / name, new / name)
+        kept = [path.relative_to(new) for path in report(new, None) if path.suffix != ".pdf"]
+        for path in new.rglob("*.pdf"):
             path.unlink()
-    return [path for path in made if path.is_file()]
+        shutil.rmtree(out, ignore_errors=True)  # no curve, figure or table of an earlier run beside this one's
+        new.replace(out)
+    return [out / path for path in kept]
+
+
+def times(maps: pd.DataFrame) -> pd.DataFrame:
+    """The median seconds of a map of each method: what the figure of runtime against score is drawn from."""
+    keys = ["dataset", "encoder", "method", "question", "n_samples"]
+    found = maps.groupby(keys, sort=False).seconds.median().round(4).astype("float32")
+    return found.reset_index()
 
 
 def smaller(rows: pd.DataFrame, with_parts: bool) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import planted_results as planted
 import pytest
 
 from relax_quantus.benchmark.statistics import agreement, crossing, families, summary
+from relax_quantus.benchmark.statistics.areas import areas
 from relax_quantus.benchmark.statistics.crossing import OWN_GRANULARITY, Endpoint, crossed, normalised
 from relax_quantus.benchmark.statistics.emphasis import above_twins, clear_winner
 from relax_quantus.benchmark.statistics.rows import checked, pooled
@@ -294,6 +295,20 @@ def test_bold_is_earned(endpoint: Endpoint, rows: pd.DataFrame) -> None:
     assert len(above_twins(endpoint)) == 8
     null = rows[rows.metric == "AUC"].assign(score=lambda r: np.random.default_rng(1).normal(size=len(r)))
     assert above_twins(Endpoint("AUC", null)) == set()
+
+
+def test_both_halves_of_a_gain_are_told_and_their_difference_is_the_score() -> None:
+    rows = planted.rows(sources=3, clips=2, seeds=(0,), fills=("silence",))
+    main = rows[rows.metric.str.startswith("SRG-") & (rows.part == "")]
+    parts = [main.assign(part=name, value=value) for name, value in (("LIF", main.value + 0.25), ("MIF", 0.25))]
+    made = areas(checked(pd.concat([rows[rows.part == ""], *parts])))
+    assert len(made) == len(main[["encoder", "metric", "method"]].drop_duplicates())
+    assert {entry["sources"] for entry in made} == {3}
+    for entry in made[:5]:
+        scores = main[(main.metric == entry["metric"]) & (main.method == entry["method"])]
+        assert entry["most_influential_first"] == pytest.approx(0.25)
+        assert entry["difference"] == pytest.approx(scores.groupby("source_group").value.mean().mean())
+    assert areas(checked(rows[rows.part == ""])) == []
 
 
 def test_the_summary_has_the_protocols_endpoints_and_is_json() -> None:

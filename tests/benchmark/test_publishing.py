@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pandas as pd
 import planted_results as planted
 import pytest
 
+from benchmarks.answer import publishing
 from benchmarks.answer.by_evaluator import difference, gains
 from benchmarks.answer.exploring import pairs, twins
-from benchmarks.answer.publishing import smaller
+from benchmarks.answer.publishing import publish, smaller
+from relax_quantus.benchmark.report import report
 from relax_quantus.benchmark.statistics import summary
 from relax_quantus.benchmark.statistics.crossing import Endpoint, crossed, normalised
 from relax_quantus.benchmark.statistics.rows import checked
@@ -29,6 +34,34 @@ def test_a_published_folder_gives_the_same_comparisons_from_fewer_rows(whole: pd
         for c, d in zip(a["comparisons"], b["comparisons"], strict=True):
             assert c["verdict"] == d["verdict"]
             assert c["difference"]["value"] == pytest.approx(d["difference"]["value"], abs=2e-5)
+
+
+def test_what_is_published_takes_the_place_of_the_old_at_once(
+    whole: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, out = tmp_path / "run", tmp_path / "results" / "planted"
+    run.mkdir()
+    whole.to_parquet(run / "results.parquet")
+    (run / "run.json").write_text(json.dumps({"configuration": {"curves": False}}))
+    maps = pd.DataFrame(
+        {"dataset": "d", "encoder": "e", "seed": [0, 0, 1, 0], "clip": "c", "method": ["A", "A", "A", "B"]}
+    )
+    maps.assign(question="own", n_samples=9, seconds=[1.0, 5.0, 2.0, 0.5]).to_parquet(run / "maps.parquet")
+    out.mkdir(parents=True)
+    (out / "of_an_earlier_run.png").touch()
+    monkeypatch.setattr(publishing, "report", lambda folder, _: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        publish(run, out)
+    assert [path.name for path in out.iterdir()] == ["of_an_earlier_run.png"], (
+        "the old one stays until the new one is there"
+    )
+    monkeypatch.setattr(publishing, "report", lambda folder, _: report(folder, None, figures=False))
+    made = publish(run, out)
+    assert {path.name for path in made} > {"table.md", "statistics.md", "report.html"}
+    assert all(path.is_file() for path in made)
+    assert not list(out.glob("*.png"))
+    assert [path.name for path in out.parent.iterdir()] == ["planted"]
+    assert dict(pd.read_parquet(out / "maps.parquet").set_index("method").seconds) == {"A": 2.0, "B": 0.5}
 
 
 def test_strategies_by_unit_are_the_planted_skills_where_maps_can_rank(whole: pd.DataFrame) -> None:

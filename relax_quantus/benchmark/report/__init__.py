@@ -18,6 +18,7 @@ from relax_quantus.benchmark.report import words
 from relax_quantus.benchmark.report.latex import latex
 from relax_quantus.benchmark.report.page import page
 from relax_quantus.benchmark.report.reading import Folder, read
+from relax_quantus.benchmark.statistics.areas import areas
 from relax_quantus.benchmark.statistics.summary import roles_of, summarise
 from relax_quantus.benchmark.tables import COLUMNS_A_TABLE, document, tables_of
 from relax_quantus.errors import DataError
@@ -68,6 +69,8 @@ def _written(found: Folder, to: Path, figures: bool) -> Iterator[Path]:
     yield _text(to / "statistics.json", json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     yield _text(to / "statistics.md", words.page(summary))
     yield from _tables(made, summary, to / "tables")
+    if halves := areas(found.rows):
+        yield _csv(to / "tables" / "areas.csv", halves)
     drawn: list[Path] = []
     if figures:
         from relax_quantus.benchmark.figures import draw
