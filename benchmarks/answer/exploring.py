@@ -8,6 +8,7 @@ Differences are means over sources with their intervals, p of paired Wilcoxon te
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,16 @@ def twins(rows: pd.DataFrame) -> Iterator[str]:
         yield f"twin of {masks}: {e.value:.3f} [{e.low:.3f}, {e.high:.3f}], n = {e.n}"
 
 
+def draws(rows: pd.DataFrame) -> Iterator[str]:
+    """A line for each strategy: standard deviation between mask seeds of one clip's score on single bins, foreign fills, and of its twin's."""
+    bins = rows[(rows.granularity == "bin") & (rows.masks != "") & (rows.fill != rows.evaluator_fill)]
+    one = bins.groupby(["masks", "twin_of", "encoder", "clip", "method", "seed"]).score.mean()
+    between = one.groupby(level=[0, 1, 2, 3, 4]).var(ddof=1).reset_index()
+    for masks, part in between.dropna().groupby("masks"):
+        own, twin = (math.sqrt(part.score[part.twin_of.ne("") == which].mean()) for which in (False, True))
+        yield f"{masks}: {own:.3f}, its twin's {twin:.3f}"
+
+
 def main() -> None:
     """Print everything that the folder has."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.answer.exploring")
@@ -53,6 +64,8 @@ def main() -> None:
     gains = normalised(crossed(rows, "embedding"))
     if len(gains):
         print("\n".join(("twins, share of gain", *twins(gains))))
+        if gains.seed.nunique() > 1:
+            print("\n".join(("\nstandard deviation between mask seeds, share of gain", *draws(gains))))
         without = pairs(Endpoint("gain", gains[~gains.encoder.str.startswith(NULL_ENCODERS)], SMALLEST_GAIN), False)
         print("\n".join(("\nall encoders, twins not taken off", *without)))
         for encoder, part in gains.groupby("encoder", sort=False):

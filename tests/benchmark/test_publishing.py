@@ -10,8 +10,8 @@ import planted_results as planted
 import pytest
 
 from benchmarks.answer import publishing
-from benchmarks.answer.by_evaluator import difference, gains
-from benchmarks.answer.exploring import pairs, twins
+from benchmarks.answer.by_evaluator import difference, gains, with_energy
+from benchmarks.answer.exploring import draws, pairs, twins
 from benchmarks.answer.publishing import publish, smaller
 from relax_quantus.benchmark.report import report
 from relax_quantus.benchmark.statistics import summary
@@ -90,6 +90,25 @@ def test_strategies_are_compared_on_the_same_examples_and_fills_alone(whole: pd.
     shifted = table.assign(random=table.random + 100.0 * ~there)
     assert difference(shifted, "time", "random").equals(difference(table, "time", "random"))
     assert difference(table, "time", "random").abs().max() < 1
+
+
+def test_energy_is_compared_as_it_is_where_silence_does_not_judge(whole: pd.DataFrame) -> None:
+    rows = normalised(crossed(checked(whole), "embedding"))
+    silent = rows.evaluator_fill == "silence"
+    table = with_energy(rows.assign(score=rows.score + 9.0 * (silent & (rows.method == "energy"))))
+    assert set(table.index.get_level_values("evaluator_fill")) == {"mean", "background"}
+    mine = rows[(rows.method == "energy") & (rows.granularity == "patch") & (rows.evaluator_fill == "mean")]
+    there = table.loc["patch"].xs("mean", level="evaluator_fill").energy
+    assert there.mean() == pytest.approx(mine.score.mean())
+
+
+def test_draws_are_the_spread_between_seeds_of_one_clip(whole: pd.DataFrame) -> None:
+    rows = normalised(crossed(checked(whole), "embedding"))
+    seeds = rows.seed.map({seed: sign for seed, sign in zip(sorted(rows.seed.unique()), (-1, 1), strict=True)})
+    flat = rows.assign(score=0.1 * seeds * (1 + 2 * (rows.twin_of != "")))
+    lines = list(draws(flat))
+    assert len(lines) == 4
+    assert all(line.endswith(": 0.141, its twin's 0.424") for line in lines)  # of -.1 and .1, and three times that
 
 
 def test_exploring_says_who_is_above_whom_and_what_twins_score(whole: pd.DataFrame) -> None:
