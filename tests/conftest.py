@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from torch import Tensor, nn
+
+from relax_quantus import decoding, micro_batch
+from relax_quantus.encoders import ENCODERS
 
 ANIMAL_SOUNDS = Path(__file__).resolve().parents[2] / "shared" / "data" / "animal-sounds"
 
@@ -48,3 +53,78 @@ def sweep() -> np.ndarray:
     time_s = np.arange(32_000) / 16_000
     noise = 0.01 * np.random.default_rng(0).standard_normal(time_s.size)
     return (0.45 * np.sin(2 * np.pi * (200 * time_s + 1450 * time_s**2)) + noise).astype(np.float32)
+
+
+@pytest.fixture
+def clip(write_wav: Callable[..., Path], sweep: np.ndarray) -> Path:
+    """A second and a half of the sweep as a file."""
+    return write_wav(sweep[:24_000], name="clip.wav")
+
+
+@pytest.fixture
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tone(write_wav: Callable[..., Path]) -> Callable[..., Path]:
+    """Write a recording of a tone over noise."""
+
+    def write(name: str = "tone.wav", hz: float = 1000.0, seconds: float = 1.0, **options: object) -> Path:
+        time_s = np.arange(round(16_000 * seconds)) / 16_000
+        noise = np.random.default_rng(int(hz)).standard_normal(time_s.size)
+        wave = (0.3 * np.sin(2 * np.pi * hz * time_s) + 0.01 * noise).astype(np.float32)
+        Path(write_wav(np.ones(1, np.float32), name="x.wav").parent, name).parent.mkdir(parents=True, exist_ok=True)
+        return write_wav(wave, name=name, **options)
+
+    return write
+
+
+@pytest.fixture
+def classes(tone: Callable[..., Path], tmp_path: Path) -> Path:
+    """A folder with one folder a class, two recordings in each."""
+    for label, hz in (("high", 4000.0), ("low", 300.0)):
+        for i in range(2):
+            tone(f"set/{label}/{i}.wav", hz + 50 * i)
+    return tmp_path / "set"
+
+
+class Odd(nn.Module):
+    """An encoder that returns what a function makes of flattened examples."""
+
+    def __init__(self, make: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.make = make
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.make(x.flatten(1)[:, ::64])
+
+
+@pytest.fixture
+def odd_encoder(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Tensor], Tensor]], str]:
+    """Register an encoder for one test."""
+
+    def register(make: Callable[[Tensor], Tensor]) -> str:
+        monkeypatch.setitem(ENCODERS._factories, "odd", (lambda: Odd(make), ""))
+        return "odd"
+
+    return register
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read a thousand samples at a time."""
+    monkeypatch.setattr(decoding, "BLOCK_SAMPLES", 1000)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], float]], None]:
+    """Replace measured seconds by a function of the rows of the forward."""
+
+    def install(seconds: Callable[[int], float]) -> None:
+        def timed(run: Callable[[], Any], device: torch.device) -> float:
+            return seconds(len(run()))
+
+        monkeypatch.setattr(micro_batch, "clock", timed)
+
+    return install

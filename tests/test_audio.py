@@ -1,37 +1,21 @@
-"""What is accepted, what is refused and in which words, and that block-wise reading changes nothing."""
+"""What is accepted, and that block-wise reading changes nothing."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
-import sys
 import tracemalloc
 import warnings
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from waves import Write, sine, truncate
 
-from relax_quantus import audio, decoding
+from relax_quantus import decoding
 from relax_quantus.audio import AudioWarning, load_waveform, read_audio, resample
 from relax_quantus.errors import ArgumentTypeError, AudioError, ShapeError
 from relax_quantus.frontend import load_examples
-
-Write = Callable[..., Path]
-
-
-@pytest.fixture
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "BLOCK_SAMPLES", 1000)
-
-
-def sine(seconds: float, rate: int, hz: float = 440.0, peak: float = 0.5) -> np.ndarray:
-    return (peak * np.sin(2 * np.pi * hz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
-
 
 # ---------------------------------------------------------------------------------------------------------------- accepted
 
@@ -123,12 +107,6 @@ def test_memory_is_that_of_the_mono_result(write_wav: Write) -> None:
 # -------------------------------------------------------------------------------------------------- damaged but decodable
 
 
-def truncate(path: Path, share: float) -> Path:
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * share)])
-    return path
-
-
 @pytest.mark.parametrize("block", [1000, 1 << 18])
 @pytest.mark.parametrize(("name", "subtype"), [("a.flac", "PCM_16"), ("a.mp3", "MPEG_LAYER_III")])
 def test_samples_before_a_break_are_kept_with_a_warning(
@@ -162,151 +140,6 @@ def test_flac_header_may_announce_no_length_or_an_absurd_one(write_wav: Write, a
         assert read_audio(path)[0].size == 16_000
 
 
-# ----------------------------------------------------------------------------------------------------- accepted, with a warning
-
-
-@pytest.mark.parametrize(
-    ("wave", "said"),
-    [
-        (sine(1, 16_000, peak=1e-4), r"nearly silent \(-80 dB of full scale\)"),
-        (np.full(16_000, 0.5), r"constant \(0\.5\)"),
-        (0.2 + sine(1, 16_000, peak=1e-4), "nearly silent"),
-        (3e4 * sine(1, 16_000), "peak is 1.5e\\+04"),
-        (
-            np.stack([sine(1, 16_000), -0.99 * sine(1, 16_000)], 1),
-            r"channels nearly cancel when mixed to mono \(46 dB lost\)",
-        ),
-    ],
-)
-def test_doubtful_recordings_are_accepted_with_a_warning_that_names_them(
-    write_wav: Write, wave: np.ndarray, said: str
-) -> None:
-    path = write_wav(wave)
-    with pytest.warns(AudioWarning, match=rf"clip\.wav: .*{said}"):
-        read_audio(path)
-    with pytest.warns(AudioWarning, match=said):
-        assert load_examples(path).isfinite().all()
-
-
-def test_constant_is_recognised_at_another_rate_too(write_wav: Write) -> None:
-    with pytest.warns(AudioWarning, match="constant"):
-        load_waveform(write_wav(np.full(48_000, 0.5), 48_000))
-
-
-def test_sound_above_the_new_rate_is_missed_aloud(write_wav: Write) -> None:
-    path = write_wav(sine(1, 192_000, hz=60_000) * np.hanning(192_000), 192_000)
-    with pytest.warns(AudioWarning, match="nearly silent .* once resampled; its sound lies at higher frequencies"):
-        load_waveform(path)
-
-
-def test_low_sample_rate_warns_where_bands_stay_empty(write_wav: Write) -> None:
-    path = write_wav(sine(1, 8_000), 8_000)
-    with pytest.warns(AudioWarning, match="sampled at 8000 Hz and holds nothing above 4000 Hz"):
-        load_waveform(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", AudioWarning)
-        read_audio(path)
-        load_waveform(path, 8_000)
-
-
-@pytest.mark.parametrize("channels", [2, 5, 16])
-def test_independent_or_single_channels_do_not_count_as_cancelling(write_wav: Write, channels: int) -> None:
-    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (16_000, channels))
-    alone = np.zeros_like(noise)
-    alone[:, 0] = noise[:, 0]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", AudioWarning)
-        read_audio(write_wav(noise))
-        read_audio(write_wav(alone))
-
-
-# ----------------------------------------------------------------------------------------------------------------- refused
-
-
-@pytest.mark.parametrize(
-    ("wave", "said"),
-    [
-        (np.zeros(16_000), "expected sound, got 1.00 s of digital silence; leave it out"),
-        (np.zeros(0), "expected at least one sample, got a header without samples; copy"),
-        (np.array([0.1, np.nan, 0.2]), "expected finite samples, got NaN or infinite ones; export"),
-        (np.array([0.1, np.inf, 0.2]), "expected finite samples"),
-        (np.array([[0.1, 0.1], [0.1, -np.inf]]), "expected finite samples"),
-        (np.stack([sine(1, 16_000), -sine(1, 16_000)], 1), "got 2 channels that cancel; export one channel"),
-    ],
-)
-def test_unusable_samples_are_refused_in_one_line(write_wav: Write, wave: np.ndarray, said: str) -> None:
-    path = write_wav(wave)
-    for read in (read_audio, load_waveform, load_examples):
-        with pytest.raises(AudioError, match=said) as refusal:
-            read(path)
-        assert str(path) in str(refusal.value)
-        assert "\n" not in str(refusal.value)
-
-
-def test_nan_in_a_late_block_is_found(write_wav: Write, small_blocks: None) -> None:
-    wave = sine(1, 16_000)
-    wave[-1] = np.nan
-    with pytest.raises(AudioError, match="finite"):
-        load_waveform(write_wav(wave, 48_000))
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "said"),
-    [
-        ("empty.wav", b"", r"got an empty file \(0 bytes\)"),
-        ("text.wav", b"not a sound " * 99, "got Format not recognised; convert it to WAV or FLAC"),
-        ("noise.mp3", np.random.default_rng(0).bytes(20_000), "got Format not recognised; convert"),
-        ("zeros.bin", bytes(5000), "Format not recognised"),
-        ("samples.raw", bytes(range(200)), "got headerless samples of unknown rate; convert"),
-        ("picture.wav", b"\x89PNG\r\n\x1a\n" + bytes(5000), "Format not recognised"),
-    ],
-)
-def test_what_is_no_recording_is_refused(tmp_path: Path, name: str, content: bytes, said: str) -> None:
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(AudioError, match=rf"{name}: expected .*{said}"):
-        read_audio(tmp_path / name)
-
-
-def test_break_before_the_first_sample_is_refused(write_wav: Write) -> None:
-    path = write_wav(sine(1, 16_000), name="a.flac", subtype="PCM_16")
-    start = path.read_bytes().index(b"\xff\xf8")  # the first frame's sync code
-    path.write_bytes(path.read_bytes()[: start + 20])
-    with pytest.raises(AudioError, match="got a damaged file"):
-        read_audio(path)
-
-
-def test_missing_file_folder_and_pipe_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        AudioError, match=r"gone\.wav: expected a readable audio file, got no such file; check the path"
-    ):
-        read_audio(tmp_path / "gone.wav")
-    with pytest.raises(AudioError, match="got a folder; pass a file inside it"):
-        read_audio(tmp_path)
-    with pytest.raises(AudioError, match="embedded null"):
-        read_audio("a\0b.wav")
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(AudioError, match="a device or pipe"):
-        read_audio(tmp_path / "pipe")
-
-
-def test_file_without_read_permission_is_refused(write_wav: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_wav(sine(0.1, 16_000))
-    path.chmod(0)
-    if os.access(path, os.R_OK):  # root reads everything
-
-        def forbid(*_: object, **__: object) -> None:
-            raise PermissionError(13, "Permission denied")
-
-        monkeypatch.setattr(decoding, "open", forbid, raising=False)
-    with pytest.raises(AudioError, match="got no permission to read it; change its permissions"):
-        read_audio(path)
-
-
-def test_single_sample_that_resampling_swallows_is_refused(write_wav: Write) -> None:
-    with pytest.raises(AudioError, match="expected sound after resampling"):
-        load_waveform(write_wav(np.ones(2), 192_000))
-
-
 # ---------------------------------------------------------------------------------------------------------------- resample
 
 
@@ -323,79 +156,6 @@ def test_resample_refuses_channels_integers_and_odd_rates() -> None:
         resample(np.zeros(100, np.int16), 48_000)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="rate_hz: expected an integer of at least 1"):
         resample(np.zeros(100, np.float32), 0)
-
-
-# ------------------------------------------------------------------------------------------------------------------- quiet
-
-
-@pytest.fixture
-def chatty(write_wav: Write) -> Path:
-    """An MP3 whose decoder writes notes to descriptor 2."""
-    path = truncate(write_wav(sine(3, 16_000), name="a.mp3", subtype="MPEG_LAYER_III"), 0.5)
-    return path.rename(path.with_name("chatty.mp3"))
-
-
-@pytest.mark.filterwarnings("ignore::relax_quantus.audio.AudioWarning")
-def test_decoder_notes_stay_off_stderr_and_other_text_reaches_it(
-    chatty: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    soundfile.read(chatty)
-    assert "fuzzy" in capfd.readouterr().err, "this file no longer makes the decoder write: the test proves nothing"
-    descriptors = len(os.listdir("/dev/fd"))
-    stderr = open(2, "w", closefd=False)  # noqa: SIM115
-    with contextlib.redirect_stderr(stderr):
-        sys.stderr.write("before ")
-        read_audio(chatty)
-        print("after", end="", file=sys.stderr, flush=True)
-    assert capfd.readouterr().err == "before after"
-    assert len(os.listdir("/dev/fd")) == descriptors
-
-
-@pytest.mark.filterwarnings("ignore::relax_quantus.audio.AudioWarning")
-@pytest.mark.parametrize("closed", [(2,), (0, 2), ()])
-def test_reading_works_without_a_stderr(chatty: Path, monkeypatch: pytest.MonkeyPatch, closed: tuple[int, ...]) -> None:
-    wanted = read_audio(chatty)[0]
-    monkeypatch.setattr(sys, "stderr", None)
-    saved = {descriptor: os.dup(descriptor) for descriptor in closed}
-    for descriptor in closed:
-        os.close(descriptor)
-    try:
-        waves = [read_audio(chatty)[0] for _ in range(2)]
-    finally:
-        for descriptor, copy in saved.items():
-            os.dup2(copy, descriptor)
-            os.close(copy)
-    for wave in waves:
-        np.testing.assert_array_equal(wave, wanted)
-
-
-@pytest.mark.filterwarnings("ignore::relax_quantus.audio.AudioWarning")
-def test_no_descriptor_left_costs_quiet_not_stderr(chatty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_: int) -> int:
-        raise OSError(errno.EMFILE, "Too many open files")
-
-    before = os.fstat(2)
-    monkeypatch.setattr(os, "dup", full)
-    assert read_audio(chatty)[0].size > 10_000
-    assert os.path.samestat(before, os.fstat(2))
-
-
-@pytest.mark.filterwarnings("ignore::relax_quantus.audio.AudioWarning")
-def test_threads_read_side_by_side_and_leave_stderr_as_it_was(chatty: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    before = os.fstat(2)
-    with ThreadPoolExecutor(8) as pool:
-        waves = list(pool.map(lambda _: read_audio(chatty)[0], range(32)))
-    assert os.path.samestat(before, os.fstat(2))
-    assert all(np.array_equal(waves[0], wave) for wave in waves)
-    assert capfd.readouterr().err == ""
-
-
-def test_stderr_comes_back_after_a_refusal(tmp_path: Path) -> None:
-    (tmp_path / "a.mp3").write_bytes(np.random.default_rng(0).bytes(20_000))
-    before = os.fstat(2)
-    with pytest.raises(AudioError):
-        read_audio(tmp_path / "a.mp3")
-    assert os.path.samestat(before, os.fstat(2))
 
 
 # ---------------------------------------------------------------------------------------------------------- real recordings
@@ -425,7 +185,3 @@ def test_mp3_is_the_same_in_small_blocks(animal_sounds: Path, monkeypatch: pytes
     whole, _ = read_audio(animal_sounds / name)
     monkeypatch.setattr(decoding, "BLOCK_SAMPLES", 1000)
     np.testing.assert_allclose(read_audio(animal_sounds / name)[0], whole, rtol=0, atol=2e-7)
-
-
-def test_warning_is_a_user_warning_of_its_own() -> None:
-    assert issubclass(audio.AudioWarning, UserWarning)

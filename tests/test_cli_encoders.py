@@ -1,4 +1,4 @@
-"""Encoders and front ends of the user's own on the command line, and the names that its messages use. None of it needs torchaudio."""
+"""Encoders and front ends of the user's own on the command line. None of it needs torchaudio."""
 
 from __future__ import annotations
 
@@ -10,19 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import typer.main
-from typer.testing import CliRunner, Result
+from command_line import call, refused
 
 import relax_quantus as rq
-from relax_quantus import cli
-from relax_quantus.axes import Axis, BinAxis, SampleAxis, mel_centres_hz
 from relax_quantus.benchmark.config import PRESETS, BenchmarkConfig
-from relax_quantus.commands.option_names import OPTIONS, spoken
 from relax_quantus.encoders.weights_file import present_name
-from relax_quantus.errors import ArgumentError, RelaxQuantusError, UnknownNameError
-from relax_quantus.explanation import Explanation
-from relax_quantus.specifications import parse, user_object
-from relax_quantus.waveform_plotting import waveform_figure
+from relax_quantus.errors import UnknownNameError
+from relax_quantus.specifications import user_object
 
 FEW = ("--n-samples", "6")
 SOURCE = """
@@ -71,23 +65,6 @@ def broken():
 
 LAYER = network()
 """
-
-
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(cli.app, [str(a) for a in arguments])
-
-
-def refused(result: Result, *parts: str, code: int | None = None) -> None:
-    assert result.exit_code in ((1, 2) if code is None else (code,)), result.output
-    assert len(result.stderr.splitlines()) == 1, result.stderr
-    for part in ("error: ", *parts):
-        assert part in result.stderr
-    assert "unexpected" not in result.stderr
-
-
-@pytest.fixture
-def clip(write_wav: Callable[..., Path], sweep: np.ndarray) -> Path:
-    return write_wav(sweep[:24_000], name="clip.wav")
 
 
 @pytest.fixture
@@ -234,29 +211,6 @@ def test_what_cannot_go_together_is_one_line_before_any_work(
     assert not (tmp_path / "o").exists()
 
 
-def test_a_file_that_fails_leaves_no_module_behind(tmp_path: Path) -> None:
-    import sys
-
-    (tmp_path / "half_of_one.py").write_text("x = 1\nraise OSError('no')\n")
-    before = list(sys.path)
-    with pytest.raises(ArgumentError, match=r"half_of_one\.py to be imported .* got OSError: no"):
-        user_object("--encoder", (str(tmp_path / "half_of_one.py"), "x"))
-    assert "half_of_one" not in sys.modules
-    assert sys.path == before
-
-
-def test_specifications() -> None:
-    assert parse("--encoder", "a.b:c.d").target == ("a.b", "c.d")
-    assert parse("--encoder", "C:/x/f.py:make").target == ("C:/x/f.py", "make")
-    assert parse("--encoder", "name").name == "name"
-    spec = parse("--front-end", "MFCC:n_mfcc=20,melkwargs.n_mels=64,log_mels=true,log_offset=none")
-    assert (spec.name, spec.target) == ("MFCC", None)
-    assert spec.settings == {"n_mfcc": 20, "melkwargs": {"n_mels": 64}, "log_mels": True, "log_offset": None}
-    for text in ("", ":x", "a:", "a:b=", "a:=1", "a:b=1,c", "a:b=1,b.c=2"):
-        with pytest.raises(RelaxQuantusError, match="--front-end: expected"):
-            parse("--front-end", text)
-
-
 # ------------------------------------------------------------------------------------------------------------------- fit and bench
 
 
@@ -308,117 +262,7 @@ def test_bench_takes_an_encoder_of_one_s_own_and_records_it(labelled: Path, mine
         BenchmarkConfig(resampler="sox")
 
 
-# ---------------------------------------------------------------------------------------------------------- what messages call things
-
-
-def options_of_all_commands() -> set[str]:
-    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
-    return {name for command in commands.values() for p in command.params for name in p.opts}
-
-
-@pytest.mark.parametrize("argument", OPTIONS)
-def test_every_library_name_is_said_as_an_option_that_exists(argument: str) -> None:
-    option = OPTIONS[argument]
-    assert option.split()[0] in options_of_all_commands()
-    assert spoken(f"{argument}: expected x, got y; z.") == f"{option}: expected x, got y; z."
-    assert spoken(f"{argument}=a/b.pth: expected x.") == f"{option} a/b.pth: expected x."
-    assert spoken(f"{argument}.wav: expected x.") == f"{argument}.wav: expected x."
-    assert spoken(f"{argument} expected: x") == f"{argument} expected: x"
-
-
-def test_every_option_that_the_library_knows_by_another_name_is_in_the_table() -> None:
-    options = {name.removeprefix("--").replace("-", "_") for name in options_of_all_commands()}
-    not_the_library_s = {
-        "out",
-        "head",
-        "corpus",
-        "debug",
-        "dry_run",
-        "version",
-        "baseline",
-        "_q",
-        "quiet",
-        "json",
-        "clips",
-        "CLIP",
-        "FOLDER",
-        "KIND",
-        "config",
-        "annotations",
-        "figures",
-        "hop",
-        "html",
-        "results",
-        "sounds",
-    }
-    missing = {o for o in options if o not in OPTIONS and o not in not_the_library_s and o not in ("folder", "what")}
-    assert not missing
-
-
-@pytest.mark.parametrize(
-    ("command", "arguments", "said"),
-    [
-        ("explain", ["--masks", "tiem"], "--masks: expected the name of a mask strategy"),
-        ("explain", ["--baseline", "silense"], "--baseline: expected the name of a fill"),
-        ("explain", ["--encoder", "vgish"], "--encoder: expected the name of an encoder"),
-        ("explain", ["--similarity", "cosin"], "--similarity: expected the name of a similarity"),
-        ("explain", ["--domain", "lin"], "--domain: expected 'log' or 'amplitude'"),
-        ("explain", ["--n-samples", "0"], "--n-samples: expected an integer"),
-        ("bench", ["--n-samples", "0"], "--n-samples: expected an integer"),
-        ("bench", ["--max-clips", "0"], "--max-clips: expected an integer"),
-        ("bench", ["--seed", "-1"], "--seed: expected an integer"),
-        ("bench", ["--preset", "quik"], "--preset: expected the name of a preset"),
-        ("bench", ["--domain", "lin"], "--domain: expected 'log' or 'amplitude'"),
-        ("fit", ["--seed", "-1"], "--seed: expected an integer"),
-        ("fit", ["--fine-tune", "-1"], "--fine-tune: expected an integer"),
-    ],
-)
-def test_messages_name_what_was_typed(
-    command: str, arguments: list[str], said: str, clip: Path, tmp_path: Path
-) -> None:
-    place = {"explain": [clip], "fit": [tmp_path], "bench": []}[command]
-    refused(call(command, *place, "--out", tmp_path / "o", *arguments), f"error: {said}")
-
-
-# ------------------------------------------------------------------------------------------------------------------------ pictures
-
-
-def test_mel_centres_are_those_of_the_filters() -> None:
-    np.testing.assert_allclose(mel_centres_hz(125, 7500, 64), rq.LogMelConfig().band_centres_hz, rtol=1e-6)
-    assert mel_centres_hz(0, 1000, 4, "slaney") == pytest.approx([200, 400, 600, 800])
-
-
-def test_axes_of_bins_are_in_seconds_and_hz() -> None:
-    linear = BinAxis(every_s=0.02, size=101, bins_hz=tuple(np.linspace(0, 8000, 101)))
-    np.testing.assert_allclose(linear.band_of_hz([0, 4000, 8000]), [0, 50, 100])
-    positions, names = linear.ticks()
-    assert list(names) == ["250", "1000", "2000", "4000", "7000"]
-    np.testing.assert_allclose(positions, linear.band_of_hz([float(n) for n in names]))
-    assert linear.extent(10) == (0.0, pytest.approx(0.2), -0.5, 100.5)
-    counted = BinAxis(size=13, label="coefficient").ticks()
-    assert counted[1][0] == "0"
-    assert counted[0] == [float(n) for n in counted[1]]
-    assert Axis().ticks()[1] == ["250", "500", "1000", "2000", "4000", "7000"]
-
-
-def test_a_waveform_s_picture_has_time_below_and_importance_on_one_scale(sweep: np.ndarray) -> None:
-    waves = torch.from_numpy(sweep).reshape(2, -1)
-    maps = torch.linspace(-1, 1, waves.numel()).reshape(waves.shape)
-    ones = torch.ones(2, 1)
-    e = Explanation(maps, maps, 0.1 * ones.expand_as(maps), ones[:, 0], ones[:, 0], ones[:, 0], 0 * ones, "weighted")
-    figure = waveform_figure(waves, {"time": e}, title="a", notes="b", axis=SampleAxis(start_s=1.0))
-    spectrogram, wave, curve = figure.axes
-    for panel in (spectrogram, wave, curve):
-        assert panel.get_xlim() == (1.0, 3.0)
-    assert curve.get_xlabel() == "time (s)"
-    assert spectrogram.get_ylabel() == "frequency (Hz)"
-    line = curve.lines[0] if len(curve.lines[0].get_xdata()) > 2 else curve.lines[1]
-    np.testing.assert_allclose(np.interp(2.0, line.get_xdata(), line.get_ydata()), 0.0, atol=1e-3)
-    assert curve.get_ylim()[1] >= 1.2
-    with pytest.raises(ArgumentError, match="explanations"):
-        waveform_figure(waves, {})
-    with pytest.raises(ArgumentError, match=r"waveforms of shape \(n, samples\)"):
-        waveform_figure(waves[0], {"time": e})
+# ------------------------------------------------------------------------------------------------------------- the encoders themselves
 
 
 def test_normalized_waveforms_do_not_depend_on_level_or_padding(mine: str) -> None:

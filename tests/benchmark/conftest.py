@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tiny_runs import uninterrupted
 
+from relax_quantus.benchmark import Results
 from relax_quantus.benchmark.datasets import DATASETS
 from relax_quantus.benchmark.metrics import METRICS
 from relax_quantus.encoders import ENCODERS
@@ -115,3 +117,9 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for name in names:
             registry._factories.pop(name, None)
     sys.modules.pop("engine_test_plugin", None)
+
+
+@pytest.fixture
+def serial(plugin: Path) -> Results:
+    """An uninterrupted run in this process, the same for all that ask."""
+    return uninterrupted()
