@@ -128,3 +128,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], float]],
         monkeypatch.setattr(micro_batch, "clock", timed)
 
     return install
+
+
+@pytest.fixture
+def few_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Banks of 2^11 states, enough for so few cells."""
+    monkeypatch.setattr("relax_quantus.estimators.surrogate.FEWEST_STATES", 1 << 11)

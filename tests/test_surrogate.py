@@ -1,4 +1,4 @@
-"""The surrogate estimator: consistent whatever the surrogate, its error bars honest, its parts against slow restatements."""
+"""The surrogate estimator: consistent whatever the surrogate, its error bars honest, and the same in whatever pieces masks come."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import os
 from dataclasses import dataclass
 from functools import cache
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import relax_quantus as rq
 from relax_quantus.estimators import Estimate, Surrogate, Weighted, kernel_ridge, surrogate
-from relax_quantus.estimators.kernel_ridge import FEWEST_MASKS, Fit, LeaveOneOut, kernel
+from relax_quantus.estimators.kernel_ridge import Fit, kernel
 from relax_quantus.estimators.surrogate import MaskModel, SurrogateMoments
 from relax_quantus.masks import GridStrategy
 from relax_quantus.masks.lattice import Lattice
-from tests.reference import slow_ridge
-from tests.reference.models import Bernoulli, rand, relu_encoder
+from tests.reference.models import rand
 from tests.reference.spline import hard_overlap, smooth_overlap
+
+pytestmark = pytest.mark.usefixtures("few_states")
 
 NAMES = rq.masks.STRATEGIES.names()
 FRAMES, BANDS = 12, 8
@@ -100,12 +100,6 @@ def toy(name: str, edges: str = "smooth", domain: str = "log") -> Toy:
     strategy = rq.masks.get(name, edges=edges, **SMALL.get(name, {"stripes": 4}))
     assert isinstance(strategy, GridStrategy)
     return Toy(strategy, domain)
-
-
-@pytest.fixture(autouse=True)
-def _few_states(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Banks of 2^11 states, enough for so few cells."""
-    monkeypatch.setattr(surrogate, "FEWEST_STATES", 1 << 11)
 
 
 def estimated(task: Toy, n: int, seed: int, chunk: int | None = None) -> tuple[Estimate, Estimate]:
@@ -312,174 +306,3 @@ def test_more_masks_ask_for_more_states_and_banks(monkeypatch: pytest.MonkeyPatc
         accumulator.update(task.similarities(masks), masks)
         accumulator.finish()
         assert asked == expected
-
-
-# --- in RELAX
-
-
-class Squared(rq.masks.Random):  # type: ignore[name-defined, misc]
-    """A user's strategy that changes what a built-in one draws, but not what it says of its distribution."""
-
-    def build(self, uniform: Tensor, frames: int, bands: int) -> Tensor:
-        """Square the values."""
-        return super().build(uniform, frames, bands).square()
-
-
-def test_says_what_it_was() -> None:
-    x, encoder = rand(2, 1, 6, 5), relu_encoder(30)
-    for name in NAMES:
-        explained = rq.RELAX(encoder, masks=name, estimator="surrogate").explain(x, n_samples=40)
-        assert explained.estimator == "surrogate"
-    for masks, options in ((Bernoulli(), {}), ("random", {"feature_mask": torch.arange(30).reshape(1, 1, 6, 5) // 4})):
-        found, weighted = (
-            rq.RELAX(encoder, masks=masks, estimator=e).explain(x, n_samples=40, **options)
-            for e in ("surrogate", "weighted")
-        )
-        assert found.estimator == "weighted"
-        assert torch.equal(found.importance, weighted.importance)
-    both = rq.RELAX(lambda a, b: encoder(a) + encoder(b), estimator="surrogate").explain((x, x + 1), n_samples=40)
-    assert [e.estimator for e in both] == ["weighted", "weighted"]
-    changed = rq.RELAX(encoder, masks=Squared(), estimator="surrogate").explain(x, n_samples=40)
-    assert changed.estimator == "weighted"
-
-
-INPUTS = {
-    "bands alone": rand(2, 9),
-    "no channel": rand(2, 6, 5),
-    "channels": rand(2, 3, 6, 5),
-    "one band": rand(2, 1, 6, 1),
-    "one entry": rand(2, 1),
-    "bool": rand(2, 6, 5) > 0,
-    "integer": (4 * rand(2, 6, 5)).long(),
-    "complex": torch.complex(rand(2, 6, 5), rand(2, 6, 5, seed=1)),
-    "half": rand(2, 1, 6, 5).half(),
-    "huge": 1e200 * rand(2, 1, 6, 5),
-    "tiny": 1e-200 * rand(2, 1, 6, 5),
-    "equal to the fill": torch.zeros(2, 1, 6, 5, dtype=torch.float64),
-}
-
-
-@pytest.mark.parametrize("kind", INPUTS)
-@pytest.mark.parametrize("name", NAMES)
-def test_inputs_of_every_kind(name: str, kind: str) -> None:
-    x = INPUTS[kind]
-    scale = float(x.abs().max()) or 1.0 if x.is_floating_point() else 1.0
-
-    def encoder(copies: Tensor) -> Tensor:
-        flat = (copies.abs() if copies.is_complex() else copies.double() / scale).flatten(1).double()
-        return (flat @ rand(flat.shape[1], 3, seed=3)).tanh() + 0.5
-
-    weighted, found = (
-        rq.RELAX(encoder, masks=name, estimator=e).explain(x, n_samples=150) for e in ("weighted", "surrogate")
-    )
-    assert found.estimator == "surrogate"
-    assert found.importance.shape == x.shape
-    assert bool(torch.isfinite(found.standard_error).all())
-    error = 6 * weighted.standard_error.double() + 1e-3
-    assert bool(((found.importance - weighted.importance).abs().double() <= error).all())
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_estimate_repeats_explain(name: str) -> None:
-    x, relax = rand(2, 1, 6, 5), rq.RELAX(relu_encoder(30), masks=name, estimator="surrogate")
-    whole = relax.explain(x, baselines=-1.0, n_samples=150)
-    again = relax.estimate(x, relax.similarities(x, baselines=-1.0, n_samples=150), baselines=-1.0)
-    torch.testing.assert_close(again.importance, whole.importance, atol=1e-9, rtol=0)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_on_a_gpu_as_on_the_cpu() -> None:
-    for name in NAMES:
-        found = [
-            rq.RELAX(relu_encoder(30, dtype=torch.float32).to(device), masks=name, estimator="surrogate").explain(
-                rand(2, 1, 6, 5, dtype=torch.float32).to(device), n_samples=1500
-            )
-            for device in ("cpu", "cuda")
-        ]
-        assert found[1].importance.is_cuda
-        torch.testing.assert_close(found[1].importance.cpu(), found[0].importance, atol=1e-4, rtol=0)
-
-
-# --- kernel ridge regression
-
-
-@pytest.fixture
-def fitted(monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, float, np.ndarray, np.ndarray, Fit]:
-    """A kernel matrix of 40 masks, the ridge, two standardised targets, masks and the fit."""
-    ridge, n = 0.05, 40
-    monkeypatch.setattr(kernel_ridge, "RIDGES", (ridge,))
-    features = (rand(n, 3, seed=1, dtype=torch.float32) / 2, rand(n, 2, seed=2, dtype=torch.float32) / 2)
-    first = features[0].double().sum(1)
-    targets = torch.stack([first.sin() + 0.1 * rand(n, seed=3), first.square() + features[1].double()[:, 0]], 1)
-    masks = torch.rand(n, 6, generator=torch.Generator().manual_seed(4))
-    found = kernel_ridge.fit(features, targets, masks)
-    assert found is not None
-    standard = (targets - targets.mean(0)) / targets.std(0)
-    matrix = kernel(features, features).double().tril()  # rounding in float32 leaves it not quite symmetric
-    matrix = matrix + matrix.tril(-1).T
-    return matrix.numpy(), ridge, standard.numpy(), masks.double().numpy(), found
-
-
-def test_left_out_as_refitted(fitted: tuple[np.ndarray, float, np.ndarray, np.ndarray, Fit]) -> None:
-    matrix, ridge, standard, _, found = fitted
-    scale = found.left_out.numpy()[0] / [slow_ridge.residual(matrix, ridge, standard[:, d], 0, (0,)) for d in (0, 1)]
-    for d in range(2):
-        refitted = [slow_ridge.residual(matrix, ridge, standard[:, d], n, (n,)) for n in range(40)]
-        np.testing.assert_allclose(found.left_out.numpy()[:, d], scale[d] * np.array(refitted), atol=1e-8)
-        fits = np.stack([slow_ridge.coefficients(matrix, ridge, standard[:, d], n) for n in range(40)])
-        np.testing.assert_allclose(found.coefficients_over(40).numpy()[:, d], scale[d] * fits.mean(0), atol=1e-7)
-        whole = np.linalg.solve(matrix + ridge * np.eye(40), standard[:, d])
-        expected = scale[d] * (fits.sum(0) + 60 * whole) / 100  # 60 more masks are predicted by the whole fit
-        np.testing.assert_allclose(found.coefficients_over(100).numpy()[:, d], expected, atol=1e-7)
-
-
-def test_left_out_is_what_the_average_of_fits_leaves(
-    fitted: tuple[np.ndarray, float, np.ndarray, np.ndarray, Fit],
-) -> None:
-    """Prediction plus whole residual is the target: the coefficients are on the scale of the targets."""
-    matrix, ridge, standard, _, found = fitted
-    smoothed = matrix @ np.linalg.solve(matrix + ridge * np.eye(40), standard[:, 0])
-    scale = found.left_out.numpy()[0, 0] / slow_ridge.residual(matrix, ridge, standard[:, 0], 0, (0,))
-    predicted = found.predict(found.features).numpy()[:, 0]
-    np.testing.assert_allclose(predicted, float(found.offset[0]) + scale * smoothed, atol=1e-5)
-
-
-def test_two_left_out_as_refitted(fitted: tuple[np.ndarray, float, np.ndarray, np.ndarray, Fit]) -> None:
-    matrix, ridge, standard, masks, found = fitted
-    slow = slow_ridge.inflation(matrix, ridge, standard[:, 0], masks)
-    assert found.inflation == pytest.approx(slow, abs=2e-4)
-    assert abs(slow - 1) > 2e-3
-    solver = LeaveOneOut(torch.from_numpy(matrix), ridge)
-    assert solver.inflation(torch.from_numpy(standard[:, :1]), torch.from_numpy(masks)) == pytest.approx(slow, abs=2e-4)
-
-
-def test_refuses_what_cannot_be_learnt() -> None:
-    features, masks = (rand(64, 3, dtype=torch.float32),), torch.rand(64, 4)
-    targets = torch.stack([features[0][:, 0], features[0][:, 1]], 1).double()
-    assert kernel_ridge.fit(features, targets, masks) is not None
-    few = FEWEST_MASKS - 1
-    assert kernel_ridge.fit((features[0][:few],), targets[:few], masks[:few]) is None
-    assert kernel_ridge.fit(features, torch.full((64, 2), 0.7, dtype=torch.float64), masks) is None
-    assert kernel_ridge.fit((torch.zeros(64, 3),), rand(64, 2), masks) is None
-    one = kernel_ridge.fit((features[0][:1],), targets[:1], masks[:1])
-    assert one is None
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_any_default_type_of_torch(name: str) -> None:
-    """Features are float32 whatever new tensors are by default."""
-    x = torch.rand(1, 1, 12, 8, generator=torch.Generator().manual_seed(1))
-    maps = []
-    for dtype in (torch.float32, torch.float64):
-        before = torch.get_default_dtype()
-        torch.set_default_dtype(dtype)
-        try:
-            maps.append(rq.RELAX(lambda z: z.flatten(1).sigmoid(), masks=name).attribute(x, n_samples=200))
-        finally:
-            torch.set_default_dtype(before)
-    torch.testing.assert_close(*maps, rtol=1e-4, atol=1e-5)
-
-
-def test_it_is_the_default() -> None:
-    explanation = rq.RELAX(lambda z: z.flatten(1)).explain(torch.rand(1, 1, 12, 8), n_samples=40)
-    assert explanation.estimator == rq.estimators.DEFAULT == "surrogate"
