@@ -9,6 +9,7 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import save_file
+from scipy.stats import mannwhitneyu
 from torch import nn
 
 from relax_quantus.benchmark import nets
@@ -147,8 +148,6 @@ def test_a_shortcut_counts_only_if_the_head_follows_it_and_then_the_map_finds_it
     data = shortcut(zoo, 6, 0, 24, label="dog", level_db=0)
     bench = prepare(BenchmarkConfig(n_samples=200), "vggish_mini", data, perturbations_per_eval=48)
     assert bench.followed > 0.5, "the bundled encoder hears the hum, and nothing else tells these classes apart so well"
-    from scipy.stats import mannwhitneyu
-
     found = []
     for clip in data.clips[:3]:
         asked = bench.ask("stem", clip)
@@ -160,6 +159,33 @@ def test_a_shortcut_counts_only_if_the_head_follows_it_and_then_the_map_finds_it
     deaf = replace(bench, followed=0.2)
     with pytest.raises(NotApplicable, match="the head does not follow the shortcut: 20% of other classes' clips"):
         deaf.ask("stem", data.clips[0])
+
+
+class Bands(nn.Module):
+    """The mean of each band over time, above silence: an encoder that cannot miss a low-pass."""
+
+    def forward(self, x):
+        return (x + 4.605170).mean(dim=(1, 2))
+
+
+def test_a_map_finds_a_low_pass_where_its_absence_of_sound_is_filled(zoo):
+    data = shortcut(zoo, 6, 0, 24, kind="low_pass", label="dog", cutoff_hz=1000)
+    bench = prepare(BenchmarkConfig(n_samples=200), Bands(), data, perturbations_per_eval=48)
+    assert bench.followed > 0.5
+    found = {
+        "RELAX-frequency:view=logit,fill=mean": [],
+        "RELAX-frequency twin:view=logit,fill=mean": [],
+        "RELAX-frequency:view=logit": [],
+    }
+    for clip in data.clips:
+        for name, values in found.items():
+            centred = method(name).explain(bench.ask("stem", clip), bench.similarities).centred
+            inside, outside = centred[clip.truth], centred[~clip.truth]
+            values.append(mannwhitneyu(inside, outside).statistic / inside.size / outside.size)
+    filled, twin, silent = (np.array(values) for values in found.values())
+    assert filled.min() > 0.6
+    assert filled.mean() > twin.mean() + 0.05
+    assert (filled > silent + 0.03).all(), "silence put where there is silence already changes little"
 
 
 def test_what_cannot_be_a_shortcut_is_refused(zoo):
