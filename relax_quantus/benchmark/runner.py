@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from relax_quantus import checks
-from relax_quantus.benchmark import grid, methods, metrics, workers
+from relax_quantus.benchmark import deaths, grid, methods, metrics, workers
 from relax_quantus.benchmark.cells import Unit, without_scores
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.datasets import Dataset
@@ -202,8 +203,9 @@ def _work_off(survey: Survey, store: Store, pool: workers.Pool | None, show_prog
     units = survey.grid.units(done)
     reused = len(places) - sum(len(unit.todo) for unit in units)
     progress = show_progress if callable(show_progress) else functools.partial(_bar, shown=show_progress)
-    with progress(total=len(places), what="benchmark", unit="cell", begun=reused) as bar:
-        for finished, notes in _batches(survey, units, pool):
+    shown = progress(total=len(places), what="benchmark", unit="cell", begun=reused)
+    with shown as bar, closing(_batches(survey, store, units, pool)) as batches:
+        for finished, notes in batches:
             store.put(finished, notes)
             bar.update(len(finished))
             if config.strict:
@@ -215,10 +217,13 @@ def _bar(total: int, what: str, unit: str, begun: int, shown: bool) -> Any:
     return tqdm(total=total, initial=begun, desc=what, unit=unit, disable=not shown)
 
 
-def _batches(survey: Survey, units: list[Unit], pool: workers.Pool | None) -> Iterator[workers.Batch]:
-    if pool is None:
-        return workers.here(survey.workshop, units, survey.config.threads, survey.lost)
-    return workers.elsewhere(survey.config, units, pool, survey.lost)
+def _batches(
+    survey: Survey, store: Store, units: list[Unit], pool: workers.Pool | None
+) -> Generator[workers.Batch, None, None]:
+    if pool is not None:
+        return workers.elsewhere(survey.config, units, pool, survey.lost)
+    here = functools.partial(workers.here, survey.workshop, count=survey.config.threads, lost=survey.lost)
+    return deaths.noted(store, units, survey.lost, here)
 
 
 def _refuse_lost(finished: list[Cell]) -> None:

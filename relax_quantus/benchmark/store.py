@@ -96,14 +96,15 @@ class Store:
         """Write cells and notes in one transaction; on disk when this returns."""
         written = [(cell.key, int(cell.lost), _content(cell)) for cell in cells]
         noted = [(key, json.dumps(value)) for key, value in (notes or {}).items()]
-        self._db.execute("BEGIN")
         try:
+            self._db.execute("BEGIN")
             self._db.executemany("INSERT OR REPLACE INTO cell VALUES (?, ?, ?)", written)
             self._db.executemany("INSERT OR REPLACE INTO note VALUES (?, ?)", noted)
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # an interrupt may arrive just before or after it
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
 
     def get(self, keys: Iterable[str]) -> dict[str, Cell]:
         """The cells of these keys that are there."""

@@ -78,7 +78,7 @@ def here(workshop: Workshop, units: list[Unit], count: int | None, lost: Lost) -
                 yield [cell], known
 
 
-def elsewhere(config: BenchmarkConfig, units: list[Unit], pool: Pool, lost: Lost) -> Iterator[Batch]:
+def elsewhere(config: BenchmarkConfig, units: list[Unit], pool: Pool, lost: Lost) -> Generator[Batch, None, None]:
     """Compute in the workers of a pool, each unit a batch; after a death each cell.
 
     Parameters
