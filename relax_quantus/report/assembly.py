@@ -1,6 +1,7 @@
 """One recording's examples, explanations and sound -> the text of a self-contained page; several pages -> the text of their index.
 
 The files beside this one are the page's template, style and program, written by hand; they are put into the page, which needs nothing else.
+``look.css`` is the part of the style that the index and the benchmark's report have, too.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def page(
     text: str = _template("page.html.j2").render(
         title=title,
         lead=lead,
-        css=_part("page.css"),
+        css=_part("look.css") + _part("page.css"),
         js="\n".join(_part(name) for name in PROGRAM),
         strategies=strategies,
         fills=fills,
@@ -122,7 +123,7 @@ def page(
 
 def index_page(entries: Sequence[Entry]) -> str:
     """Make the page that leads to several others."""
-    text: str = _template("index.html.j2").render(entries=entries, css=_part("page.css"))
+    text: str = _template("index.html.j2").render(entries=entries, css=_part("look.css"))
     return text
 
 

@@ -1,8 +1,8 @@
 """``report.html``: tables, statistics, figures and settings of a run as one file that needs nothing else.
 
 A `Folder` and what was made of it enter, the text of a page leaves: what ``table.md`` and ``statistics.md`` say, with tables that can be sorted;
-the verdicts in plain words; what has no value, and why; how to get the same again. Style and program lie beside this file; the look is that of
-the explanation's page.
+the verdicts in plain words; what has no value, and why; how to get the same again. Style and program lie beside this file; the look, in
+``look.css`` of `relax_quantus.report`, is that of the explanation's page.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def page(found: Folder, made: Sequence[Table], summary: dict[str, Any], figures:
         encoders=run.get("encoders", []),
         commands=commands(shlex.quote(found.path.resolve().name), run),
         toml=toml(settings),
-        css=resources.files("relax_quantus.report").joinpath("page.css").read_text(encoding="utf-8")
+        css=resources.files("relax_quantus.report").joinpath("look.css").read_text(encoding="utf-8")
         + _part("report.css"),
         js=_part("report.js"),
     )
