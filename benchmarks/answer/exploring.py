@@ -16,13 +16,14 @@ import pandas as pd
 
 from relax_quantus.benchmark.report.reading import read
 from relax_quantus.benchmark.statistics import intervals
-from relax_quantus.benchmark.statistics.comparisons import compare, holm
+from relax_quantus.benchmark.statistics.comparisons import Comparison, compare, holm
 from relax_quantus.benchmark.statistics.crossing import Endpoint, crossed, normalised
-from relax_quantus.benchmark.statistics.families import averaged, matches, variants
+from relax_quantus.benchmark.statistics.families import BASELINE, against_nulls, averaged, matches, variants
 from relax_quantus.benchmark.statistics.rows import NULL_ENCODERS, measured
 from relax_quantus.benchmark.statistics.summary import SMALLEST_AUC, SMALLEST_GAIN
 
 FACTORS = ("masks", "fill")
+TRUTHS = ("AUC-region", "AUC")
 
 
 def pairs(endpoint: Endpoint, minus_twins: bool) -> Iterator[str]:
@@ -33,9 +34,7 @@ def pairs(endpoint: Endpoint, minus_twins: bool) -> Iterator[str]:
         for (a, b), matched in matches(found, factor).items():
             differences, evaluators, _ = averaged(endpoint, matched, minus_twins)
             made.append(compare(a, b, differences, smallest=endpoint.smallest, evaluators=evaluators))
-        for c in holm(made):
-            d = c.difference
-            yield f"{c.a} - {c.b}: {d.value:.3f} [{d.low:.3f}, {d.high:.3f}], p (Holm) = {c.p_holm:.4f}, n = {c.n}, {c.verdict}"
+        yield from (said(c) for c in holm(made))
 
 
 def twins(rows: pd.DataFrame) -> Iterator[str]:
@@ -43,6 +42,21 @@ def twins(rows: pd.DataFrame) -> Iterator[str]:
     for masks, part in rows[rows.twin_of != ""].groupby("masks"):
         e = intervals.mean(part.groupby("source_group").score.mean().to_numpy())
         yield f"twin of {masks}: {e.value:.3f} [{e.low:.3f}, {e.high:.3f}], n = {e.n}"
+
+
+def beside_energy(endpoint: Endpoint) -> Iterator[str]:
+    """A line for each strategy, mean over its fills, against plain energy."""
+    for family in against_nulls(endpoint, "embedding"):
+        if family.name.endswith(BASELINE):
+            yield from (said(c) for c in family.comparisons)
+
+
+def said(c: Comparison) -> str:
+    """A comparison on one line."""
+    d = c.difference
+    return (
+        f"{c.a} - {c.b}: {d.value:.3f} [{d.low:.3f}, {d.high:.3f}], p (Holm) = {c.p_holm:.4f}, n = {c.n}, {c.verdict}"
+    )
 
 
 def draws(rows: pd.DataFrame) -> Iterator[str]:
@@ -60,7 +74,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.answer.exploring")
     parser.add_argument("results", type=Path, help="folder with results.parquet")
     rows = measured(read(parser.parse_args().results).rows)
-    region = rows[rows.metric == "AUC-region"]
     gains = normalised(crossed(rows, "embedding"))
     if len(gains):
         print("\n".join(("twins, share of gain", *twins(gains))))
@@ -70,9 +83,14 @@ def main() -> None:
         print("\n".join(("\nall encoders, twins not taken off", *without)))
         for encoder, part in gains.groupby("encoder", sort=False):
             print("\n".join((f"\n{encoder}", *pairs(Endpoint("gain", part, SMALLEST_GAIN), True))))
-    if len(region):
-        print("\n".join(("twins, AUC-region", *twins(region), "\nAUC-region without twins")))
-        print("\n".join(pairs(Endpoint("AUC", region, SMALLEST_AUC), False)))
+    for (dataset, metric), part in rows[rows.metric.isin(TRUTHS)].groupby(["dataset", "metric"], sort=False):
+        cells = part.drop_duplicates(["encoder", "clip", "seed"])
+        print(
+            f"\n{metric} on {dataset}: {len(cells)} of clip, encoder and seed, {part.source_group.nunique()} sources\ntwins"
+        )
+        print("\n".join((*twins(part), "strategies and fills, twins not taken off")))
+        one = Endpoint(metric, part, SMALLEST_AUC)
+        print("\n".join((*pairs(one, False), "against energy", *beside_energy(one))))
 
 
 if __name__ == "__main__":

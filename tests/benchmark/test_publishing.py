@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.answer import publishing
 from benchmarks.answer.by_evaluator import difference, gains, with_energy
-from benchmarks.answer.exploring import draws, pairs, twins
+from benchmarks.answer.exploring import beside_energy, draws, pairs, twins
 from benchmarks.answer.publishing import publish, smaller
 from relax_quantus.benchmark.report import report
 from relax_quantus.benchmark.statistics import summary
@@ -121,3 +121,7 @@ def test_exploring_says_who_is_above_whom_and_what_twins_score(whole: pd.DataFra
     means = [float(line.split(": ")[1].split(" ")[0]) for line in twins(rows)]
     assert max(map(abs, means)) < 0.08
     assert len(means) == 4
+    against = list(beside_energy(Endpoint("gain", rows, 0.05)))
+    assert [line.split(": ")[0] for line in against] == [
+        f"RELAX-{m} - energy" for m in ("random", "time", "frequency", "time_frequency")
+    ]
