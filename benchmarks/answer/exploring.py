@@ -89,7 +89,7 @@ def main() -> None:
             f"\n{metric} on {dataset}: {len(cells)} of clip, encoder and seed, {part.source_group.nunique()} sources\ntwins"
         )
         print("\n".join((*twins(part), "strategies and fills, twins not taken off")))
-        one = Endpoint(metric, part, SMALLEST_AUC)
+        one = Endpoint(str(metric), part, SMALLEST_AUC)
         print("\n".join((*pairs(one, False), "against energy", *beside_energy(one))))
 
 
