@@ -219,6 +219,7 @@ def described(config: BenchmarkConfig, clip: Clip, method: Method, metric: Metri
         "fill": method.fill or (config.fill if method.uses_fill else ""),
         "edges": method.edges,
         "keep": method.keep,
+        "own_granularity": method.own_granularity,
         "twin_of": method.twin_of,
         "estimator": (method.estimator or config.estimator) if relax else "",
         "n_samples": masks_of(config, method, metric.reexplains),

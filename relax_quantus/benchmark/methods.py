@@ -18,7 +18,15 @@ from torch import Tensor
 from relax_quantus import checks
 from relax_quantus import masks as mask_strategies
 from relax_quantus.benchmark.captum_methods import CAPTUM, WITHOUT_BASELINE, CaptumMethod
-from relax_quantus.benchmark.questions import VIEWS, Attribution, Method, NotApplicable, Question, Similarities
+from relax_quantus.benchmark.questions import (
+    OWN_GRANULARITIES,
+    VIEWS,
+    Attribution,
+    Method,
+    NotApplicable,
+    Question,
+    Similarities,
+)
 from relax_quantus.benchmark.strategies import REPEATS, Repeat, Strategy, as_map, mask_parameters
 from relax_quantus.errors import ArgumentError, UnknownNameError
 from relax_quantus.estimators import ESTIMATORS
@@ -122,6 +130,7 @@ def _strategy(
         "fill": fill,
         "edges": edges or str(getattr(built, "edges", "")),
         "keep": float(getattr(built, "keep_probability", keep)),
+        "own_granularity": one_of("granularity", getattr(built, "granularity", ""), list(OWN_GRANULARITIES)),
         "domain": domain,
         "estimator": estimator,
         "view": view,

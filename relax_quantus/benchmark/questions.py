@@ -27,6 +27,7 @@ REMEMBERED = 64
 DIGITS = 16
 KINDS = ("own", "stem", "region")
 VIEWS = ("embedding", "logit")
+OWN_GRANULARITIES = ("bin", "patch", "time", "frequency")
 
 Map = npt.NDArray[np.float64]
 
@@ -110,6 +111,8 @@ class Method(ABC):
         without.
     uses_fill
         Whether its maps depend on a fill, so that one that names none has the question's.
+    own_granularity
+        What it masks at a time, one of `OWN_GRANULARITIES`: evaluators that remove the same are its own. Empty where it says nothing.
     twin_of
         For a shuffled twin the full name of the method that it is the null of; else empty.
     view
@@ -126,6 +129,7 @@ class Method(ABC):
     fill: str = ""
     edges: str = ""
     keep: float = math.nan
+    own_granularity: str = ""
     estimator: str = ""
     twin_of: str = ""
     view: str = ""

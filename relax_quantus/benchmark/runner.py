@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 WHERE = ("dataset", "encoder", "seed")
 COLUMNS = WHERE + (
-    ("clip", "label", "source_group", "method", "base", "masks", "fill", "edges", "keep", "twin_of", "estimator", "n_samples")
+    ("clip", "label", "source_group", "method", "base", "masks", "fill", "edges", "keep", "own_granularity", "twin_of")
+    + ("estimator", "n_samples")
     + ("metric", "part", "category", "direction", "view", "granularity", "evaluator_fill", "question")
     + ("value", "seconds", "status", "reason")
 )  # fmt: skip

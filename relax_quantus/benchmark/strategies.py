@@ -67,6 +67,7 @@ class Strategy(Method):
     fill: str = ""
     edges: str = ""
     keep: float = math.nan
+    own_granularity: str = ""
     domain: str = ""
     estimator: str = ""
     view: str = "embedding"

@@ -33,7 +33,11 @@ __all__ = [
 
 
 class MaskStrategy(Protocol):
-    """What RELAX asks of a mask object."""
+    """What RELAX asks of a mask object.
+
+    One may also say with an attribute ``granularity`` what it masks at a time: "bin", "patch", "time" or "frequency" stripe. The benchmark then
+    does not let evaluators that remove the same judge it.
+    """
 
     def sample(self, n: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Draw the next `n` masks, ``(n, *s)`` with ``s`` broadcastable to `shape`, values in [0, 1]."""

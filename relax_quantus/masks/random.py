@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ class Random(GridStrategy):
     make room for the shift; here the lattice goes on beyond the axis, so that all bins have the same distribution.
     """
 
+    granularity: ClassVar[str] = "patch"
     cells: tuple[int, int] = (7, 7)
 
     def __post_init__(self) -> None:

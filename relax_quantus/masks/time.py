@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -32,6 +33,7 @@ class Time(GridStrategy):
     Source: the setting of this project, RELAX's cells (Wickstrom et al., IJCV 131, 2023) stretched over all bands.
     """
 
+    granularity: ClassVar[str] = "time"
     stripes: int = 8
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -32,6 +33,7 @@ class TimeFrequency(GridStrategy):
     Source: the setting of this project.
     """
 
+    granularity: ClassVar[str] = "patch"
     time_stripes: int = 8
     frequency_stripes: int = 8
 

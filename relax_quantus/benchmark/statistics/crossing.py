@@ -2,7 +2,7 @@
 
 Oriented rows enter; an `Endpoint` leaves: scores by cell (one explained example), method and evaluator, and which evaluators are a method's own. An
 evaluator removes parts of one granularity and puts one fill into them. It is a method's own where it shares the method's fill or granularity
-(`OWN_GRANULARITY`, the one place that says so). An evaluator whose parts a map does not tell apart did not measure it and counts for neither side.
+(`own_granularity`, the one place that says so). An evaluator whose parts a map does not tell apart did not measure it and counts for neither side.
 A single metric is an end point with one evaluator that is nobody's own.
 
 - *level* of a method: mean over the evaluators that are foreign to it; minus the same of its shuffled twin where it has one.
@@ -31,7 +31,7 @@ OWN_GRANULARITY = {
     "time_frequency": "patch",
     "random": "patch",
 }
-"""Mask strategy -> the granularity of the evaluators that remove what it masks."""
+"""Mask strategy -> the granularity of the evaluators that remove what it masks, for results in which the rows do not say so themselves."""
 OWN_GRANULARITY_OF_METHOD = dict.fromkeys(("Occlusion", "FeatureAblation", "KernelShap", "Lime", "ShapleyValueSampling"), "patch")  # fmt: skip
 """The same for methods without a mask strategy that remove patches."""
 CROSSED = "SRG-"
@@ -80,15 +80,17 @@ def is_crossed(rows: pd.DataFrame) -> pd.Series:
     return rows.metric.str.startswith(CROSSED) & (rows.granularity != "") & (rows.evaluator_fill != "")
 
 
-def own_granularity(masks: str, base: str) -> str:
-    """The granularity that a method shares with evaluators, or "" if none.
+def own_granularity(masks: str, base: str, stated: str = "") -> str:
+    """The granularity that a method shares with evaluators, or "" if none: what its rows state, or what is known of its name.
 
     Examples
     --------
     >>> own_granularity("time_frequency", "RELAX-time_frequency"), own_granularity("", "Lime"), own_granularity("", "energy")
     ('patch', 'patch', '')
+    >>> own_granularity("blobs", "RELAX-blobs"), own_granularity("blobs", "RELAX-blobs", "bin")
+    ('', 'bin')
     """
-    return OWN_GRANULARITY.get(masks, "") or OWN_GRANULARITY_OF_METHOD.get(base, "")
+    return stated or OWN_GRANULARITY.get(masks, "") or OWN_GRANULARITY_OF_METHOD.get(base, "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,8 +152,9 @@ class Endpoint:
             return {method: frozenset() for method in self.rows.method.unique()}
         facts = self.rows.drop_duplicates("method")
         made = {}
-        for method, base, masks, fill in zip(facts.method, facts.base, facts.masks, facts.fill, strict=True):
-            granularity = own_granularity(masks, base.replace(" twin", ""))
+        of_each = zip(facts.method, facts.base, facts.masks, facts.own_granularity, facts.fill, strict=True)
+        for method, base, masks, stated, fill in of_each:
+            granularity = own_granularity(masks, base.replace(" twin", ""), stated)
             made[method] = frozenset(e for e in self.evaluators if _shares(e, granularity, fill))
         return made
 

@@ -29,6 +29,7 @@ OPTIONAL = {
     "fill": "",
     "edges": "",
     "keep": "",
+    "own_granularity": "",
     "twin_of": None,
     "estimator": "",
     "n_samples": "",
