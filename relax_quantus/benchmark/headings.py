@@ -26,6 +26,7 @@ VIEWS = {
     "logit": "scored by the predicted class's logit",
     "probability": "scored by the class probability",
 }
+UNITS = {"bin": "bins", "patch": "patches", "time": "time stripes", "frequency": "frequency stripes"}
 QUESTIONS = {
     "stem": "maps towards the clean stem's embedding",
     "region": "maps of an encoder shown only a known region",
@@ -89,7 +90,9 @@ def caption(rows: pd.DataFrame) -> str:
     said = []
     for r in rows.drop_duplicates("metric").to_dict("records"):
         removed = (
-            f"{r['granularity']}s replaced by {r['evaluator_fill']}" if r["granularity"] and r["evaluator_fill"] else ""
+            f"{UNITS.get(r['granularity'], r['granularity'])} replaced by {r['evaluator_fill']}"
+            if r["granularity"] and r["evaluator_fill"]
+            else ""
         )
         parts = [p for p in (removed, VIEWS.get(r["view"], ""), QUESTIONS.get(r["question"], "")) if p]
         if parts:

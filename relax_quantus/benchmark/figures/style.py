@@ -93,15 +93,15 @@ def title(made: Any, text: str) -> None:
 
 
 def key(label: str) -> str:
-    """The strategy of a label, or the label's own first word: what colour and marker hang on.
+    """RELAX's strategy of a label, or the label's own first word (REPEAT is another method): what colour and marker hang on.
 
     Examples
     --------
-    >>> key("RELAX-time_frequency, fill mean"), key("energy")
-    ('time_frequency', 'energy')
+    >>> key("RELAX-time_frequency, fill mean"), key("REPEAT-time"), key("energy")
+    ('time_frequency', 'REPEAT-time', 'energy')
     """
     first = re.split(r"[:,]", label, maxsplit=1)[0].strip()
-    return first.partition("-")[2] or first
+    return first.removeprefix("RELAX-")
 
 
 def colours(labels: list[str]) -> dict[str, str]:
