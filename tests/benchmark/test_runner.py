@@ -267,12 +267,15 @@ def test_what_was_not_measured_has_no_table_and_no_line(data, tmp_path):
 def test_configurations(tmp_path):
     quick = BenchmarkConfig.from_preset("quick")
     assert (quick.n_samples, quick.max_clips) == (300, 12)
-    assert BenchmarkConfig.from_preset("default").n_samples == 1000
+    assert (BenchmarkConfig.from_preset("default").n_samples, BenchmarkConfig.from_preset("default").max_clips) == (
+        500,
+        18,
+    )
     assert BenchmarkConfig.from_preset("paper", max_clips=None, seed=4).n_samples == 3000
     file = tmp_path / "bench.toml"
     file.write_text('preset = "default"\nmethods = ["energy"]\nseed = 3\n')
     read = BenchmarkConfig.from_file(file, seed=9, out=None)
-    assert (read.preset, read.n_samples, read.methods, read.seed) == ("default", 1000, ("energy",), 9)
+    assert (read.preset, read.n_samples, read.methods, read.seed) == ("default", 500, ("energy",), 9)
     assert quick.resolved().methods == QUICK_METHODS
     assert BenchmarkConfig.from_preset("default").resolved().methods == tuple(METHODS.names())
     with pytest.raises(UnknownNameError, match="did you mean 'quick'"):
