@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from command_line import call, refused
 
 from relax_quantus.benchmark.config import PRESETS
+from relax_quantus.benchmark.metrics import METRICS
+from relax_quantus.benchmark.metrics.case import Case
 from relax_quantus.benchmark.output import FILES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -31,6 +35,20 @@ def test_bench_prints_the_table_and_writes_the_files(tmp_path: Path) -> None:
     written = [tmp_path / "out" / name for name in FILES]
     assert result.stdout.splitlines()[-len(FILES) :] == [str(path) for path in written]
     assert all(path.is_file() for path in written)
+
+
+@pytest.mark.usefixtures("small_bench")
+def test_bench_names_a_cell_that_could_not_be_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(case: Case) -> float:
+        raise ZeroDivisionError("planted")
+
+    broken = dataclasses.replace(METRICS.get("Sparseness"), measure=breaks)
+    monkeypatch.setattr(METRICS, "get", lambda name, **_: broken)
+    result = call("bench", "--n-samples", 8, "--seed", 1, "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    first = pd.read_csv(tmp_path / "out" / "results.csv").iloc[0]
+    said = f"such as Sparseness of {first['method']} on {first['clip']} (failed: ZeroDivisionError: planted)"
+    assert said in " ".join(result.stderr.split())
 
 
 @pytest.mark.usefixtures("small_bench")

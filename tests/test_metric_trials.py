@@ -116,6 +116,23 @@ def test_neither_neighbours_nor_batch_size_nor_a_repeat_change_a_score(name, exp
         assert metric.score(given).value == pytest.approx(first, rel=1e-4, abs=1e-6), rows
 
 
+@pytest.mark.parametrize("name", ["MPRT", "EfficientMPRT"])
+def test_a_map_that_is_negative_everywhere_scores_as_the_same_map_lifted(name):
+    encoder, inner = convolutional(), methods.resolve("RELAX-time_frequency")
+
+    class Lowered(Method):
+        name = "lowered"
+
+        def explain(self, question, similarities):
+            found = inner.explain(question, similarities)
+            return replace(found, centred=found.centred - found.centred.max() - 0.01)
+
+    metric = METRICS.get(name)
+    assert (case(Lowered(), encoder).attribution.centred < 0).all()
+    found, wanted = (metric.score(case(method, encoder)).value for method in (Lowered(), inner))
+    assert found == pytest.approx(wanted, abs=1e-3)
+
+
 @pytest.mark.parametrize("fresh_seeds", [False, True])
 def test_examples_explained_again_do_not_know_their_neighbours(fresh_seeds, explained):
     encoder, method, maps = explained

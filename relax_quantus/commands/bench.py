@@ -56,7 +56,7 @@ def run(request: BenchRequest) -> int:
     if len(lost):
         first = lost.iloc[0]
         console.error(
-            f"{len(lost)} cells could not be computed, such as {first.metric} of {first.method} on {first.clip} "
+            f"{len(lost)} cells could not be computed, such as {first.metric} of {first.method} on {first['clip']} "
             f"({first.status}: {first.reason}); their rows in results.csv say why, and --retry tries them again"
         )
     return 1 if len(lost) or any(data.skipped for data in results.datasets.values()) else 0

@@ -34,7 +34,14 @@ def _randomised(case: Case, name: str, softmax: bool = False, **settings: Any) -
 def _explain(case: Case) -> Callable[..., Map]:
     if case.method.name == "oracle":
         raise NotApplicable("the oracle does not look at the model")
-    return case.explain_func("centred", fresh_seeds=True)
+    explain = case.explain_func("centred", fresh_seeds=True)
+
+    def lifted(**asked: Any) -> Map:
+        """A map that is negative everywhere, which Quantus refuses, from 0: a constant changes neither ranks nor histograms."""
+        values = explain(**asked)
+        return values - values.min() if (values < 0).all() else values
+
+    return lifted
 
 
 def mprt(case: Case) -> Scores:
