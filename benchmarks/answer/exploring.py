@@ -16,9 +16,9 @@ import pandas as pd
 
 from relax_quantus.benchmark.report.reading import read
 from relax_quantus.benchmark.statistics import intervals
-from relax_quantus.benchmark.statistics.comparisons import Comparison, compare, holm
+from relax_quantus.benchmark.statistics.comparisons import Comparison
 from relax_quantus.benchmark.statistics.crossing import Endpoint, crossed, normalised
-from relax_quantus.benchmark.statistics.families import BASELINE, against_nulls, averaged, matches, variants
+from relax_quantus.benchmark.statistics.families import BASELINE, against_nulls, family, matches, variants
 from relax_quantus.benchmark.statistics.rows import NULL_ENCODERS, measured
 from relax_quantus.benchmark.statistics.summary import SMALLEST_AUC, SMALLEST_GAIN
 
@@ -30,11 +30,7 @@ def pairs(endpoint: Endpoint, minus_twins: bool) -> Iterator[str]:
     """A line for each pair of strategies, then of fills."""
     found = [v for v in variants(endpoint.rows) if v.kind == "RELAX"]
     for factor in FACTORS:
-        made = []
-        for (a, b), matched in matches(found, factor).items():
-            differences, evaluators, _ = averaged(endpoint, matched, minus_twins)
-            made.append(compare(a, b, differences, smallest=endpoint.smallest, evaluators=evaluators))
-        yield from (said(c) for c in holm(made))
+        yield from (said(c) for c in family(endpoint, matches(found, factor), 0, minus_twins))
 
 
 def twins(rows: pd.DataFrame) -> Iterator[str]:
@@ -46,9 +42,9 @@ def twins(rows: pd.DataFrame) -> Iterator[str]:
 
 def beside_energy(endpoint: Endpoint) -> Iterator[str]:
     """A line for each strategy, mean over its fills, against plain energy."""
-    for family in against_nulls(endpoint, "embedding"):
-        if family.name.endswith(BASELINE):
-            yield from (said(c) for c in family.comparisons)
+    for found in against_nulls(endpoint, "embedding"):
+        if found.name.endswith(BASELINE):
+            yield from (said(c) for c in found.comparisons)
 
 
 def said(c: Comparison) -> str:
