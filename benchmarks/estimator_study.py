@@ -67,18 +67,23 @@ class Stratum:
         frames, bands = self.contrast.shape[1:]
         if estimator == "weighted":
             return Weighted().start()
-        given = 0
+        given = rows.start
 
-        def factors(masks: Tensor) -> tuple[Tensor, ...]:
+        def numbers(n: int) -> Tensor:
+            """Number the next n masks: what they are built from is at hand."""
             nonlocal given
-            given += len(masks)
-            end = rows.start + given
-            return tuple(f[end - len(masks) : end] for f in self.factors)
+            given += n
+            return torch.arange(given - n, given)
+
+        def factors(rows: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
+            return tuple(f[rows] for f in self.factors)
 
         def lattices(at_least: int, bank: int) -> tuple[Lattice, ...]:
             return self.strategy.lattices(frames, bands, at_least, bank)
 
-        return Surrogate().start_with(MaskModel(factors, lattices, self.contrast))
+        return Surrogate().start_with(
+            MaskModel(numbers, lambda rows: self.masks[rows], factors, lattices, self.contrast)
+        )
 
     def estimate(self, estimator: str, rows: slice) -> Estimate:
         """Estimate from the masks in `rows`."""

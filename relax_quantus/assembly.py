@@ -28,6 +28,11 @@ def explanation(
         importance=shaped(estimate.importance),
         uncertainty=shaped(estimate.uncertainty),
         standard_error=shaped(estimate.standard_error),
+        centred_standard_error=shaped(
+            torch.full_like(estimate.importance, torch.nan)
+            if estimate.centred_standard_error is None
+            else estimate.centred_standard_error
+        ),
         mean_similarity=estimate.mean_similarity.to(device=x.device, dtype=dtype),
         fully_masked_similarity=fully_masked.to(device=x.device, dtype=dtype),
         n_samples=torch.full((len(x),), n_samples, device=x.device),

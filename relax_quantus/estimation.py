@@ -7,7 +7,8 @@ of the estimator take them up; what they arrive at leaves as `Explanation`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ from relax_quantus.estimators.weighted import WeightedMoments
 from relax_quantus.explanation import Explanation
 from relax_quantus.mask_model import mask_model
 from relax_quantus.micro_batch import FORWARD_ROWS
+from relax_quantus.null import null_maxima
+from relax_quantus.perturbation import MaskStream
 from relax_quantus.problem import Problem
 from relax_quantus.stopping import SequentialEstimate, looks
 
@@ -36,10 +39,13 @@ class Estimation:
         What pairs similarities with masks.
     problem
         The call.
+    null
+        Whether explanations say what chance alone draws.
     """
 
     estimator: Estimator
     problem: Problem
+    null: bool = False
 
     def of(
         self, comparison: Comparison, fully_masked: Tensor, show_progress: bool
@@ -71,29 +77,50 @@ class Estimation:
         """Run the encoder over the masks until each example is sure enough, each with accumulators of its own."""
         problem, ends = self.problem, looks(self.problem.n_samples)
         explained: dict[int, list[Explanation]] = {}
+        seen: dict[int, list[Tensor]] = {i: [] for i in range(problem.batch)}
         for rows in problem.parts(FORWARD_ROWS):
             running = {i: self._sequential(i, tolerance) for i in range(rows.start, rows.stop)}
             active = list(running)
             for similarities, masks in comparison.similarities(show_progress, active, ends):
                 for column, i in enumerate(tuple(active)):
-                    example = running[i]
-                    example.update(similarities[:, column : column + 1], masks)
+                    example, one_column = running[i], similarities[:, column : column + 1]
+                    example.update(one_column, masks)
+                    if self.null:
+                        seen[i].append(one_column)
                     if example.count == problem.n_samples or (example.count in ends and example.is_sure()):
                         one = slice(i, i + 1)
                         explained[i] = self._explanations(
                             example.accumulators, fully_masked[one], one, example.count, example.estimates()
                         )
+                        explained[i] = self._with_null(explained[i], seen.pop(i))
                         active.remove(i)
                         del running[i], example
         return together([explained[i] for i in range(problem.batch)], problem.is_tuple)
 
     def _explained(self, rows: slice, pairs: Pairs, fully_masked: Tensor) -> list[Explanation]:
         """Estimate some rows of the batch from all masks."""
-        accumulators = self._accumulators(rows)
+        accumulators, seen = self._accumulators(rows), list[Tensor]()
         for similarities, masks in pairs:
             for accumulator, mask in zip(accumulators, masks, strict=True):
                 accumulator.update(similarities, mask)
-        return self._explanations(accumulators, fully_masked[rows], rows)
+            if self.null:
+                seen.append(similarities)
+        return self._with_null(self._explanations(accumulators, fully_masked[rows], rows), seen)
+
+    def _with_null(self, explanations: list[Explanation], similarities: Sequence[Tensor]) -> list[Explanation]:
+        """Add what chance alone draws, where it is asked for, under the masks that the similarities belong to."""
+        if not self.null:
+            return explanations
+        stream, whole, found = self._stream, torch.cat(list(similarities)), list[Explanation]()
+        for tensor, e in enumerate(explanations):
+            maxima, statistic = (v.to(e.mean_similarity) for v in null_maxima(stream, whole, tensor))
+            found.append(replace(e, null_maxima=maxima, null_statistic=statistic))
+        return found
+
+    @cached_property
+    def _stream(self) -> MaskStream:
+        """The call's masks once more."""
+        return self.problem.stream()
 
     def _sequential(self, example: int, tolerance: float) -> SequentialEstimate:
         """Begin to estimate one example."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from relax_quantus import checks
 
 if TYPE_CHECKING:
     from relax_quantus.axes import Axis
@@ -24,7 +26,9 @@ class Explanation:
         Shaped like ``x``: the variability of that similarity. It restates the importance in good part; how sure the *map* is says
         `standard_error`.
     standard_error
-        Shaped like ``x``: of the importance, over the draw of the masks; it shrinks as 1/sqrt(N).
+        Shaped like ``x``: of the importance, over the draw of the masks; it shrinks as 1/sqrt(N). NaN where the masks
+        say nothing of it: under fewer than two masks, and where similarities do not vary under the masks that keep the
+        bin.
     mean_similarity
         ``(B,)``: over all masks.
     fully_masked_similarity
@@ -40,6 +44,13 @@ class Explanation:
         Shaped like ``x``, by ``surrogate`` only, else None: how much the similarity changes as one of the strategy's cells goes from replaced
         to kept, all others being equal. Free of the crosses that product masks leave in the importance; see
         `relax_quantus.estimators.cell_effects`.
+    centred_standard_error
+        Shaped like ``x``: of `centred`, what pictures draw. It is mostly smaller than `standard_error`, as an error of
+        all bins alike does not enter it, and larger where one event decides. NaN where similarities do not vary at
+        all, where the bin's masks do not, and for estimators that do not give it.
+    null_maxima, null_statistic
+        ``(B, P)`` ascending and ``(B,)``, with ``explain(null=True)`` only, else None: the largest |centred| / its error
+        over an example's bins, under P permutations of the similarities and as they are; see `relax_quantus.null`.
     """
 
     importance: Tensor
@@ -51,6 +62,13 @@ class Explanation:
     neutral: Tensor
     estimator: str
     cell_effects: Tensor | None = None
+    centred_standard_error: Tensor = field(default_factory=lambda: torch.tensor(torch.nan))
+    null_maxima: Tensor | None = None
+    null_statistic: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        whole = self.centred_standard_error.to(self.importance).expand_as(self.importance)
+        object.__setattr__(self, "centred_standard_error", whole)
 
     def u_relax(self) -> Tensor:
         """Importance where the uncertainty is at or below its median over the example, 0 elsewhere (U-RELAX, Wickstrom et al. 2023)."""
@@ -64,6 +82,71 @@ class Explanation:
         high above 0.
         """
         return self.importance - self.neutral
+
+    def z(self) -> Tensor:
+        """Centred importance over its standard error, shaped like ``x``; NaN where the error is unknown."""
+        return self.centred() / self.centred_standard_error
+
+    def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
+        """Lower and upper bound of the centred map, shaped like ``x``, by Student's t with N - 1 degrees of freedom.
+
+        Parameters
+        ----------
+        level
+            Share of draws of the masks in which a bin's interval holds the map of infinitely many masks, for one bin
+            at a time.
+        """
+        from scipy.stats import t
+
+        checks.fraction("level", level)
+        freedom = (self.n_samples - 1).clamp_min(1).cpu().numpy()
+        quantile = torch.as_tensor(t.ppf((1 + level) / 2, freedom)).to(self.centred_standard_error)
+        centred, reach = self.centred(), self._per_example(quantile) * self.centred_standard_error
+        return centred - reach, centred + reach
+
+    def null(self, level: float = 0.05) -> Tensor:
+        """Return what |`z`| exceeds somewhere in the map by chance alone in a share `level` of cases, ``(B,)``.
+
+        The family-wise threshold: similarities are permuted over the masks, which takes away what masks and
+        similarities have to do with each other, and the largest |centred| / error over all bins is noted each time.
+        Infinite where the permutations are too few for the level; NaN unless explained with ``null=True``.
+
+        Raises
+        ------
+        ArgumentError
+            If `level` is not between 0 and 1.
+        """
+        checks.fraction("level", level)
+        if self.null_maxima is None:
+            return torch.full_like(self.mean_similarity, torch.nan)
+        permutations = self.null_maxima.shape[1]
+        exceeding = int(level * (permutations + 1) + 1e-9)
+        if exceeding == 0:
+            return torch.full_like(self.mean_similarity, torch.inf)
+        return self.null_maxima[:, permutations - exceeding]
+
+    @property
+    def p_value(self) -> Tensor:
+        """Return the share of permutations whose largest |z| reaches the example's own, itself counted, ``(B,)``.
+
+        (1 + b) / (1 + P) for b of P permutations, with the statistic of `weighted` whatever estimator drew the map
+        (Phipson and Smyth, "Permutation P-values should never be zero", 2010). A small one says that the network
+        reacts to the masks, not that a part matters by much. NaN unless explained with ``null=True``.
+        """
+        if self.null_maxima is None or self.null_statistic is None:
+            return torch.full_like(self.mean_similarity, torch.nan)
+        reached = (self.null_maxima >= self.null_statistic[:, None]).sum(1)
+        share = (1 + reached) / (1 + self.null_maxima.shape[1])
+        return share.to(self.mean_similarity).masked_fill(self.null_statistic.isnan(), torch.nan)
+
+    @property
+    def hears_nothing(self) -> Tensor:
+        """Whether the fill alone is at least as similar to the reference as masked copies are on average, ``(B,)`` bool.
+
+        Then masks take nothing away that the network would miss, and what the map shows is not what it hears. False
+        where the fill's similarity is unknown.
+        """
+        return self.fully_masked_similarity >= self.mean_similarity
 
     def spearman(self) -> Tensor:
         """Spearman's rank correlation ``(B,)`` of uncertainty and importance over each example's bins; NaN where either is constant.
@@ -105,7 +188,8 @@ class Explanation:
         x
             The input ``(B, 1, T, F)`` that was explained; an explanation does not hold it.
         map
-            ``"centred"``, ``"importance"``, ``"u_relax"``, ``"uncertainty"``, ``"standard_error"`` or ``"cell_effects"``.
+            ``"centred"``, ``"importance"``, ``"u_relax"``, ``"uncertainty"``, ``"standard_error"``,
+            ``"centred_standard_error"`` or ``"cell_effects"``.
         method
             ``"heat_map"``, the map alone (default without `x`); ``"blended_heat_map"``, over the spectrogram (default with `x`);
             ``"original_image"``, the spectrogram alone.

@@ -15,12 +15,11 @@ from relax_quantus.masks.lattice import Lattice
 from relax_quantus.perturbation import MaskedTensor, child_generator
 from relax_quantus.problem import Problem
 
-DRAWING = ("sample", "columns", "build", "factors", "stripe_masks")
+DRAWING = ("sample", "from_numbers", "columns", "build", "factors", "stripe_masks")
 
 
 def mask_model(problem: Problem, rows: slice) -> MaskModel | None:
-    """Describe the masks of `problem` for the examples in `rows`; the generator of its masks is not touched, a copy draws the factors
-    of product masks again."""
+    """Describe the masks of `problem` for the examples in `rows`; a copy of the generator of its masks draws their numbers again."""
     strategy, tensor = problem.strategy, problem.tensors[0]
     if len(problem.tensors) > 1 or tensor.groups is not None or not isinstance(strategy, GridStrategy):
         return None
@@ -33,16 +32,21 @@ def mask_model(problem: Problem, rows: slice) -> MaskModel | None:
         return None
     generator, columns, device = child_generator(problem.seed, 0), strategy.columns(frames, bands), tensor.x.device
 
-    def factors(masks: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def numbers(n: int) -> torch.Tensor:
+        return torch.rand(n, columns, generator=generator, dtype=torch.float32)
+
+    def build(uniform: torch.Tensor) -> torch.Tensor:
+        return strategy.from_numbers(uniform, tensor.mask_shape)
+
+    def factors(uniform: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, ...]:
         if count == 1:
             return (masks.reshape(len(masks), *masks.shape[-2:]) if masks.ndim > 2 else masks[:, None],)
-        uniform = torch.rand(len(masks), columns, generator=generator, dtype=torch.float32)
         return strategy.factors(uniform, frames, bands)
 
     def lattices(at_least: int, bank: int = 0) -> tuple[Lattice, ...]:
         return tuple(lattice.to(device) for lattice in strategy.lattices(frames, bands, at_least, bank))
 
-    return MaskModel(factors, lattices, contrast(tensor.rows(rows), frames, bands))
+    return MaskModel(numbers, build, factors, lattices, contrast(tensor.rows(rows), frames, bands))
 
 
 def says_its_distribution(strategy: type[GridStrategy]) -> bool:

@@ -20,7 +20,7 @@ Tensors = Tensor | tuple[Tensor, ...]
 
 SUMS_BYTES = 1 << 29
 """What sums over masks and the maps made from them may take at a time; larger batches are explained part by part, with the same masks."""
-BYTES_AN_ENTRY = 128
+BYTES_AN_ENTRY = 192
 """Of those, for each entry of the input: four sums in float64, and as much again twice to three times while maps are made."""
 
 

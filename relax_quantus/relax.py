@@ -8,6 +8,7 @@ Source: Wickstrom et al., "RELAX: Representation Learning Explainability", IJCV 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +30,10 @@ from relax_quantus.problem import Problem, Tensors, pose
 from relax_quantus.similarity import SIMILARITIES, Similarity, is_directional
 from relax_quantus.similarity_forward import SimilarityForward
 
-__all__ = ["FORWARD_ROWS", "RELAX", "SimilarityForward"]
+__all__ = ["FEW_MASKS", "FORWARD_ROWS", "RELAX", "SimilarityForward"]
+
+FEW_MASKS = 50
+"""With fewer, errors are estimated too roughly to be believed; `RELAX.explain` warns."""
 
 
 class RELAX(PerturbationAttribution):  # type: ignore[misc]
@@ -197,6 +201,7 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         reference: Any = None,
         seed: int | None = 0,
         tolerance: float | None = None,
+        null: bool = False,
     ) -> Explanation | tuple[Explanation, ...]:
         """Return all that RELAX says, for N + 2 forwards an example at most; parameters as in `attribute`.
 
@@ -207,12 +212,17 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         n_samples
             Number of masks N; with a tolerance the most that an example is given.
         tolerance
-            Stop each example by itself, without further forwards, when its largest standard error is under this share of its map's spread,
-            the standard deviation of the importance over the example's entries (of each tensor's, where there are several). The spread is
-            free of the map's own noise: the mean squared standard error is subtracted from the variance of the importance, and an example
-            where nothing is left never stops. Looked at after 256, 384, 512, 768, ... masks, of these where N grew enough for it to be likely;
-            ``n_samples`` of the result says how many each example took. The result is that of as many masks without a tolerance, and does
-            not depend on the rest of the batch. None never stops.
+            Stop each example by itself, without further forwards, when the largest standard error of its centred map
+            is under this share of the map's spread, its standard deviation over the example's entries (of each
+            tensor's, where there are several). The spread is free of the map's own noise: the mean squared standard
+            error is subtracted from its variance. An example where nothing is left, or where an error is unknown,
+            never stops. Looked at after 64, 96, 128, 192, 256, ... masks, of these where N grew enough for it to be
+            likely; ``n_samples`` of the result says how many each example took. The result is that of as many masks
+            without a tolerance, and does not depend on the rest of the batch. None never stops.
+        null
+            Also say what chance alone draws: `Explanation.null` and `Explanation.p_value`, from permutations of the
+            similarities. No further forward; masks are drawn once more, and the time grows with N times the entries of
+            the masks.
 
         Returns
         -------
@@ -221,6 +231,8 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         """
         if tolerance is not None:
             tolerance = checks.positive("tolerance", tolerance)
+        if not isinstance(null, bool):
+            checks.refuse("null", "True or False", repr(null), "the level is asked of the result", ArgumentTypeError)
         comparison = self._comparison(
             inputs,
             baselines,
@@ -232,7 +244,13 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
             seed,
             reference,
         )
-        estimation, fully_masked = Estimation(self.estimator, comparison.problem), comparison.fully_masked()
+        if comparison.problem.n_samples < FEW_MASKS:
+            warnings.warn(
+                f"n_samples: {comparison.problem.n_samples} masks are few, and errors estimated from them are rough; "
+                f"use {FEW_MASKS} or more.",
+                stacklevel=3,
+            )
+        estimation, fully_masked = Estimation(self.estimator, comparison.problem, null), comparison.fully_masked()
         if tolerance is None:
             return estimation.of(comparison, fully_masked, show_progress)
         return estimation.until(comparison, fully_masked, show_progress, tolerance)
@@ -275,6 +293,7 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         baselines: Any = None,
         feature_mask: Tensors | None = None,
         seed: int | None = 0,
+        null: bool = False,
     ) -> Explanation | tuple[Explanation, ...]:
         """Pair given similarities with the masks of this seed, without running the encoder.
 
@@ -289,13 +308,15 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
             ``(N, B)``.
         baselines, feature_mask, seed
             As they were for `similarities`; of the baselines only ``surrogate`` makes use, to weigh what each mask changes.
+        null
+            As in `explain`.
         """
         similarities = checks.finite("similarities", checks.tensor("similarities", similarities))
         problem = self._pose(inputs, baselines, None, None, feature_mask, len(similarities), None, seed)
         if tuple(similarities.shape) != (problem.n_samples, problem.batch):
             rule = f"shape (N, B) = (N, {problem.batch})"
             checks.refuse("similarities", rule, similarities, "pass what `similarities` returned", ShapeError)
-        return Estimation(self.estimator, problem).of_given(similarities)
+        return Estimation(self.estimator, problem, null).of_given(similarities)
 
     @torch.no_grad()
     def plan(

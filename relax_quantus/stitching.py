@@ -10,7 +10,7 @@ The taper is small where an example has just begun or is about to end, so that n
 everywhere, so that the recording's first and last frames have a value. It depends on nothing but the frame: weights of inverse variance would
 favour the examples whose similarity varies least, which are those in which nothing matters, and so shrink what does.
 
-The standard error, s_i being that of v_i, is exact when overlapping examples drew their own masks, as `explain_overlapping` and the command
+Each standard error, s_i being that of v_i, is exact when overlapping examples drew their own masks, as `explain_overlapping` and the command
 line let them; with masks that they share the errors are correlated in an unknown way, and the bound for full correlation is given:
 
     own masks: sqrt(sum_i w_i^2 s_i^2) / sum_i w_i,    shared masks: at most sum_i w_i s_i / sum_i w_i.
@@ -37,8 +37,8 @@ from relax_quantus.errors import ShapeError
 from relax_quantus.explanation import Explanation
 from relax_quantus.relax import RELAX
 
-ERROR = "standard_error"
-MAPS = ("importance", "uncertainty", ERROR, "neutral", "cell_effects")
+ERRORS = ("standard_error", "centred_standard_error")
+MAPS = ("importance", "uncertainty", *ERRORS, "neutral", "cell_effects")
 WEIGHT = "weight"
 
 
@@ -48,7 +48,7 @@ class Stitched:
 
     Parameters
     ----------
-    importance, uncertainty, standard_error, neutral, cell_effects
+    importance, uncertainty, standard_error, centred_standard_error, neutral, cell_effects
         As in `Explanation`, averaged over the examples that hold the bin; NaN where none has an explanation.
     times_s
         ``(T_total,)``: middle of each frame in seconds from the beginning of the recording.
@@ -59,6 +59,7 @@ class Stitched:
     importance: Tensor
     uncertainty: Tensor
     standard_error: Tensor
+    centred_standard_error: Tensor
     neutral: Tensor
     times_s: Image
     hop: int
@@ -169,10 +170,10 @@ class Stitcher:
 
     def _weighted(self, name: str, values: Tensor) -> Tensor:
         weighted = values.cpu() * self.weights
-        return weighted.square() if name == ERROR and not self.shared_masks else weighted
+        return weighted.square() if name in ERRORS and not self.shared_masks else weighted
 
     def _mean(self, name: str, sums: Tensor, weight: Tensor) -> Tensor:
-        return (sums.sqrt() if name == ERROR and not self.shared_masks else sums) / weight  # 0 / 0 is NaN
+        return (sums.sqrt() if name in ERRORS and not self.shared_masks else sums) / weight  # 0 / 0 is NaN
 
 
 def maps_of(explanation: Explanation) -> dict[str, Tensor]:

@@ -3,10 +3,11 @@
 One example's similarities and masks enter, chunk by chunk; whether its map is sure enough leaves, and its estimates. Stands between the
 accumulators and `RELAX`, which runs the encoder no more for examples that have stopped.
 
-An example's *relative error* is its largest standard error over the spread of its map, the standard deviation of the importance over the
-example's entries. An estimated map is spread by its own noise, too, so that few masks would look like a map: the mean squared standard error
-is subtracted from its variance, and where nothing is left, the relative error is infinite. Looking often would cost time and favour lucky
-moments; so an example is looked at where the 1/sqrt(N) law says that it could be sure enough by now, on a geometric grid of mask counts.
+An example's *relative error* is the largest standard error of its centred map over the map's spread, its standard
+deviation over the example's entries. An estimated map is spread by its own noise, too, so that few masks would look like a
+map: the mean squared standard error is subtracted from its variance. Where nothing is left, or an error is unknown, the
+relative error is infinite. Looking often would cost time and favour lucky moments; so an example is looked at where the
+1/sqrt(N) law says that it could be sure enough by now, on a geometric grid of mask counts.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 from relax_quantus.estimators import Accumulator, Estimate
 from relax_quantus.perturbation import MaskedTensor
 
-FIRST_LOOK = 256
+FIRST_LOOK = 64
 LATEST_LOOK = 4.0
 """An example is looked at again after so many times the masks at the latest, however far it seems to be."""
 EARLY = 0.5
@@ -27,12 +28,12 @@ EARLY = 0.5
 
 
 def looks(n_samples: int) -> list[int]:
-    """Mask counts below `n_samples` at which examples may stop: multiples of 64 with steps of 4/3 and 3/2.
+    """Return mask counts below `n_samples` at which examples may stop: multiples of 32 with steps of 4/3 and 3/2.
 
     Examples
     --------
-    >>> looks(2000)
-    [256, 384, 512, 768, 1024, 1536]
+    >>> looks(1000)
+    [64, 96, 128, 192, 256, 384, 512, 768]
     """
     doublings = range(max(1, n_samples // FIRST_LOOK).bit_length())
     counts = [count for k in doublings for count in (FIRST_LOOK << k, (FIRST_LOOK + FIRST_LOOK // 2) << k)]
@@ -40,17 +41,25 @@ def looks(n_samples: int) -> list[int]:
 
 
 def relative_error(tensor: MaskedTensor, estimate: Estimate) -> float:
-    """Largest standard error of one example's map over the map's spread, free of its own noise; infinite where no spread is left.
+    """Return the largest error of one example's centred map over the map's spread, free of its own noise.
 
     Parameters
     ----------
     tensor
         The example, ``(1, *shape)``.
     estimate
-        Of maps ``(1, *s)`` in the masks' shape.
+        Of maps ``(1, *s)`` in the masks' shape. Without a centred error, the importance and its error are judged.
+
+    Returns
+    -------
+    float
+        Infinite where no spread is left or an error is unknown.
     """
-    importance, error = (tensor.spread(v).double().flatten() for v in (estimate.importance, estimate.standard_error))
-    variance = float(importance.var(correction=0) - error.square().mean())
+    values, error = estimate.importance - estimate.neutral, estimate.centred_standard_error
+    if error is None:
+        values, error = estimate.importance, estimate.standard_error
+    values, error = (tensor.spread(v).double().flatten() for v in (values, error))
+    variance = float(values.var(correction=0) - error.square().mean())
     return float(error.max()) / math.sqrt(variance) if variance > 0 else math.inf
 
 

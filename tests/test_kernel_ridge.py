@@ -58,8 +58,14 @@ def test_two_left_out_as_refitted(fitted: tuple[np.ndarray, float, np.ndarray, n
     slow = slow_ridge.inflation(matrix, ridge, standard[:, 0], masks)
     assert found.inflation == pytest.approx(slow, abs=2e-4)
     assert abs(slow - 1) > 2e-3
+    relative = masks / masks.mean(0) - 1
+    centred = slow_ridge.inflation(matrix, ridge, standard[:, 0], relative)
+    assert found.centred_inflation == pytest.approx(centred, abs=2e-4)
+    assert abs(centred - slow) > 1e-3
     solver = LeaveOneOut(torch.from_numpy(matrix), ridge)
-    assert solver.inflation(torch.from_numpy(standard[:, :1]), torch.from_numpy(masks)) == pytest.approx(slow, abs=2e-4)
+    weightings = [torch.from_numpy(m).float() for m in (masks, relative)]
+    both = solver.inflations(torch.from_numpy(standard[:, :1]), weightings)
+    assert both == pytest.approx([slow, centred], abs=2e-4)
 
 
 def test_refuses_what_cannot_be_learnt() -> None:

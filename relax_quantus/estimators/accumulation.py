@@ -1,7 +1,8 @@
 """Streaming sums of masks and similarities, and the protocol that estimators follow.
 
-Chunks of masks ``(m, *s)`` and similarities ``(m, B)`` enter; six sums over masks are kept, so memory does not grow with their number.
-Similarities are accumulated as differences from the first mask's, in float64, so that variances do not cancel.
+Chunks of masks ``(m, *s)`` and similarities ``(m, B)`` enter; six sums over masks are kept, so memory does not grow with
+their number. Similarities are accumulated as differences from the first mask's, in float64, so that variances do not
+cancel.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from torch import Tensor
 class Estimate:
     """What an estimator returns; maps are ``(B, *s)`` with ``s`` the masks' own, broadcastable shape.
 
-    `neutral` broadcasts to the maps: the importance that every bin would have if none mattered. `cell_effects` only where the distribution
-    of the masks is known.
+    `neutral` broadcasts to the maps: the importance that every bin would have if none mattered. `cell_effects` is there
+    only where the distribution of the masks is known. `standard_error` is that of the importance,
+    `centred_standard_error` that of importance minus neutral; where an error is unknown it is NaN, and an estimator
+    that gives no centred error leaves None.
     """
 
     importance: Tensor
@@ -27,6 +30,12 @@ class Estimate:
     mean_similarity: Tensor
     neutral: Tensor
     cell_effects: Tensor | None = None
+    centred_standard_error: Tensor | None = None
+
+
+SAME = 1e-6
+"""Similarities that differ by less, relative to their size, are the same up to an encoder's rounding in float32."""
+TINY = torch.finfo(torch.float64).tiny
 
 
 class Accumulator(Protocol):
@@ -58,7 +67,10 @@ class Estimator(Protocol):
 
 
 class Moments:
-    """Sums over masks M of 1, d, d^2 times M and times M^2, where d = s - origin and origin is the first mask's similarity."""
+    """Sums over masks M of 1, d, d^2 times M and times M^2, and of d and d^2.
+
+    d = s - origin, where origin is the first mask's similarity.
+    """
 
     def __init__(self) -> None:
         self.count = 0
@@ -73,11 +85,14 @@ class Moments:
             self.batch = similarities.shape[1]
             self.sums = flat.new_zeros(2, 1 + 2 * self.batch, flat.shape[1])
             self.total = torch.zeros_like(self.origin)
+            self.squared = torch.zeros_like(self.origin)
         difference = similarities - self.origin
-        rows = torch.cat([torch.ones_like(difference[:, :1]), difference, difference.square()], dim=1).T
+        squares = difference.square()
+        rows = torch.cat([torch.ones_like(difference[:, :1]), difference, squares], dim=1).T
         self.sums[0].addmm_(rows, flat)
         self.sums[1].addmm_(rows, flat.square() if masks.dtype == flat.dtype else flat.square_())  # the caller's stay
         self.total += difference.sum(0)
+        self.squared += squares.sum(0)
         self.count += len(similarities)
 
     def sum(self, power_of_d: int, power_of_mask: int) -> Tensor:
@@ -91,6 +106,16 @@ class Moments:
         return self.origin + self.total / self.count
 
     @property
+    def variance(self) -> Tensor:
+        """Variance of s over all masks, ``(B,)``."""
+        return (self.squared / self.count - (self.total / self.count).square()).clamp_min(0)
+
+    @property
+    def squares(self) -> Tensor:
+        """Sum of s^2 over all masks, ``(B,)``."""
+        return self.squared + 2 * self.origin * self.total + self.count * self.origin.square()
+
+    @property
     def unbiased(self) -> float:
         """N / (N - 1), infinite for a single mask: one draw says nothing of its error."""
         return self.count / (self.count - 1) if self.count > 1 else float("inf")
@@ -99,14 +124,44 @@ class Moments:
         """Give ``(B or 1, P)`` the masks' shape."""
         return values.reshape(-1, *self.mask_shape)
 
-    def estimate(self, importance: Tensor, uncertainty: Tensor, squared_error: Tensor, neutral: Tensor) -> Estimate:
-        """Assemble an `Estimate` from flat ``(B, P)`` maps; the error of a single mask is infinite: nothing is known of it."""
-        unknown = torch.full_like(squared_error, float("inf"))
-        squared_error = unknown if self.count == 1 else squared_error.clamp_min(0)
+    def varying(self) -> Tensor:
+        """Whether similarities vary under a bin's masks, ``(B, P)``.
+
+        Where they do not, the draws say nothing of the error of their mean: one more mask could be the first that
+        matters. A bin that no mask kept is such a one.
+        """
+        weight = self.sum(0, 1)
+        safe = torch.where(weight > 0, weight, torch.ones_like(weight))
+        mean = self.sum(1, 1) / safe
+        variance = self.sum(2, 1) / safe - mean.square()
+        return (weight > 0) & (variance > (SAME * (self.origin[:, None] + mean)).square().clamp_min(TINY))
+
+    def varying_together(self) -> Tensor:
+        """Whether similarities and a bin's masks both vary over all masks, ``(B, P)``: without, nothing is centred."""
+        mean, weight = self.mean_similarity[:, None], self.sum(0, 1) / self.count
+        masks = self.sum(0, 2) / self.count - weight.square()
+        return (self.variance[:, None] > (SAME * mean).square().clamp_min(TINY)) & (masks > SAME**2)
+
+    def estimate(
+        self,
+        importance: Tensor,
+        uncertainty: Tensor,
+        squared_error: Tensor,
+        centred_squared_error: Tensor,
+        neutral: Tensor,
+    ) -> Estimate:
+        """Assemble an `Estimate` from flat ``(B, P)`` maps; errors of which the masks say nothing are NaN."""
+
+        def known(squared: Tensor, varying: Tensor) -> Tensor:
+            rounding = (SAME * self.mean_similarity[:, None]).square() / self.count
+            is_known = varying & (squared > rounding.clamp_min(TINY)) & (self.count > 1)
+            return self.shaped(squared.clamp_min(0).sqrt().masked_fill(~is_known, torch.nan))
+
         return Estimate(
             self.shaped(importance),
             self.shaped(uncertainty.clamp_min(0)),
-            self.shaped(squared_error.sqrt()),
+            known(squared_error, self.varying()),
             self.mean_similarity,
             self.shaped(neutral.expand_as(importance)),
+            centred_standard_error=known(centred_squared_error, self.varying_together()),
         )

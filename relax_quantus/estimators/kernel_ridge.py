@@ -110,8 +110,10 @@ class Fit:
     left_out
         ``(n, d)``: for each mask, its target minus the prediction of the fit without it.
     inflation
-        Variance of a mean of ``left_out * mask`` over that of as many independent terms, for the first target: fits without n and without j
-        have seen each other's mask, which correlates the two residuals.
+        Variance of a mean of ``left_out * mask`` over that of as many independent terms, for the first target: fits
+        without n and without j have seen each other's mask, which correlates the two residuals.
+    centred_inflation
+        The same with mask / mean mask - 1 in the place of the mask: for the error of the centred map.
     """
 
     features: tuple[Features, ...]
@@ -120,6 +122,7 @@ class Fit:
     offset: Tensor
     left_out: Tensor
     inflation: float
+    centred_inflation: float
 
     def predict(self, features: tuple[Features, ...]) -> Tensor:
         """Predict ``(m, d)`` float64 for masks with these features."""
@@ -190,8 +193,10 @@ def fit(features: tuple[Features, ...], targets: Tensor, masks: Tensor) -> Fit |
     solver = LeaveOneOut(matrix, RIDGES[best])
     left_out = solver.residuals(standard)
     averaged = -solver.solve(left_out) * scale
-    inflation = solver.inflation(standard[:, :1], masks)
-    return Fit(features, solver.solve(standard) * scale, averaged, offset, left_out * scale, inflation)
+    masks = masks.float()
+    relative = masks / masks.mean(0).clamp_min(torch.finfo(masks.dtype).tiny) - 1
+    inflations = solver.inflations(standard[:, :1], (masks, relative))
+    return Fit(features, solver.solve(standard) * scale, averaged, offset, left_out * scale, *inflations)
 
 
 class LeaveOneOut:
@@ -213,18 +218,26 @@ class LeaveOneOut:
         residuals: Tensor = self.solve(targets) / self.diagonal
         return residuals
 
-    def inflation(self, targets: Tensor, masks: Tensor) -> float:
-        """Variance of the sum of left-out residuals times ``masks (n, p)`` over the sum of their squares, pooled over p; ``targets (n, 1)``.
+    def inflations(self, targets: Tensor, weightings: Sequence[Tensor]) -> list[float]:
+        """Variance of the sum of left-out residuals times weights over the sum of their squares, for each weighting.
 
-        The fit without n predicts it with weight w_nj = -B_nj / B_nn on mask j's target, B = A^-1. So what neither explains, the residuals
-        e_n and e_j of the fit without both, enters twice: e_j through w_nj where n is predicted, e_n through w_jn where j is. The two are
-        correlated and add w_nj w_jn e_n e_j M_n M_j to the variance. Leaving out both is the 2 x 2 case of leaving out one:
+        The fit without n predicts it with weight w_nj = -B_nj / B_nn on mask j's target, B = A^-1. So what neither
+        explains, the residuals e_n and e_j of the fit without both, enters twice: e_j through w_nj where n is
+        predicted, e_n through w_jn where j is. The two are correlated and add w_nj w_jn e_n e_j M_n M_j to the
+        variance. Leaving out both is the 2 x 2 case of leaving out one:
         e_n = (B_jj alpha_n - B_nj alpha_j) / (B_nn B_jj - B_nj^2).
+
+        Parameters
+        ----------
+        targets
+            ``(n, 1)``.
+        weightings
+            The M of the formula, ``(n, p)`` float32 each; a variance is pooled over p.
         """
-        inverse, coefficients, masks = self.inverse.float(), self.solve(targets).float(), masks.float()
-        diagonal, crossed = inverse.diagonal()[:, None], masks.new_zeros(())
-        for rows in torch.split(torch.arange(len(masks), device=masks.device), ROWS_AT_ONCE):
-            b, itself = inverse[rows], (torch.arange(len(rows), device=masks.device), rows)
+        inverse, coefficients = self.inverse.float(), self.solve(targets).float()
+        diagonal, crossed = inverse.diagonal()[:, None], [0.0 for _ in weightings]
+        for rows in torch.split(torch.arange(len(inverse), device=inverse.device), ROWS_AT_ONCE):
+            b, itself = inverse[rows], (torch.arange(len(rows), device=inverse.device), rows)
             both, squared = diagonal[rows] * diagonal.T, b.square()
             here = coefficients[rows] * diagonal.T - b * coefficients.T
             there = diagonal[rows] * coefficients.T - b * coefficients[rows]
@@ -232,6 +245,8 @@ class LeaveOneOut:
             determinant[itself] = 1.0
             weights = squared / both * here * there / determinant.square()
             weights[itself] = 0.0
-            crossed += (masks[rows] * (weights @ masks)).sum()
-        alone = (self.residuals(targets).float() * masks).square().sum()
-        return float(1 + crossed / alone)
+            for k, m in enumerate(weightings):
+                crossed[k] += float((m[rows] * (weights @ m)).sum())
+        residuals = self.residuals(targets).float()
+        alone = [float((residuals * m).square().sum()) for m in weightings]
+        return [1 + c / a if a > 0 else 1.0 for c, a in zip(crossed, alone, strict=True)]

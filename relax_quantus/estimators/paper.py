@@ -15,16 +15,27 @@ class PaperMoments(Moments):
     """Moments that end in the paper's formulas."""
 
     def finish(self) -> Estimate:
-        """R = (1/N) sum s M; U = (1/N) sum (s - R)^2 M; SE^2 = variance of s M over N - 1."""
+        """Estimate importance, uncertainty and both errors; `Paper` has the formulas."""
         n = self.count
         origin = self.origin[:, None]
         importance = (self.sum(1, 1) + origin * self.sum(0, 1)) / n
         gap = importance - origin
         uncertainty = (self.sum(2, 1) - 2 * gap * self.sum(1, 1) + gap.square() * self.sum(0, 1)) / n
         second_moment = (self.sum(2, 2) + 2 * origin * self.sum(1, 2) + origin.square() * self.sum(0, 2)) / n
-        squared_error = self.unbiased * (second_moment - importance.square()) / n
-        neutral = self.mean_similarity[:, None] * self.sum(0, 1) / n
-        return self.estimate(importance, uncertainty, squared_error, neutral)
+        mean, mask = (self.total / n)[:, None], self.sum(0, 1) / n
+        squares = [  # of (s - s-bar) (M - M-bar), by the power of M: the mean of (s - s-bar)^2 M^k
+            self.variance[:, None],
+            *((self.sum(2, k) - 2 * mean * self.sum(1, k) + mean.square() * self.sum(0, k)) / n for k in (1, 2)),
+        ]
+        product = squares[2] - 2 * mask * squares[1] + mask.square() * squares[0]
+        covariance = self.sum(1, 1) / n - mean * mask
+        return self.estimate(
+            importance,
+            uncertainty,
+            self.unbiased * (second_moment - importance.square()) / n,
+            self.unbiased * (product - covariance.square()) / n,
+            self.mean_similarity[:, None] * mask,
+        )
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,10 @@ class Paper:
 
     .. math:: R = \frac1N \sum_n s_n M_n, \qquad U = \frac1N \sum_n (s_n - R)^2 M_n, \qquad
        \mathrm{SE}^2 = \frac{1}{N-1} \Big(\frac1N \sum_n (s_n M_n)^2 - R^2\Big)
+
+    The centred map is R minus the mean similarity times the mean mask, C, the covariance of s and M. Its error is
+
+    .. math:: \mathrm{SE}_c^2 = \frac{1}{N (N-1)} \sum_n \Big( (s_n - \bar s)(M_n - \bar M) - C \Big)^2
 
     Source: Wickstrom et al., "RELAX: Representation Learning Explainability", IJCV 131:1584-1610, 2023, equations 3 and 5.
     """

@@ -28,11 +28,16 @@ from relax_quantus.estimators.mask_features import Lattice, MaskFeatures
 from relax_quantus.estimators.weighted import WeightedMoments
 
 FITTED_MASKS = 1024
+"""So many are fitted on; residuals of the others are added as they come."""
 FEWEST_STATES, MOST_STATES = 1 << 12, 1 << 14
 STATES_A_MASK = 5
 STATES_AT_ONCE = 1 << 9
 BLOCK = 1 << 9
+BLOCK_BYTES = 1 << 24
+"""Masks are drawn again in blocks of at most so many masks, and so many bytes of them in float64."""
 INFLATION_ENTRIES = 256
+COLUMNS = 3
+"""What is summed for each example: residuals of the similarity and of its squared deviation, and the similarity itself."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +46,13 @@ class MaskModel:
 
     Parameters
     ----------
+    numbers
+        ``n -> (n, columns)``: the random numbers that the next n masks are built from, in the stream's order. They are
+        kept in the masks' place: few, however long the example is.
+    build
+        ``numbers -> masks (n, *s)``.
     factors
-        ``masks (n, *s) -> tuple``: their factors, ``(n, T or 1, F or 1)`` each. Called for all masks of the stream in their order.
+        ``(numbers, masks) -> tuple``: the masks' factors, ``(n, T or 1, F or 1)`` each.
     lattices
         ``(at_least, bank) -> tuple``: the distribution of each factor, in at least so many states where they are not enumerated, others for
         each number of a bank.
@@ -50,24 +60,64 @@ class MaskModel:
         ``(B, T, F)``: how much each entry changes between kept and masked. A mask's effect grows with what it changes.
     """
 
-    factors: Callable[[Tensor], Sequence[Tensor]]
+    numbers: Callable[[int], Tensor]
+    build: Callable[[Tensor], Tensor]
+    factors: Callable[[Tensor, Tensor], Sequence[Tensor]]
     lattices: Callable[[int, int], Sequence[Lattice]]
     contrast: Tensor
 
 
-def pairs(values: Tensor) -> Tensor:
-    """``(2 B, ...)`` to ``(B, 2, ...)``."""
-    return values.reshape(-1, 2, *values.shape[1:])
+@dataclass(frozen=True)
+class Waiting:
+    """Masks whose residuals are not known yet.
+
+    Parameters
+    ----------
+    difference
+        ``(m, B)`` float64: similarities minus the first mask's.
+    numbers
+        ``(m, columns)``: what the masks are built from.
+    averages
+        ``(m, g_k)`` a factor: what the kernel compares.
+    entries
+        ``(m, p)``: the masks at few entries.
+    """
+
+    difference: Tensor
+    numbers: Tensor
+    averages: tuple[Tensor, ...]
+    entries: Tensor
+
+    def __getitem__(self, rows: slice) -> Waiting:
+        averages = tuple(a[rows] for a in self.averages)
+        return Waiting(self.difference[rows], self.numbers[rows], averages, self.entries[rows])
+
+    def __len__(self) -> int:
+        return len(self.difference)
+
+
+def joined(parts: Sequence[Waiting]) -> Waiting:
+    """Join successive masks."""
+    if len(parts) == 1:
+        return parts[0]
+    averages = tuple(torch.cat(factor) for factor in zip(*(p.averages for p in parts), strict=True))
+    difference, numbers, entries = (
+        torch.cat([getattr(p, name) for p in parts]) for name in ("difference", "numbers", "entries")
+    )
+    return Waiting(difference, numbers, averages, entries)
 
 
 class SurrogateMoments:
-    """Buffers the first masks, fits a surrogate for each example, and sums residuals from then on."""
+    """Keeps what the first masks are made from, fits a surrogate for each example, and sums residuals from then on.
+
+    Masks are built again when their residuals are known, so that memory does not grow with masks times entries.
+    """
 
     def __init__(self, model: MaskModel) -> None:
         self.model = model
         self.lattices = model.lattices(FEWEST_STATES, 0)
         self.features = MaskFeatures(self.lattices, model.contrast)
-        self.waiting: list[tuple[Tensor, Tensor, tuple[Tensor, ...]]] = []
+        self.waiting: list[Waiting] = []
         self.count = 0
         self.origin = torch.zeros(())
         self.fits: list[Fit | None] | None = None
@@ -77,45 +127,47 @@ class SurrogateMoments:
         """Add ``(m, B)`` similarities and ``(m, *s)`` masks, the next of the model's."""
         if self.count == 0:
             self.origin = similarities[0].double().clone()
-        difference = similarities.double() - self.origin
-        averages = self.features.averages([f.to(difference.device) for f in self.model.factors(masks)])
+        difference, numbers = similarities.double() - self.origin, self.model.numbers(len(masks))
+        device, flat = difference.device, masks.flatten(1)
+        averages = self.features.averages([f.to(device) for f in self.model.factors(numbers, masks)])
+        stride = flat.shape[1] // INFLATION_ENTRIES | 1  # odd, so that entries lie in all columns
+        entries = flat[:, ::stride].clone().to(device)  # a view would keep the masks
+        self.waiting.append(Waiting(difference, numbers, averages, entries))
         self.count += len(masks)
-        self.waiting.append((difference, masks, averages))
-        if sum(len(d) for d, _, _ in self.waiting) < (FITTED_MASKS if self.fits is None else BLOCK):
+        if sum(map(len, self.waiting)) < (FITTED_MASKS if self.fits is None else BLOCK):
             return
         if self.fits is None:
-            difference, masks, averages = self.waited()
-            self.waiting = []
-            self.fits, residuals = self.fitted(
-                difference[:FITTED_MASKS], masks[:FITTED_MASKS], tuple(a[:FITTED_MASKS] for a in averages)
-            )
-            self.moments = moments_of(residuals, masks[:FITTED_MASKS])
-            rest = difference[FITTED_MASKS:], masks[FITTED_MASKS:], tuple(a[FITTED_MASKS:] for a in averages)
-            self.waiting = [rest] if len(rest[0]) else []
+            waiting = joined(self.waiting)
+            first, rest = waiting[:FITTED_MASKS], waiting[FITTED_MASKS:]
+            self.fits, residuals = self.fitted(first)
+            self.add(self.moments, first, residuals)
+            self.waiting = [rest] if len(rest) else []
         else:
             self.flush()
 
-    def waited(self) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """Join what waits: differences ``(m, B)``, masks and averages."""
-        differences, masks, averages = zip(*self.waiting, strict=True)
-        return (
-            torch.cat(differences),
-            torch.cat(masks),
-            tuple(torch.cat(factor) for factor in zip(*averages, strict=True)),
-        )
-
-    def fitted(
-        self, difference: Tensor, masks: Tensor, averages: tuple[Tensor, ...]
-    ) -> tuple[list[Fit | None], Tensor]:
-        """Fit each example's similarity and squared deviation; the fits, and residuals ``(n, 2B)`` of masks left out."""
-        self.mean = difference.mean(0)
-        targets = self.targets(difference)
-        flat = masks.flatten(1)
-        stride = flat.shape[1] // INFLATION_ENTRIES | 1  # odd, so that entries lie in all columns
-        some = flat[:, ::stride].to(difference.device)
-        fits = [fit(self.features.weighted(averages, b), targets[:, b], some) for b in range(targets.shape[1])]
+    def fitted(self, waiting: Waiting) -> tuple[list[Fit | None], Tensor]:
+        """Fit each example's similarity and squared deviation; the fits, and residuals ``(n, B, 2)`` of masks left out."""
+        self.mean = waiting.difference.mean(0)
+        targets = self.targets(waiting.difference)
+        fits = [
+            fit(self.features.weighted(waiting.averages, b), targets[:, b], waiting.entries)
+            for b in range(targets.shape[1])
+        ]
         left_out = [targets[:, b] if f is None else f.left_out for b, f in enumerate(fits)]
-        return fits, torch.stack(left_out, 1).flatten(1)
+        return fits, torch.stack(left_out, 1)
+
+    def add(self, moments: WeightedMoments, waiting: Waiting, residuals: Tensor) -> None:
+        """Add residuals ``(n, B, 2)`` and the similarities to the sums, block by block, with the masks drawn again."""
+        columns = torch.cat([residuals, (waiting.difference + self.origin)[..., None]], 2).flatten(1)
+        for numbers, some in zip(
+            torch.split(waiting.numbers, self.block), torch.split(columns, self.block), strict=True
+        ):
+            moments.update(some, self.model.build(numbers))
+
+    @property
+    def block(self) -> int:
+        """Number of masks that are built again at a time."""
+        return max(1, min(BLOCK, BLOCK_BYTES // (8 * math.prod(self.axes))))
 
     def targets(self, difference: Tensor) -> Tensor:
         """What is regressed, ``(m, B, 2)``: the similarity, and its squared deviation from the fitted masks' mean, for the uncertainty."""
@@ -125,12 +177,12 @@ class SurrogateMoments:
         """Add the residuals of the masks that wait."""
         if not self.waiting or self.fits is None:
             return
-        difference, masks, averages = self.waited()
-        residuals = self.targets(difference)
+        waiting = joined(self.waiting)
+        residuals = self.targets(waiting.difference)
         for b, fitted in enumerate(self.fits):
             if fitted is not None:
-                residuals[:, b] -= fitted.predict(self.features.weighted(averages, b))
-        self.moments.update(residuals.flatten(1), masks)
+                residuals[:, b] -= fitted.predict(self.features.weighted(waiting.averages, b))
+        self.add(self.moments, waiting, residuals)
         self.waiting = []
 
     def finish(self) -> Estimate:
@@ -138,9 +190,9 @@ class SurrogateMoments:
         self.flush()
         fits, moments = self.fits, self.moments
         if fits is None:
-            difference, masks, averages = self.waited()
-            fits, residuals = self.fitted(difference, masks, averages)
-            moments = moments_of(residuals, masks)
+            waiting, moments = joined(self.waiting), WeightedMoments()
+            fits, residuals = self.fitted(waiting)
+            self.add(moments, waiting, residuals)
         return self.corrected(fits, moments)
 
     def corrected(self, fits: list[Fit | None], moments: WeightedMoments) -> Estimate:
@@ -149,24 +201,37 @@ class SurrogateMoments:
         shape = residual.importance.shape[1:]
         bank = self.bank(0)
         expected, means = self.expected(fits, bank)
-        maps = expected.expand(-1, -1, shape.numel()).reshape(-1, 2, *shape) + pairs(residual.importance)
-        means = means + pairs(residual.mean_similarity)
+        maps = expected.expand(-1, -1, shape.numel()).reshape(-1, 2, *shape) + grouped(residual.importance)[:, :2]
+        means = means + grouped(residual.mean_similarity)[:, :2]
 
         def example(values: Tensor) -> Tensor:
             return values.reshape(-1, *[1] * len(shape))
 
+        def error(of_residuals: Tensor | None, inflations: list[float], is_known: Tensor) -> Tensor:
+            """Widen the error of the residuals' term by what its fits add; unknown where similarities say nothing."""
+            assert of_residuals is not None
+            left_out = [0.0 if f is None else float(f.left_out[:, 0].square().sum()) for f in fits]
+            share = torch.tensor([(i - 1) * v for i, v in zip(inflations, left_out, strict=True)], dtype=maps.dtype)
+            total = grouped(moments.squares)[:, 0].clamp_min(torch.finfo(maps.dtype).tiny)
+            inflation = (1 + share.to(maps.device) / total).clamp_min(0).sqrt()
+            unknown = ~grouped(is_known)[:, -1].reshape(-1, *shape)
+            return (grouped(of_residuals)[:, 0] * example(inflation)).masked_fill(unknown, torch.nan)
+
         gap = maps[:, 0] - example(self.mean)
         neutral = self.origin + means[:, 0]
-        share = [0.0 if f is None else (f.inflation - 1) * float(f.left_out[:, 0].square().sum()) for f in fits]
-        inflation = 1 + torch.tensor(share).to(gap) / moments.squares[::2].clamp_min(torch.finfo(gap.dtype).tiny)
         centred = (maps[:, 0] - example(means[:, 0])).reshape(-1, *self.axes)
+        plain_inflations = [1.0 if f is None else f.inflation for f in fits]
+        centred_inflations = [1.0 if f is None else f.centred_inflation for f in fits]
         return Estimate(
             importance=example(self.origin) + maps[:, 0],
             uncertainty=(maps[:, 1] - gap.square()).clamp_min(0),
-            standard_error=pairs(residual.standard_error)[:, 0] * example(inflation.clamp_min(0).sqrt()),
+            standard_error=error(residual.standard_error, plain_inflations, moments.varying()),
             mean_similarity=neutral,
             neutral=example(neutral).expand_as(maps[:, 0]),
             cell_effects=cell_effects(bank, centred).reshape(-1, *shape),
+            centred_standard_error=error(
+                residual.centred_standard_error, centred_inflations, moments.varying_together()
+            ),
         )
 
     @property
@@ -217,7 +282,7 @@ class SurrogateMoments:
             maps, means = parts[0]
         else:
             (first, first_mean), (second, second_mean) = parts
-            maps = torch.einsum("tn,fn,nd->tfd", first, second, coefficients).flatten(0, 1)
+            maps = torch.stack([(first * c) @ second.T for c in coefficients.T], 2).flatten(0, 1)
             means = (first_mean * second_mean) @ coefficients
         return maps + fitted.offset, means + fitted.offset
 
@@ -240,12 +305,9 @@ def expectations(
     return (maps / lattice.expectation(torch.ones_like(averages[:, :1]))).flatten(0, 1), means
 
 
-def moments_of(residuals: Tensor, masks: Tensor) -> WeightedMoments:
-    """Sum residuals ``(n, 2B)`` block by block, as the masks take twice the memory meanwhile."""
-    moments = WeightedMoments()
-    for some, block in zip(torch.split(residuals, BLOCK), torch.split(masks, BLOCK), strict=True):
-        moments.update(some, block)
-    return moments
+def grouped(values: Tensor) -> Tensor:
+    """``(3 B, ...)`` to ``(B, 3, ...)``: what is summed for each example."""
+    return values.reshape(-1, COLUMNS, *values.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -261,8 +323,8 @@ class Surrogate:
 
     .. math:: R = \frac{\mathbb E[f M]}{\mathbb E[M]} + \frac{\sum_n r_n M_n}{\sum_n M_n}, \qquad r_n = s_n - f_{-n}(M_n)
 
-    where the expectations are over the strategy's whole distribution of masks and need no encoder; the standard error is that of the second term,
-    widened for the fit's own error. A useless f costs time and no accuracy.
+    where the expectations are over the strategy's whole distribution of masks and need no encoder; the standard errors are those of the second
+    term, with r in the place of s in `Weighted`'s formulas, widened for the fit's own error. A useless f costs time and no accuracy.
 
     Source: this project; the control variate (Owen, "Monte Carlo theory, methods and examples", 8.9) with the cross-fitting of Chernozhukov et
     al., "Double/debiased machine learning", 2018.

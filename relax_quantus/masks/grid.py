@@ -107,12 +107,15 @@ class GridStrategy(ABC):
             checks.refuse(
                 "shape", "at least one axis without its batch axis, none empty", repr(tuple(shape)), "add an axis"
             )
-        frames_bands = frames_and_bands(shape)
-        uniform = torch.rand(n, self.columns(*frames_bands), generator=generator, dtype=torch.float32)
-        masks = self.build(uniform, *frames_bands)
+        columns = self.columns(*frames_and_bands(shape))
+        return self.from_numbers(torch.rand(n, columns, generator=generator, dtype=torch.float32), shape)
+
+    def from_numbers(self, uniform: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Turn uniforms ``(n, columns)`` into masks ``(n, *s)``, ``s`` broadcastable to `shape`: what `sample` returns."""
+        masks = self.build(uniform, *frames_and_bands(shape))
         if len(shape) == 1:
             return masks[:, 0]
-        return masks.reshape(n, *[1] * (len(shape) - 2), *masks.shape[1:])
+        return masks.reshape(len(masks), *[1] * (len(shape) - 2), *masks.shape[1:])
 
     @abstractmethod
     def columns(self, frames: int, bands: int) -> int:

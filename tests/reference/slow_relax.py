@@ -70,6 +70,31 @@ def paper_error(similarities: Vector, masks: np.ndarray) -> Vector:
     return np.array([np.std(similarities * masks[:, j], ddof=1) / math.sqrt(len(masks)) for j in range(masks.shape[1])])
 
 
+def weighted_centred_error(similarities: Vector, masks: np.ndarray) -> Vector:
+    """Standard error of sum s M / sum M minus the mean of s: of the mean of each mask's influence on it."""
+    importance, _ = weighted(similarities, masks)
+    n, bins = masks.shape
+    errors = np.zeros(bins)
+    for j in range(bins):
+        influence = [
+            masks[i, j] / masks[:, j].mean() * (similarities[i] - importance[j])
+            - (similarities[i] - similarities.mean())
+            for i in range(n)
+        ]
+        errors[j] = math.sqrt(sum(v * v for v in influence) / (n - 1) / n)
+    return errors
+
+
+def paper_centred_error(similarities: Vector, masks: np.ndarray) -> Vector:
+    """Standard error of the mean of (s - s-bar) (M - M-bar)."""
+    n, bins = masks.shape
+    errors = np.zeros(bins)
+    for j in range(bins):
+        products = (similarities - similarities.mean()) * (masks[:, j] - masks[:, j].mean())
+        errors[j] = math.sqrt(sum((v - products.mean()) ** 2 for v in products) / (n - 1) / n)
+    return errors
+
+
 def all_masks(d: int) -> Iterator[tuple[int, ...]]:
     """All 2^d binary masks."""
     return itertools.product((0, 1), repeat=d)
