@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import warnings
 from collections import defaultdict
@@ -95,13 +96,14 @@ def planted() -> list[Scene]:
     generator = torch.Generator().manual_seed(0)
 
     def weights(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator) / shape[0] ** 0.5
+        return torch.randn(*shape, generator=generator) / math.sqrt(shape[0])
 
     first, second = weights(384, 64), weights(64, 16)
     x = torch.rand(1, 1, 24, 16, generator=generator) + 0.5
 
     def dense(x: Tensor) -> Tensor:
-        return torch.relu(x.flatten(1) @ first) @ second
+        h: Tensor = torch.relu(x.flatten(1) @ first) @ second
+        return h
 
     return [
         Scene("event", "one event", torch.ones_like(x), Event(), "zero"),
@@ -175,7 +177,8 @@ def table(found: Sequence[Row]) -> str:
     for row in found:
         groups[row.kind, row.strategy, row.edges, row.n_samples, row.estimator].append(row)
     lines = [
-        "| scene | masks | edges | N | estimator | seeds | all bins % | reference's highest % | own highest % | error/gap | reference's error | masks used |",
+        "| scene | masks | edges | N | estimator | seeds | all bins % | reference's highest % | own highest % "
+        "| error/gap | reference's error | masks used |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for (kind, strategy, edges, n, estimator), group in groups.items():
