@@ -1,6 +1,6 @@
 """Do the 95 % intervals of the centred map hold the converged map in 95 % of cases, also where it is highest?
 
-    python -m benchmarks.calibration_study --data FOLDER [--clips 3] [--precision bfloat16] [--out FILE]
+    python -m benchmarks.calibration_study --data FOLDER [--clips 2] [--precision bfloat16] [--out FILE]
 
 Scenes are real recordings under the bundled encoder and two planted encoders: one that hears a whole dense example, and
 one that hears a single block of it and answers fully as soon as a third of it is kept, a decisive event. For each scene,
@@ -14,7 +14,6 @@ scene; the same command goes on with those that are missing.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import warnings
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.stats import t
 from torch import Tensor, nn
@@ -34,9 +34,9 @@ from tqdm import tqdm
 import relax_quantus as rq
 from benchmarks.estimator_study import examples
 
-SEEDS = {60: 60, 150: 40, 500: 16, 1500: 8}
+SEEDS = {60: 100, 150: 100, 500: 50, 1500: 25}
 """Masks of an explanation, and how many explanations each scene, strategy and kind of edges gets."""
-STOPPED = 25
+STOPPED = 40
 TOLERANCE, MOST = 0.5, 3000
 ESTIMATORS = ("weighted", "surrogate")
 EDGES = ("smooth", "hard")
@@ -212,6 +212,11 @@ def summary(found: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def stored(path: Path) -> list[Row]:
+    """Read what a run has written."""
+    return [Row(**{str(k): v for k, v in row.items()}) for row in pd.read_parquet(path).to_dict("records")]
+
+
 @cache
 def parser() -> argparse.ArgumentParser:
     """Describe the command."""
@@ -219,8 +224,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--data", type=Path, help="a folder of recordings, one folder a class; planted scenes alone without"
     )
-    made.add_argument("--out", type=Path, default=Path("benchmarks/calibration_study.json"))
-    made.add_argument("--clips", type=int, default=3)
+    made.add_argument("--out", type=Path, default=Path("benchmarks/results/calibration.parquet"))
+    made.add_argument("--clips", type=int, default=2)
     made.add_argument("--reference", type=int, default=40_000, help="masks of a reference")
     made.add_argument("--seeds", type=float, default=1.0, help="times the explanations of each size")
     made.add_argument("--strategies", nargs="+", default=list(rq.masks.STRATEGIES))
@@ -240,15 +245,15 @@ def main() -> None:
     scenes = planted()
     if arguments.data is not None:
         scenes += recorded(arguments.data, arguments.clips, arguments.precision)
-    found = [Row(**row) for row in json.loads(arguments.out.read_text())] if arguments.out.exists() else []
+    found = stored(arguments.out) if arguments.out.exists() else []
     done = {(row.scene, row.strategy, row.edges) for row in found}
     strata = [(s, name, edges) for s in scenes for name in arguments.strategies for edges in EDGES]
     for scene, name, edges in tqdm(strata, desc="strata"):
         if (scene.name, name, edges) in done:
             continue
         found += rows(scene, name, edges, arguments.reference, seeds, max(2, round(STOPPED * arguments.seeds)))
-        part = arguments.out.with_suffix(".part.json")
-        part.write_text(json.dumps([asdict(row) for row in found]) + "\n")
+        part = arguments.out.with_suffix(".part")
+        pd.DataFrame([asdict(row) for row in found]).to_parquet(part, compression="zstd", index=False)
         os.replace(part, arguments.out)
     print(table(found), summary(found), sep="\n\n")
 
