@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import soxr
@@ -29,6 +30,8 @@ from relax_quantus.registry import nearest
 SAMPLE_RATE_HZ = 16_000
 RESAMPLERS = ("soxr", "torchaudio")
 """soxr's high-quality filter, or `torchaudio.functional.resample` with its own defaults."""
+MOST_COMPRESSED = 32
+"""Samples that a byte of a file is taken to hold, at most, when room is made for them; more are read all the same."""
 
 
 def read_audio(path: str | os.PathLike[str]) -> tuple[Waveform, int]:
@@ -133,6 +136,34 @@ def waveform_blocks(path: str | os.PathLike[str], sample_rate_hz: int | None = S
         level.judge(heard, rate_hz)
 
 
+@dataclass(frozen=True)
+class Extent:
+    """How long a recording is: its frames (one sample a channel) and its own sample rate in Hz."""
+
+    frames: int
+    rate_hz: int
+
+    @property
+    def seconds(self) -> float:
+        """Its length in seconds."""
+        return self.frames / self.rate_hz
+
+
+def measure_extent(path: str | os.PathLike[str]) -> Extent:
+    """Measure a recording by decoding it, as headers may announce anything; memory does not grow with it.
+
+    Raises
+    ------
+    AudioError
+        If the file is missing, unreadable, empty or not audio, or decodes to nothing.
+    """
+    with Recording(path) as recording:
+        frames = sum(len(block) for block in recording.blocks())
+        if frames == 0:
+            recording.refuse("at least one sample", "a header without samples", "copy or record it again")
+        return Extent(frames, recording.rate_hz)
+
+
 def resample(wave: Waveform, rate_hz: int, to_rate_hz: int = SAMPLE_RATE_HZ, resampler: str = "soxr") -> Waveform:
     """Resample a floating-point waveform (samples,); the same array comes back if the rates agree.
 
@@ -191,10 +222,8 @@ def _resampled(blocks: Iterator[Waveform], rate_hz: int, to_rate_hz: int) -> Ite
 
 def _join(recording: Recording, blocks: Iterator[Waveform], expected: int | None) -> Waveform:
     """Join blocks into one array of about `expected` samples without holding both."""
-    try:
-        wave = np.empty(expected or 1 << 20, np.float32)
-    except MemoryError:  # a damaged header may announce anything
-        wave = np.empty(1 << 20, np.float32)
+    believable = max(1 << 20, MOST_COMPRESSED * os.stat(recording.path).st_size)  # a header may announce anything
+    wave = np.empty(min(expected or 1 << 20, believable), np.float32)
     used = 0
     try:
         for block in blocks:

@@ -69,7 +69,7 @@ def test_a_label_track_comes_back_as_it_was_written(tmp_path):
     [
         (HEADER.replace("Low Freq (Hz)", "Low") + "1\ts\t1\t0\t1\t2\t3\tx\n", "a column 'low freq"),
         (HEADER.replace("Species", "Foo") + "1\ts\t1\t0\t1\t2\t3\tx\n", "a column that names what was heard"),
-        (HEADER + "1\ts\t1\tzero\t1\t2\t3\tx\n", "line 2: expected four numbers, got nothing, 1, 2, 3"),
+        (HEADER + "1\ts\t1\tzero\t1\t2\t3\tx\n", "line 2: expected four numbers, got 'zero', 1, 2, 3"),
         (HEADER + "1\ts\t1\t2\t1\t2\t3\tx\n", "line 2: expected an end after the begin"),
         (HEADER + "1\ts\t1\t0\t1\t3\t3\tx\n", "line 2: expected a highest frequency above the lowest"),
         (HEADER + "1\ts\t1\t0\t1\t2\n", "line 2: expected four numbers"),
