@@ -136,6 +136,27 @@ def waveform_blocks(path: str | os.PathLike[str], sample_rate_hz: int | None = S
         level.judge(heard, rate_hz)
 
 
+def read_beginning(path: str | os.PathLike[str], seconds: float) -> tuple[Waveform, int]:
+    """Decode the first seconds of a file, as `read_audio` does the whole; what follows is neither decoded nor judged.
+
+    Raises
+    ------
+    AudioError
+        If the file is missing, unreadable, empty or not audio, or decodes to nothing, to NaN or to infinite samples.
+    """
+    with Recording(path) as recording:
+        wanted = max(1, math.ceil(seconds * recording.rate_hz))
+        parts, samples = [], 0
+        for block in Level(recording).mono_blocks():
+            parts.append(block)
+            samples += block.size
+            if samples >= wanted:
+                break
+        if samples == 0:
+            recording.refuse("at least one sample", "a header without samples", "copy or record it again")
+        return np.concatenate(parts)[:wanted], recording.rate_hz
+
+
 @dataclass(frozen=True)
 class Extent:
     """How long a recording is: its frames (one sample a channel) and its own sample rate in Hz."""

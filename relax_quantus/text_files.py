@@ -129,7 +129,7 @@ def table(text: str, column: str) -> tuple[list[str], list[tuple[int, dict[str, 
         The line's number, and its cells by the columns' names in lower case; missing cells are empty.
     """
     lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    if lines and re.fullmatch(r"\"?sep=.\"?", lines[0][1].strip(), re.IGNORECASE):
+    if lines and re.fullmatch(r"\"?sep=.?\"?", lines[0][1].strip(), re.IGNORECASE):
         lines = lines[1:]
     if not lines:
         return [], []

@@ -53,7 +53,7 @@ class Selection:
     file
         Where it begins, as ``Begin Path`` or ``Begin File`` has it, with slashes; empty if the table does not say.
     end_file
-        The name of the file where it ends; empty if the table does not say.
+        The name of the file where it ends if that is another; else, or if the table does not say, empty.
     file_start_s
         Where its file begins in the table's own times; None if the table does not say.
     """
@@ -181,7 +181,9 @@ def _raven(path: object, text: str, label_column: str) -> list[Selection]:
             start_s = box.begin_s - offset_s
             box = Box(offset_s, offset_s + (box.end_s - box.begin_s), box.low_hz, box.high_hz, box.label)
         end_file = row.get(END_FILE, "").replace("\\", "/").rpartition("/")[2]
-        selections.append(Selection(box, _file_of(row), end_file, start_s))
+        file = _file_of(row)
+        crosses = end_file.lower() != PurePosixPath(file).name.lower()
+        selections.append(Selection(box, file, end_file if crosses else "", start_s))
     return selections
 
 
