@@ -10,7 +10,15 @@ import pytest
 import soundfile
 from waves import Write, sine, truncate
 
-from relax_quantus.audio import AudioWarning, load_waveform, measure_extent, read_audio, read_beginning
+from relax_quantus import decoding
+from relax_quantus.audio import (
+    AudioWarning,
+    load_waveform,
+    measure_extent,
+    read_audio,
+    read_beginning,
+    waveform_blocks,
+)
 from relax_quantus.errors import AudioError
 
 
@@ -106,3 +114,15 @@ def test_the_beginning_of_a_file_is_that_of_the_whole(write_wav: Write, small_bl
     assert (part.size, rate) == (12_000, 48_000)
     np.testing.assert_array_equal(part, read_audio(path)[0][:12_000])
     assert read_beginning(path, 99)[0].size == 48_000
+
+
+def test_a_rate_that_only_a_damaged_header_has_is_refused(write_wav: Write) -> None:
+    path = write_wav(sine(1, 16_000), rate=2)
+    for read in (load_waveform, lambda path: list(waveform_blocks(path))):
+        with pytest.raises(
+            AudioError, match="expected a sample rate of at least 16 Hz, to be brought to 16000 Hz, got 2"
+        ):
+            read(path)
+    with pytest.warns(AudioWarning, match="sampled at 2 Hz"):
+        assert max(block.size for block in waveform_blocks(path, 2000)) <= 4 * decoding.BLOCK_SAMPLES
+    assert read_audio(path)[1] == 2
