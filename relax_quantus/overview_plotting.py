@@ -114,7 +114,8 @@ def faded(centred: Image, error: Image, norm: Normalize) -> Image:
 
 def _strip(panel: Any, image: Image, name: str, axis: Axis, columns: slice, column_s: float) -> None:
     """One strip ``(columns, F, 4)``; the last line's may end early, and is drawn to the same scale."""
-    start_s, full_end_s = columns.start * column_s, columns.stop * column_s
+    begin_s = axis.extent(1)[0]
+    start_s, full_end_s = begin_s + columns.start * column_s, begin_s + columns.stop * column_s
     end_s = start_s + len(image) * column_s
     panel.set_facecolor("white")
     bands = image.shape[1]

@@ -41,12 +41,15 @@ OUTLINED_EXAMPLES = 20
 def end_to_end(examples: Tensor | npt.NDArray[Any]) -> Image:
     """Lay examples ``(n, 1, T, F)`` end to end as one image ``(F, n T)``: row 0 is the lowest band, column 0 the first frame.
 
+    Complex values are shown by their magnitude.
+
     Raises
     ------
     ShapeError
         If `examples` has another number of axes or channels, or is empty.
     """
-    values = torch.as_tensor(examples).detach().cpu().double()
+    values = torch.as_tensor(examples).detach().cpu()
+    values = (values.abs() if values.is_complex() else values).double()
     if values.ndim != 4 or values.shape[1] != 1 or 0 in values.shape:
         checks.refuse("examples", "shape (n, 1, T, F)", examples, "add the batch and channel axes", ShapeError)
     return np.asarray(values.reshape(-1, values.shape[-1]).T.numpy())
@@ -181,7 +184,7 @@ def explanation_figure(
     for panel in (top, *left[:-1], *right[:-1]):
         panel.tick_params(labelbottom=False)
     for panel in (left[-1], right[-1]):
-        panel.set_xlabel("time (s)", fontsize=8)
+        panel.set_xlabel(axis.time_label, fontsize=8)
     for panel in right:
         panel.tick_params(labelleft=False)
     return figure

@@ -93,9 +93,10 @@ def _about(beside: Beside) -> str:
 def _read(member: Member, front_end: FrontEnd, resampler: str) -> Recording:
     reading = front_end.read(member.path, resampler=resampler)
     frames = reading.examples.shape[2]
-    most = max(1, int(SHOWN_S / (frames * front_end.axis.hop_s)))
+    axis = front_end.axis
+    most = max(1, int(SHOWN_S / (frames * axis.hop_s)) if axis.in_seconds else 1)
     examples = reading.examples[:most].clone()
     wave, rate_hz = read_audio(member.path)
     cut = len(examples) < len(reading.examples)
-    part = f"the first {len(examples) * frames * front_end.axis.hop_s:.1f} of " if cut else ""
+    part = f"the first {len(examples) * frames * axis.hop_s:.1f} of " if cut and axis.in_seconds else ""
     return Recording(shown(member.path.name), examples, wave, rate_hz, f"{part}{reading.seconds:.1f} s")

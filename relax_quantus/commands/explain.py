@@ -92,17 +92,17 @@ def explain_clip(path: Path, request: ExplainRequest, models: Models) -> Done:
         )
     conditions = len(models.explainers) * len(request.baselines)
     with console.progress(conditions * len(x), console.shown(path.name), "example") as bar:
-        findings = find(x, h, request, models, bar.update)
+        findings = find(x, h, request, models, bar.update, silence=clip.silence)
     written = write(clip, findings, request, models)
     entry = write_asked(clip, findings, request, models, written.name.removesuffix(".png"))
-    return Done(written, "" if request.tolerance is None else masks_used(findings, request), entry)
+    return Done(written, "" if request.tolerance is None else masks_used(findings, request), entry, clip.left_out_s)
 
 
 def tell(path: Path, done: Done, request: ExplainRequest, models: Models) -> list[Entry]:
     """Say where one recording's results are; return its lines of the index."""
     picture = console.shown(done.picture)
     line = f"{picture}: {done.remark}" if done.remark else picture
-    console.result(line, "clip", **facts(path, done.picture, request, models.explainers))
+    console.result(line, "clip", **facts(path, done, request, models.explainers))
     if done.entry is None:
         return []
     console.result(console.shown(done.picture.with_suffix(".html")))

@@ -121,7 +121,7 @@ def pictures(companions: Sequence[Companion], axis: Axis) -> list[dict[str, Any]
         {
             "frames": r.examples.shape[0] * r.examples.shape[2],
             "bands": axis.bands,
-            "start_s": 0.0,
+            "start_s": axis.extent(1)[0],
             "hop_s": axis.hop_s,
             "spectrogram": packed(r.examples),
         }
@@ -158,7 +158,7 @@ def _spoken(similarity: Tensor) -> str:
 
 
 def _seconds(recording: Recording, axis: Axis) -> float:
-    return recording.examples.shape[0] * recording.examples.shape[2] * axis.hop_s
+    return axis.end_s(recording.examples.shape[0] * recording.examples.shape[2])
 
 
 def _source(recording: Recording, axis: Axis) -> str:
