@@ -99,8 +99,7 @@ def notes(clip: Clip, findings: Findings, request: ExplainRequest, models: Model
     blended = f", blended in {request.domain}" if front_end.natural_log else ""
     correlations = ", ".join(f"{float(e.spearman().nanmean()):.2f}" for e in findings.explanations.values())
     return (
-        f"{n} of {clip.in_all} example{'s' if clip.in_all > 1 else ''} of {example_length(clip)}; the recording lasts {clip.seconds:.2f} s"
-        f"{ending(clip.left_out_s)}\n"
+        f"{n} of {clip.in_all} example{'s' if clip.in_all > 1 else ''} of {example_length(clip)}; {lasting(clip)}\n"
         f"{shown_front_end}encoder {shortened(request.encoder.encoder)}, fill {', '.join(request.baselines)}, {request.similarity}{blended}\n"
         f"towards {models.question}\n"
         f"{masks_used(findings, request)}, estimator {estimators}, seed {request.seed}; "
@@ -114,9 +113,11 @@ def example_length(clip: Clip) -> str:
     return f"{duration(clip.example_s)} s" if clip.axis.in_seconds else f"{clip.frames} frames"
 
 
-def ending(left_out_s: float) -> str:
-    """What is added to a recording's length where its end is left out."""
-    return f",\nthe last {left_out_s:.2f} s of it are left out" if left_out_s >= LEAST_LEFT_S else ""
+def lasting(clip: Clip) -> str:
+    """How long the recording is, and how much of its end is left out, in words."""
+    if clip.left_out_s >= LEAST_LEFT_S:
+        return f"of {clip.seconds:.2f} s, the last {clip.left_out_s:.2f} s are left out"
+    return f"the recording lasts {clip.seconds:.2f} s"
 
 
 def masks_used(findings: Findings, request: ExplainRequest) -> str:
