@@ -6,6 +6,7 @@ frames of some seconds would not do: a partial last example is dropped, ends are
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +19,8 @@ LENGTHS_S = (20.0, 13.7)
 """Two lengths, so that a front end which stretches whatever it gets over a fixed number of frames is found out."""
 ALONE = (12, 6)
 """Waveforms of each length with one click."""
+MOST_BANDS, MOST_COMPARED = 96, 400
+"""Bands that are looked at, and frames that the others are compared with, about."""
 NOISE, CLICK = 1e-4, 0.9
 CLICKS_S = (0.0, 0.02, 0.2)
 """Lengths of a click, longer ones for front ends that skip some of the sound between frames."""
@@ -26,14 +29,12 @@ LEAST_RESPONSE = 0.05
 """Share of the strongest response below which a click was not heard (between windows, or behind what is cut off)."""
 FEWEST = 8
 """Clicks that have to be heard."""
-FEWEST_CHANGES = 6
-"""Changes from one frame to the next that have to be found."""
+FEWEST_CHANGES, ENOUGH_CHANGES, MOST_ROUNDS = 6, 12, 5
+"""Changes from one frame to the next that have to be found, that are enough, and rounds to find them in."""
 MOST_MISSED, MOST_MISSED_CHANGE = 0.75, 0.15
 """Frames by which no click, and no change from one frame to the next, may be off."""
-WHOLE_SAMPLES = 0.03
+WHOLE_SAMPLES = 0.1
 """Distances so near to whole samples are whole."""
-REACH = 6
-"""Frames on either side of the expected one in which a click is looked for, where there are several, at most."""
 APART_S = 0.4
 Image = npt.NDArray[np.float64]
 
@@ -166,7 +167,7 @@ class _Probe:
     def _frames(self, wave: npt.NDArray[np.float32]) -> tuple[Image, int]:
         x = self.make(wave.copy())
         values = x.detach().cpu()
-        values = values.abs() if values.is_complex() else values
+        values = (values.abs() if values.is_complex() else values)[..., :: -(-values.shape[-1] // MOST_BANDS)]
         return np.asarray(values.double().reshape(-1, values.shape[-1]).numpy()), int(values.shape[-2])
 
     def _response(self, seconds: float, places: Sequence[int]) -> tuple[Image, int]:
@@ -183,33 +184,48 @@ class _Probe:
 
     def _changes(self, rough: FrameTimes) -> list[_Heard]:
         """The samples, to one, at which what hears a click changes from one frame to the next, for many frames at once, by bisection."""
+        seconds, across = LENGTHS_S[0], rough.window_s / rough.every_s
+        reach = math.ceil(across / 2) + (1 if across < 1.5 else 3)
+        apart_s = max(APART_S, (2 * reach + 4) * rough.every_s)
+        found: list[_Heard] = []
+        for _ in range(MOST_ROUNDS):
+            begin_s = EDGE_S + float(self.random.uniform(0, min(apart_s, seconds / 2)))
+            wanted = np.arange(begin_s, seconds - EDGE_S - 2 * rough.every_s, apart_s)
+            wanted = wanted[wanted > EDGE_S] + self.random.uniform(0, 0.5 * rough.every_s, wanted.size)
+            middles = rough.at(np.arange(len(self.base[seconds][0])))
+            places = [int(np.abs(middles - at).argmin()) for at in wanted if middles[0] < at < middles[-1]]
+            found += self._bisected(np.unique(np.array(places, dtype=int)), rough, reach)
+            if len(found) >= ENOUGH_CHANGES:
+                break
+        return found
+
+    def _bisected(self, expected: npt.NDArray[np.int_], rough: FrameTimes, reach: int) -> list[_Heard]:
+        """Where hearing changes from each of some frames, far apart, to the next."""
         seconds, every = LENGTHS_S[0], rough.every_s * self.rate_hz
-        apart_s = max(APART_S, 3 * rough.every_s + rough.window_s)
-        reach = max(1, min(REACH, int(apart_s / rough.every_s / 2) - 1))
-        wanted = np.arange(EDGE_S, seconds - EDGE_S, apart_s)
-        wanted += self.random.uniform(0, 0.2 * apart_s, wanted.size)
-        middles = rough.at(np.arange(len(self.base[seconds][0])))
-        expected = np.unique([int(np.abs(middles - at).argmin()) for at in wanted if middles[0] < at < middles[-1]])
         low = np.round(rough.at(expected) * self.rate_hz - every / 2).astype(int)
         high = low + round(2.5 * every)
         keep = (low >= 0) & (high < (seconds - EDGE_S / 2) * self.rate_hz)
         expected, low, high = expected[keep], low[keep], high[keep]
         heard: dict[int, _Heard] = {}
+        begin, end, lost = low.copy(), high.copy(), np.zeros(expected.size, dtype=bool)
         while expected.size and int((high - low).max()) > 1:
             middle = (low + high) // 2
             response, per_example = self._response(seconds, middle.tolist())
             for i, frame in enumerate(expected.tolist()):
                 one = _located(response, per_example, int(middle[i]), frame, reach)
-                if one is None or one.frame < frame + 0.5:
+                if one is None:  # between two windows: a longer click will tell
+                    lost[i], low[i] = True, middle[i]
+                    continue
+                heard[frame] = one
+                if one.frame < frame + 0.5:
                     low[i] = middle[i]
                 else:
                     high[i] = middle[i]
-                if one is not None:
-                    heard[frame] = one
+        lost |= (low == begin) | (high == end)
         return [
             replace(heard[frame], sample=float(high[i]), frame=frame + 0.5)
             for i, frame in enumerate(expected.tolist())
-            if frame in heard
+            if not lost[i] and frame in heard
         ]
 
     def _fitted(self, heard: list[_Heard], most: float = MOST_MISSED, fewest: int = FEWEST) -> FrameTimes:
@@ -262,11 +278,11 @@ def _line(design: Image, samples: Image) -> tuple[list[float], float]:
 
 def _apart(frames: Image) -> Image:
     """How far every frame ``(frames,)`` is from the median of all."""
-    return np.asarray(np.abs(frames - np.median(frames, axis=0)).mean(axis=1))
+    return np.asarray(np.abs(frames - np.median(frames[:: -(-len(frames) // MOST_COMPARED)], axis=0)).mean(axis=1))
 
 
 def _located(
-    response: Image, per_example: int, sample: int, expected: int | None = None, reach: int = REACH
+    response: Image, per_example: int, sample: int, expected: int | None = None, reach: int = 0
 ) -> _Heard | None:
     """Where the strongest response is, or that near an expected frame: the centre of what is above a quarter of it."""
     low, high = (0, response.size) if expected is None else (max(0, expected - reach), expected + reach + 1)

@@ -25,6 +25,8 @@ LOW_RATE = 0.6
 """Share of the wanted sample rate below which a recording leaves much of the upper range empty."""
 UNHEARD_SHARE = 0.1
 """Share of a recording's energy above which it is said that so much lies at frequencies that are not heard."""
+MOST_AT_ONCE = 1 << 16
+"""Samples that are squared in float64 at a time."""
 WINDOW = 1024
 """Samples of a spectrum, and spectra at a time."""
 LOST_S = 0.25
@@ -44,8 +46,9 @@ class Heard:
         self.is_finite, self.is_sound = True, False
         self.samples, self.sum, self.energy = 0, 0.0, 0.0
         self.low, self.high = math.inf, -math.inf
-        if wave is not None:
-            self.add(wave)
+        for start in range(0, 0 if wave is None else wave.size, MOST_AT_ONCE):
+            assert wave is not None
+            self.add(wave[start : start + MOST_AT_ONCE])
 
     def add(self, block: npt.NDArray[np.floating]) -> None:
         """Take in some samples."""

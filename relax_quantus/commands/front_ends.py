@@ -125,8 +125,16 @@ class FrontEnd:
             x = self._made(np.pad(wave, (0, padded))[: self.samples_for(wanted)])
             return Reading(x, in_all, seconds, padded / self.rate_hz, self.silence)
         x, padded = self._at_least_one(wave)
-        silence = self.silence if self.silence_beside is None else self.silence_beside(wave)
+        silence = self.silence if self.silence_beside is None else self._silence_in(np.pad(wave, (0, padded)))
         return Reading(x[:max_examples], len(x), seconds, padded / self.rate_hz, silence)
+
+    def _silence_in(self, wave: Wave) -> Tensor | float | str:
+        assert self.silence_beside is not None
+        try:
+            with torch.inference_mode(False), torch.no_grad():
+                return self.silence_beside(wave)
+        except Exception:  # a front end of one's own need not take the longer waveform
+            return self.silence
 
     def _warn_of_unheard(self, path: Path, wave: Wave) -> None:
         centres = self.axis.centres_hz

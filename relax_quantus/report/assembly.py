@@ -161,7 +161,7 @@ def _picture(x: Tensor, axis: Axis) -> dict[str, Any]:
 
 def _heard(original: tuple[npt.NDArray[Any], int], layers: Sequence[Layer], axis: Axis, share: float) -> Sounds | None:
     shape = layers[0].explanation.importance.shape
-    end_s = axis.end_s(shape[0] * shape[2])
+    end_s = axis.extent(shape[0] * shape[2])[1]
     return sounds(*carried(*original, end_s + axis.window_s), layers, axis, share)
 
 

@@ -158,9 +158,9 @@ def _spoken(similarity: Tensor) -> str:
 
 
 def _seconds(recording: Recording, axis: Axis) -> float:
-    return axis.end_s(recording.examples.shape[0] * recording.examples.shape[2])
+    return recording.examples.shape[0] * recording.examples.shape[2] * axis.hop_s
 
 
 def _source(recording: Recording, axis: Axis) -> str:
-    wave, rate_hz = carried(recording.wave, recording.rate_hz, _seconds(recording, axis) + axis.window_s)
+    wave, rate_hz = carried(recording.wave, recording.rate_hz, axis.extent(1)[0] + _seconds(recording, axis) + axis.window_s)
     return sound_uri(wave.clip(-1, 1), rate_hz)

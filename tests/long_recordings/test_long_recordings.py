@@ -111,7 +111,8 @@ def test_limits_and_what_is_said_of_them(tmp_path: Path, encoder: Callable[..., 
         "explained are the first 60 of 72 examples, 57.6 of 70.0 s; --max-examples 0 explains all of it" in first.stderr
     )
     assert arrays(tmp_path / "out" / "calls.npz")["importance_time"].shape == (60, 1, 96, 64)
-    assert explain(*asked, "--max-examples", 0).stderr == ""
+    done = explain(*asked, "--max-examples", 0)
+    assert done.stderr == f"warning: {path}: the last 0.86 s make no whole example and are left out\n"
     assert arrays(tmp_path / "out" / "calls.npz")["importance_time"].shape == (72 * 96, 64)
     limited = explain(*asked, "--hop", 0.48)
     assert "explained are the first 60 of 144 examples, 29.3 of 70.0 s" in limited.stderr
