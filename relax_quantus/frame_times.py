@@ -307,7 +307,7 @@ def confirmed(make: Callable[[npt.NDArray[np.float32]], Tensor], rate_hz: int, c
     bands = len(centres_hz)
     if bands == 0:
         return False
-    time_s = np.arange(2 * rate_hz) / rate_hz
+    time_s = np.arange(round(LENGTHS_S[0] * rate_hz)) / rate_hz
     noise = NOISE * np.random.default_rng(0).standard_normal(time_s.size)
     try:
         base = _spectrum(make, noise)

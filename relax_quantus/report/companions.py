@@ -162,5 +162,7 @@ def _seconds(recording: Recording, axis: Axis) -> float:
 
 
 def _source(recording: Recording, axis: Axis) -> str:
-    wave, rate_hz = carried(recording.wave, recording.rate_hz, axis.extent(1)[0] + _seconds(recording, axis) + axis.window_s)
+    wave, rate_hz = carried(
+        recording.wave, recording.rate_hz, axis.extent(1)[0] + _seconds(recording, axis) + axis.window_s
+    )
     return sound_uri(wave.clip(-1, 1), rate_hz)
