@@ -124,6 +124,21 @@ def test_limits_and_what_is_said_of_them(tmp_path: Path, encoder: Callable[..., 
     assert arrays(tmp_path / "out" / "short.npz")["importance_time"].shape == (96, 64)
 
 
+def test_a_page_of_overlapping_examples_plays(tmp_path: Path, encoder: Callable[..., str]) -> None:
+    path, _ = recording(tmp_path / "calls.wav", 45.0)
+    asked = ("--encoder", encoder(), *FEW, "--hop", 0.48, "--html", "--json")
+    done = explain(path, "--out", tmp_path / "out", *asked)
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "out" / "calls.html").read_text(encoding="utf-8")
+    assert [text.count(f'data-part="{part}"') for part in ("original", "kept", "removed")] == [1, 1, 1]
+    assert "Space</kbd> plays" in text
+    assert "without sounds" not in text
+    left_s = arrays(tmp_path / "out" / "calls.npz")["times_s"][-1] + 0.0125
+    told = json.loads(done.stdout.splitlines()[0])
+    assert told["left_out_s"] == pytest.approx(45.0 - left_s, abs=1e-6)
+    assert f"the last {told['left_out_s']:.2f} s are left out" in text
+
+
 def test_what_cannot_be_read_in_blocks_is_refused_with_a_reason(
     tmp_path: Path, encoder: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
