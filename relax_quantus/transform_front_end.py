@@ -37,6 +37,11 @@ class TransformFrontEnd(nn.Module):
     sample_rate_hz
         The rate that the transform expects; `load_examples` resamples to it.
 
+    Notes
+    -----
+    The command line knows the seconds and Hz of torchaudio's transforms and measures those of others; a transform may say them itself as
+    ``hop_s``, ``first_s`` (the middle of the first frame's window), ``window_s`` and ``frequencies_hz``.
+
     Examples
     --------
     >>> crude = nn.Unflatten(1, (64, -1))  # stands for a transform, such as torchaudio.transforms.MelSpectrogram(16_000, n_mels=64)

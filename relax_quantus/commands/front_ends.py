@@ -257,14 +257,16 @@ def transform(
 
 def of_transform(text: str, front_end: TransformFrontEnd) -> FrontEnd:
     """A `TransformFrontEnd` as the commands use it, its axes from what torchaudio's transforms say of themselves, or measured."""
-    framing = framing_of_transform(front_end, spectral_part(front_end))
+    framing, axis = framing_of_transform(front_end, spectral_part(front_end)), transform_axis(front_end)
+    if isinstance(framing, Framing) and abs(axis.hop_s * front_end.sample_rate_hz - framing.hop_samples) > 1e-6:
+        framing = "its frames do not lie as its parts say"
     alone = knows_no_rest(front_end)
     return FrontEnd(
         text,
         front_end,
         front_end.sample_rate_hz,
         front_end.silence(),
-        transform_axis(front_end),
+        axis,
         front_end.log_offset is not None,
         framing=framing,
         silence_beside=None if alone else lambda wave: front_end.silence(beside=wave),
