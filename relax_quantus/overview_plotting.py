@@ -20,7 +20,15 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from relax_quantus import checks
 from relax_quantus.axes import Axis
 from relax_quantus.overview import CENTRED, Overview
-from relax_quantus.plotting import DOTS_PER_INCH, IMPORTANCE_COLOURS, SPECTROGRAM_COLOURS, UNKNOWN_COLOUR, shared_limit
+from relax_quantus.plotting import (
+    DOTS_PER_INCH,
+    EDGE_IN,
+    IMPORTANCE_COLOURS,
+    SPECTROGRAM_COLOURS,
+    UNKNOWN_COLOUR,
+    shared_limit,
+    wrapped,
+)
 
 LINE_COLUMNS = 1800
 """Columns of a line: what the figure's width shows."""
@@ -84,6 +92,7 @@ def overview_figure(overview: Overview, axis: Axis, *, title: str = "", notes: s
     figure = Figure(figsize=(WIDTH_IN, height), dpi=DOTS_PER_INCH)
     FigureCanvasAgg(figure)
     figure.text(LEFT_IN / WIDTH_IN, 1 - 0.12 / height, title, fontsize=12, va="top", parse_math=False)
+    notes = wrapped(figure, notes, WIDTH_IN - LEFT_IN - EDGE_IN)
     figure.text(LEFT_IN / WIDTH_IN, 1 - 0.42 / height, notes, fontsize=8, va="top", linespacing=1.3, parse_math=False)
     low, high = (float(np.quantile(overview.spectrogram, q)) for q in (0.0, 1.0))
     limit = shared_limit([kinds[CENTRED] for kinds in overview.maps.values()])
@@ -114,7 +123,8 @@ def faded(centred: Image, error: Image, norm: Normalize) -> Image:
 
 def _strip(panel: Any, image: Image, name: str, axis: Axis, columns: slice, column_s: float) -> None:
     """One strip ``(columns, F, 4)``; the last line's may end early, and is drawn to the same scale."""
-    start_s, full_end_s = columns.start * column_s, columns.stop * column_s
+    begin_s = axis.extent(1)[0]
+    start_s, full_end_s = begin_s + columns.start * column_s, begin_s + columns.stop * column_s
     end_s = start_s + len(image) * column_s
     panel.set_facecolor("white")
     bands = image.shape[1]

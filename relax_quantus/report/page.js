@@ -92,7 +92,8 @@ function readout(aloud) {
   const i = state.frame * bands + state.band, maps = layers[state.layer].maps, time = data.first_s + state.frame * data.hop_s;
   const error = ERRORS.has(state.map) ? "" : ` ${PLUS_MINUS} ${number(maps.standard_error[i])}`;
   const value = Number.isNaN(maps[state.map][i]) ? "not explained" : number(maps[state.map][i]) + error;
-  const text = `${time.toFixed(3)} s, ${frequency(state.band)}: ${data.map_names[state.map]} ${value}; spectrogram ${number(spectrogram[i])}`;
+  const when = data.in_seconds ? `${time.toFixed(3)} s` : `frame ${state.frame}`;
+  const text = `${when}, ${frequency(state.band)}: ${data.map_names[state.map]} ${value}; spectrogram ${number(spectrogram[i])}`;
   $("readout").textContent = text;
   if (aloud) $("spoken").textContent = text;
   place();

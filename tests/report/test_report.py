@@ -15,6 +15,7 @@ import soundfile
 import torch
 from explanation_pages import HOSTILE, companions, explanation, layers, payload
 
+from relax_quantus.axes import COUNTED, BinAxis
 from relax_quantus.errors import ArgumentError, ShapeError
 from relax_quantus.explanation import Explanation
 from relax_quantus.report import Entry, Layer, index_page, page
@@ -194,6 +195,24 @@ def test_example_without_an_explanation_and_without_sound() -> None:
     text = page("a", torch.zeros(2, 1, 96, 64), [Layer("time", "zero", Explanation(**{**vars(e), **holes}))])
     assert "<audio" not in text
     assert payload(text)["layers"][0]["median_uncertainty"][1] is None
+
+
+def test_help_says_that_it_plays_only_where_it_does(html: str, sweep: np.ndarray) -> None:
+    silent = page("a.wav", torch.zeros(2, 1, 96, 64), layers())
+    for text, plays in ((html, True), (silent, False)):
+        assert ("Space</kbd> plays" in text) == plays
+        assert ("A click seeks" in text) == plays
+        assert ("<audio" in text) == plays
+
+
+def test_frames_that_are_counted_are_called_so() -> None:
+    axis = BinAxis(every_s=1.0, size=64, label="band", time_label=COUNTED)
+    text = page("a.wav", torch.zeros(2, 1, 96, 64), layers(), axis=axis)
+    found = payload(text)
+    assert (found["time_label"], found["in_seconds"], found["centres_hz"]) == ("frame", False, None)
+    late = BinAxis(every_s=0.1, size=64, first_s=0.5, window_s=1.0)
+    found = payload(page("a.wav", torch.zeros(2, 1, 96, 64), layers(), axis=late))
+    assert (found["start_s"], found["first_s"]) == (pytest.approx(0.45), 0.5)
 
 
 def test_index_leads_to_pages() -> None:
