@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from relax_quantus.torch_state import neutral_torch
+
 if TYPE_CHECKING:
     from relax_quantus.axes import Axis
 
@@ -52,6 +54,7 @@ class Explanation:
     estimator: str
     cell_effects: Tensor | None = None
 
+    @neutral_torch()
     def u_relax(self) -> Tensor:
         """Importance where the uncertainty is at or below its median over the example, 0 elsewhere (U-RELAX, Wickstrom et al. 2023)."""
         median = self.uncertainty.flatten(1).median(dim=1).values
@@ -65,6 +68,7 @@ class Explanation:
         """
         return self.importance - self.neutral
 
+    @neutral_torch()
     def spearman(self) -> Tensor:
         """Spearman's rank correlation ``(B,)`` of uncertainty and importance over each example's bins; NaN where either is constant.
 

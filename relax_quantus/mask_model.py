@@ -36,7 +36,7 @@ def mask_model(problem: Problem, rows: slice) -> MaskModel | None:
     def factors(masks: torch.Tensor) -> tuple[torch.Tensor, ...]:
         if count == 1:
             return (masks.reshape(len(masks), *masks.shape[-2:]) if masks.ndim > 2 else masks[:, None],)
-        uniform = torch.rand(len(masks), columns, generator=generator, dtype=torch.float32)
+        uniform = torch.rand(len(masks), columns, generator=generator, device=generator.device, dtype=torch.float32)
         return strategy.factors(uniform, frames, bands)
 
     def lattices(at_least: int, bank: int = 0) -> tuple[Lattice, ...]:

@@ -23,6 +23,7 @@ from relax_quantus.errors import ShapeError
 from relax_quantus.explanation import Explanation
 from relax_quantus.frontend import LogMel, LogMelConfig
 from relax_quantus.plotting import DOTS_PER_INCH, MIN_SPREAD, plot_spectrogram, shared_limit
+from relax_quantus.torch_state import neutral_torch
 
 POINTS = 3000
 """Points of a drawn curve, at most; more than a screen's width shows nothing."""
@@ -31,6 +32,7 @@ STANDARD_ERRORS = 2
 NOTES_IN = 4.6
 
 
+@neutral_torch()
 def waveform_figure(
     examples: Tensor | npt.NDArray[Any],
     explanations: Mapping[str, Explanation],

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from relax_quantus import checks
 from relax_quantus.masks.lattice import ENUMERATED_CELLS, Lattice, enumerated, node_shifts, shift_nodes, sobol_cells
+from relax_quantus.torch_state import neutral_torch
 
 EXTRA_CELLS = 2
 
@@ -85,6 +86,7 @@ class GridStrategy(ABC):
         if self.edges not in ("smooth", "hard"):
             checks.refuse("edges", "'smooth' or 'hard'", repr(self.edges), "pick one")
 
+    @neutral_torch()
     def sample(self, n: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Draw the next `n` masks of the generator's stream.
 
@@ -108,7 +110,9 @@ class GridStrategy(ABC):
                 "shape", "at least one axis without its batch axis, none empty", repr(tuple(shape)), "add an axis"
             )
         frames_bands = frames_and_bands(shape)
-        uniform = torch.rand(n, self.columns(*frames_bands), generator=generator, dtype=torch.float32)
+        uniform = torch.rand(
+            n, self.columns(*frames_bands), generator=generator, device=generator.device, dtype=torch.float32
+        )
         masks = self.build(uniform, *frames_bands)
         if len(shape) == 1:
             return masks[:, 0]
