@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from relax_quantus import checks
+from relax_quantus.torch_state import neutral_torch
 
 SHARE = 0.2
 """The share of bins that stands for "what matters" unless said otherwise."""
@@ -25,6 +26,7 @@ BINS = 1 << 16
 Values = npt.NDArray[np.float64]
 
 
+@neutral_torch()
 def as_values(values: Tensor | npt.NDArray[Any]) -> Values:
     """The map as a float64 array, off its device and graph; the caller's is not changed."""
     return np.asarray(torch.as_tensor(values).detach().cpu().double().numpy())

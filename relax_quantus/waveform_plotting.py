@@ -31,6 +31,7 @@ from relax_quantus.plotting import (
     shared_limit,
     wrapped,
 )
+from relax_quantus.torch_state import neutral_torch
 
 POINTS = 3000
 """Points of a drawn curve, at most; more than a screen's width shows nothing."""
@@ -39,6 +40,7 @@ STANDARD_ERRORS = 2
 NOTES_IN = 4.6
 
 
+@neutral_torch()
 def waveform_figure(
     examples: Tensor | npt.NDArray[Any],
     explanations: Mapping[str, Explanation],
