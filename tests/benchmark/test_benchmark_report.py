@@ -73,7 +73,7 @@ def test_csv_gives_the_same_tables_as_parquet(made: tuple[Path, list[Path]], tmp
 
 def test_the_page_says_what_few_sources_can_tell(made: tuple[Path, list[Path]]) -> None:
     page = (made[0] / "report" / "statistics.md").read_text()
-    assert "**n = 12 sources are few**" in page
+    assert "**n = 12 source groups are few**" in page
     assert "## Crossed relevance gain, embedding view: planted\n" in page, "no role was chosen before"
     assert "**RELAX-time above RELAX-frequency**" in page
     assert "Kendall's W = " in page
@@ -96,10 +96,10 @@ def test_headings_say_which_end_point_was_chosen_before_the_run(made: tuple[Path
         .loc["Crossed relevance gain, logit view"]
     )
     primary = tested[tested.role == "primary"].in_family.unique()
-    assert list(primary) == ["mask strategies"], "not without twins, nor against twins and energy"
+    assert list(primary) == ["mask strategies"], "not minus twins, nor against twins and energy"
     assert set(tested.role) == {"primary", "exploratory"}
     assert "### Mask strategies (primary)\n" in page
-    assert "### Mask strategies, twins not taken off (exploratory)\n" in page
+    assert "### Mask strategies, minus twins (exploratory)\n" in page
 
 
 def test_what_is_bold_is_significant(made: tuple[Path, list[Path]]) -> None:
@@ -118,7 +118,7 @@ def test_what_is_bold_is_significant(made: tuple[Path, list[Path]]) -> None:
 
 def test_tables_say_on_how_much_they_stand_and_split(made: tuple[Path, list[Path]]) -> None:
     text = (made[0] / "report" / "table.md").read_text()
-    assert "n = 12 source recordings, 12 clips, 1 encoder(s), 1 mask seed(s)." in text
+    assert "n = 12 source groups, 12 clips, 1 encoder(s), 1 mask seed(s)." in text
     assert "planted: 0 clips; classes bird" in text
     assert "logistic head on planted, vggish_mini: 97.0% of held-out clips right" in text
     cells = tuple(Cell(Estimate(i / 10, 0.0, 1.0, 9)) for i in range(12))

@@ -144,7 +144,7 @@ def test_every_metric_says_what_it_is_and_leaves_everything_as_it_was(name):
     metric = METRICS.get(name)
     assert metric.category in CATEGORIES
     assert metric.direction in ("up", "down")
-    assert metric.map in ("importance", "centred", "positive")
+    assert metric.map in ("importance", "centred", "positive", "magnitude")
     given = case(PLANT + NOISE, encoder=nn.Sequential(nn.Flatten(), nn.Linear(6144, 4)))
     x, values = given.question.x.clone(), given.attribution.centred.copy()
     states = np.random.get_state()[1].copy(), torch.get_rng_state(), random.getstate()  # noqa: NPY002

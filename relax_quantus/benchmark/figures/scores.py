@@ -89,7 +89,7 @@ def critical_difference(ranking: Ranking, title: str) -> Any:
             text.set_color("black")
         style.title(
             figure,
-            f"{title}\naverage rank over {ranking.n} sources, 1 is best; bars join what is not told apart (Nemenyi, 5 %: critical difference "
+            f"{title}\naverage rank over {ranking.n} source groups, 1 is best; bars join what is not told apart (Nemenyi, 5 %: critical difference "
             f"{ranking.critical_difference:.2f})",
         )
     return figure
