@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,25 @@ def test_headings_say_which_end_point_was_chosen_before_the_run(made: tuple[Path
     assert set(tested.role) == {"primary", "exploratory"}
     assert "### Mask strategies (primary)\n" in page
     assert "### Mask strategies, minus twins (exploratory)\n" in page
+
+
+def test_a_run_that_chose_its_end_points_under_the_earlier_rule_says_so(
+    made: tuple[Path, list[Path]], tmp_path: Path
+) -> None:
+    for name in ("results.parquet", "results.csv"):
+        if (made[0] / name).is_file():
+            shutil.copy(made[0] / name, tmp_path / name)
+    run = json.loads((made[0] / "run.json").read_text())
+    run["configuration"] |= {"primary": ["gain_logit"]}
+    for recorded, said in (({}, True), ({"differences": "raw"}, False)):
+        (tmp_path / "run.json").write_text(json.dumps(run | recorded))
+        report(tmp_path, figures=False)
+        for name in ("statistics.md", "report.html", "statistics.json"):
+            assert ("after the scores had been seen" in (tmp_path / name).read_text()) == said, name
+    run["configuration"] |= {"primary": []}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    report(tmp_path, figures=False)
+    assert "after the scores had been seen" not in (tmp_path / "statistics.md").read_text(), "nothing was chosen"
 
 
 def test_what_is_bold_is_significant(made: tuple[Path, list[Path]]) -> None:

@@ -185,6 +185,20 @@ def test_evaluators_agree_only_when_nobody_is_favoured(rows: pd.DataFrame) -> No
     assert agreement.between_evaluators(Endpoint("AUC", rows[rows.metric == "AUC"])) == []
 
 
+def test_noise_of_twins_that_evaluators_share_is_no_agreement(rows: pd.DataFrame) -> None:
+    """Evaluators that order strategies at random, and twins whose noise all evaluators see: W is that of shuffled rankings."""
+    found = crossed(rows, "embedding")
+    rng, alike = np.random.default_rng(3), {}
+    for method in found.method.unique():
+        alike[method] = rng.normal(0, 5) if " twin" in method else 0.0
+    order = {key: rng.normal() for key in found.groupby(["method", "metric"]).groups}
+    noise = [order[key] for key in zip(found.method, found.metric, strict=True)]
+    (block,) = agreement.between_evaluators(Endpoint("gain", found.assign(score=found.method.map(alike) + noise)))
+    assert block.w.value < block.by_chance
+    assert block.p > 0.05
+    assert block.of_twins > 0.8
+
+
 def test_shuffled_rankings_have_a_w_of_one_over_the_evaluators_and_noise_is_no_agreement() -> None:
     rng = np.random.default_rng(0)
     assert agreement.chance(rng.normal(size=(5, 7)), 0, 4000).mean() == pytest.approx(1 / 5, abs=0.01)
