@@ -182,6 +182,16 @@ def test_negative_maps_are_undefined_only_where_a_positive_map_is_read():
         METRICS.get("MassAccuracy").score(case(below))
 
 
+def test_a_map_of_either_sign_finds_the_region_by_its_size_alone():
+    signs = np.where(np.random.default_rng(0).random((96, 64)) < 0.5, -1.0, 1.0)
+    either, wrong = (case(values) for values in (PLANT * signs, np.where(PLANT, -1.0, 0.0)))
+    for found in (either, wrong):
+        assert METRICS.get("AUC-region-absolute").score(found).value == 1
+        assert METRICS.get("MassAccuracy-region-absolute").score(found).value == pytest.approx(1)
+    assert METRICS.get("AUC-region").score(either).value == pytest.approx(0.5, abs=0.04)
+    assert METRICS.get("AUC-region").score(wrong).value == 0
+
+
 def test_without_truth_localisation_does_not_apply():
     planted = case(PLANT + NOISE)
     for truth in (None, np.zeros((96, 64), dtype=bool)):
