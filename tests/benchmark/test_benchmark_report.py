@@ -15,11 +15,12 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from relax_quantus.benchmark import headings, tables
-from relax_quantus.benchmark.figures import flipping, groups, style
+from relax_quantus.benchmark.figures import flipping, groups, scores, style
 from relax_quantus.benchmark.layout import Cell, Table, number
 from relax_quantus.benchmark.report import report, words
 from relax_quantus.benchmark.report.latex import escaped, latex
 from relax_quantus.benchmark.report.reading import read
+from relax_quantus.benchmark.statistics import ranks
 from relax_quantus.benchmark.statistics.intervals import Estimate
 from relax_quantus.benchmark.statistics.rows import checked
 from relax_quantus.cli import app
@@ -120,6 +121,17 @@ def test_a_run_that_chose_its_end_points_under_the_earlier_rule_says_so(
     (tmp_path / "run.json").write_text(json.dumps(run))
     report(tmp_path, figures=False)
     assert "after the scores had been seen" not in (tmp_path / "statistics.md").read_text(), "nothing was chosen"
+
+
+def test_bars_of_a_critical_difference_run_from_left_to_right() -> None:
+    """Their points are those of a set of names: drawn in its order, the picture would be another one in each process."""
+    names = ["b", "a", "d", "c"]
+    pairwise = pd.DataFrame(1.0, index=names, columns=names)
+    figure = scores.critical_difference(
+        ranks.Ranking(dict(zip(names, (1, 2, 3, 4), strict=True)), 9, 0.01, 5.0, pairwise), "t"
+    )
+    (bar,) = [line for line in figure.axes[0].lines if len(line.get_xdata()) == len(names)]
+    assert list(bar.get_xdata()) == [1, 2, 3, 4]
 
 
 def test_what_is_bold_is_significant(made: tuple[Path, list[Path]]) -> None:

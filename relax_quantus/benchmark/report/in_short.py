@@ -42,7 +42,7 @@ AGAINST = {
 
 def in_short(summary: dict[str, Any]) -> str:
     """What was found on each end point: mask strategies against each other, then all of them against their twins and against plain energy."""
-    lines: list[str] = [summary["amendment"], ""] if summary["amendment"] else []
+    lines: list[str] = []
     for endpoint in summary["endpoints"]:
         families = endpoint["families"]
         if families and families[0]["comparisons"]:
@@ -54,7 +54,8 @@ def in_short(summary: dict[str, Any]) -> str:
             lines += [*(f"- {sentence}" for sentence in said), ""]
     if not lines:
         return "No two mask strategies were compared on an end point in this run; the tables show what was measured.\n"
-    return "\n".join(lines)
+    amendment = summary.get("amendment")
+    return "\n".join([amendment, "", *lines] if amendment else lines)
 
 
 def sentences(comparisons: list[dict[str, Any]]) -> Iterator[str]:
