@@ -97,6 +97,11 @@ class Attribution:
         """`centred`, clipped at 0."""
         return np.clip(self.centred, 0.0, None)
 
+    @property
+    def magnitude(self) -> Map:
+        """`centred` without its signs."""
+        return np.abs(self.centred)
+
 
 class Method(ABC):
     """One way of explaining.

@@ -15,7 +15,7 @@ from relax_quantus.benchmark.layout import Table
 from relax_quantus.benchmark.report import latex, page, words
 from relax_quantus.benchmark.report.reading import Folder, read
 from relax_quantus.benchmark.statistics.areas import areas
-from relax_quantus.benchmark.statistics.summary import roles_of, summarise
+from relax_quantus.benchmark.statistics.summary import amendment_of, roles_of, summarise
 from relax_quantus.benchmark.tables import COLUMNS_A_TABLE, document, tables_of
 from relax_quantus.errors import DataError
 
@@ -61,7 +61,9 @@ def _written(found: Folder, to: Path, figures: bool) -> Iterator[Path]:
     to.mkdir(parents=True, exist_ok=True)
     made = tables_of(found.rows)
     yield _text(to / "table.md", document(found.rows, found.run, made))
-    summary = summarise(found.rows, roles=roles_of(found.run.get("configuration", {})))
+    summary = summarise(
+        found.rows, roles=roles_of(found.run.get("configuration", {})), amendment=amendment_of(found.run)
+    )
     yield _text(to / "statistics.json", json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     yield _text(to / "statistics.md", words.page(summary))
     yield from _tables(made, summary, to / "tables")
