@@ -35,18 +35,17 @@ ABANDONED_S = 24 * 3600.0
 FLAGS = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 DIGITS = 8
 _NAME = re.compile(rf"\.[0-9a-f]{{16}}-(?P<host>[0-9a-f]{{{DIGITS}}}){re.escape(PART)}(\..*)?", re.DOTALL)
-_open: set[str] = set()
+_open: dict[str, Path] = {}
+"""What the drafts of this process are to become."""
 
 
 class Draft:
-    """A new, empty file in `folder` that nobody else writes to.
+    """A new, empty file that nobody else writes to, in the folder of what it is to become.
 
     Parameters
     ----------
-    folder
-        Where it is to be moved to in the end, or beside it on the same file system.
-    ending
-        Of its name, with the dot, for writers that choose the format by it.
+    path
+        What it is to become: errors name it, and writers that choose the format by the ending of a name find that of this.
 
     Attributes
     ----------
@@ -59,13 +58,13 @@ class Draft:
         If the folder cannot be written to.
     """
 
-    def __init__(self, folder: Path, ending: str = "") -> None:
+    def __init__(self, path: Path) -> None:
         self._descriptor: int | None = None
         while self._descriptor is None:
-            self.path = folder / f".{secrets.token_hex(8)}-{_host()}{PART}{ending}"
+            self.path = path.with_name(f".{secrets.token_hex(8)}-{_host()}{PART}{path.suffix}")
             with contextlib.suppress(FileExistsError):
                 self._descriptor = _held(os.open(self.path, FLAGS, 0o666))
-        _open.add(self.path.name)
+        _open[self.path.name] = path
         if fcntl is None:  # files that are open cannot be moved there
             os.close(self._descriptor)
             self._descriptor = -1
@@ -88,7 +87,7 @@ class Draft:
             self._forget()
 
     def _forget(self) -> None:
-        _open.discard(self.path.name)
+        _open.pop(self.path.name, None)
         if self._descriptor is not None and self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = None
@@ -112,12 +111,13 @@ def complete(path: str | os.PathLike[str], check: Callable[[Path], object] | Non
     """
     path = Path(path)
     if path.name in _open:
-        yield path
-        if check is not None:
-            check(path)
+        with naming(_open[path.name]):
+            yield path
+            if check is not None:
+                check(path)
         return
     with naming(path):
-        draft = Draft(path.parent, path.suffix)
+        draft = Draft(path)
         try:
             yield draft.path
             if check is not None:

@@ -18,6 +18,7 @@ from typing import NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from relax_quantus.drafts import write_text
 from relax_quantus.errors import DataError
 from relax_quantus.frontend import LogMelConfig, hz_to_mel
 
@@ -74,7 +75,7 @@ def is_annotation(path: Path) -> bool:
 def write_audacity(path: str | os.PathLike[str], boxes: Iterable[Box]) -> None:
     """Write a label track with spectral selections, as Audacity exports it."""
     text = "".join(f"{b.begin_s:.6f}\t{b.end_s:.6f}\t{b.label}\n\\\t{b.low_hz:.6f}\t{b.high_hz:.6f}\n" for b in boxes)
-    Path(path).write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def _text(path: Path) -> str:

@@ -20,6 +20,7 @@ from relax_quantus import __version__
 from relax_quantus.benchmark.metrics import METRICS
 from relax_quantus.benchmark.source import source_sha256
 from relax_quantus.benchmark.tables import markdown
+from relax_quantus.drafts import complete
 from relax_quantus.errors import DataError
 
 if TYPE_CHECKING:
@@ -101,9 +102,8 @@ def write(results: Results, folder: str | os.PathLike[str]) -> list[Path]:
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, into in writers.items():
-            part = out / f".{name}.part"
-            into(part)
-            part.replace(out / name)
+            with complete(out / name) as draft:
+                into(draft)
     except OSError as error:
         raise DataError(f"{out}: expected a folder that can be written to, got {error}; choose another.") from error
     return [out / name for name in FILES]

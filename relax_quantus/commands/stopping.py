@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-
 READER_GONE = 128 + 13
 """The exit code for a closed pipe: SIGPIPE's number, which Windows does not know."""
 

@@ -21,6 +21,7 @@ from relax_quantus.benchmark.report.reading import Folder, read
 from relax_quantus.benchmark.statistics.areas import areas
 from relax_quantus.benchmark.statistics.summary import roles_of, summarise
 from relax_quantus.benchmark.tables import COLUMNS_A_TABLE, document, tables_of
+from relax_quantus.drafts import complete, write_text
 from relax_quantus.errors import DataError
 
 __all__ = ["report"]
@@ -158,12 +159,12 @@ def slug(title: str) -> str:
 
 
 def _text(path: Path, text: str) -> Path:
-    path.write_text(text, encoding="utf-8")
-    return path
+    return write_text(path, text)
 
 
 def _csv(path: Path, entries: list[dict[str, Any]]) -> Path:
     import pandas as pd
 
-    pd.DataFrame(entries).to_csv(path, index=False)
+    with complete(path) as draft:
+        pd.DataFrame(entries).to_csv(draft, index=False)
     return path

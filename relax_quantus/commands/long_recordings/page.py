@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import quote
 
 import torch
 
@@ -14,8 +13,8 @@ from relax_quantus.commands.console import shown
 from relax_quantus.commands.long_recordings.explaining import estimators
 from relax_quantus.commands.long_recordings.reading import Stored
 from relax_quantus.commands.long_recordings.results import described_shortly, masks_used
-from relax_quantus.commands.pages import write_text
 from relax_quantus.commands.requests.explain import ExplainRequest
+from relax_quantus.drafts import write_text
 from relax_quantus.explanation import Explanation
 from relax_quantus.overview import Overview
 from relax_quantus.report import Entry, Layer, page
@@ -25,7 +24,7 @@ MOST_COLUMNS = 4000
 
 
 def write_page(stored: Stored, overview: Overview, request: ExplainRequest, models: Models, path: Path) -> Entry:
-    """Write the page; return its line in the index."""
+    """Write the page; return its line in the index, without the link."""
     plan, axis = stored.plan, models.front_end.axis
     overview = overview.coarser(max(1, -(-len(overview.spectrogram) // MOST_COLUMNS)))
     centres = axis.centres_hz
@@ -65,7 +64,7 @@ def write_page(stored: Stored, overview: Overview, request: ExplainRequest, mode
         },
     )
     write_text(path, text)
-    return Entry(quote(path.name), name, plan.samples / models.front_end.rate_hz, lead)
+    return Entry("", name, plan.samples / models.front_end.rate_hz, lead)
 
 
 def explanation_of(stored: Stored, overview: Overview, label: str, estimator: str) -> Explanation:
