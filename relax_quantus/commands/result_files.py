@@ -1,19 +1,18 @@
 """The files of one recording: all drafted first, then moved together under one name that is free or whose files are ours.
 
-What is ours is known by content: the recording's .npz lists, as ``files``, the SHA-256 of every file beside it by what follows the common name. A
-file that is not in the list, or has been edited since, is not ours and is never replaced: the results then get a name of their own.
+What is ours is known by content: the recording's .npz lists the digest of every file beside it by what follows the common name, in the
+comment of the ZIP that it is. A file that is not listed, or has been edited since, is not ours and is never replaced: the results then get
+a name of their own.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -57,7 +56,7 @@ class ResultFiles:
         OSError
             If they cannot be moved.
         """
-        digests = {suffix: digest(draft.path) for suffix, draft in self._drafts.items() if suffix != ARRAYS}
+        digests = {suffix: _short(draft.path) for suffix, draft in self._drafts.items() if suffix != ARRAYS}
         for suffix, draft in self._drafts.items():
             with naming(self.out / f"{plain_stem(self.clip)}.{suffix}"):
                 draft.flush()
@@ -102,7 +101,7 @@ class ResultFiles:
         for suffix in self._drafts:
             path = self.out / f"{stem}.{suffix}"
             if suffix != ARRAYS and os.path.lexists(path):
-                found = digest(path) if path.is_file() and not path.is_symlink() else ""
+                found = _short(path) if path.is_file() and not path.is_symlink() else ""
                 if found not in known.get(suffix, []):
                     return path, {}
                 known[suffix] = [found]
@@ -137,29 +136,31 @@ def plain_stem(clip: Path) -> str:
     return "".join(c if c.isprintable() else "_" for c in clip.stem).lstrip(".")[:LONGEST_STEM] or "clip"
 
 
+def _short(path: Path) -> str:
+    """As much of a file's SHA-256 as tells it from any other, as a ZIP's comment is short."""
+    return digest(path)[:32]
+
+
 def clip_of(result: Path) -> str | None:
     """The recording that a .npz of ours is about; None if it is not one of ours."""
-    settings = _json_of(result, "settings")
-    return str(settings["clip"]) if isinstance(settings, dict) and "clip" in settings else None
-
-
-def _files_of(result: Path) -> Digests:
-    found = _json_of(result, FILES)
-    return found if isinstance(found, dict) else {}
-
-
-def _json_of(result: Path, name: str) -> Any:
-    """What an array of JSON says; None if it is not there."""
     try:
         with np.load(result, allow_pickle=False) as arrays:
-            return json.loads(str(arrays[name]))
+            return str(json.loads(str(arrays["settings"]))["clip"])
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return None
 
 
+def _files_of(result: Path) -> Digests:
+    """The digests that a .npz of ours lists."""
+    try:
+        with zipfile.ZipFile(result) as archive:
+            found = json.loads(archive.comment)
+        return {str(suffix): [str(d) for d in known] for suffix, known in found[FILES].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile):
+        return {}
+
+
 def _add_files(result: Path, digests: Digests) -> None:
-    """Add the digests to a .npz that is already written."""
-    member = io.BytesIO()
-    np.lib.format.write_array(member, np.array(json.dumps(digests, sort_keys=True)), allow_pickle=False)
-    with zipfile.ZipFile(result, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(f"{FILES}.npy", member.getvalue())
+    """List digests in a .npz that is written: in the comment of the ZIP that it is, which is no array."""
+    with zipfile.ZipFile(result, "a") as archive:
+        archive.comment = json.dumps({FILES: digests}, sort_keys=True).encode()
