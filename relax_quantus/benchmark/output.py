@@ -20,8 +20,8 @@ from relax_quantus import __version__
 from relax_quantus.benchmark.metrics import METRICS
 from relax_quantus.benchmark.source import source_sha256
 from relax_quantus.benchmark.tables import markdown
-from relax_quantus.drafts import complete
 from relax_quantus.errors import DataError
+from relax_quantus.result_folder import written_together
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,7 +88,7 @@ def write(results: Results, folder: str | os.PathLike[str]) -> list[Path]:
     Raises
     ------
     DataError
-        If the folder cannot be written to.
+        If the folder cannot be written to, or has a file of one of these names that is not ours.
     """
     out = Path(folder)
     writers: dict[str, Callable[[Path], object]] = {
@@ -100,10 +100,9 @@ def write(results: Results, folder: str | os.PathLike[str]) -> list[Path]:
         "run.json": lambda path: path.write_text(_json(results), encoding="utf-8"),
     }
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, into in writers.items():
-            with complete(out / name) as draft:
-                into(draft)
+        with written_together(out) as folder:
+            for name, into in writers.items():
+                into(folder / name)
     except OSError as error:
         raise DataError(f"{out}: expected a folder that can be written to, got {error}; choose another.") from error
     return [out / name for name in FILES]

@@ -23,6 +23,7 @@ from relax_quantus.benchmark.statistics.summary import roles_of, summarise
 from relax_quantus.benchmark.tables import COLUMNS_A_TABLE, document, tables_of
 from relax_quantus.drafts import complete, write_text
 from relax_quantus.errors import DataError
+from relax_quantus.result_folder import written_together
 
 __all__ = ["report"]
 
@@ -50,20 +51,20 @@ def report(
     Raises
     ------
     DataError
-        If the results cannot be read or `out` cannot be written to.
+        If the results cannot be read, `out` cannot be written to, or a file there that is not ours would be replaced.
     """
     found = read(results)
     for note in found.notes if told else ():
         told(note)  # type: ignore[misc]
     to = Path(out) if out is not None else found.path
     try:
-        return list(_written(found, to, figures))
+        with written_together(to) as folder:
+            return [to / path.relative_to(folder) for path in _written(found, folder, figures)]
     except OSError as error:
         raise DataError(f"{to}: expected a folder that can be written to, got {error}; choose another.") from error
 
 
 def _written(found: Folder, to: Path, figures: bool) -> Iterator[Path]:
-    to.mkdir(parents=True, exist_ok=True)
     made = tables_of(found.rows)
     yield _text(to / "table.md", document(found.rows, found.run, made))
     summary = summarise(found.rows, roles=roles_of(found.run.get("configuration", {})))
