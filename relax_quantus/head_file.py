@@ -87,6 +87,15 @@ def write(path: Path, saved: SavedHead) -> None:
         ) from error
 
 
+def is_head(path: Path) -> bool:
+    """Whether a file says that it is a head, of whatever version."""
+    try:
+        with safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except (SafetensorError, OSError):
+        return False
+
+
 def read(path: Path) -> SavedHead:
     """Read what `write` wrote.
 

@@ -7,6 +7,7 @@ them are finished, and the `workers` finish the others; every finished cell is d
 from __future__ import annotations
 
 import functools
+import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
@@ -219,7 +220,7 @@ def _work_off(survey: Survey, store: Store, pool: workers.Pool | None, show_prog
 
 
 def _bar(total: int, what: str, unit: str, begun: int, shown: bool) -> Any:
-    return tqdm(total=total, initial=begun, desc=what, unit=unit, disable=not shown)
+    return tqdm(total=total, initial=begun, desc=what, unit=unit, disable=not shown or sys.stderr is None)
 
 
 def _batches(

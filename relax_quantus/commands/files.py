@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from relax_quantus.commands.console import shown
@@ -69,9 +69,19 @@ def writable_folder(path: Path) -> Path:
     return path
 
 
-def writable_file(path: Path) -> Path:
-    """Make sure that a file `path` can be written, or say why not; its folder is made if need be."""
+def writable_file(path: Path, is_ours: Callable[[Path], bool]) -> Path:
+    """Make sure that a file `path` can be written, or say why not; its folder is made if need be.
+
+    Raises
+    ------
+    ArgumentError
+        If it is a folder, or there and not one that `is_ours`.
+    """
     if path.is_dir():
         raise ArgumentError(f"--out: expected a file, got the folder {shown(path)}; name a file in it.")
+    if os.path.lexists(path) and not (path.is_file() and is_ours(path)):
+        raise ArgumentError(
+            f"--out: expected a new name or a file of relax-quantus's own kind, got {shown(path)}, which is another; name a new one."
+        )
     writable_folder(path.parent)
     return path
