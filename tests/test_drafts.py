@@ -145,6 +145,25 @@ def test_a_sound_that_does_not_fit_on_the_disk_is_an_error_and_not_there(ending:
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize("name", ["a.flac", "a.wav"])
+def test_a_sound_that_loses_its_end_unnoticed_is_an_error_and_not_there(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = soundfile.SoundFile.close
+
+    def close_on_a_full_disk(self: soundfile.SoundFile) -> None:
+        written = not self.closed and self.mode == "w"
+        close(self)
+        if written:
+            os.truncate(self.name, os.path.getsize(self.name) - 1000)
+
+    monkeypatch.setattr(soundfile.SoundFile, "close", close_on_a_full_disk)
+    with pytest.raises(OSError, match="could not be written whole; is the disk full") as caught:
+        write_sound(tmp_path / name, 0.1 * np.random.default_rng(0).standard_normal(16_000), 16_000)
+    assert caught.value.filename == str(tmp_path / name)
+    assert names(tmp_path) == []
+
+
 @pytest.mark.parametrize(
     ("largest", "scale"), [(0.9, 1.0), (1.0, 1.0), (1.01, 0.5), (2.0, 0.5), (3.9, 0.25), (40.0, 1 / 64)]
 )
