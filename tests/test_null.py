@@ -87,7 +87,7 @@ def test_with_a_tolerance_it_is_that_of_as_many_masks() -> None:
 def test_it_takes_several_passes_where_the_memory_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     x = rand(2, 1, 12, 8)
     at_once = relax().explain(x, n_samples=64, null=True).null_maxima
-    monkeypatch.setattr(null, "BLOCK_BYTES", 16 * 96 * 30)
+    monkeypatch.setattr(null, "BLOCK_BYTES", 4 * 64 * 30)
     torch.testing.assert_close(relax().explain(x, n_samples=64, null=True).null_maxima, at_once, rtol=1e-4, atol=0)
 
 
