@@ -1,204 +1,263 @@
-"""Do 95 % intervals hold the converged value in 95 % of cases? Hundreds of seeds a stratum, on real recordings.
+"""Do the 95 % intervals of the centred map hold the converged map in 95 % of cases, also where it is highest?
 
-    python -m benchmarks.calibration_study --data FOLDER [--clips 4 --rounds 25 --precision bfloat16] [--out FILE] [--pool FOLDER]
+    python -m benchmarks.calibration_study --data FOLDER [--clips 2] [--precision bfloat16] [--out FILE]
 
-For each strategy, fill and clip, similarities under `--rounds` x 6000 masks are computed once and kept in `--pool`, so that a stopped run
-goes on; every clip has masks of its own. Slices of N masks are seeds. What a slice's interval should hold is the mean of the surrogate's
-estimates from all slices of 3000 that do not overlap it; that mean's own error is added to the interval's. "tolerance" is an explanation that
-stops by itself (`RELAX.explain`'s schedule) below 6000 masks. A coverage is a mean over a map's entries, seeds and clips; its interval is
-that of the seeds' coverages.
+Scenes are real recordings under the bundled encoder and two planted encoders: one that hears a whole dense example, and
+one that hears a single block of it and answers fully as soon as a third of it is kept, a decisive event. For each scene,
+strategy and kind of edges, a reference of `--reference` masks is drawn once; then each seed draws N masks of its own, from
+which both estimators make a map. A bin is covered where the reference lies in `Explanation.interval`, widened by the
+reference's own error. Shares are over all bins, over the highest 5 % of the reference's bins, and over the highest 5 % of
+the seed's own, which selection favours: such a bin is there because its error was positive. Rows are written scene by
+scene; the same command goes on with those that are missing.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import math
 import os
+import warnings
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
-from torch import Tensor
+from scipy.stats import t
+from torch import Tensor, nn
 from tqdm import tqdm
 
 import relax_quantus as rq
-from benchmarks.estimator_study import FILLS, REFERENCE, Stratum, examples
-from relax_quantus.estimators import Estimate
-from relax_quantus.mask_model import contrast
-from relax_quantus.perturbation import MaskedTensor, masked_tensor
-from relax_quantus.stopping import SequentialEstimate, looks
+from benchmarks.estimator_study import examples
 
-ROUND = 6000
-SIZES = {250: 3, 1000: 3, REFERENCE: 1}
-"""Masks of a seed, and how many such seeds each slice of 3000 gives."""
+SEEDS = {60: 100, 150: 100, 500: 50, 1500: 25}
+"""Masks of an explanation, and how many explanations each scene, strategy and kind of edges gets."""
+STOPPED = 40
+TOLERANCE, MOST = 0.5, 3000
 ESTIMATORS = ("weighted", "surrogate")
-TOLERANCE = 0.5
-ENTRIES = 16
-"""Every so many-th entry of the map and so on: neighbours say the same."""
+EDGES = ("smooth", "hard")
+HIGHEST = 0.95
+FIRST_SEED, REFERENCE_SEED = 1, 1_000_000
+PARTS = ("share", "top", "own_top")
 
 
 @dataclass(frozen=True)
-class Seed:
-    """One estimate of one clip's map from masks of its own.
+class Scene:
+    """What is explained: an example ``(1, 1, T, F)``, its network, and what replaces its masked bins."""
 
-    `n_samples` is 0 under the tolerance stop, where `masks` says how many it took; errors are mean squares over the map's entries.
+    name: str
+    kind: str
+    x: Tensor
+    encoder: Callable[[Tensor], Tensor]
+    fill: str = "silence"
+    precision: str = "float32"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One explanation held against the reference; `n_samples` is 0 where it stopped by itself, after `masks`.
+
+    `share`, `top` and `own_top` are shares of bins that are covered: of all, of the reference's highest and of the seed's own
+    highest. `reference` is the reference's error over this one's, and `ratio` the mean squared error over the mean squared
+    gap to the reference (less its own), both over all bins.
     """
 
+    scene: str
+    kind: str
     strategy: str
-    fill: str
+    edges: str
     estimator: str
     n_samples: int
-    clip: int
+    seed: int
     masks: int
-    coverage: float
+    share: float
+    top: float
+    own_top: float
+    reference: float
     squared_error: float
-    squared_standard_error: float
-    spread: float
+    squared_gap: float
 
 
-def similarities(x: Tensor, name: str, fill: str, clip: int, number: int, pool: Path, precision: str) -> Tensor:
-    """Similarities ``(6000, 1)`` of vggish_mini for one clip under the masks of a round, kept in `pool`."""
-    file = pool / f"{name}_{fill}_{precision}_{clip}_{number}.npy"
-    if not file.exists():
-        relax = rq.RELAX(rq.load_encoder("vggish_mini"), masks=name, precision=precision)
-        part = file.with_suffix(".part.npy")
-        np.save(part, relax.similarities(x, fill, n_samples=ROUND, seed=seed_of(clip, number)).numpy())
-        os.replace(part, file)
-    return torch.from_numpy(np.load(file))
+class Event(nn.Module):
+    """Hears one block alone, fully as soon as a third of it is kept."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed ``(n, 1, 24, 16)`` in ``(n, 2)``."""
+        heard = (12 * x[..., 10:14, 5:9].mean((1, 2, 3)) - 3).clamp(0, 1)
+        return torch.stack([heard, torch.full_like(heard, 0.1)], 1)
 
 
-def seed_of(clip: int, number: int) -> int:
-    """Of the masks of a clip's round."""
-    return 100_000 * (clip + 1) + number
+def planted() -> list[Scene]:
+    """Return the scenes whose networks are made here, on an example of 24 x 16 bins."""
+    generator = torch.Generator().manual_seed(0)
 
+    def weights(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator) / math.sqrt(shape[0])
 
-def stratum(tensor: MaskedTensor, name: str, fill: str, clip: int, number: int, pool: Path, precision: str) -> Stratum:
-    """One round of masks of one clip, with its similarities."""
-    strategy = rq.masks.get(name)
-    assert isinstance(strategy, rq.masks.GridStrategy)
-    frames, bands = tensor.x.shape[-2:]
-    generator = torch.Generator().manual_seed(seed_of(clip, number))
-    uniform = torch.rand(ROUND, strategy.columns(frames, bands), generator=generator)
-    masks, factors = strategy.build(uniform, frames, bands), strategy.factors(uniform, frames, bands)
-    found = similarities(tensor.x, name, fill, clip, number, pool, precision)
-    return Stratum(strategy, found, masks, factors, contrast(tensor, frames, bands))
+    first, second = weights(384, 64), weights(64, 16)
+    x = torch.rand(1, 1, 24, 16, generator=generator) + 0.5
 
+    def dense(x: Tensor) -> Tensor:
+        h: Tensor = torch.relu(x.flatten(1) @ first) @ second
+        return h
 
-def stopped(given: Stratum, tensor: MaskedTensor, estimator: str) -> tuple[Estimate, int]:
-    """Estimate from a round's masks until the tolerance holds; the estimate and the masks it took."""
-    sequential = SequentialEstimate([tensor], [given.accumulator(estimator, slice(0, ROUND))], TOLERANCE)
-    done = 0
-    for look in [*looks(ROUND), ROUND]:
-        rows = slice(done, look)
-        sequential.update(given.similarities[rows], [given.masks[rows]])
-        done = look
-        if sequential.is_sure():
-            break
-    return sequential.estimates()[0], done
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """An estimate from masks of its own, and where these stand in the clip's stream; maps ``(P,)`` float64."""
-
-    estimator: str
-    n_samples: int
-    start: int
-    masks: int
-    importance: Tensor
-    variance: Tensor
-
-
-def drawn(given: Stratum, tensor: MaskedTensor, first: int) -> Iterator[Drawn]:
-    """Every estimate that the study makes from one round, whose masks begin at `first`."""
-
-    def one(estimate: Estimate, estimator: str, n: int, start: int, masks: int) -> Drawn:
-        variance = estimate.standard_error.flatten().double().square()
-        return Drawn(estimator, n, first + start, masks, estimate.importance.flatten().double(), variance)
-
-    for estimator in ESTIMATORS:
-        for start in range(0, ROUND, REFERENCE):
-            for n, each in SIZES.items():
-                for k in range(each):
-                    rows = slice(start + k * n, start + (k + 1) * n)
-                    yield one(given.estimate(estimator, rows), estimator, n, rows.start, n)
-        estimate, masks = stopped(given, tensor, estimator)
-        yield one(estimate, estimator, 0, 0, masks)
-
-
-def judged(found: list[Drawn], name: str, fill: str, clip: int) -> Iterator[Seed]:
-    """Hold every estimate of a clip against the mean of the surrogate's long ones that share no mask with it."""
-    long = [d for d in found if d.estimator == "surrogate" and d.n_samples == REFERENCE]
-    importance, variance = torch.stack([d.importance for d in long]), torch.stack([d.variance for d in long])
-    for d in found:
-        apart = torch.tensor([not (r.start < d.start + d.masks and d.start < r.start + r.masks) for r in long])
-        reference, own = importance[apart].mean(0), variance[apart].mean(0) / int(apart.sum())
-        gap = d.importance - reference
-        inside = float((gap.abs() <= 1.959964 * (d.variance + own).sqrt())[::ENTRIES].double().mean())
-        wrong, spread = float((gap.square() - own).mean()), float(reference.std())
-        mean_square = float(d.variance.mean())
-        yield Seed(name, fill, d.estimator, d.n_samples, clip, d.masks, inside, wrong, mean_square, spread)
-
-
-def table(found: list[Seed]) -> str:
-    """Write coverage with its interval and masks saved, a line a stratum, as Markdown."""
-    lines = [
-        "| masks | fill | N | seeds | coverage %: weighted | surrogate | masks saved | masks used under tolerance |",
-        "|---|---|---|---|---|---|---|---|",
+    return [
+        Scene("event", "one event", torch.ones_like(x), Event(), "zero"),
+        Scene("dense", "dense", x, dense, "zero"),
     ]
-    groups: dict[tuple[str, str, int], dict[str, list[Seed]]] = defaultdict(lambda: defaultdict(list))
-    for seed in found:
-        groups[seed.strategy, seed.fill, seed.n_samples][seed.estimator].append(seed)
-    for (name, fill, n), arms in groups.items():
-        shown = []
+
+
+def recorded(data: Path, clips: int, precision: str) -> list[Scene]:
+    """Return the loudest examples of recordings under the bundled encoder."""
+    encoder = rq.load_encoder("vggish_mini")
+    x = examples(data, clips)
+    return [Scene(f"clip {i}", "recordings", x[i : i + 1], encoder, precision=precision) for i in range(clips)]
+
+
+def judged(e: Any, reference: Any) -> dict[str, float]:
+    """Hold an explanation's intervals against a converged one."""
+    centred, truth = e.centred()[0].double(), reference.centred()[0].double()
+    own, others = (v.centred_standard_error[0].double().square() for v in (e, reference))
+    gap, quantile = (centred - truth).square(), float(t.ppf(0.975, int(e.n_samples[0]) - 1))
+    covered = (gap <= quantile**2 * (own + others)).double()  # an unknown error covers nothing
+    masks = {"share": torch.ones_like(truth, dtype=torch.bool)}
+    masks |= {"top": truth >= highest(truth), "own_top": centred >= highest(centred)}
+    found = {name: float(covered[mask].mean()) for name, mask in masks.items()}
+    found["reference"] = float((others.mean() / own.nanmean()).sqrt())
+    return found | {"squared_error": float(own.nanmean()), "squared_gap": float((gap - others).mean())}
+
+
+def highest(values: Tensor) -> float:
+    """Value that the highest 5 % of bins reach."""
+    return float(values.flatten().quantile(HIGHEST))
+
+
+def rows(
+    scene: Scene, strategy: str, edges: str, reference_masks: int, seeds: dict[int, int], stopped: int
+) -> Iterator[Row]:
+    """Explain one scene with one strategy: so many times for each N in `seeds`, and `stopped` times by tolerance."""
+    masks = rq.masks.get(strategy, edges=edges)
+
+    def relax(estimator: str | None = None) -> rq.RELAX:
+        return rq.RELAX(scene.encoder, masks=masks, estimator=estimator, precision=scene.precision)
+
+    reference = relax().explain(scene.x, scene.fill, n_samples=reference_masks, seed=REFERENCE_SEED)
+    named = {"scene": scene.name, "kind": scene.kind, "strategy": strategy, "edges": edges}
+    seed = FIRST_SEED
+    for n, count in seeds.items():
+        for _ in range(count):
+            seed += 1
+            similarities = relax().similarities(scene.x, scene.fill, n_samples=n, seed=seed)
+            for estimator in ESTIMATORS:
+                e = relax(estimator).estimate(scene.x, similarities, baselines=scene.fill, seed=seed)
+                own = {"estimator": estimator, "n_samples": n, "seed": seed, "masks": n}
+                yield Row(**named, **own, **judged(e, reference))  # type: ignore[arg-type]
+    for _ in range(stopped):
+        seed += 1
         for estimator in ESTIMATORS:
-            shares = np.array([100 * seed.coverage for seed in arms[estimator]])
-            shown.append(f"{shares.mean():.1f} ± {1.96 * shares.std(ddof=1) / np.sqrt(len(shares)):.1f}")
-        ratios, used = list[float](), "; ".join(f"{np.median([s.masks for s in arms[e]]):.0f}" for e in ESTIMATORS)
-        for clip in sorted({seed.clip for seed in arms["weighted"]}):
-            wrong = [float(np.mean([s.squared_error for s in arms[e] if s.clip == clip])) for e in ESTIMATORS]
-            ratios.append(wrong[0] / max(wrong[1], 1e-12))
-        saved = f"{np.median(ratios):.1f} (lowest clip {min(ratios):.2f})" if n else ""
+            e = relax(estimator).explain(scene.x, scene.fill, n_samples=MOST, seed=seed, tolerance=TOLERANCE)
+            own = {"estimator": estimator, "n_samples": 0, "seed": seed, "masks": int(e.n_samples[0])}
+            yield Row(**named, **own, **judged(e, reference))  # type: ignore[arg-type]
+
+
+def interval(values: Sequence[float]) -> str:
+    """Write a mean of seeds in per cent with its 95 % interval."""
+    shares = 100 * np.array(values)
+    reach = 1.96 * shares.std(ddof=1) / np.sqrt(len(shares)) if len(shares) > 1 else float("nan")
+    return f"{shares.mean():.1f} ± {reach:.1f}"
+
+
+def table(found: Sequence[Row]) -> str:
+    """Write coverage by kind of scene, strategy, edges, N and estimator, as Markdown."""
+    groups: dict[tuple[str, str, str, int, str], list[Row]] = defaultdict(list)
+    for row in found:
+        groups[row.kind, row.strategy, row.edges, row.n_samples, row.estimator].append(row)
+    lines = [
+        "| scene | masks | edges | N | estimator | seeds | all bins % | reference's highest % | own highest % "
+        "| error/gap | reference's error | masks used |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for (kind, strategy, edges, n, estimator), group in groups.items():
+        shares = " | ".join(interval([getattr(row, part) for row in group]) for part in PARTS)
+        ratio = np.sqrt(np.mean([r.squared_error for r in group]) / np.mean([r.squared_gap for r in group]))
+        reference = np.median([row.reference for row in group])
+        masks = f"{np.median([row.masks for row in group]):.0f}"
         lines.append(
-            f"| {name} | {fill} | {n or 'tolerance'} | {len(arms['weighted'])} | {shown[0]} | {shown[1]} | {saved} | "
-            f"{'' if n else used} |"
+            f"| {kind} | {strategy} | {edges} | {n or 'tolerance'} | {estimator} | {len(group)} | {shares} | "
+            f"{ratio:.2f} | {reference:.2f} | {masks} |"
         )
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Run the study."""
-    parser = argparse.ArgumentParser(description="Coverage of the estimators' 95 % intervals, stratum by stratum.")
-    parser.add_argument("--data", type=Path, required=True, help="a folder of recordings, one folder a class")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/calibration_study.json"))
-    parser.add_argument("--pool", type=Path, default=Path("calibration_pool"), help="where similarities are kept")
-    parser.add_argument("--clips", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=25, help="of 6000 masks each, at least 2")
-    parser.add_argument(
+def summary(found: Sequence[Row]) -> str:
+    """Write coverage by N and estimator: the mean over strata, and the lowest stratum, as Markdown."""
+    lines = [
+        "| N | estimator | strata | all bins %: mean, lowest, highest | reference's highest %: mean, lowest |",
+        "|---|---|---|---|---|",
+    ]
+    groups: dict[tuple[int, str], dict[tuple[str, str, str], list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in found:
+        groups[row.n_samples, row.estimator][row.kind, row.strategy, row.edges].append(row)
+    for (n, estimator), strata in sorted(groups.items()):
+        each = {part: [100 * float(np.mean([getattr(r, part) for r in s])) for s in strata.values()] for part in PARTS}
+        share, top = each["share"], each["top"]
+        lines.append(
+            f"| {n or 'tolerance'} | {estimator} | {len(strata)} | {np.mean(share):.1f}, {min(share):.1f}, {max(share):.1f} | "
+            f"{np.mean(top):.1f}, {min(top):.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def stored(path: Path) -> list[Row]:
+    """Read what a run has written."""
+    return [Row(**{str(k): v for k, v in row.items()}) for row in pd.read_parquet(path).to_dict("records")]
+
+
+@cache
+def parser() -> argparse.ArgumentParser:
+    """Describe the command."""
+    made = argparse.ArgumentParser(description="Coverage of the centred map's 95 % intervals, stratum by stratum.")
+    made.add_argument(
+        "--data", type=Path, help="a folder of recordings, one folder a class; planted scenes alone without"
+    )
+    made.add_argument("--out", type=Path, default=Path("benchmarks/results/calibration.parquet"))
+    made.add_argument("--clips", type=int, default=2)
+    made.add_argument("--reference", type=int, default=40_000, help="masks of a reference")
+    made.add_argument("--seeds", type=float, default=1.0, help="times the explanations of each size")
+    made.add_argument("--strategies", nargs="+", default=list(rq.masks.STRATEGIES))
+    made.add_argument(
         "--precision",
         default="float32",
         choices=("float32", "bfloat16"),
-        help="of the encoder, whose converged map is then that precision's",
+        help="of the bundled encoder, whose converged map is then that precision's",
     )
-    parser.add_argument("--strategies", nargs="+", default=list(rq.masks.STRATEGIES))
-    arguments = parser.parse_args()
-    if arguments.rounds < 2:
-        parser.error("--rounds: at least 2")
-    arguments.pool.mkdir(parents=True, exist_ok=True)
-    x, found = examples(arguments.data, arguments.clips), list[Seed]()
-    cells = [(n, f, c) for n in arguments.strategies for f in FILLS for c in range(arguments.clips)]
-    for name, fill, clip in tqdm(cells, desc="clips"):
-        tensor, estimates = masked_tensor(x[clip : clip + 1], fill, None), list[Drawn]()
-        for number in range(arguments.rounds):
-            given = stratum(tensor, name, fill, clip, number, arguments.pool, arguments.precision)
-            estimates += drawn(given, tensor, number * ROUND)
-        found += judged(estimates, name, fill, clip)
-        arguments.out.write_text(json.dumps([asdict(seed) for seed in found]) + "\n")
-    print(table(found))
+    return made
+
+
+def main() -> None:
+    """Run the study, or what is missing of it, and print its tables."""
+    arguments = parser().parse_args()
+    seeds = {n: max(2, round(count * arguments.seeds)) for n, count in SEEDS.items()}
+    scenes = planted()
+    if arguments.data is not None:
+        scenes += recorded(arguments.data, arguments.clips, arguments.precision)
+    found = stored(arguments.out) if arguments.out.exists() else []
+    done = {(row.scene, row.strategy, row.edges) for row in found}
+    strata = [(s, name, edges) for s in scenes for name in arguments.strategies for edges in EDGES]
+    for scene, name, edges in tqdm(strata, desc="strata"):
+        if (scene.name, name, edges) in done:
+            continue
+        found += rows(scene, name, edges, arguments.reference, seeds, max(2, round(STOPPED * arguments.seeds)))
+        part = arguments.out.with_suffix(".part")
+        pd.DataFrame([asdict(row) for row in found]).to_parquet(part, compression="zstd", index=False)
+        os.replace(part, arguments.out)
+    print(table(found), summary(found), sep="\n\n")
 
 
 if __name__ == "__main__":
+    warnings.simplefilter("ignore", UserWarning)
     main()

@@ -15,12 +15,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import soxr
 
 from relax_quantus import checks, torchaudio_bridge
-from relax_quantus.decoding import Recording
+from relax_quantus.decoding import BLOCK_SAMPLES, Recording
 from relax_quantus.errors import ArgumentTypeError, ShapeError, UnknownNameError
 from relax_quantus.levels import AudioWarning as AudioWarning
 from relax_quantus.levels import Heard, Level, Waveform
@@ -29,6 +30,10 @@ from relax_quantus.registry import nearest
 SAMPLE_RATE_HZ = 16_000
 RESAMPLERS = ("soxr", "torchaudio")
 """soxr's high-quality filter, or `torchaudio.functional.resample` with its own defaults."""
+MOST_RATIO = 1000
+"""Times that a rate is raised at most."""
+MOST_COMPRESSED = 32
+"""Samples that a byte of a file is taken to hold, at most, when room is made for them; more are read all the same."""
 
 
 def read_audio(path: str | os.PathLike[str]) -> tuple[Waveform, int]:
@@ -72,7 +77,7 @@ def load_waveform(
     Raises
     ------
     AudioError
-        As `read_audio`, and if nothing is left at the new rate.
+        As `read_audio`, and if nothing is left at the new rate, or the file's own is less than a thousandth of it.
     UnknownNameError, MissingDependencyError
         As `resample`.
 
@@ -84,6 +89,7 @@ def load_waveform(
     """
     sample_rate_hz, resampler = checks.integer("sample_rate_hz", sample_rate_hz), checked_resampler(resampler)
     with Recording(path) as recording:
+        _refuse_unlikely_rate(recording, sample_rate_hz)
         level = Level(recording)
         if recording.rate_hz == sample_rate_hz:
             wave = _join(recording, level.mono_blocks(), recording.announced_frames)
@@ -126,11 +132,61 @@ def waveform_blocks(path: str | os.PathLike[str], sample_rate_hz: int | None = S
     with Recording(path) as recording:
         level, heard = Level(recording), Heard()
         rate_hz = recording.rate_hz if sample_rate_hz is None else checks.integer("sample_rate_hz", sample_rate_hz)
+        _refuse_unlikely_rate(recording, rate_hz)
         blocks = level.mono_blocks()
         if rate_hz != recording.rate_hz:
             blocks = _resampled(blocks, recording.rate_hz, rate_hz)
         yield from heard.passing(blocks)
         level.judge(heard, rate_hz)
+
+
+def read_beginning(path: str | os.PathLike[str], seconds: float) -> tuple[Waveform, int]:
+    """Decode the first seconds of a file, as `read_audio` does the whole; what follows is neither decoded nor judged.
+
+    Raises
+    ------
+    AudioError
+        If the file is missing, unreadable, empty or not audio, or decodes to nothing, to NaN or to infinite samples.
+    """
+    with Recording(path) as recording:
+        wanted = max(1, math.ceil(seconds * recording.rate_hz))
+        parts, samples = [], 0
+        for block in Level(recording).mono_blocks():
+            parts.append(block)
+            samples += block.size
+            if samples >= wanted:
+                break
+        if samples == 0:
+            recording.refuse("at least one sample", "a header without samples", "copy or record it again")
+        return np.concatenate(parts)[:wanted], recording.rate_hz
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How long a recording is: its frames (one sample a channel) and its own sample rate in Hz."""
+
+    frames: int
+    rate_hz: int
+
+    @property
+    def seconds(self) -> float:
+        """Its length in seconds."""
+        return self.frames / self.rate_hz
+
+
+def measure_extent(path: str | os.PathLike[str]) -> Extent:
+    """Measure a recording by decoding it, as headers may announce anything; memory does not grow with it.
+
+    Raises
+    ------
+    AudioError
+        If the file is missing, unreadable, empty or not audio, or decodes to nothing.
+    """
+    with Recording(path) as recording:
+        frames = sum(len(block) for block in recording.blocks())
+        if frames == 0:
+            recording.refuse("at least one sample", "a header without samples", "copy or record it again")
+        return Extent(frames, recording.rate_hz)
 
 
 def resample(wave: Waveform, rate_hz: int, to_rate_hz: int = SAMPLE_RATE_HZ, resampler: str = "soxr") -> Waveform:
@@ -184,17 +240,24 @@ def checked_resampler(name: str) -> str:
 def _resampled(blocks: Iterator[Waveform], rate_hz: int, to_rate_hz: int) -> Iterator[Waveform]:
     """Resample block by block; what leaves is, joined, exactly what `resample` returns for the joined blocks."""
     stream = soxr.ResampleStream(rate_hz, to_rate_hz, 1, dtype="float32", quality="HQ")
+    step = max(1, BLOCK_SAMPLES * rate_hz // to_rate_hz)  # what leaves is no larger than a block, either
     for block in blocks:
-        yield stream.resample_chunk(block)
+        for start in range(0, block.size, step):
+            yield stream.resample_chunk(block[start : start + step])
     yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def _refuse_unlikely_rate(recording: Recording, to_rate_hz: int) -> None:
+    """Refuse a rate that only a damaged header announces: brought to `to_rate_hz`, the recording would be endless."""
+    if recording.rate_hz * MOST_RATIO < to_rate_hz:
+        rule = f"a sample rate of at least {-(-to_rate_hz // MOST_RATIO)} Hz, to be brought to {to_rate_hz} Hz"
+        recording.refuse(rule, f"{recording.rate_hz} Hz", "correct its header")
 
 
 def _join(recording: Recording, blocks: Iterator[Waveform], expected: int | None) -> Waveform:
     """Join blocks into one array of about `expected` samples without holding both."""
-    try:
-        wave = np.empty(expected or 1 << 20, np.float32)
-    except MemoryError:  # a damaged header may announce anything
-        wave = np.empty(1 << 20, np.float32)
+    believable = max(1 << 20, MOST_COMPRESSED * os.stat(recording.path).st_size)  # a header may announce anything
+    wave = np.empty(min(expected or 1 << 20, believable), np.float32)
     used = 0
     try:
         for block in blocks:

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from relax_quantus import checks
+from relax_quantus import checks, unclosed
 from relax_quantus.errors import ArgumentTypeError, AudioError
 
 BLOCK_SAMPLES = 1 << 18
@@ -98,7 +98,7 @@ class Recording:
     rate_hz, channels : int
         Its own sample rate and number of channels.
     announced_frames : int or None
-        Frames (one sample a channel) that its header announces, None if it does not say. The blocks may hold fewer.
+        Frames (one sample a channel) that its header announces, None if it does not say. The blocks may hold fewer, or more.
     problem : str or None
         Why decoding stopped before the end, once `blocks` is exhausted.
 
@@ -115,12 +115,15 @@ class Recording:
             checks.refuse("path", "a path", type(path).__name__, "pass a str or a pathlib.Path", ArgumentTypeError)
         self.name = printable(str(self.path))
         self.problem: str | None = None
+        self._patched: unclosed.Patched | None = None
         self._require_file()
         self._source = self._open()
         self.rate_hz = int(self._source.samplerate)
         self.channels = int(self._source.channels)
-        known = 0 <= self._source.frames < 2**40
-        self.announced_frames: int | None = int(self._source.frames) if known else None
+        self._is_ogg = self._source.format == "OGG"
+        known = 0 <= self._source.frames < 2**40 and not self._is_ogg  # Ogg announces nothing: that is its last page's
+        share = unclosed.announced_share(self._source.extra_info)
+        self.announced_frames: int | None = round(self._source.frames * share) if known else None
 
     def refuse(self, expected: str, got: str, remedy: str) -> NoReturn:
         """Raise an AudioError that names the file."""
@@ -150,7 +153,13 @@ class Recording:
         file = os.fsencode(self.path) if os.name == "posix" else str(self.path)
         try:
             with quiet_stderr:
-                return _ForwardReader(file)
+                source = _ForwardReader(file)
+                unfinished = unclosed.unfinished_header(self.path) if source.frames == 0 else None
+                if unfinished is None:
+                    return source
+                source.close()
+                self._patched = unclosed.Patched(self.path, *unfinished)
+                return _ForwardReader(self._patched)
         except soundfile.LibsndfileError as error:
             reason = str(error.error_string).strip().rstrip(".")
             if "not a regular file" in reason:  # the MP3 decoder's misleading word for "no MPEG frame found"
@@ -173,6 +182,8 @@ class Recording:
                 unwritten = np.isnan(block).all(axis=1)
                 read = int(unwritten.argmax()) if unwritten.any() else len(block)
             if read == 0:
+                if self._is_ogg and self.problem is None and unclosed.lacks_last_page(self.path):
+                    self.problem = "the file ends early"
                 return
             yield block[:read]
 
@@ -184,6 +195,8 @@ class Recording:
     ) -> None:
         with quiet_stderr if self._source.subtype.startswith("MPEG") else contextlib.nullcontext():
             self._source.close()
+        if self._patched is not None:
+            self._patched.close()
 
 
 def printable(text: str) -> str:

@@ -111,7 +111,9 @@ class Level:
         lost_s = 0.0 if announced is None else (announced - self.frames) / self.recording.rate_hz
         if not problem and lost_s <= LOST_S:
             return ""
-        rest = "" if announced is None else f" of {announced / self.recording.rate_hz:.2f} s"
+        rest = (
+            "" if announced is None or announced <= self.frames else f" of {announced / self.recording.rate_hz:.2f} s"
+        )
         why = problem or "the file ends early"
         return f"only the first {self.seconds}{rest} could be decoded ({why}); copy or record it again if you can"
 

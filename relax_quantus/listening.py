@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from relax_quantus import checks
+from relax_quantus import __version__, checks
 from relax_quantus.axes import Axis, Image, SampleAxis
 from relax_quantus.errors import ArgumentTypeError, MissingDependencyError, ShapeError
 from relax_quantus.frontend import hz_to_mel
@@ -31,6 +31,8 @@ BLOCK = 512
 """Windows transformed at a time, which bounds the memory that a long recording needs."""
 FLAT = 1e-12
 SUBTYPES = {".wav": "PCM_24", ".flac": "PCM_24"}
+MADE_BY = f"relax_quantus {__version__}"
+"""What sound files say of the program that wrote them: by this, listings of recordings leave them out (`relax_quantus.folders`)."""
 
 Wave = npt.NDArray[np.float32]
 
@@ -222,7 +224,11 @@ def write_sound(path: str | os.PathLike[str], wave: npt.NDArray[Any], rate_hz: i
     if subtype is None:
         checks.refuse("path", f"a name that ends in {' or '.join(SUBTYPES)}", repr(path.name), "change the ending")
     with path.open("wb") as target:
-        soundfile.write(target, np.asarray(wave), rate_hz, subtype=subtype, format=path.suffix[1:].upper())
+        values, container = np.asarray(wave), path.suffix[1:].upper()
+        channels = 1 if values.ndim == 1 else values.shape[1]
+        with soundfile.SoundFile(target, "w", rate_hz, channels, subtype, format=container) as sound:
+            sound.software = MADE_BY
+            sound.write(values)
     return path
 
 

@@ -7,6 +7,7 @@ A leaf of the flow beside the pictures: maps ``(n, 1, T, F)`` of examples end to
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from relax_quantus import checks
 from relax_quantus.axes import Axis, Image
+from relax_quantus.decoding import printable
 from relax_quantus.errors import ShapeError
 from relax_quantus.frontend import hz_to_mel
 from relax_quantus.thresholds import as_values, level
@@ -28,6 +30,8 @@ RAVEN_COLUMNS = (
     *("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)"),
     *("Annotation", "Score"),
 )
+RAVEN_FILE_COLUMNS = ("Begin File", "Begin Path", "File Offset (s)")
+"""With which Raven finds the sound file, also in a sequence of several."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ def regions(
     *,
     axis: Axis | None = None,
     least_bins: int = 4,
+    end_s: float = math.inf,
+    highest_hz: float = math.inf,
 ) -> list[Region]:
     """Find the regions of a map above a threshold.
 
@@ -61,6 +67,9 @@ def regions(
         What the axes stand for; VGGish's front end from 0 s by default.
     least_bins
         Smaller regions are left out.
+    end_s, highest_hz
+        Where the recording ends, and half its own sample rate: boxes reach no further, and what lies beyond has none. Examples may be padded,
+        and front ends may have bands above.
 
     Returns
     -------
@@ -85,7 +94,13 @@ def regions(
     if found.ndim != 4 or found.shape[1] != 1 or found.size == 0 or found.shape[3] != axis.bands:
         checks.refuse("values", f"shape (n, 1, T, {axis.bands})", values, "pass a map of that front end", ShapeError)
     image = found.reshape(-1, found.shape[3]).T
-    finder = RegionFinder(level(image) if threshold is None else threshold, axis=axis, least_bins=least_bins)
+    finder = RegionFinder(
+        level(image) if threshold is None else threshold,
+        axis=axis,
+        least_bins=least_bins,
+        end_s=end_s,
+        highest_hz=highest_hz,
+    )
     finder.feed(image)
     return finder.finish()
 
@@ -114,7 +129,7 @@ class RegionFinder:
     ----------
     threshold
         In the map's units; NaN, as of a map without values, has nothing above it.
-    axis, least_bins
+    axis, least_bins, end_s, highest_hz
         As in `regions`.
 
     Raises
@@ -123,7 +138,17 @@ class RegionFinder:
         If bands are no frequencies.
     """
 
-    def __init__(self, threshold: float, *, axis: Axis | None = None, least_bins: int = 4) -> None:
+    def __init__(
+        self,
+        threshold: float,
+        *,
+        axis: Axis | None = None,
+        least_bins: int = 4,
+        end_s: float = math.inf,
+        highest_hz: float = math.inf,
+    ) -> None:
+        # as tables round: to microseconds and thousandths of a hertz, downwards
+        self._end_s, self._highest_hz = _rounded_down(end_s, 6), _rounded_down(highest_hz, 3)
         self.axis, self.least_bins = axis or Axis(), checks.integer("least_bins", least_bins)
         self.threshold = float(threshold)
         self._edges_hz = _edges_hz(self.axis)
@@ -164,7 +189,8 @@ class RegionFinder:
         """The regions by time, once all frames were fed."""
         self._done += [self._region(growing) for growing in self._open if self._counts(growing)]
         self._open = []
-        return sorted(self._done, key=lambda region: (region.begin_s, region.low_hz))
+        inside = (r for r in self._done if r.begin_s < r.end_s and r.low_hz < r.high_hz)
+        return sorted(inside, key=lambda region: (region.begin_s, region.low_hz))
 
     def _boxes(self, image: Image, labels: npt.NDArray[Any]) -> list[_Growing]:
         from scipy.ndimage import find_objects
@@ -182,7 +208,12 @@ class RegionFinder:
     def _region(self, growing: _Growing) -> Region:
         begin_s, end_s = (self._start_s + frame * self.axis.hop_s for frame in (growing.first, growing.last))
         low_hz, high_hz = float(self._edges_hz[growing.low]), float(self._edges_hz[growing.high])
+        end_s, high_hz = min(end_s, self._end_s), min(high_hz, self._highest_hz)
         return Region(max(0.0, begin_s), end_s, low_hz, high_hz, growing.total / growing.bins, growing.bins)
+
+
+def _rounded_down(value: float, digits: int) -> float:
+    return math.floor(value * 10**digits) / 10**digits if math.isfinite(value) else value
 
 
 def _edges_hz(axis: Axis) -> Image:
@@ -196,8 +227,25 @@ def _edges_hz(axis: Axis) -> Image:
     return np.maximum(700.0 * np.expm1(edges / 1127.0), 0.0)
 
 
-def write_raven(path: str | os.PathLike[str], found: Sequence[Region], label: str = LABEL) -> Path:
+def write_raven(
+    path: str | os.PathLike[str],
+    found: Sequence[Region],
+    label: str = LABEL,
+    *,
+    recording: str | os.PathLike[str] | None = None,
+) -> Path:
     """Write a selection table for Raven: tab-separated, a row a region, with a column Score.
+
+    Parameters
+    ----------
+    path
+        The file to write.
+    found
+        In seconds of the recording.
+    label
+        Of all regions.
+    recording
+        The sound file that they are about; named in every row, so that the table is never taken for another file's.
 
     Raises
     ------
@@ -205,12 +253,14 @@ def write_raven(path: str | os.PathLike[str], found: Sequence[Region], label: st
         If the file cannot be written.
     """
     path, label = Path(path), _one_line(label)
+    named = () if recording is None else (Path(recording).name, str(Path(recording).absolute()))
     with path.open("w", encoding="utf-8", newline="") as target:
         table = csv.writer(target, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None, lineterminator="\n")
-        table.writerow(RAVEN_COLUMNS)
+        table.writerow(RAVEN_COLUMNS + (RAVEN_FILE_COLUMNS if named else ()))
         for number, r in enumerate(found, start=1):
             limits = (f"{r.begin_s:.6f}", f"{r.end_s:.6f}", f"{r.low_hz:.3f}", f"{r.high_hz:.3f}")
-            table.writerow((number, "Spectrogram 1", 1, *limits, label, f"{r.score:.6g}"))
+            whose = (*map(printable, named), f"{r.begin_s:.6f}") if named else ()
+            table.writerow((number, "Spectrogram 1", 1, *limits, label, f"{r.score:.6g}", *whose))
     return path
 
 

@@ -18,7 +18,7 @@ from relax_quantus.audio import waveform_blocks
 from relax_quantus.axes import Axis, Image
 from relax_quantus.cutting import Sliding
 from relax_quantus.decoding import Recording
-from relax_quantus.listening import OVERLAP, SUBTYPES, WINDOW_S, separate
+from relax_quantus.listening import MADE_BY, OVERLAP, SUBTYPES, WINDOW_S, separate
 
 CHUNK_S = 20.0
 
@@ -84,4 +84,6 @@ def _frames_of(begin_s: float, end_s: float, frames: int, axis: Axis) -> tuple[i
 
 def _writer(path: str | os.PathLike[str], rate_hz: int) -> soundfile.SoundFile:
     path = Path(path)
-    return soundfile.SoundFile(path, "w", rate_hz, 1, SUBTYPES[path.suffix.lower()], format=path.suffix[1:].upper())
+    sound = soundfile.SoundFile(path, "w", rate_hz, 1, SUBTYPES[path.suffix.lower()], format=path.suffix[1:].upper())
+    sound.software = MADE_BY
+    return sound

@@ -89,3 +89,28 @@ def test_every_fill_must_be_known(write_wav: Callable[..., Path], sweep: np.ndar
 def test_nothing_more_than_asked_for(write_wav: Callable[..., Path], sweep: np.ndarray, tmp_path: Path) -> None:
     assert explain(write_wav(sweep[:16_000]), "--out", tmp_path / "out").exit_code == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["clip.npz", "clip.png"]
+
+
+@pytest.mark.parametrize(
+    ("rate", "seconds", "options"),
+    [
+        (4_000, 2.0, ()),
+        (16_000, 0.25, ()),
+        (44_100, 1 / 3, ()),
+        (11_025, 2.97, ("--max-examples", "0", "--hop", "0.48")),
+    ],
+)
+def test_annotations_lie_within_the_recording(
+    write_wav: Callable[..., Path], tmp_path: Path, rate: int, seconds: float, options: tuple[str, ...]
+) -> None:
+    noise = 0.1 * np.random.default_rng(0).standard_normal(round(rate * seconds))
+    path = write_wav(noise, rate=rate, name="clip.wav")
+    done = explain(path, "--out", tmp_path / "out", "--annotations", *options)
+    assert done.exit_code == 0, done.output
+    for name in ("time", "random"):
+        for kind in ("selections", "labels"):
+            boxes = read(tmp_path / "out" / f"clip.{name}.{kind}.txt", recording=path)
+            assert boxes
+            assert all(b.begin_s < b.end_s <= noise.size / rate and b.high_hz <= rate / 2 for b in boxes)
+    text = (tmp_path / "out" / "clip.time.selections.txt").read_text()
+    assert "\tclip.wav\t" in text

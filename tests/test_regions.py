@@ -141,3 +141,30 @@ def test_a_ring_that_closes_in_a_later_part_is_one_region() -> None:
     (region,) = finder.finish()
     assert region.bins == 15
     assert region.end_s - region.begin_s == pytest.approx(0.07)
+
+
+@pytest.mark.parametrize(("end_s", "highest_hz"), [(0.25, 2000.0), (1 / 3, 5512.5), (2 / 3, 11_025.0), (0.1, 100.0)])
+def test_boxes_lie_within_the_recording_and_its_own_nyquist(tmp_path: Path, end_s: float, highest_hz: float) -> None:
+    values = np.zeros((2, 1, 96, 64))
+    values[:, :, :, :] = np.random.default_rng(0).standard_normal((2, 1, 96, 64)).cumsum(2).cumsum(3)
+    found = regions(values, 0.0, end_s=end_s, highest_hz=highest_hz, least_bins=1)
+    free = regions(values, 0.0, least_bins=1)
+    assert any(r.end_s > end_s for r in free)
+    assert {r.score for r in found} == {r.score for r in free if r.begin_s < end_s and r.low_hz < highest_hz}
+    for path in (write_raven(tmp_path / "r.txt", found), write_audacity(tmp_path / "a.txt", found)):
+        for box in read(path):
+            assert 0 <= box.begin_s < box.end_s <= end_s, "as written, too"
+            assert 0 <= box.low_hz < box.high_hz <= highest_hz
+
+
+def test_a_table_names_its_recording(planted: np.ndarray, tmp_path: Path) -> None:
+    import pandas as pd
+
+    found = regions(planted, 0.5)
+    recording = tmp_path / "dawn\tone.wav"
+    table = pd.read_csv(write_raven(tmp_path / "r.txt", found, recording=recording), sep="\t")
+    assert set(table["Begin File"]) == {r"dawn\tone.wav"}
+    assert set(table["Begin Path"]) == {str(tmp_path / r"dawn\tone.wav")}
+    assert list(table["File Offset (s)"]) == list(table["Begin Time (s)"])
+    plain = pd.read_csv(write_raven(tmp_path / "p.txt", found), sep="\t")
+    assert "Begin File" not in plain

@@ -10,30 +10,39 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from itertools import zip_longest
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 import torch
 from torch import Tensor
 
 from relax_quantus import checks
-from relax_quantus.audio import checked_resampler
-from relax_quantus.benchmark.annotations import bins, is_annotation, read
+from relax_quantus.audio import checked_resampler, measure_extent
+from relax_quantus.benchmark.annotations import (
+    bins,
+    files_named,
+    is_annotation,
+    is_own,
+    read,
+    same_file,
+    shared_folders,
+)
 from relax_quantus.benchmark.clips import Clip, Dataset, Examples
-from relax_quantus.benchmark.recordings import SUFFIXES
+from relax_quantus.benchmark.recordings import surveyed
 from relax_quantus.benchmark.sampling import Entry, Reader, examples_of, spread
-from relax_quantus.errors import DataError
+from relax_quantus.errors import AudioError, DataError
 from relax_quantus.fills import Background
 from relax_quantus.frontend import LogMelConfig
 
 SHARE = (0.005, 0.8)
 SEGMENT = re.compile(r"^(.+?)[_-]segment[_-]?\d+$", re.IGNORECASE)
-TABLE_SUFFIX = re.compile(r"(\.table\.\d+)?(\.selections)?\.txt$", re.IGNORECASE)
+TABLE_SUFFIXES = (".txt", ".csv", ".tsv")
+TABLE_SUFFIX = re.compile(r"(\.table\.\d+)?(\.selections)?\.(txt|csv|tsv)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,35 +60,67 @@ class Marked:
 
 
 def pairs(root: Path) -> list[tuple[Path, Path]]:
-    """Each annotation file under a folder with its sound file: the same name up to Raven's ``.Table.1.selections``; the same folder first.
+    """Pair each annotation file under a folder with the sound files that it is about.
+
+    A selection table that names files (``Begin File``, ``Begin Path``) goes with those of them that are there, whatever it is called; any other
+    with the sound file of its own name up to Raven's ``.Table.1.selections``, in its own folder first.
 
     Raises
     ------
     DataError
         If there is none, or a name fits several sound files, none of them in the table's own folder.
     """
+    return _surveyed(root)[0]
+
+
+def _surveyed(root: Path) -> tuple[list[tuple[Path, Path]], list[str]]:
+    """The pairs, and what is left out and why."""
     if not root.is_dir():
         raise DataError(f"{root}: expected a folder, got {'a file' if root.exists() else 'no such folder'}.")
+    listed_files = surveyed(root)
     sounds: dict[str, list[Path]] = defaultdict(list)
-    tables = []
-    for path in sorted(p for p in root.rglob("*") if p.is_file()):
-        if path.suffix.lower() in SUFFIXES:
-            sounds[path.stem.lower()].append(path)
-        elif path.suffix.lower() == ".txt" and is_annotation(path):
-            tables.append(path)
-    found = []
-    for table in tables:
-        fitting = sounds.get(TABLE_SUFFIX.sub("", table.name).lower(), [])
-        near = [path for path in fitting if path.parent == table.parent] or fitting
-        if len(near) > 1:
-            raise DataError(f"{table}: expected one sound file of this name, got {len(near)}; name them apart.")
-        found += [(near[0], table)] if near else []
+    for path in listed_files.recordings:
+        sounds[path.stem.lower()].append(path)
+    tables = [p for p in listed_files.texts if p.suffix.lower() in TABLE_SUFFIXES and is_annotation(p)]
+    own = [table for table in tables if is_own(table)]
+    found = [(sound, table) for table in tables if table not in own for sound in _sounds_of(table, sounds)]
     if not found:
         raise DataError(
             f"{root}: expected sound files with selection tables or label tracks of the same name, got "
             f"{len(tables)} such tables and {sum(map(len, sounds.values()))} sound files, none of which go together."
         )
-    return found
+    paired, used = {sound for sound, _ in found}, {table for _, table in found}
+    kinds = {
+        "recording{s} without a table": [p for p in listed_files.recordings if p not in paired],
+        "table{s} without a recording": [p for p in tables if p not in used and p not in own],
+        "table{s} that relax-quantus wrote": own,
+    }
+    remarks = [
+        f"{root}: left out {len(paths)} {what.format(s='s' if len(paths) > 1 else '')}, such as "
+        f"{paths[0].relative_to(root).as_posix()}."
+        for what, paths in kinds.items()
+        if paths
+    ]
+    return found, [*listed_files.remarks(), *remarks]
+
+
+def _sounds_of(table: Path, sounds: dict[str, list[Path]]) -> list[Path]:
+    """The sound files that a table is about; one that names only files that are elsewhere stays with its own name's, which `read` refuses."""
+    found = []
+    for named in files_named(table):
+        fitting = [path for path in sounds.get(PurePosixPath(named).stem.lower(), []) if same_file(named, path)]
+        exact = [path for path in fitting if path.name.lower() == PurePosixPath(named).name.lower()] or fitting
+        most = max((shared_folders(named, path) for path in exact), default=0)
+        near = [path for path in exact if shared_folders(named, path) == most]
+        found += _only_one(table, near)
+    return found or _only_one(table, sounds.get(TABLE_SUFFIX.sub("", table.name).lower(), []))
+
+
+def _only_one(table: Path, fitting: list[Path]) -> list[Path]:
+    near = [path for path in fitting if path.parent == table.parent] or fitting
+    if len(near) > 1:
+        raise DataError(f"{table}: expected one sound file of this name, got {len(near)}; name them apart.")
+    return near
 
 
 def has_tables(root: Path) -> bool:
@@ -102,22 +143,31 @@ def marked(root: Path, label_column: str = "") -> list[Marked]:
     Raises
     ------
     DataError
-        See `pairs` and `annotations.read`; also if a sound file has no readable header.
+        See `pairs` and `annotations.read`; also if a sound file cannot be decoded.
+
+    Warns
+    -----
+    UserWarning
+        Of what is left out, once for each reason.
     """
     config, found = LogMelConfig(), []
     tables: dict[Path, list[Path]] = defaultdict(list)
-    for sound, table in pairs(root):
+    together, remarks = _surveyed(root)
+    for sound, table in together:
         tables[sound].append(table)
+    short, beyond = [], 0
     for sound, its_tables in tables.items():
         try:
-            info = soundfile.info(str(sound))
-        except (soundfile.LibsndfileError, OSError) as error:
+            length = measure_extent(sound)
+        except AudioError as error:
             raise DataError(f"{sound}: expected a sound file, got {error}; leave it and its tables out.") from error
-        samples = int(info.frames / info.samplerate * config.sample_rate_hz)
-        examples = (samples - config.window_samples) // config.hop_samples // config.frames
+        samples = int(length.seconds * config.sample_rate_hz)
+        examples = (1 + (samples - config.window_samples) // config.hop_samples) // config.frames
+        boxes = [box for table in its_tables for box in read(table, label_column, sound)]
+        beyond += sum(box.begin_s >= length.seconds for box in boxes)
         if examples < 1:
+            short.append(sound)
             continue
-        boxes = [box for table in its_tables for box in read(table, label_column)]
         by_label = {
             label: bins([b for b in boxes if b.label == label], examples, config)
             for label in sorted({b.label for b in boxes} - {""})
@@ -128,6 +178,14 @@ def marked(root: Path, label_column: str = "") -> list[Marked]:
             if label and SHARE[0] <= counts[label] / by_label[label][index].size <= SHARE[1]:
                 name = sound.relative_to(root).as_posix()
                 found.append(Marked(Entry(sound, name, label, source_of(sound, root)), index, by_label[label][index]))
+    if short:
+        remarks.append(f"{root}: left out {len(short)} recordings shorter than an example, such as {short[0].name}.")
+    if beyond:
+        remarks.append(
+            f"{root}: left out {beyond} boxes that begin after the end of their recording; check the tables."
+        )
+    for line in remarks:
+        warnings.warn(line, stacklevel=2)
     return found
 
 

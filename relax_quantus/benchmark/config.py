@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import tomllib
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 from relax_quantus import checks
 from relax_quantus.audio import RESAMPLERS
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, DataError, UnknownNameError
 from relax_quantus.registry import nearest
+from relax_quantus.text_files import read_text
 
 LISTS = ("methods", "metrics", "datasets", "encoders", "seeds", "primary", "secondary")
 END_POINTS = ("gain_embedding", "gain_logit", "auc_region")
@@ -177,10 +177,9 @@ class BenchmarkConfig:
     def from_file(cls, path: str | os.PathLike[str], **overrides: Any) -> BenchmarkConfig:
         """Read a TOML file of this class' fields; its ``preset`` (default quick) gives what it leaves out, `overrides` win."""
         try:
-            table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            got = (isinstance(error, OSError) and error.strerror) or error
-            raise DataError(f"{path}: expected a TOML file of benchmark settings, got {got}; check it.") from error
+            table = tomllib.loads(read_text(path, "a TOML file of benchmark settings", legacy=False))
+        except tomllib.TOMLDecodeError as error:
+            raise DataError(f"{path}: expected a TOML file of benchmark settings, got {error}; check it.") from error
         given = cls._known({**table, **{key: value for key, value in overrides.items() if value is not None}})
         return cls.from_preset(str(given.pop("preset", "quick")), **given)
 

@@ -7,7 +7,6 @@ leaves. Folds keep sources apart by design: clips of one fold are explained and 
 
 from __future__ import annotations
 
-import csv
 import os
 from pathlib import Path
 
@@ -16,6 +15,8 @@ from relax_quantus.audio import checked_resampler
 from relax_quantus.benchmark.clips import Dataset
 from relax_quantus.benchmark.sampling import Entry, Reader, draw
 from relax_quantus.errors import DataError
+from relax_quantus.text_files import read_text
+from relax_quantus.text_files import table as read_table
 
 TABLE = Path("meta") / "esc50.csv"
 AUDIO = "audio"
@@ -31,14 +32,13 @@ def listing(folder: str | os.PathLike[str], esc10: bool = False) -> list[Entry]:
         If the table is missing, lacks a column, has a fold that is no number, or names nothing.
     """
     table = Path(folder) / TABLE
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as source:
-            rows = list(csv.DictReader(source))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table}: expected ESC-50's table, got {error}; pass the folder that holds meta/.") from error
+    if not table.is_file():
+        raise DataError(f"{table}: expected ESC-50's table, got no such file; pass the folder that holds meta/.")
+    columns, lines = read_table(read_text(table, "ESC-50's table"), NEEDED[0])
+    rows = [row for _, row in lines]
     for column in (*NEEDED, *(("esc10",) if esc10 else ())):
-        if rows and rows[0].get(column) is None:
-            raise DataError(f"{table}: expected a column {column!r}, got {', '.join(map(str, rows[0]))}; add it.")
+        if rows and column not in rows[0]:
+            raise DataError(f"{table}: expected a column {column!r}, got {', '.join(columns)}; add it.")
     entries = [_entry(table, row) for row in rows if not esc10 or row["esc10"].strip().lower() in ("true", "1")]
     if not entries:
         raise DataError(f"{table}: expected clips, got none; check the table.")

@@ -7,20 +7,19 @@ recordings' examples for the head, as `sampling` draws them.
 
 from __future__ import annotations
 
-import csv
 import os
-from pathlib import Path
-
-import soundfile
+import warnings
+from pathlib import Path, PureWindowsPath
 
 from relax_quantus.audio import checked_resampler
 from relax_quantus.benchmark.clips import Dataset
 from relax_quantus.benchmark.sampling import Entry, Reader, draw, loudest
 from relax_quantus.errors import DataError
+from relax_quantus.folders import Found, recordings_in
+from relax_quantus.text_files import read_text, table
 
-__all__ = ["SUFFIXES", "Entry", "folder", "listing", "loudest"]
+__all__ = ["Entry", "folder", "listing", "loudest"]
 
-SUFFIXES = {f".{name}".lower() for name in soundfile.available_formats()} | {".aif", ".oga", ".opus", ".snd", ".wave"}
 TABLE = "clips.csv"
 
 
@@ -31,55 +30,98 @@ def listing(folder: str | os.PathLike[str]) -> list[Entry]:
     ------
     DataError
         If the folder is missing or has no recording, the table lacks a column, or there is only one class.
+
+    Warns
+    -----
+    UserWarning
+        Of what is left out, once for each reason, and of classes that are left without a recording.
     """
     root = Path(folder)
     if not root.is_dir():
         raise DataError(
             f"{root}: expected a folder of recordings, got {'a file' if root.exists() else 'no such folder'}."
         )
-    entries = _from_table(root) if (root / TABLE).is_file() else _from_folders(root)
+    entries, remarks, why = _from_table(root) if (root / TABLE).is_file() else _from_folders(root)
+    why = f" ({why})" if why else ""
     if not entries:
         raise DataError(
-            f"{root}: expected recordings, one folder a class or a {TABLE}, got none; put WAV or FLAC files in folders."
+            f"{root}: expected recordings, one folder a class or a {TABLE}, got none{why}; put WAV or FLAC files in folders."
         )
     classes = {entry.label_name for entry in entries}
     if len(classes) < 2:
         raise DataError(
-            f"{root}: expected at least two classes, got only {classes.pop()!r}; add a folder of another class."
+            f"{root}: expected at least two classes, got only {classes.pop()!r}{why}; add a folder of another class."
         )
+    for line in remarks:
+        warnings.warn(line, stacklevel=2)
     return entries
 
 
-def _from_table(root: Path) -> list[Entry]:
-    try:
-        with (root / TABLE).open(newline="", encoding="utf-8-sig") as source:
-            rows = list(csv.DictReader(source))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{root / TABLE}: expected a CSV table, got {error}; save it as UTF-8 CSV.") from error
+def _from_table(root: Path) -> tuple[list[Entry], list[str], str]:
+    """The table's entries, what to say of what is left out, and the same in a few words."""
+    path = root / TABLE
+    columns, rows = table(read_text(path, "a CSV table"), "file")
     for column in ("file", "label"):
-        if rows and rows[0].get(column) is None:
-            raise DataError(
-                f"{root / TABLE}: expected a column {column!r}, got {', '.join(map(str, rows[0]))}; add it."
-            )
+        if rows and column not in (name.lower() for name in columns):
+            raise DataError(f"{path}: expected a column {column!r}, got {', '.join(columns)}; add it.")
     entries = [
-        Entry(root / row["file"], row["file"], row["label"], row.get("source_group") or row["file"])
-        for row in rows
+        Entry(root / name, name, row["label"], row.get("source_group") or name)
+        for _, row in rows
         if row["file"] and row["label"]
+        for name in [_with_slashes(row["file"], root)]
     ]
+    short = [str(line) for line, row in rows if not (row["file"] and row["label"])]
+    more = f" and {len(short) - 1} more" if len(short) > 1 else ""
+    remarks = [f"{path}: left out line {short[0]}{more}, without a file or a label; fill them in."] if short else []
     seen: set[str] = set()
     for entry in entries:
         if entry.name in seen:
-            raise DataError(f"{root / TABLE}: expected each file once, got {entry.name} twice; keep one of the rows.")
+            raise DataError(f"{path}: expected each file once, got {entry.name} twice; keep one of the rows.")
         seen.add(entry.name)
-    return entries
+    return entries, remarks, f"{len(short)} lines without a file or a label" if short else ""
 
 
-def _from_folders(root: Path) -> list[Entry]:
-    files = sorted(path for path in root.glob("*/**/*") if path.is_file() and path.suffix.lower() in SUFFIXES)
-    return [
-        Entry(p, p.relative_to(root).as_posix(), p.relative_to(root).parts[0], p.relative_to(root).as_posix())
-        for p in files
-    ]
+def _with_slashes(name: str, root: Path) -> str:
+    """A file's name as it is found on this system: Windows separates folders by backslashes, which are letters elsewhere."""
+    return name if "\\" not in name or (root / name).exists() else PureWindowsPath(name).as_posix()
+
+
+def _from_folders(root: Path) -> tuple[list[Entry], list[str], str]:
+    """As `_from_table`, of a folder with one folder a class."""
+    found = surveyed(root)
+    inside = [path for path in found.recordings if len(path.relative_to(root).parts) > 1]
+    stray = [path for path in found.recordings if path.parent == root]
+    remarks, why = found.remarks(), list(filter(None, [found.why()]))
+    for name in found.lost():
+        remarks.append(f"{root / name}: no recording in this folder can be read; the class is left out.")
+    if stray:
+        why.append(f"{len(stray)} in no class's folder")
+        said = f"{len(stray)} recording{'s' if len(stray) > 1 else ''} in no class's folder, such as {stray[0].name}"
+        remarks.append(f"{root}: left out {said}; put them into folders, or write a {TABLE}.")
+    first: dict[Path, str] = {}
+    taken: set[tuple[str, Path]] = set()
+    entries = []
+    for path in inside:
+        name, real = path.relative_to(root).as_posix(), path.resolve()
+        label = path.relative_to(root).parts[0]
+        if (label, real) not in taken:  # two links to one recording are one recording
+            taken.add((label, real))
+            entries.append(Entry(path, name, label, first.setdefault(real, name)))
+    return entries, remarks, ", ".join(why)
+
+
+def surveyed(root: Path) -> Found:
+    """List what is in a folder.
+
+    Raises
+    ------
+    DataError
+        If the folder cannot be read.
+    """
+    try:
+        return recordings_in(root)
+    except OSError as error:
+        raise DataError(f"{root}: expected a folder that can be read, got {error.strerror}; check it.") from error
 
 
 def folder(

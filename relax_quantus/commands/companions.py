@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from relax_quantus.audio import read_audio
+from relax_quantus.audio import read_beginning
 from relax_quantus.commands.anchors import Anchor, Member
 from relax_quantus.commands.console import shown
 from relax_quantus.commands.front_ends import FrontEnd
@@ -91,11 +91,12 @@ def _about(beside: Beside) -> str:
 
 
 def _read(member: Member, front_end: FrontEnd, resampler: str) -> Recording:
-    reading = front_end.read(member.path, resampler=resampler)
-    frames = reading.examples.shape[2]
+    """The beginning of a recording; the rest is decoded to know its length, and not kept."""
+    frames = front_end.silent_example().shape[2]
     most = max(1, int(SHOWN_S / (frames * front_end.axis.hop_s)))
+    reading = front_end.read(member.path, most, resampler)
     examples = reading.examples[:most].clone()
-    wave, rate_hz = read_audio(member.path)
-    cut = len(examples) < len(reading.examples)
-    part = f"the first {len(examples) * frames * front_end.axis.hop_s:.1f} of " if cut else ""
+    shown_s = len(examples) * frames * front_end.axis.hop_s
+    wave, rate_hz = read_beginning(member.path, shown_s + front_end.axis.window_s)
+    part = f"the first {shown_s:.1f} of " if len(examples) < reading.in_all else ""
     return Recording(shown(member.path.name), examples, wave, rate_hz, f"{part}{reading.seconds:.1f} s")

@@ -29,6 +29,7 @@ from relax_quantus.commands.results import masks_used, write
 from relax_quantus.commands.telling import facts
 from relax_quantus.errors import RelaxQuantusError
 from relax_quantus.fills import FILLS
+from relax_quantus.folders import is_own
 from relax_quantus.heads import EmbeddingClassifier
 from relax_quantus.masks import STRATEGIES, MaskStrategy
 from relax_quantus.references import checked_embedding
@@ -174,12 +175,24 @@ def applicable(
 
 
 def expand(paths: Sequence[Path]) -> tuple[list[Path], int]:
-    """Replace folders by the recordings in them; the second value counts the folders without any, which are reported."""
+    """Replace folders by the recordings in them; the second value counts the folders without any, which are reported.
+
+    Sounds that an earlier run wrote are explained only where nothing else is named, so that ``recordings/*`` means the same each time.
+    """
     clips, failed = [], 0
+    files_named = [path for path in paths if not path.is_dir()]
+    own = [path for path in files_named if is_own(path)]
+    if len(own) == len(paths):
+        own = []
     for path in paths:
         try:
-            clips += files.recordings_in(path) if path.is_dir() else [path]
+            clips += files.recordings_in(path) if path.is_dir() else [path] if path not in own else []
         except RelaxQuantusError as problem:
             console.report(problem, path)
             failed += 1
+    if own:
+        said = (
+            f"{len(own)} sound{'s' if len(own) > 1 else ''} that relax-quantus wrote, such as {console.shown(own[0])}"
+        )
+        console.warning(f"left out {said}; name one by itself to use it")
     return files.unique(clips), failed

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,26 +18,23 @@ from relax_quantus.errors import ArgumentError, DataError
 
 
 def recordings_in(folder: Path) -> list[Path]:
-    """Every recording in `folder` and below it, by the ends of their names, sorted by path; hidden ones are left out.
+    """List every recording in `folder` and below it, sorted by path; what is left out is warned of, once for each reason.
 
     Raises
     ------
     DataError
-        If there is none.
+        If there is none, or the folder cannot be read.
     """
-    from relax_quantus.benchmark.recordings import SUFFIXES
+    from relax_quantus.benchmark.recordings import surveyed
+    from relax_quantus.folders import SUFFIXES
 
-    found: list[Path] = []
-    for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            Path(root, name) for name in names if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
-        ]
-    if not found:
-        raise DataError(
-            f"{folder}: expected recordings in the folder or below, got none; known are {' '.join(sorted(SUFFIXES))}."
-        )
-    return sorted(found)
+    found = surveyed(folder)
+    if not found.recordings:
+        got = f"none, {found.why()}" if found.left_out else f"none; known are {' '.join(sorted(SUFFIXES))}"
+        raise DataError(f"{folder}: expected recordings in the folder or below, got {got}.")
+    for line in found.remarks():
+        warnings.warn(line, stacklevel=2)
+    return list(found.recordings)
 
 
 def unique(paths: Sequence[Path]) -> list[Path]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from relax_quantus import __version__, checks
-from relax_quantus.audio import read_audio
+from relax_quantus.audio import measure_extent, read_audio
 from relax_quantus.commands.clips import Clip, Findings, Models
 from relax_quantus.commands.companions import companion
 from relax_quantus.commands.console import shown
@@ -41,9 +41,10 @@ def refuse_impossible(request: ExplainRequest, front_end: FrontEnd) -> None:
 def write_asked(clip: Clip, findings: Findings, request: ExplainRequest, models: Models, stem: str) -> Entry | None:
     """Write what was asked for about one clip; return its page's line in the index, or None if no page was."""
     if request.annotations:
+        length = measure_extent(clip.path)
         for name, explanation in findings.by_name().items():
-            found = regions(explanation.centred(), axis=clip.axis)
-            write_raven(request.out / f"{stem}.{name}.selections.txt", found)
+            found = regions(explanation.centred(), axis=clip.axis, end_s=length.seconds, highest_hz=length.rate_hz / 2)
+            write_raven(request.out / f"{stem}.{name}.selections.txt", found, recording=clip.path)
             write_audacity(request.out / f"{stem}.{name}.labels.txt", found)
     if not (request.sounds or request.html):
         return None

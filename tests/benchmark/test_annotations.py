@@ -12,6 +12,7 @@ from relax_quantus.benchmark.boxes import boxes, marked, pairs, source_of
 from relax_quantus.benchmark.datasets import kind_of_folder
 from relax_quantus.errors import DataError
 from relax_quantus.frontend import LogMelConfig
+from relax_quantus.regions import Region, write_raven
 
 RATE = 16_000
 HEADER = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)\tSpecies\n"
@@ -69,7 +70,7 @@ def test_a_label_track_comes_back_as_it_was_written(tmp_path):
     [
         (HEADER.replace("Low Freq (Hz)", "Low") + "1\ts\t1\t0\t1\t2\t3\tx\n", "a column 'low freq"),
         (HEADER.replace("Species", "Foo") + "1\ts\t1\t0\t1\t2\t3\tx\n", "a column that names what was heard"),
-        (HEADER + "1\ts\t1\tzero\t1\t2\t3\tx\n", "line 2: expected four numbers, got nothing, 1, 2, 3"),
+        (HEADER + "1\ts\t1\tzero\t1\t2\t3\tx\n", "line 2: expected four numbers, got 'zero', 1, 2, 3"),
         (HEADER + "1\ts\t1\t2\t1\t2\t3\tx\n", "line 2: expected an end after the begin"),
         (HEADER + "1\ts\t1\t0\t1\t3\t3\tx\n", "line 2: expected a highest frequency above the lowest"),
         (HEADER + "1\ts\t1\t0\t1\t2\n", "line 2: expected four numbers"),
@@ -103,6 +104,157 @@ def test_files_that_are_no_annotations_are_told_apart_or_refused(tmp_path):
     (tmp_path / "g.txt").write_text(table(ROWS))
     with pytest.raises(DataError, match="a column 'Genus'"):
         read(tmp_path / "g.txt", "Genus")
+
+
+# ------------------------------------------------------------------------------------------------ sequences of several files
+
+SEQUENCE = HEADER.replace("Species", "Begin File\tBegin Path\tEnd File\tFile Offset (s)\tSpecies")
+
+
+def row(begin: float, end: float, file: str, offset: float | str, path: str = "", end_file: str = "") -> str:
+    return f"1\tSpectrogram 1\t1\t{begin}\t{end}\t1500\t2500\t{file}\t{path}\t{end_file or file}\t{offset}\tx\n"
+
+
+def test_times_of_a_sequence_are_taken_from_the_file_at_hand(tmp_path):
+    path = tmp_path / "day.Table.1.selections.txt"
+    path.write_text(
+        SEQUENCE + row(1, 1.5, "a.wav", 1) + row(61, 62, "b.wav", 1) + row(59.5, 60.25, "a.wav", 59.5, "", "b.wav")
+    )
+    spans = {
+        name: [(b.begin_s, b.end_s) for b in read(path, recording=tmp_path / name)] for name in ("a.wav", "b.flac")
+    }
+    assert spans["a.wav"] == [(1.0, 1.5), (59.5, 60.25)]
+    assert spans["b.flac"] == [(1.0, 2.0), (0.0, 0.25)], "converted since, and what reaches into it"
+    with pytest.raises(DataError, match=r"expected selections of c.wav, got those of a.wav, b.wav in 'begin file'"):
+        read(path, recording=tmp_path / "c.wav")
+    with pytest.raises(DataError, match="selections of one sound file, got 2"):
+        read(path)
+    path.write_text(SEQUENCE + row(61, 62, "b.wav", 1))
+    assert read(path)[0].begin_s == 1.0
+    path.write_text(SEQUENCE + row(1, 2, "a.wav", "") + row(61, 62, "b.wav", ""))
+    with pytest.raises(DataError, match=r"expected a column 'file offset \(s\)' in a table of several"):
+        read(path, recording=tmp_path / "b.wav")
+    path.write_text(SEQUENCE + row(61, 62, "b.wav", -1))
+    with pytest.raises(DataError, match=r"line 2: expected a number in 'file offset \(s\)', not below 0"):
+        read(path)
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    path = tmp_path / "day.txt"
+    path.write_text(
+        SEQUENCE + row(0, 1, "1.wav", 0, r"D:\cards\A\1.wav") + row(60, 61, "1.wav", 0.5, r"D:\cards\B\1.wav")
+    )
+    assert [b.begin_s for b in read(path, recording=tmp_path / "a" / "1.wav")] == [0.0]
+    assert [b.begin_s for b in read(path, recording=tmp_path / "b" / "1.wav")] == [0.5]
+
+
+def call_at(path, start):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    wave = 0.002 * np.random.default_rng(0).standard_normal(4 * RATE)
+    wave[round(start * RATE) :][:6400] += 0.2 * np.sin(2 * np.pi * 2000 * np.arange(6400) / RATE)
+    soundfile.write(path, wave, RATE)
+
+
+def test_one_table_of_a_sequence_goes_with_every_file_that_it_names(tmp_path):
+    for name, start in (("A/1.wav", 0.1), ("A/2.wav", 1.1), ("B/1.wav", 2.1)):
+        call_at(tmp_path / name, start)
+    rows = row(0.1, 0.5, "1.wav", 0.1, "/x/A/1.wav") + row(5.1, 5.5, "2.wav", 1.1, "/x/A/2.wav")
+    (tmp_path / "all.Table.1.selections.txt").write_text(SEQUENCE + rows + row(10.1, 10.5, "1.wav", 2.1, "/x/B/1.wav"))
+    assert [m.name for m in marked(tmp_path)] == ["A/1.wav 0.00 s", "A/2.wav 0.96 s", "B/1.wav 1.92 s"]
+
+
+def test_a_table_that_names_another_recording_is_refused(tmp_path):
+    call_at(tmp_path / "a.wav", 0.1)
+    (tmp_path / "a.txt").write_text(SEQUENCE + row(0.1, 0.5, "monday.wav", 0.1))
+    with pytest.raises(DataError, match=r"expected selections of a.wav, got those of monday.wav"):
+        marked(tmp_path)
+
+
+def test_what_has_no_partner_is_said(tmp_path):
+    for name in ("a", "b"):
+        call_at(tmp_path / f"{name}.wav", 0.1)
+    soundfile.write(tmp_path / "c.wav", np.ones(800), RATE)
+    for name, begin in (("a", 0.1), ("c", 0.01), ("d", 0.1)):
+        (tmp_path / f"{name}.txt").write_text(f"{begin}\t{begin + 0.4}\tx\n\\\t1500\t2500\n60\t61\ty\n")
+    with pytest.warns(UserWarning, match="left out") as caught:
+        assert [m.name for m in marked(tmp_path)] == ["a.wav 0.00 s"]
+    said = " ".join(str(w.message) for w in caught)
+    for part in ("1 recording without a table, such as b.wav", "1 table without a recording, such as d.txt"):
+        assert part in said
+    assert "1 recordings shorter than an example, such as c.wav" in said
+    assert "2 boxes that begin after the end of their recording" in said
+
+
+def test_tables_that_we_wrote_are_no_truth(tmp_path):
+    call_at(tmp_path / "a.wav", 0.1)
+    (tmp_path / "a.txt").write_text("0.1\t0.5\tx\n")
+    found = [Region(0.1, 0.5, 1500.0, 2500.0, 0.2, 9)]
+    ours = write_raven(tmp_path / "a.time.selections.txt", found, recording=tmp_path / "a.wav")
+    assert pairs(tmp_path) == [(tmp_path / "a.wav", tmp_path / "a.txt")]
+    assert read(ours, recording=tmp_path / "a.wav") == [Box(0.1, 0.5, 1500.0, 2500.0, "matters")]
+    with pytest.raises(DataError, match="expected selections of b"):
+        read(ours, recording=tmp_path / "b.wav")
+    ours.write_text(ours.read_text().replace("matters", "wren"))
+    assert (tmp_path / "a.wav", ours) in pairs(tmp_path), "labelled by a person since"
+
+
+@pytest.mark.parametrize("total", [bytes(5), b"\x0f\xff\xff\xff\xff"])
+def test_lengths_are_measured_not_believed(tmp_path, total):
+    call_at(tmp_path / "a.flac", 0.1)
+    blob = bytearray((tmp_path / "a.flac").read_bytes())
+    blob[21] = blob[21] & 0xF0 | total[0]
+    blob[22:26] = total[1:]
+    (tmp_path / "a.flac").write_bytes(blob)
+    (tmp_path / "a.txt").write_text("0.1\t0.5\tx\n\\\t1500\t2500\n")
+    assert [m.name for m in marked(tmp_path)] == ["a.flac 0.00 s"]
+
+
+# --------------------------------------------------------------------------------------- as spreadsheets and editors save them
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(("delimiter", "comma"), [("\t", "."), ("\t", ","), (";", ","), (",", ".")])
+def test_a_table_reads_the_same_however_it_was_saved(tmp_path, encoding, end, delimiter, comma):
+    text = table([Box(0.25, 0.75, 1500.0, 3000.0, '"wren, ""jüng"""'), ROWS[1]])
+    lines = [line.split("\t") for line in text.splitlines()]
+    lines[1:] = [[*cells[:3], *(c.replace(".", comma) for c in cells[3:7]), *cells[7:]] for cells in lines[1:]]
+    path = tmp_path / "a.txt"
+    path.write_bytes(end.join(delimiter.join(cells) for cells in lines).encode(encoding))
+    assert is_annotation(path)
+    assert read(path) == [Box(0.25, 0.75, 1500.0, 3000.0, 'wren, "jüng"'), ROWS[1]]
+
+
+def test_a_label_track_may_have_decimal_commas_and_semicolons(tmp_path):
+    for text in ("0,5\t1,25\tdog\n\\\t400,5\t1200,0\n", "0,5;1,25;dog\n\\;400,5;1200\n"):
+        (tmp_path / "a.txt").write_text(text)
+        assert is_annotation(tmp_path / "a.txt")
+        assert read(tmp_path / "a.txt") == [Box(0.5, 1.25, 400.5, 1200.0, "dog")]
+
+
+def test_commas_of_two_meanings_are_refused(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text(HEADER + "1\ts\t1\t0\t1\t1,500\t2,500\tx\n")
+    with pytest.raises(DataError, match=r"line 2: expected numbers whose commas have one meaning .*'1,500', '2,500'"):
+        read(path)
+    path.write_text(HEADER + "1\ts\t1\t0.5\t1\t1,500\t2,500\tx\n")
+    assert read(path) == [Box(0.5, 1.0, 1500.0, 2500.0, "x")]
+    path.write_text(HEADER + "1\ts\t1\t0,5\t1.0\t1500\t2500\tx\n")
+    with pytest.raises(DataError, match="line 2: expected four numbers, got '0,5', 1"):
+        read(path)
+
+
+def test_a_workbook_that_is_called_a_table_is_refused_by_what_it_is(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"PK\x03\x04" + bytes(99))
+    assert not is_annotation(tmp_path / "a.txt")
+    with pytest.raises(DataError, match="got a spreadsheet or another ZIP archive; save it as text in UTF-8"):
+        read(tmp_path / "a.txt")
+
+
+def test_a_box_without_a_highest_frequency_comes_back(tmp_path):
+    boxes_ = [Box(0.5, 1.0, 100.0, np.inf, "x"), Box(1.0, 1.5, 0.0, np.inf, "y")]
+    write_audacity(tmp_path / "x.txt", boxes_)
+    assert read(tmp_path / "x.txt") == boxes_
 
 
 def test_bins_are_those_whose_middle_lies_inside():

@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from relax_quantus.benchmark.statistics.rows import NUMBERS, checked
 from relax_quantus.errors import DataError
+from relax_quantus.text_files import delimiter_of, read_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +80,11 @@ def _table(path: Path) -> pd.DataFrame:
 
     try:
         if path.suffix == ".csv":
-            raw = pd.read_csv(path, dtype=str, keep_default_na=False)
+            text = read_text(path, "a CSV table")
+            separator = delimiter_of(text.partition("\n")[0], "method")
+            raw = pd.read_csv(StringIO(text), sep=separator, dtype=str, keep_default_na=False)
+            if separator == ";":  # a spreadsheet's, where commas are decimal
+                raw = raw.assign(**{name: raw[name].str.replace(",", ".") for name in NUMBERS if name in raw})
             return raw.assign(**{name: pd.to_numeric(raw[name]) for name in NUMBERS if name in raw})
         return pd.read_parquet(path)
     except (OSError, ValueError, pd.errors.ParserError) as error:
@@ -111,7 +117,7 @@ def _run(path: Path, notes: list[str]) -> dict[str, Any]:
         notes.append("no run.json: settings are not shown")
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise DataError(
             f"{path}: expected JSON, got {error}; it is torn: run the same `bench` command again."

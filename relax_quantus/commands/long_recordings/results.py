@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from relax_quantus.audio import measure_extent
 from relax_quantus.commands.clips import Models
 from relax_quantus.commands.console import shown
 from relax_quantus.commands.files import complete
@@ -156,13 +157,16 @@ def masks_used(stored: Stored, request: ExplainRequest) -> str:
 
 def write_annotations(stored: Stored, models: Models, stem: Path) -> None:
     """Write the regions above each map's threshold, found across blocks."""
+    length = measure_extent(stored.plan.path)
     for label in stored.labels:
         threshold = scale_of_parts(partial(stored.centred, label)).level
-        finder = RegionFinder(threshold, axis=models.front_end.axis)
+        finder = RegionFinder(
+            threshold, axis=models.front_end.axis, end_s=length.seconds, highest_hz=length.rate_hz / 2
+        )
         for part in stored.centred(label):
             finder.feed(part.T)
         found = finder.finish()
-        write_raven(f"{stem}.{label}.selections.txt", found)
+        write_raven(f"{stem}.{label}.selections.txt", found, recording=stored.plan.path)
         write_audacity(f"{stem}.{label}.labels.txt", found)
 
 
