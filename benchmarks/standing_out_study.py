@@ -34,7 +34,6 @@ from relax_quantus.fills import SILENCE
 from relax_quantus.frontend import hz_to_mel
 from relax_quantus.null import family_wise
 from relax_quantus.regions import Region, regions
-from relax_quantus.thresholds import level
 
 MASKS = ("random", "time", "time_frequency")
 MOST_EXAMPLES = 4
@@ -47,7 +46,7 @@ Scene = tuple[Tensor, Tensor]
 
 def share(part: float) -> Callable[[Tensor], float]:
     """Make a rule: the highest `part` of all bins."""
-    return lambda centred: level(centred, part)
+    return lambda centred: float(np.nanquantile(centred.numpy(), 1 - part))
 
 
 def fraction(part: float) -> Callable[[Tensor], float]:
