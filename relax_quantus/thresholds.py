@@ -31,6 +31,8 @@ LEVEL = 0.05
 """Of the family-wise threshold: how often chance alone passes it somewhere in a recording."""
 FRACTION = 0.3
 """Of a map's largest effect: what smaller effects are not worth a box. Chosen by ``benchmarks/standing_out_study.py``."""
+SURE = 3.0
+"""Standard errors from 0 at which what is faded is drawn in full, where masks are many; see `sure_at`."""
 NOTHING_HEARD = "this network hears nothing here"
 NOTHING_STANDS_OUT = "nothing stands out"
 
@@ -41,6 +43,25 @@ Bins = npt.NDArray[np.bool_]
 def as_values(values: Tensor | npt.NDArray[Any]) -> Values:
     """The map as a float64 array, off its device and graph; the caller's is not changed."""
     return np.asarray(torch.as_tensor(values).detach().cpu().double().numpy())
+
+
+def sure_at(n_samples: Tensor) -> float:
+    """Return at how many standard errors from 0 a bin is as sure as three of a normal distribution make it.
+
+    Parameters
+    ----------
+    n_samples
+        Masks used, of any shape; the fewest count. By Student's t with one degree of freedom less.
+
+    Examples
+    --------
+    >>> round(sure_at(torch.tensor([10])), 2), round(sure_at(torch.tensor([1000, 0])), 2)
+    (4.09, 3.01)
+    """
+    from scipy.stats import norm, t
+
+    used = n_samples[n_samples > 1]
+    return float(t.isf(norm.sf(SURE), int(used.min()) - 1)) if used.numel() else SURE
 
 
 def least_effect(values: Tensor | npt.NDArray[Any], fraction: float = FRACTION) -> float:
