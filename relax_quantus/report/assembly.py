@@ -24,7 +24,7 @@ from relax_quantus.report.companions import Companion
 from relax_quantus.report.layers import MAPS, Layer, checked, described
 from relax_quantus.report.packing import packed
 from relax_quantus.report.sounds import MOST_CHARACTERS, Sounds, carried, sounds
-from relax_quantus.thresholds import SHARE
+from relax_quantus.thresholds import FRACTION
 
 PROGRAM = ("drawing.js", "sound.js", "page.js")
 """Files of the page's program; one script, so that later ones use what earlier ones name."""
@@ -49,7 +49,7 @@ def page(
     original: tuple[npt.NDArray[Any], int] | None = None,
     lead: str = "",
     notes: Mapping[str, str] | None = None,
-    share: float = SHARE,
+    fraction: float = FRACTION,
     companions: Sequence[Companion] = (),
     similarity: str = "cosine",
 ) -> str:
@@ -72,8 +72,9 @@ def page(
         A sentence below the title.
     notes
         Name -> text of what else should be known: settings.
-    share
-        Of the bins, "what matters": what is heard and shown at first; `relax_quantus.report.sounds.LEVELS` are heard besides.
+    fraction
+        Of the largest effect that chance does not draw, from which on bins matter: what is heard and shown at first;
+        `relax_quantus.report.sounds.LEVELS` are heard besides.
     companions
         What the explanations are towards, and away from, if not the examples' own embeddings; shown and played, too.
     similarity
@@ -90,13 +91,13 @@ def page(
         If something does not fit.
     """
     axis = axis or Axis()
-    checks.fraction("share", share)
+    checks.fraction("fraction", fraction)
     x = torch.as_tensor(examples).detach().cpu()
     if x.ndim != 4 or x.shape[1] != 1 or 0 in x.shape or x.shape[3] != axis.bands:
         checks.refuse("examples", f"shape (n, 1, T, {axis.bands})", examples, "pass a page's spectrograms", ShapeError)
     strategies, fills = checked(layers, tuple(x.shape))
     beside.checked(companions, len(x), axis)
-    heard = None if original is None or axis.centres_hz is None else _heard(original, layers, axis, x, share)
+    heard = None if original is None or axis.centres_hz is None else _heard(original, layers, axis, x, fraction)
     maps = [(key, name) for key, name in MAPS.items() if key != "cell_effects" or _has_effects(layers)]
     text: str = _template("page.html.j2").render(
         title=title,
@@ -106,15 +107,15 @@ def page(
         strategies=strategies,
         fills=fills,
         maps=maps,
-        **_listening(heard, share, possible=original is not None and axis.centres_hz is not None),
+        **_listening(heard, fraction, possible=original is not None and axis.centres_hz is not None),
         **beside.described(title, companions, layers, axis, similarity),
         notes=list((notes or {}).items()),
         data={
             **_picture(x, axis),
             "map_names": dict(maps),
             "layers": [described(layer) for layer in layers],
-            "share": share,
-            "heard": _others(heard, share),
+            "fraction": fraction,
+            "heard": _others(heard, fraction),
             "beside": beside.pictures(companions, axis),
         },
     )
@@ -152,31 +153,31 @@ def _picture(x: Tensor, axis: Axis) -> dict[str, Any]:
 
 
 def _heard(
-    original: tuple[npt.NDArray[Any], int], layers: Sequence[Layer], axis: Axis, x: Tensor, share: float
+    original: tuple[npt.NDArray[Any], int], layers: Sequence[Layer], axis: Axis, x: Tensor, fraction: float
 ) -> Sounds | None:
     end_s = axis.start_s + x.shape[0] * x.shape[2] * axis.hop_s
-    return sounds(*carried(*original, end_s + axis.window_s), layers, axis, share)
+    return sounds(*carried(*original, end_s + axis.window_s), layers, axis, fraction)
 
 
-def _listening(heard: Sounds | None, share: float, possible: bool) -> dict[str, Any]:
+def _listening(heard: Sounds | None, fraction: float, possible: bool) -> dict[str, Any]:
     """What the template needs to offer sounds."""
     first = heard.parts[0] if heard is not None else None
     return {
-        "share_percent": round(100 * share),
+        "percent": round(100 * fraction),
         "heard": heard,
-        "levels": [] if heard is None else [round(100 * s) for s in heard.levels],
-        "first": None if heard is None or not first else first[heard.levels.index(share)],
+        "levels": [] if heard is None else [round(100 * level) for level in heard.levels],
+        "first": None if heard is None or not first else first[heard.levels.index(fraction)],
         "tight": _tight(heard) if possible else "",
     }
 
 
-def _others(heard: Sounds | None, share: float) -> dict[str, Any] | None:
+def _others(heard: Sounds | None, fraction: float) -> dict[str, Any] | None:
     """The sounds for the page's program, but those that its players start with, which are None here."""
     if heard is None or not heard.levels:
         return None
     parts: list[list[dict[str, str] | None] | None] = [None if layer is None else list(layer) for layer in heard.parts]
     if parts[0] is not None:
-        parts[0][heard.levels.index(share)] = None
+        parts[0][heard.levels.index(fraction)] = None
     return {"levels": heard.levels, "parts": parts}
 
 
