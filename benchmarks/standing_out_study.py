@@ -54,8 +54,8 @@ def fraction(part: float) -> Callable[[Tensor], float]:
     return lambda centred: part * float(centred.nan_to_num(0).max())
 
 
-RULES = {f"highest {part:.0%}": share(part) for part in (0.05, 0.1, 0.2)} | {
-    f"{part:g} of the largest": fraction(part) for part in (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+RULES = {f"highest {part:.0%}": share(part) for part in (0.1, 0.2)} | {
+    f"{part:g} of the largest": fraction(part) for part in (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 }
 
 

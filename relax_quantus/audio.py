@@ -85,7 +85,7 @@ def load_waveform(
     -----
     AudioWarning
         As `read_audio`; nearly silent refers to what is left at the new rate (a bat's call may lie wholly above it). Also if
-        the file's own rate is below 0.6 times `sample_rate_hz`.
+        more than a tenth of the energy lies above half the new rate, or if the file's own rate is below 0.6 times `sample_rate_hz`.
     """
     sample_rate_hz, resampler = checks.integer("sample_rate_hz", sample_rate_hz), checked_resampler(resampler)
     with Recording(path) as recording:

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from relax_quantus import checks
-from relax_quantus.axes import Axis, BinAxis, Image
+from relax_quantus.axes import COUNTED, Axis, BinAxis, Image
 from relax_quantus.errors import ShapeError
 from relax_quantus.explanation import Explanation
 from relax_quantus.plotting import DOTS_PER_INCH, ERROR_COLOURS, IMPORTANCE_COLOURS, MIN_SPREAD, plot_map
@@ -87,12 +87,16 @@ def plot(
         image.set_alpha(alpha_overlay if shown is not None else None)
     if show_colorbar:
         bar = ax.figure.colorbar(image, ax=ax)
-        bar.set_label(axis.value_label if method == "original_image" else MAPS[map][0])
-    ax.set_xlabel("frame" if axis.label == "band" else "time (s)")
+        bar.set_label(_values(axis, x) if method == "original_image" else MAPS[map][0])
+    ax.set_xlabel(axis.time_label)
     ax.set_ylabel(axis.label)
     if title:
         ax.set_title(title, parse_math=False)
     return ax
+
+
+def _values(axis: Axis, x: Tensor | None) -> str:
+    return "magnitude" if x is not None and x.is_complex() else axis.value_label
 
 
 def chosen(explanation: Explanation, map: str, sign: str, example: int | None) -> Tensor:
@@ -157,7 +161,7 @@ def default_axis(values: Tensor) -> Axis:
     """VGGish's for examples of its shape; else frames and bands are counted, as nothing says what they stand for."""
     if tuple(values.shape[1:]) == VGGISH:
         return Axis()
-    return BinAxis(every_s=1.0, size=values.shape[3], label="band")
+    return BinAxis(every_s=1.0, size=values.shape[3], label="band", time_label=COUNTED)
 
 
 def png(explanation: Explanation) -> bytes | None:
@@ -174,7 +178,7 @@ def png(explanation: Explanation) -> bytes | None:
         image = plot_map(panel, values, axis=axis, colours=MAPS[map][1], low=low, high=high)
         figure.colorbar(image, ax=panel).set_label(MAPS[map][0], fontsize=8)
         panel.set_ylabel(axis.label, fontsize=8)
-    panel.set_xlabel("frame" if axis.label == "band" else "time (s)", fontsize=8)
+    panel.set_xlabel(axis.time_label, fontsize=8)
     target = io.BytesIO()
     figure.savefig(target, format="png")
     return target.getvalue()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -21,6 +22,22 @@ from relax_quantus.errors import ShapeError
 from relax_quantus.registry import Registry
 
 SILENCE = math.log(0.01)
+
+
+LOUD_SHARE = 0.05
+"""Share of an input that may lie below what stands for silence."""
+TOLERANCE = 1e-3
+
+
+def warn_of_loud_silence(x: Tensor, silence: Tensor) -> None:
+    """Warn, once, if what stands for silence, broadcastable to `x`, lies above the 5th percentile of `x`: it would then add sound."""
+    if x.is_complex() or x.dtype == torch.bool or float((x < silence - TOLERANCE).double().mean()) <= LOUD_SHARE:
+        return
+    got = "more than 5 % of the input below it"
+    remedy = "pass the value that silence has there, such as front_end.silence(), or another fill"
+    warnings.warn(
+        checks.message("baselines", "silence at the bottom of the input", got, remedy), UserWarning, stacklevel=2
+    )
 
 
 class Fill(ABC):
@@ -63,8 +80,10 @@ class Silence(Fill):
     """
 
     def level(self, x: Tensor) -> Tensor:
-        """Return a scalar tensor."""
-        return torch.tensor(SILENCE, dtype=real(x).dtype, device=x.device)
+        """Return a scalar tensor; warns if it is no silence for `x`."""
+        silence = torch.tensor(SILENCE, dtype=real(x).dtype, device=x.device)
+        warn_of_loud_silence(x, silence)
+        return silence
 
 
 @dataclass(frozen=True)

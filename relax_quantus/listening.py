@@ -56,7 +56,11 @@ class Parts:
 
 
 def gain(
-    values: Explanation | Tensor | npt.NDArray[Any], threshold: float | None = None, softness: float = 0.25
+    values: Explanation | Tensor | npt.NDArray[Any],
+    threshold: float | None = None,
+    softness: float = 0.25,
+    *,
+    among: Bins | None = None,
 ) -> Values:
     """Return how much of each bin is kept: 1 / (1 + exp((threshold - value) / (softness x the map's deviation))).
 
@@ -71,6 +75,9 @@ def gain(
         (`relax_quantus.thresholds.least_effect`).
     softness
         Width of the transition, in standard deviations of the map; 0 switches.
+    among
+        Bool, shaped like the map: the only bins of which anything is kept; by default all of a map, and of an
+        explanation those beyond chance.
 
     Returns
     -------
@@ -91,10 +98,10 @@ def gain(
         checks.refuse("softness", "a number that is not negative", softness, "0.25 is the default")
     if threshold is not None and not np.isfinite(threshold):
         checks.refuse("threshold", "a finite number", threshold, "leave it out for a fraction of the largest effect")
-    among: Bins | None = None
     if isinstance(values, Explanation):
         standing = standing_out(values)
-        found, among, at = as_values(values.centred()), standing.among, standing.bounds.effect
+        found, at = as_values(values.centred()), standing.bounds.effect
+        among = standing.among if among is None else among
     else:
         found = as_values(values)
         at = least_effect(found)

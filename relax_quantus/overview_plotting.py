@@ -22,11 +22,13 @@ from relax_quantus.axes import Axis
 from relax_quantus.overview import CENTRED, ERROR, STANDING_OUT, Overview
 from relax_quantus.plotting import (
     DOTS_PER_INCH,
+    EDGE_IN,
     IMPORTANCE_COLOURS,
     SPECTROGRAM_COLOURS,
     UNKNOWN_COLOUR,
     outline,
     shared_limit,
+    wrapped,
 )
 from relax_quantus.thresholds import SURE
 
@@ -94,6 +96,7 @@ def overview_figure(
     figure = Figure(figsize=(WIDTH_IN, height), dpi=DOTS_PER_INCH)
     FigureCanvasAgg(figure)
     figure.text(LEFT_IN / WIDTH_IN, 1 - 0.12 / height, title, fontsize=12, va="top", parse_math=False)
+    notes = wrapped(figure, notes, WIDTH_IN - LEFT_IN - EDGE_IN)
     figure.text(LEFT_IN / WIDTH_IN, 1 - 0.42 / height, notes, fontsize=8, va="top", linespacing=1.3, parse_math=False)
     low, high = (float(np.quantile(overview.spectrogram, q)) for q in (0.0, 1.0))
     limit = shared_limit([kinds[CENTRED] for kinds in overview.maps.values()])
@@ -126,7 +129,8 @@ def faded(centred: Image, error: Image, norm: Normalize, full: float = SURE) -> 
 
 def _strip(panel: Any, image: Image, bins: Image, name: str, axis: Axis, columns: slice, column_s: float) -> None:
     """One strip ``(columns, F, 4)``; the last line's may end early, and is drawn to the same scale."""
-    start_s, full_end_s = columns.start * column_s, columns.stop * column_s
+    begin_s = axis.extent(1)[0]
+    start_s, full_end_s = begin_s + columns.start * column_s, begin_s + columns.stop * column_s
     end_s = start_s + len(image) * column_s
     panel.set_facecolor("white")
     bands = image.shape[1]

@@ -8,6 +8,7 @@ opens, no figure is left in a global list, and it works without a display.
 from __future__ import annotations
 
 import os
+import textwrap
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import numpy.typing as npt
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.gridspec import GridSpec
 from torch import Tensor
 
@@ -34,6 +36,10 @@ ERROR_COLOURS = "viridis"
 UNKNOWN_COLOUR = "0.6"
 UNKNOWN_HATCH, HATCH_COLOUR = "////", "0.75"
 DOTS_PER_INCH = 120
+NOTES_SIZE, EDGE_IN = 8, 0.1
+"""Size of notes in points, and what is left free beside them."""
+MOST_NOTES = 10
+"""Lines of notes that there is room for beside a spectrogram, with blank ones."""
 MIN_SPREAD = 1e-6
 OUTLINED_EXAMPLES = 20
 """Above so many examples the line around what stands out is left out: it would be all one sees."""
@@ -42,12 +48,15 @@ OUTLINED_EXAMPLES = 20
 def end_to_end(examples: Tensor | npt.NDArray[Any]) -> Image:
     """Lay examples ``(n, 1, T, F)`` end to end as one image ``(F, n T)``: row 0 is the lowest band, column 0 the first frame.
 
+    Complex values are shown by their magnitude.
+
     Raises
     ------
     ShapeError
         If `examples` has another number of axes or channels, or is empty.
     """
-    values = torch.as_tensor(examples).detach().cpu().double()
+    values = torch.as_tensor(examples).detach().cpu()
+    values = (values.abs() if values.is_complex() else values).double()
     if values.ndim != 4 or values.shape[1] != 1 or 0 in values.shape:
         checks.refuse("examples", "shape (n, 1, T, F)", examples, "add the batch and channel axes", ShapeError)
     return np.asarray(values.reshape(-1, values.shape[-1]).T.numpy())
@@ -172,7 +181,9 @@ def explanation_figure(
     _bar(figure, grid[0, 1], plot_spectrogram(top, examples, axis=axis), axis.value_label)
     top.set_title(axis.heading, fontsize=8)
     corner = grid[0, 3].get_position(figure)
-    figure.text(corner.x0, corner.y1, notes, va="top", fontsize=8, linespacing=1.3, parse_math=False)
+    notes = wrapped(figure, notes, (1 - corner.x0) * layout.width_in - EDGE_IN)
+    notes = notes if notes.count("\n") < MOST_NOTES else notes.replace("\n\n", "\n")
+    figure.text(corner.x0, corner.y1, notes, va="top", fontsize=NOTES_SIZE, linespacing=1.3, parse_math=False)
     left, right = (
         [figure.add_subplot(grid[row, column], sharex=top, sharey=top) for row in range(1, grid.nrows)]
         for column in (0, 3)
@@ -184,10 +195,32 @@ def explanation_figure(
     for panel in (top, *left[:-1], *right[:-1]):
         panel.tick_params(labelbottom=False)
     for panel in (left[-1], right[-1]):
-        panel.set_xlabel("time (s)", fontsize=8)
+        panel.set_xlabel(axis.time_label, fontsize=8)
     for panel in right:
         panel.tick_params(labelleft=False)
     return figure
+
+
+def wrapped(figure: Figure, notes: str, room_in: float, size: float = NOTES_SIZE) -> str:
+    """Break the lines of notes that are wider than `room_in` inches, between words where it can be."""
+    renderer, font = figure.canvas.get_renderer(), FontProperties(size=size)  # type: ignore[attr-defined]
+
+    def width_in(line: str) -> float:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing")
+            return float(renderer.get_text_width_height_descent(line, font, ismath=False)[0]) / figure.dpi
+
+    lines = []
+    for line in notes.split("\n"):
+        room = len(line)
+        while room > 8 and any(width_in(part) > room_in for part in _broken(line, room)):
+            room = int(0.95 * room)
+        lines += _broken(line, room)
+    return "\n".join(lines)
+
+
+def _broken(line: str, room: int) -> list[str]:
+    return textwrap.wrap(line, max(room, 1), break_on_hyphens=False, subsequent_indent="  " if room > 8 else "") or [""]
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from relax_quantus.null import family_wise, family_wise_p
 
 LEVEL = 0.05
 """Of the family-wise threshold: how often chance alone passes it somewhere in a recording."""
-FRACTION = 0.3
+FRACTION = 0.2
 """Of a map's largest effect: what smaller effects are not worth a box. Chosen by ``benchmarks/standing_out_study.py``."""
 SURE = 3.0
 """Standard errors from 0 at which what is faded is drawn in full, where masks are many; see `sure_at`."""
@@ -200,7 +200,7 @@ def standing_out(explanation: Explanation, fraction: float = FRACTION) -> Standi
     explanation
         Of all of a recording's examples, from ``explain(null=True)``; without that nothing stands out.
     fraction
-        Of the largest effect that chance does not draw; 0.3 unless said otherwise.
+        Of the largest effect that chance does not draw; 0.2 unless said otherwise.
 
     Raises
     ------

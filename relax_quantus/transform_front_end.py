@@ -8,6 +8,7 @@ and frequency on axis -1, where the mask strategies expect them. The transform i
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,11 @@ class TransformFrontEnd(nn.Module):
         waveform.
     sample_rate_hz
         The rate that the transform expects; `load_examples` resamples to it.
+
+    Notes
+    -----
+    The command line knows the seconds and Hz of torchaudio's transforms and measures those of others; a transform may say them itself as
+    ``hop_s``, ``first_s`` (the middle of the first frame's window), ``window_s`` and ``frequencies_hz``.
 
     Examples
     --------
@@ -127,17 +133,31 @@ class TransformFrontEnd(nn.Module):
             )
         return x
 
-    def silence(self, samples: int = SAMPLE_RATE_HZ) -> Tensor:
+    def silence(
+        self, samples: int = SAMPLE_RATE_HZ, *, beside: Tensor | npt.NDArray[np.floating[Any]] | None = None
+    ) -> Tensor:
         """What digital silence becomes, ``(1, 1, 1, F)``: the value to pass to RELAX as ``baselines``, where 0 would be a sound.
 
         Parameters
         ----------
         samples
             Length of the silence; its middle frame is taken.
+        beside
+            Waveform ``(samples,)`` that the silence follows: give the recording to explain where values depend on more than their own moment, as
+            decibels with ``top_db`` do. Without it, silence alone.
         """
+        size = checks.integer("samples", samples)
         with torch.inference_mode(False), torch.no_grad():
-            x = self.spectrogram(np.zeros(checks.integer("samples", samples), np.float32))
-        return x[:, None, x.shape[1] // 2, None].clone()
+            quiet = torch.zeros(size)
+            if beside is None:
+                x = self.spectrogram(quiet)
+                return x[:, None, x.shape[1] // 2, None].clone()
+            wave = as_waveform(beside)
+            if wave.ndim != 1:
+                checks.refuse("beside", "shape (samples,)", wave, "pass one recording at a time", ShapeError)
+            x = self.spectrogram(torch.cat([wave, quiet.to(wave)]))
+        middle = int(x.shape[1] * (len(wave) + size / 2) / (len(wave) + size))
+        return x[:, None, middle, None].clone()
 
     def _as_transform(self, wave: Tensor) -> Tensor:
         """Bring `wave` to the device and floating type of the transform's first buffer or weight."""

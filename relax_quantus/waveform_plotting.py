@@ -22,7 +22,16 @@ from relax_quantus.axes import Axis, Image, SampleAxis
 from relax_quantus.errors import ShapeError
 from relax_quantus.explanation import Explanation
 from relax_quantus.frontend import LogMel, LogMelConfig
-from relax_quantus.plotting import DOTS_PER_INCH, MIN_SPREAD, UNKNOWN_HATCH, plot_spectrogram, shared_limit
+from relax_quantus.plotting import (
+    DOTS_PER_INCH,
+    EDGE_IN,
+    MIN_SPREAD,
+    NOTES_SIZE,
+    UNKNOWN_HATCH,
+    plot_spectrogram,
+    shared_limit,
+    wrapped,
+)
 from relax_quantus.thresholds import standing_out
 
 POINTS = 3000
@@ -90,8 +99,15 @@ def waveform_figure(
     )
     panels = [figure.add_subplot(grid[0])]
     panels += [figure.add_subplot(grid[row], sharex=panels[0]) for row in range(1, rows)]
+    notes = wrapped(figure, notes, width - 1.2 - map_in - EDGE_IN)
     figure.text(
-        (1.2 + map_in) / width, 1 - 0.6 / height, notes, va="top", fontsize=8, linespacing=1.3, parse_math=False
+        (1.2 + map_in) / width,
+        1 - 0.6 / height,
+        notes,
+        va="top",
+        fontsize=NOTES_SIZE,
+        linespacing=1.3,
+        parse_math=False,
     )
     _spectrogram(panels[0], waves, axis)
     _wave(panels[1], waves, axis)

@@ -14,6 +14,7 @@ from relax_quantus import audio, decoding
 from relax_quantus.audio import AudioWarning, load_waveform, read_audio
 from relax_quantus.errors import AudioError
 from relax_quantus.frontend import load_examples
+from relax_quantus.levels import unheard_above
 
 # ----------------------------------------------------------------------------------------------------- accepted, with a warning
 
@@ -50,6 +51,31 @@ def test_sound_above_the_new_rate_is_missed_aloud(write_wav: Write) -> None:
     path = write_wav(sine(1, 192_000, hz=60_000) * np.hanning(192_000), 192_000)
     with pytest.warns(AudioWarning, match="nearly silent .* once resampled; its sound lies at higher frequencies"):
         load_waveform(path)
+
+
+@pytest.mark.parametrize(("rate", "hz", "share"), [(96_000, 40_000, 0.96), (44_100, 11_000, 0.5), (48_000, 9_500, 0.2)])
+def test_energy_above_the_new_rate_is_told_by_its_share(write_wav: Write, rate: int, hz: float, share: float) -> None:
+    """Whatever is loud below: the peak of what is left says nothing."""
+    path = write_wav(0.3 * (share**0.5 * sine(1, rate, hz=hz) + (1 - share) ** 0.5 * sine(1, rate, hz=700)), rate)
+    with pytest.warns(AudioWarning, match=f"clip.wav: {100 * share:.0f} % of its energy lies above 8000 Hz"):
+        load_waveform(path)
+    with pytest.warns(AudioWarning, match=f"{100 * share:.0f} % of its energy"):
+        list(audio.waveform_blocks(path))
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.3])
+def test_a_little_energy_above_the_new_rate_is_not(write_wav: Write, offset: float) -> None:
+    wave = offset + 0.3 * sine(1, 44_100, hz=700) + 0.05 * sine(1, 44_100, hz=11_000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", AudioWarning)
+        load_waveform(write_wav(wave, 44_100))
+
+
+def test_energy_above_the_highest_band_is_told_by_its_share() -> None:
+    wave = (sine(1, 44_100, hz=11_000) + sine(1, 44_100, hz=700)).astype(np.float32)
+    assert unheard_above(wave, 44_100, 8000.0).startswith("50 % of its energy lies above 8000 Hz")
+    assert unheard_above(wave, 44_100, 12_000.0) == ""
+    assert unheard_above(wave[:1], 44_100, 8000.0) == ""
 
 
 def test_low_sample_rate_warns_where_bands_stay_empty(write_wav: Write) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,10 @@ from command_line import FEW, call, refused, run
 from torch import Tensor
 
 import relax_quantus
+from relax_quantus.axes import COUNTED, Axis, BinAxis
 from relax_quantus.commands import files
+from relax_quantus.commands.clips import Clip
+from relax_quantus.commands.results import example_length, lasting
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -230,3 +234,27 @@ def test_a_name_that_the_terminal_cannot_show_does_not_end_a_batch(tone: Callabl
     assert result.returncode == 0, result.stderr
     assert len(result.stdout.splitlines()) == 2
     assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["b.png", "鳥.png"]
+
+
+def test_the_end_that_is_left_out_is_said_everywhere(
+    write_wav: Callable[..., Path], sweep: np.ndarray, tmp_path: Path
+) -> None:
+    """2.8 s are two examples, 1.935 s with the last window, and a rest."""
+    clip = write_wav(np.concatenate([sweep, sweep])[:44_800])
+    result = call("explain", clip, "--out", tmp_path / "o", "--masks", "time", "--n-samples", 4, "--html", "--json")
+    assert result.exit_code == 0, result.output
+    assert result.stderr == f"warning: {clip}: the last 0.86 s make no whole example and are left out\n"
+    assert json.loads(result.stdout.splitlines()[0])["left_out_s"] == pytest.approx(0.865)
+    with np.load(tmp_path / "o" / "clip.npz") as arrays:
+        assert json.loads(str(arrays["settings"]))["left_out_s"] == pytest.approx(0.865)
+    assert "1.92 s of 2.80 s explained; the last 0.86 s are left out" in (tmp_path / "o" / "clip.html").read_text(
+        "utf-8"
+    )
+
+
+def test_the_picture_says_what_is_left_out() -> None:
+    clip = Clip(Path("a.wav"), torch.zeros(2, 1, 96, 64), 2, 2.8, Axis())
+    assert lasting(clip) == "of 2.80 s, the last 0.86 s are left out"
+    assert lasting(replace(clip, seconds=1.95)) == "the recording lasts 1.95 s"
+    counted = BinAxis(every_s=1.0, size=64, time_label=COUNTED)
+    assert (example_length(replace(clip, axis=counted)), example_length(clip)) == ("96 frames", "0.96 s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from relax_quantus.explanation import Explanation
 from relax_quantus.heads import EmbeddingClassifier
 from relax_quantus.relax import RELAX
 from relax_quantus.report import Entry
+
+LEAST_LEFT_S = 0.1
+"""Seconds at a recording's end from which on it is said that they are left out."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +53,17 @@ class Models:
 
 @dataclass(frozen=True)
 class Clip:
-    """The examples of one recording, ``(n, 1, T, F)`` or ``(n, samples)``, how many its whole length holds, its length, and its picture's axes."""
+    """The examples of one recording, ``(n, 1, T, F)`` or ``(n, samples)``, how many its whole length holds, its length, and its picture's axes.
+
+    `silence` is what a muted part of it becomes.
+    """
 
     path: Path
     examples: Tensor
     in_all: int
     seconds: float
     axis: Axis
+    silence: Tensor | float | str | None = None
 
     @property
     def frames(self) -> int:
@@ -64,8 +72,13 @@ class Clip:
 
     @property
     def example_s(self) -> float:
-        """Length of an example in seconds."""
-        return self.frames * self.axis.hop_s
+        """Length of an example in seconds; NaN where frames are only counted."""
+        return self.frames * self.axis.hop_s if self.axis.in_seconds else math.nan
+
+    @property
+    def left_out_s(self) -> float:
+        """Seconds at the recording's end that no example holds; NaN where frames are only counted."""
+        return left_out(self.seconds, len(self.examples) * self.frames, self.axis)
 
 
 @dataclass(frozen=True)
@@ -89,11 +102,15 @@ class Findings:
 
 @dataclass(frozen=True)
 class Done:
-    """One recording's results: its picture, what to say beside it, and its page's line in the index if there is a page."""
+    """One recording's results: its picture, what to say beside it, and its page's line in the index if there is a page.
+
+    `left_out_s` are the seconds at its end that are not explained, NaN where nobody knows.
+    """
 
     picture: Path
     remark: str = ""
     entry: Entry | None = None
+    left_out_s: float = math.nan
 
 
 def read(path: Path, max_examples: int | None, front_end: FrontEnd, resampler: str = "soxr") -> Clip:
@@ -105,7 +122,7 @@ def read(path: Path, max_examples: int | None, front_end: FrontEnd, resampler: s
         If it cannot be used.
     """
     reading = front_end.read(path, max_examples, resampler)
-    clip = Clip(path, reading.examples, reading.in_all, reading.seconds, front_end.axis)
+    clip = Clip(path, reading.examples, reading.in_all, reading.seconds, front_end.axis, reading.silence)
     if reading.padded_s:
         whole = reading.seconds + reading.padded_s
         console.warning(
@@ -113,8 +130,30 @@ def read(path: Path, max_examples: int | None, front_end: FrontEnd, resampler: s
         )
     if max_examples is not None and reading.in_all > max_examples:
         used = max_examples * clip.example_s
+        seconds = f", {used:.1f} of {reading.seconds:.1f} s" if math.isfinite(used) else ""
         console.warning(
-            f"{console.shown(path)}: explained are the first {max_examples} of {reading.in_all} examples, "
-            f"{used:.1f} of {reading.seconds:.1f} s; --max-examples 0 explains all of it"
+            f"{console.shown(path)}: explained are the first {max_examples} of {reading.in_all} examples{seconds}; "
+            "--max-examples 0 explains all of it"
         )
+    elif clip.left_out_s >= LEAST_LEFT_S:
+        console.warning(f"{console.shown(path)}: {left_out_words(clip.left_out_s)}")
     return clip
+
+
+def left_out(seconds: float, frames: int, axis: Axis) -> float:
+    """Seconds at the end of a recording that so many frames do not reach: 0 where less is left than a frame; NaN where frames are counted."""
+    if not axis.in_seconds:
+        return math.nan
+    left = seconds - axis.end_s(frames)
+    return left if left > max(axis.hop_s, axis.window_s) else 0.0
+
+
+def left_out_words(left_s: float) -> str:
+    """What is said of the end that is left out.
+
+    Examples
+    --------
+    >>> left_out_words(0.525)
+    'the last 0.53 s make no whole example and are left out'
+    """
+    return f"the last {left_s:.2f} s make no whole example and are left out"

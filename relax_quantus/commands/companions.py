@@ -92,11 +92,12 @@ def _about(beside: Beside) -> str:
 
 def _read(member: Member, front_end: FrontEnd, resampler: str) -> Recording:
     """The beginning of a recording; the rest is decoded to know its length, and not kept."""
-    frames = front_end.silent_example().shape[2]
-    most = max(1, int(SHOWN_S / (frames * front_end.axis.hop_s)))
+    axis, frames = front_end.axis, front_end.silent_example().shape[2]
+    most = max(1, int(SHOWN_S / (frames * axis.hop_s)) if axis.in_seconds else 1)
     reading = front_end.read(member.path, most, resampler)
     examples = reading.examples[:most].clone()
-    shown_s = len(examples) * frames * front_end.axis.hop_s
-    wave, rate_hz = read_beginning(member.path, shown_s + front_end.axis.window_s)
-    part = f"the first {shown_s:.1f} of " if len(examples) < reading.in_all else ""
+    shown_s = len(examples) * frames * axis.hop_s if axis.in_seconds else SHOWN_S
+    wave, rate_hz = read_beginning(member.path, shown_s + axis.window_s)
+    is_cut = len(examples) < reading.in_all and axis.in_seconds
+    part = f"the first {shown_s:.1f} of " if is_cut else ""
     return Recording(shown(member.path.name), examples, wave, rate_hz, f"{part}{reading.seconds:.1f} s")

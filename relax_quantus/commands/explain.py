@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from relax_quantus import checks
 from relax_quantus.audio import checked_resampler
@@ -28,7 +28,7 @@ from relax_quantus.commands.requests.explain import ExplainRequest
 from relax_quantus.commands.results import masks_used, write
 from relax_quantus.commands.telling import facts
 from relax_quantus.errors import RelaxQuantusError
-from relax_quantus.fills import FILLS
+from relax_quantus.fills import FILLS, warn_of_loud_silence
 from relax_quantus.folders import is_own
 from relax_quantus.heads import EmbeddingClassifier
 from relax_quantus.masks import STRATEGIES, MaskStrategy
@@ -91,19 +91,21 @@ def explain_clip(path: Path, request: ExplainRequest, models: Models) -> Done:
         console.warning(
             f"{name}: {int((~usable).sum())} of {len(x)} examples have an all-zero embedding and no explanation"
         )
+    if "silence" in request.baselines and isinstance(clip.silence, Tensor) and clip.axis.label != "coefficient":
+        warn_of_loud_silence(x, clip.silence)
     conditions = len(models.explainers) * len(request.baselines)
     with console.progress(conditions * len(x), console.shown(path.name), "example") as bar:
-        findings = find(x, h, request, models, bar.update)
+        findings = find(x, h, request, models, bar.update, silence=clip.silence)
     written = write(clip, findings, request, models)
     entry = write_asked(clip, findings, request, models, written.name.removesuffix(".png"))
-    return Done(written, "" if request.tolerance is None else masks_used(findings, request), entry)
+    return Done(written, "" if request.tolerance is None else masks_used(findings, request), entry, clip.left_out_s)
 
 
 def tell(path: Path, done: Done, request: ExplainRequest, models: Models) -> list[Entry]:
     """Say where one recording's results are; return its lines of the index."""
     picture = console.shown(done.picture)
     line = f"{picture}: {done.remark}" if done.remark else picture
-    console.result(line, "clip", **facts(path, done.picture, request, models.explainers))
+    console.result(line, "clip", **facts(path, done, request, models.explainers))
     if done.entry is None:
         return []
     console.result(console.shown(done.picture.with_suffix(".html")))

@@ -41,6 +41,7 @@ def find(
     models: Models,
     done: Callable[[int], object],
     phases: Tensor | None = None,
+    silence: Tensor | float | str | None = None,
 ) -> Findings:
     """Classify and explain examples, a few at a time.
 
@@ -54,10 +55,12 @@ def find(
         Told the number of examples whenever some were explained under one strategy and fill.
     phases
         ``(n,)``: examples of different phases draw different masks, see `relax_quantus.stitching`; without, all share theirs.
+    silence
+        What a muted part of this recording becomes; the front end's by default.
     """
     probabilities = None if models.classifier is None else models.classifier.head(h).softmax(dim=1)
     usable, phases = h.any(dim=1), torch.zeros(len(x), dtype=torch.long) if phases is None else phases
-    explanations, fills = {}, {name: models.front_end.fill(name) for name in request.baselines}
+    explanations, fills = {}, {name: models.front_end.fill(name, silence) for name in request.baselines}
     for (name, relax), (fill_name, fill) in product(models.explainers.items(), fills.items()):
         parts: list[Explanation] = []
         places: list[Tensor] = []

@@ -7,7 +7,7 @@ stand for.
 from __future__ import annotations
 
 import inspect
-import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +16,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from relax_quantus import checks
 from relax_quantus.audio import SAMPLE_RATE_HZ, load_waveform, waveform_blocks
-from relax_quantus.axes import Axis, BinAxis, SampleAxis, mel_centres_hz
+from relax_quantus.axes import Axis, SampleAxis
 from relax_quantus.commands import console
 from relax_quantus.commands.framing import Framing, framing_of_log_mel, framing_of_transform
+from relax_quantus.commands.front_end_axes import TRANSFORMS, knows_no_rest, said_axis, spectral_part, transform_axis
+from relax_quantus.commands.front_end_axes import duration as duration
 from relax_quantus.errors import ArgumentTypeError, RelaxQuantusError, ShapeError, UnknownNameError
 from relax_quantus.fills import FILLS
 from relax_quantus.frontend import LogMel, LogMelConfig
+from relax_quantus.levels import AudioWarning, unheard_above
 from relax_quantus.registry import nearest
 from relax_quantus.specifications import Specification
 from relax_quantus.torchaudio_bridge import import_torchaudio
@@ -33,14 +36,12 @@ from relax_quantus.transform_front_end import TransformFrontEnd
 
 OPTION = "--front-end"
 LOG_MEL, WAVEFORM = "log_mel", "waveform"
-TRANSFORMS = ("MelSpectrogram", "Spectrogram", "MFCC", "LFCC")
-"""Those of ``torchaudio.transforms`` that make a spectrogram from a waveform."""
 NAMES = (LOG_MEL, WAVEFORM, *TRANSFORMS)
 LOG_OFFSETS = {"MelSpectrogram": 0.01, "Spectrogram": 0.01}
 FRAMES = 96
 EXAMPLE_S = 0.96
 MEASURED_S = 20
-"""Seconds of silence whose frames are counted where a front end does not say how many it makes."""
+"""Seconds of silence that a front end is tried on."""
 LONGEST_S = 60
 OF_WAVEFORMS = ("silence", "zero", "mean")
 """Fills that mean something on samples."""
@@ -49,12 +50,16 @@ Wave = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Reading:
-    """The first examples ``(n, ...)`` of a recording, how many its whole length holds, its length and that of the padding, in seconds."""
+    """The first examples ``(n, ...)`` of a recording, how many its whole length holds, its length and that of the padding, in seconds.
+
+    `silence` is what a muted part of this very recording becomes.
+    """
 
     examples: Tensor
     in_all: int
     seconds: float
     padded_s: float
+    silence: Tensor | float | str
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,8 @@ class FrontEnd:
         The samples that so many examples need; None where that is not known, and everything is transformed.
     framing
         How frames lie in the waveform, or why a recording cannot be read in blocks.
+    silence_beside
+        Waveform ``(samples,)`` -> what a muted part of it becomes, where that depends on the rest of it; None where it does not.
     """
 
     text: str
@@ -89,6 +96,7 @@ class FrontEnd:
     natural_log: bool = False
     samples_for: Callable[[int], int] | None = None
     framing: Framing | str = "nothing is known of how its frames lie in the samples"
+    silence_beside: Callable[[Wave], Tensor] | None = None
 
     @property
     def of_waveforms(self) -> bool:
@@ -108,15 +116,33 @@ class FrontEnd:
         most = self.samples_for(max_examples) if self.samples_for is not None and max_examples is not None else None
         wave, samples = self._beginning(path, most, resampler)
         seconds = samples / self.rate_hz
+        self._warn_of_unheard(path, wave)
         if self.samples_for is not None:
             one, two = self.samples_for(1), self.samples_for(2)
             padded = max(0, one - samples)
             in_all = 1 if padded else 1 + (samples - one) // (two - one)
             wanted = in_all if max_examples is None else min(in_all, max_examples)
             x = self._made(np.pad(wave, (0, padded))[: self.samples_for(wanted)])
-            return Reading(x, in_all, seconds, padded / self.rate_hz)
+            return Reading(x, in_all, seconds, padded / self.rate_hz, self.silence)
         x, padded = self._at_least_one(wave)
-        return Reading(x[:max_examples], len(x), seconds, padded / self.rate_hz)
+        silence = self.silence if self.silence_beside is None else self._silence_in(np.pad(wave, (0, padded)))
+        return Reading(x[:max_examples], len(x), seconds, padded / self.rate_hz, silence)
+
+    def _silence_in(self, wave: Wave) -> Tensor | float | str:
+        assert self.silence_beside is not None
+        try:
+            with torch.inference_mode(False), torch.no_grad():
+                return self.silence_beside(wave)
+        except Exception:  # a front end of one's own need not take the longer waveform
+            return self.silence
+
+    def _warn_of_unheard(self, path: Path, wave: Wave) -> None:
+        centres = self.axis.centres_hz
+        if centres is None or centres.size < 2:
+            return
+        remark = unheard_above(wave, self.rate_hz, float(2 * centres[-1] - centres[-2]))
+        if remark:
+            warnings.warn(f"{path}: {remark}.", AudioWarning, stacklevel=3)
 
     def _beginning(self, path: Path, most: int | None, resampler: str) -> tuple[Wave, int]:
         """The first `most` samples of a recording, or all, and how many it has; what is cut off is read and heard, but not kept."""
@@ -159,8 +185,8 @@ class FrontEnd:
             checks.refuse(OPTION, rule, x, remedy, ShapeError)
         return x
 
-    def fill(self, name: str) -> Any:
-        """What a fill's name means to `RELAX` here.
+    def fill(self, name: str, silence: Tensor | float | str | None = None) -> Any:
+        """What a fill's name means to `RELAX` here; "silence" is that of a recording, if it is given.
 
         Raises
         ------
@@ -171,20 +197,22 @@ class FrontEnd:
         if self.of_waveforms and name not in OF_WAVEFORMS:
             rule = f"{' or '.join(OF_WAVEFORMS)} for waveforms, which have no bands"
             checks.refuse("baselines", rule, repr(name), "pick one of these")
-        return self.silence if name == "silence" else name
+        if name != "silence":
+            return name
+        return self.silence if silence is None else silence
 
 
-def log_mel() -> FrontEnd:
-    """VGGish's."""
-    config = LogMelConfig()
-    module = LogMel(config)
+def log_mel(text: str = LOG_MEL, module: LogMel | None = None) -> FrontEnd:
+    """VGGish's, or a log-mel with other constants."""
+    module = module or LogMel()
+    config = module.config
 
     def samples_for(examples: int) -> int:
         return config.window_samples + (examples * config.frames - 1) * config.hop_samples
 
-    return FrontEnd(
-        LOG_MEL, module, config.sample_rate_hz, "silence", Axis(config), True, samples_for, framing_of_log_mel(module)
-    )
+    silence = "silence" if config.log_offset == LogMelConfig().log_offset else config.silence
+    axis, framing = Axis(config), framing_of_log_mel(module)
+    return FrontEnd(text, module, config.sample_rate_hz, silence, axis, True, samples_for, framing)
 
 
 def waveform(text: str = WAVEFORM, seconds: float = EXAMPLE_S, sample_rate: int = SAMPLE_RATE_HZ) -> FrontEnd:
@@ -228,48 +256,28 @@ def transform(
 
 
 def of_transform(text: str, front_end: TransformFrontEnd) -> FrontEnd:
-    """A `TransformFrontEnd` as the commands use it, its axes from what torchaudio's transforms say of themselves."""
+    """A `TransformFrontEnd` as the commands use it, its axes from what torchaudio's transforms say of themselves, or measured."""
+    framing, axis = framing_of_transform(front_end, spectral_part(front_end)), transform_axis(front_end)
+    if isinstance(framing, Framing) and abs(axis.hop_s * front_end.sample_rate_hz - framing.hop_samples) > 1e-6:
+        framing = "its frames do not lie as its parts say"
+    alone = knows_no_rest(front_end)
     return FrontEnd(
         text,
         front_end,
         front_end.sample_rate_hz,
         front_end.silence(),
-        transform_axis(front_end),
+        axis,
         front_end.log_offset is not None,
-        framing=framing_of_transform(front_end, spectral_part(front_end)),
+        framing=framing,
+        silence_beside=None if alone else lambda wave: front_end.silence(beside=wave),
     )
-
-
-def spectral_part(front_end: TransformFrontEnd) -> nn.Module | None:
-    """The part of torchaudio's transforms that knows how frames lie."""
-    return next((m for m in front_end.transform.modules() if hasattr(m, "hop_length") and hasattr(m, "n_fft")), None)
-
-
-def transform_axis(front_end: TransformFrontEnd) -> BinAxis:
-    """Axes of torchaudio's transforms; of others, the frames in some seconds tell the rate, and bands are counted."""
-    inner, rate = front_end.transform, front_end.sample_rate_hz
-    spectral = spectral_part(front_end)
-    size = front_end.silence().shape[-1]
-    if spectral is None:
-        frames = front_end.spectrogram(np.zeros(MEASURED_S * rate, np.float32)).shape[1]
-        return BinAxis(every_s=MEASURED_S / frames, size=size, label="band", heading=type(inner).__name__)
-    hop = int(spectral.hop_length) / rate  # type: ignore[arg-type]
-    parts = [type(module).__name__ for module in inner.modules()]
-    heading = next((part for part in parts if part in TRANSFORMS), parts[0])
-    value = "value" if front_end.log_offset is None else f"ln({heading} + {front_end.log_offset:g})"
-    mel = next((m for m in inner.modules() if type(m).__name__ == "MelScale"), None)
-    label, bins = "frequency (Hz)", tuple(float(hz) for hz in np.linspace(0, rate / 2, size))
-    if heading in ("MFCC", "LFCC"):
-        label, bins = "coefficient", ()
-    elif mel is not None:
-        bins = mel_centres_hz(mel.f_min, mel.f_max, size, mel.mel_scale)  # type: ignore[arg-type]
-    elif size != int(spectral.n_fft) // 2 + 1:  # type: ignore[arg-type]
-        label, bins = "band", ()
-    return BinAxis(every_s=hop, size=size, bins_hz=bins, label=label, value_label=value, heading=heading)
 
 
 def of_object(text: str, found: Any) -> FrontEnd:
     """A front end of the user's own.
+
+    It may say of itself ``sample_rate_hz``, and of its frames ``hop_s``, ``first_s`` (the middle of the first window), ``window_s`` and
+    ``frequencies_hz`` (of the bands); what it does not say is measured if it can be.
 
     Raises
     ------
@@ -279,9 +287,7 @@ def of_object(text: str, found: Any) -> FrontEnd:
     if isinstance(found, TransformFrontEnd):
         return of_transform(text, found)
     if isinstance(found, LogMel):
-        if found.config == LogMelConfig():
-            return log_mel()
-        found = nn.Sequential(found)
+        return log_mel() if found.config == LogMelConfig() else log_mel(text, found)
     if not callable(found):
         rule = "a front end, (samples,) -> (n, 1, T, F)"
         checks.refuse(OPTION, rule, f"a {type(found).__name__}", "return a module", ArgumentTypeError)
@@ -290,14 +296,26 @@ def of_object(text: str, found: Any) -> FrontEnd:
     def make(wave: Wave) -> Tensor:
         return torch.as_tensor(found(torch.from_numpy(wave)))
 
-    silent = FrontEnd(text, make, rate, 0.0, Axis())._made(np.zeros(rate * MEASURED_S, np.float32))
+    trial = FrontEnd(text, make, rate, 0.0, Axis())
+    silent = trial._made(np.zeros(rate * MEASURED_S, np.float32))
     if silent.ndim == 2:
         checks.refuse(OPTION, "spectrograms (n, 1, T, F)", silent, f"for waveforms pass {WAVEFORM}", ShapeError)
     if len(silent) == 0:
         checks.refuse(OPTION, "examples", f"none of {MEASURED_S} s", "make them shorter", ShapeError)
     frames, bands = silent.shape[-2:]
-    axis = BinAxis(every_s=MEASURED_S / (len(silent) * frames), size=bands, label="band", heading=type(found).__name__)
-    return FrontEnd(text, make, rate, silent[:1, :, frames // 2, None].clone(), axis)
+    silence = silent[:1, :, frames // 2, None].clone()
+
+    def silence_beside(wave: Wave) -> Tensor:
+        gap = np.zeros(round((2 * MEASURED_S / len(silent) + 0.5) * rate), np.float32)
+        x = trial._made(np.concatenate([wave, gap]))
+        if len(x) > 1:  # the last one lies in the gap as a whole
+            return x[-1:, :, x.shape[2] // 2, None].clone()
+        if len(x) == 1 and x.shape[2] > frames * wave.size / (MEASURED_S * rate):
+            return x[:, :, round(x.shape[2] * (wave.size + gap.size / 2) / (wave.size + gap.size)), None].clone()
+        return silence
+
+    axis = said_axis(found, make, rate, bands, "magnitude" if silent.is_complex() else "value")
+    return FrontEnd(text, make, rate, silence, axis, silence_beside=silence_beside)
 
 
 def build(spec: Specification) -> FrontEnd:
@@ -322,14 +340,3 @@ def build(spec: Specification) -> FrontEnd:
             hint = nearest(key, known) if known else "it takes none"
             raise ArgumentTypeError(f"{key}: expected a setting of {OPTION} {spec.name}; {hint}.")
     return waveform(spec.text, **spec.settings) if spec.name == WAVEFORM else log_mel()
-
-
-def duration(seconds: float) -> str:
-    """Seconds as messages show them.
-
-    Examples
-    --------
-    >>> duration(0.96), duration(2.0)
-    ('0.96', '2')
-    """
-    return f"{seconds:.3g}" if math.isfinite(seconds) else "unknown"

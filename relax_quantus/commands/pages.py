@@ -8,13 +8,13 @@ from urllib.parse import quote
 
 from relax_quantus import __version__, checks
 from relax_quantus.audio import measure_extent, read_audio
-from relax_quantus.commands.clips import Clip, Findings, Models
+from relax_quantus.commands.clips import LEAST_LEFT_S, Clip, Findings, Models
 from relax_quantus.commands.companions import companion
 from relax_quantus.commands.console import shown
 from relax_quantus.commands.files import complete
 from relax_quantus.commands.front_ends import FrontEnd, duration
 from relax_quantus.commands.requests.explain import ExplainRequest
-from relax_quantus.commands.results import headline, masks_used
+from relax_quantus.commands.results import example_length, headline, masks_used
 from relax_quantus.listening import gain, separate, write_sound
 from relax_quantus.regions import regions, write_audacity, write_raven
 from relax_quantus.report import Entry, Layer, index_page, page
@@ -32,6 +32,11 @@ def refuse_impossible(request: ExplainRequest, front_end: FrontEnd) -> None:
     got = repr(front_end.text)
     if request.html and front_end.of_waveforms:
         checks.refuse("--html", "a front end that makes spectrograms", got, "leave it out")
+    if (request.annotations or request.sounds) and not front_end.axis.in_seconds:
+        option = "--annotations" if request.annotations else "--sounds"
+        checks.refuse(
+            option, "a front end whose frames have known times", got, "leave it out, or give it hop_s and first_s"
+        )
     if request.annotations and front_end.axis.centres_hz is None:
         checks.refuse("--annotations", "a front end with bands in Hz", got, "leave it out")
     if request.sounds and front_end.axis.centres_hz is None and not front_end.of_waveforms:
@@ -79,10 +84,13 @@ def write_asked(clip: Clip, findings: Findings, request: ExplainRequest, models:
 def _explained(clip: Clip) -> str:
     """How much of a clip is explained, in words."""
     n = len(clip.examples)
+    if not clip.axis.in_seconds:
+        return f"{n} of {clip.in_all} examples of {clip.frames} frames explained, of {clip.seconds:.2f} s"
     length = duration(n * clip.example_s)
     if n * clip.example_s > clip.seconds + clip.axis.hop_s:
         return f"{clip.seconds:.2f} s explained, padded with silence to {length} s"
-    return f"{'The first ' if n < clip.in_all else ''}{length} s of {clip.seconds:.2f} s explained"
+    left = f"; the last {clip.left_out_s:.2f} s are left out" if clip.left_out_s >= LEAST_LEFT_S else ""
+    return f"{'The first ' if n < clip.in_all else ''}{length} s of {clip.seconds:.2f} s explained{left}"
 
 
 def _similarity(models: Models) -> Similarity:
@@ -95,7 +103,7 @@ def _notes(clip: Clip, findings: Findings, request: ExplainRequest, models: Mode
     return {
         "Encoder": request.encoder.encoder,
         "Front end": models.front_end.text,
-        "Examples": f"{len(clip.examples)} of {clip.in_all}, {duration(clip.example_s)} s each",
+        "Examples": f"{len(clip.examples)} of {clip.in_all}, {example_length(clip)} each",
         "Masks": f"{masks_used(findings, request)}, seed {request.seed}",
         "Fill": f"{', '.join(request.baselines)}, blended in {request.domain}",
         "Similarity": request.similarity,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import textwrap
 from collections.abc import Mapping
@@ -15,7 +16,8 @@ import numpy.typing as npt
 import torch
 
 from relax_quantus import __version__
-from relax_quantus.commands.clips import Clip, Findings, Models
+from relax_quantus.axes import Axis
+from relax_quantus.commands.clips import LEAST_LEFT_S, Clip, Findings, Models
 from relax_quantus.commands.console import shown
 from relax_quantus.commands.files import complete
 from relax_quantus.commands.front_ends import LOG_MEL, duration
@@ -42,7 +44,7 @@ def write(clip: Clip, findings: Findings, request: ExplainRequest, models: Model
     arrays = {
         "x": clip.examples.numpy(),
         "embedding": findings.embedding.numpy(),
-        "times_s": axis.times_s(len(clip.examples) * clip.frames).reshape(len(clip.examples), -1),
+        "times_s": times_s(axis, len(clip.examples) * clip.frames).reshape(len(clip.examples), -1),
     }
     if axis.centres_hz is not None:
         arrays["frequencies_hz"] = axis.centres_hz
@@ -69,6 +71,11 @@ def write(clip: Clip, findings: Findings, request: ExplainRequest, models: Model
     return save_png(figure, request.out / f"{stem}.png")
 
 
+def times_s(axis: Axis, frames: int) -> npt.NDArray[np.float64]:
+    """The middle of every frame in seconds, NaN where frames are only counted."""
+    return axis.times_s(frames) if axis.in_seconds else np.full(frames, np.nan)
+
+
 def headline(path: Path, probabilities: torch.Tensor | None, models: Models) -> str:
     """The picture's title: the clip's name and, with a classifier, the class and its probability, averaged over the examples."""
     name = shown(path.name)
@@ -92,13 +99,25 @@ def notes(clip: Clip, findings: Findings, request: ExplainRequest, models: Model
     blended = f", blended in {request.domain}" if front_end.natural_log else ""
     correlations = ", ".join(f"{float(e.spearman().nanmean()):.2f}" for e in findings.explanations.values())
     return (
-        f"{n} of {clip.in_all} example{'s' if clip.in_all > 1 else ''} of {duration(clip.example_s)} s; the recording lasts {clip.seconds:.2f} s\n"
+        f"{n} of {clip.in_all} example{'s' if clip.in_all > 1 else ''} of {example_length(clip)}; {lasting(clip)}\n"
         f"{shown_front_end}encoder {shortened(request.encoder.encoder)}, fill {', '.join(request.baselines)}, {request.similarity}{blended}\n"
         f"towards {models.question}\n"
         f"{masks_used(findings, request)}, estimator {estimators}, seed {request.seed}; "
         f"similarity of the fill alone {fills_alone(findings)}\n"
         f"Spearman(uncertainty, importance): {correlations}\n\n" + colours
     )
+
+
+def example_length(clip: Clip) -> str:
+    """How long an example is, in words."""
+    return f"{duration(clip.example_s)} s" if clip.axis.in_seconds else f"{clip.frames} frames"
+
+
+def lasting(clip: Clip) -> str:
+    """How long the recording is, and how much of its end is left out, in words."""
+    if clip.left_out_s >= LEAST_LEFT_S:
+        return f"of {clip.seconds:.2f} s, the last {clip.left_out_s:.2f} s are left out"
+    return f"the recording lasts {clip.seconds:.2f} s"
 
 
 def masks_used(findings: Findings, request: ExplainRequest) -> str:
@@ -129,6 +148,7 @@ def describe(clip: Clip, findings: Findings, request: ExplainRequest, models: Mo
         "seconds": clip.seconds,
         "examples": len(clip.examples),
         "examples_in_all": clip.in_all,
+        "left_out_s": clip.left_out_s if math.isfinite(clip.left_out_s) else None,
         "estimator": {name: e.estimator for name, e in findings.by_name().items()},
     }
 

@@ -47,6 +47,7 @@ def page(
     *,
     axis: Axis | None = None,
     original: tuple[npt.NDArray[Any], int] | None = None,
+    heard_from: tuple[Sequence[Layer], Axis] | None = None,
     lead: str = "",
     notes: Mapping[str, str] | None = None,
     fraction: float = FRACTION,
@@ -68,6 +69,8 @@ def page(
     original
         Waveform ``(samples,)`` and its sample rate in Hz, from 0 s; without it nothing can be heard. What follows the last example is cut off,
         and more than 22 050 Hz are resampled to that.
+    heard_from
+        The same layers frame by frame, ``(n, 1, T, F)``, and their axis, where `layers` are an overview of them; sounds are made from these.
     lead
         A sentence below the title.
     notes
@@ -93,11 +96,14 @@ def page(
     axis = axis or Axis()
     checks.fraction("fraction", fraction)
     x = torch.as_tensor(examples).detach().cpu()
+    x = x.abs() if x.is_complex() else x
     if x.ndim != 4 or x.shape[1] != 1 or 0 in x.shape or x.shape[3] != axis.bands:
         checks.refuse("examples", f"shape (n, 1, T, {axis.bands})", examples, "pass a page's spectrograms", ShapeError)
     strategies, fills = checked(layers, tuple(x.shape))
     beside.checked(companions, len(x), axis)
-    heard = None if original is None or axis.centres_hz is None else _heard(original, layers, axis, x, fraction)
+    sounding, fine = heard_from or (layers, axis)
+    possible = original is not None and fine.centres_hz is not None and fine.in_seconds
+    heard = _heard(original, sounding, fine, fraction) if possible and original is not None else None
     maps = [(key, name) for key, name in MAPS.items() if key != "cell_effects" or _has_effects(layers)]
     text: str = _template("page.html.j2").render(
         title=title,
@@ -107,7 +113,7 @@ def page(
         strategies=strategies,
         fills=fills,
         maps=maps,
-        **_listening(heard, fraction, possible=original is not None and axis.centres_hz is not None),
+        **_listening(heard, fraction, possible=possible),
         **beside.described(title, companions, layers, axis, similarity),
         notes=list((notes or {}).items()),
         data={
@@ -141,9 +147,11 @@ def _picture(x: Tensor, axis: Axis) -> dict[str, Any]:
         "frames": frames,
         "frames_per_example": x.shape[2],
         "bands": x.shape[3],
-        "start_s": axis.start_s,
+        "start_s": axis.extent(frames)[0],
         "hop_s": axis.hop_s,
         "first_s": float(axis.times_s(1)[0]),
+        "in_seconds": axis.in_seconds,
+        "time_label": axis.time_label,
         "centres_hz": None if centres is None else [round(float(hz), 2) for hz in centres],
         "band_label": axis.label,
         "ticks": [[position, name] for position, name in zip(*axis.ticks(), strict=True)],
@@ -153,9 +161,10 @@ def _picture(x: Tensor, axis: Axis) -> dict[str, Any]:
 
 
 def _heard(
-    original: tuple[npt.NDArray[Any], int], layers: Sequence[Layer], axis: Axis, x: Tensor, fraction: float
+    original: tuple[npt.NDArray[Any], int], layers: Sequence[Layer], axis: Axis, fraction: float
 ) -> Sounds | None:
-    end_s = axis.start_s + x.shape[0] * x.shape[2] * axis.hop_s
+    shape = layers[0].explanation.importance.shape
+    end_s = axis.extent(shape[0] * shape[2])[1]
     return sounds(*carried(*original, end_s + axis.window_s), layers, axis, fraction)
 
 

@@ -121,7 +121,7 @@ def pictures(companions: Sequence[Companion], axis: Axis) -> list[dict[str, Any]
         {
             "frames": r.examples.shape[0] * r.examples.shape[2],
             "bands": axis.bands,
-            "start_s": 0.0,
+            "start_s": axis.extent(1)[0],
             "hop_s": axis.hop_s,
             "spectrogram": packed(r.examples),
         }
@@ -162,5 +162,7 @@ def _seconds(recording: Recording, axis: Axis) -> float:
 
 
 def _source(recording: Recording, axis: Axis) -> str:
-    wave, rate_hz = carried(recording.wave, recording.rate_hz, _seconds(recording, axis) + axis.window_s)
+    wave, rate_hz = carried(
+        recording.wave, recording.rate_hz, axis.extent(1)[0] + _seconds(recording, axis) + axis.window_s
+    )
     return sound_uri(wave.clip(-1, 1), rate_hz)

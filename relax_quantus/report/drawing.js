@@ -79,7 +79,7 @@ function axes(context, shown, area) {
     context.fillRect(x, bottom, 1, 4);
     context.fillText((k * step).toFixed(step < 1 ? 1 : 0), Math.min(x, right - 8), bottom + 6);
   }
-  context.fillText("time (s)", area.x + area.width / 2, bottom + 22);
+  context.fillText(data.time_label, area.x + area.width / 2, bottom + 22);
   context.save();
   context.translate(11, area.y + area.height / 2); context.rotate(-Math.PI / 2);
   context.textBaseline = "middle"; context.fillText(data.band_label, 0, 0);

@@ -106,7 +106,8 @@ function readout(aloud) {
   const given = ERRORS.has(state.map) && !Number.isNaN(maps.importance[i]) ? "unknown" : "not explained";
   const z = state.map === "centred" && !Number.isNaN(maps.z[i]) ? `, z ${number(maps.z[i])}` : "";
   const value = Number.isNaN(maps[state.map][i]) ? given : number(maps[state.map][i]) + error + z;
-  const text = `${time.toFixed(3)} s, ${frequency(state.band)}: ${data.map_names[state.map]} ${value}; spectrogram ${number(spectrogram[i])}`;
+  const when = data.in_seconds ? `${time.toFixed(3)} s` : `frame ${state.frame}`;
+  const text = `${when}, ${frequency(state.band)}: ${data.map_names[state.map]} ${value}; spectrogram ${number(spectrogram[i])}`;
   $("readout").textContent = text;
   if (aloud) $("spoken").textContent = text;
   place();

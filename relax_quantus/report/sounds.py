@@ -18,7 +18,7 @@ from relax_quantus.thresholds import FRACTION
 
 RATE_HZ = 22_050
 """Pages play no more than this rate; encoders hear less."""
-LEVELS = (0.15, 0.3, 0.6)
+LEVELS = (0.1, 0.2, 0.5)
 """Fractions of the largest effect from which on bins matter, as far as there is room."""
 MOST_CHARACTERS = 20_000_000
 """Room for the explained recording's sounds in a page."""
@@ -77,10 +77,13 @@ def sounds(wave: Wave, rate_hz: int, layers: Sequence[Layer], axis: Axis, fracti
 
 def _parts(wave: Wave, rate_hz: int, layer: Layer, axis: Axis, levels: Sequence[float]) -> list[dict[str, Wave]]:
     """Both parts of the sound at every level."""
-    largest = layer.standing.bounds.effect / FRACTION
-    found = []
+    standing, centred = layer.standing, layer.explanation.centred()
+    largest, found = standing.bounds.effect / FRACTION, []
     for fraction in levels:
-        gains = gain(layer.explanation, None if np.isnan(largest) else fraction * largest)
+        if standing.bounds.is_empty:
+            gains = np.zeros(centred.shape)
+        else:
+            gains = gain(centred, fraction * largest, among=standing.among)
         parts = separate(wave, rate_hz, gains, axis)
         found.append({"kept": parts.kept, "removed": parts.removed})
     return found

@@ -111,7 +111,8 @@ def test_limits_and_what_is_said_of_them(tmp_path: Path, encoder: Callable[..., 
         "explained are the first 60 of 72 examples, 57.6 of 70.0 s; --max-examples 0 explains all of it" in first.stderr
     )
     assert arrays(tmp_path / "out" / "calls.npz")["importance_time"].shape == (60, 1, 96, 64)
-    assert explain(*asked, "--max-examples", 0).stderr == ""
+    done = explain(*asked, "--max-examples", 0)
+    assert done.stderr == f"warning: {path}: the last 0.86 s make no whole example and are left out\n"
     assert arrays(tmp_path / "out" / "calls.npz")["importance_time"].shape == (72 * 96, 64)
     limited = explain(*asked, "--hop", 0.48)
     assert "explained are the first 60 of 144 examples, 29.3 of 70.0 s" in limited.stderr
@@ -121,6 +122,21 @@ def test_limits_and_what_is_said_of_them(tmp_path: Path, encoder: Callable[..., 
     padded = explain(tmp_path / "short.wav", *asked[1:], "--hop", 0.48)
     assert "padded with silence" in padded.stderr
     assert arrays(tmp_path / "out" / "short.npz")["importance_time"].shape == (96, 64)
+
+
+def test_a_page_of_overlapping_examples_plays(tmp_path: Path, encoder: Callable[..., str]) -> None:
+    path, _ = recording(tmp_path / "calls.wav", 45.0)
+    asked = ("--encoder", encoder(), *FEW, "--hop", 0.48, "--html", "--json")
+    done = explain(path, "--out", tmp_path / "out", *asked)
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "out" / "calls.html").read_text(encoding="utf-8")
+    assert [text.count(f'data-part="{part}"') for part in ("original", "kept", "removed")] == [1, 1, 1]
+    assert "Space</kbd> plays" in text
+    assert "without sounds" not in text
+    left_s = arrays(tmp_path / "out" / "calls.npz")["times_s"][-1] + 0.0125
+    told = json.loads(done.stdout.splitlines()[0])
+    assert told["left_out_s"] == pytest.approx(45.0 - left_s, abs=1e-6)
+    assert f"the last {told['left_out_s']:.2f} s are left out" in text
 
 
 def test_what_cannot_be_read_in_blocks_is_refused_with_a_reason(

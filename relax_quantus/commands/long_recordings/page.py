@@ -1,14 +1,18 @@
-"""The page of a long recording: an overview in as many columns as a page can carry, without sounds."""
+"""The page of a long recording: an overview in as many columns as a page can carry, with sounds up to some minutes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 import torch
 
 from relax_quantus import __version__
-from relax_quantus.axes import BinAxis
+from relax_quantus.audio import read_audio
+from relax_quantus.axes import Axis, BinAxis
 from relax_quantus.commands.clips import Models
 from relax_quantus.commands.console import shown
 from relax_quantus.commands.long_recordings.explaining import estimators
@@ -22,21 +26,16 @@ from relax_quantus.report import Entry, Layer, page
 
 MOST_COLUMNS = 4000
 """Four strategies then make a page of about 15 MB."""
+MOST_HEARD_S = 300.0
+"""Longer recordings have no sounds in their page, which would have no room for them."""
 
 
 def write_page(stored: Stored, overview: Overview, request: ExplainRequest, models: Models, path: Path) -> Entry:
     """Write the page; return its line in the index."""
     plan, axis = stored.plan, models.front_end.axis
     overview = overview.coarser(max(1, -(-len(overview.spectrogram) // MOST_COLUMNS)))
-    centres = axis.centres_hz
-    coarse = BinAxis(
-        every_s=overview.column_s,
-        size=stored.bands,
-        bins_hz=() if centres is None else tuple(float(hz) for hz in centres),
-        label=axis.label,
-        value_label=axis.value_label,
-        heading=axis.heading,
-    )
+    is_whole = len(overview.spectrogram) == plan.frames
+    is_heard = plan.samples / models.front_end.rate_hz <= MOST_HEARD_S
     known = estimators(stored.store, plan, stored.labels)
     conditions = [(name, fill) for name in models.explainers for fill in request.baselines]
     layers = [
@@ -44,15 +43,19 @@ def write_page(stored: Stored, overview: Overview, request: ExplainRequest, mode
         for condition, label in zip(conditions, stored.labels, strict=True)
     ]
     name, lead = shown(plan.path.name), described_shortly(stored, models)
-    lead += (
-        f" An overview, without sounds: each column is {overview.column_s:.2f} s, and shows of each band the moment whose importance is farthest "
-        "from the mean. To see a stretch frame by frame and to hear it, cut it out and explain it by itself."
-    )
+    if not is_whole:
+        hear = " and to hear it" if not is_heard else ""
+        lead += (
+            f" An overview{'' if is_heard else ', without sounds'}: each column is {overview.column_s:.2f} s, and shows of each band the moment "
+            f"whose importance is farthest from the mean. To see a stretch frame by frame{hear}, cut it out and explain it by itself."
+        )
     text = page(
         name,
         torch.from_numpy(overview.spectrogram)[None, None],
         layers,
-        axis=coarse,
+        axis=axis if is_whole else coarse_axis(axis, overview.column_s),
+        original=read_audio(plan.path) if is_heard else None,
+        heard_from=(frame_by_frame(stored, layers), axis) if is_heard else None,
         lead=lead,
         notes={
             "Encoder": request.encoder.encoder,
@@ -68,6 +71,34 @@ def write_page(stored: Stored, overview: Overview, request: ExplainRequest, mode
     return Entry(quote(path.name), name, plan.samples / models.front_end.rate_hz, lead)
 
 
+def coarse_axis(axis: Axis, column_s: float) -> BinAxis:
+    """The axis of columns of several frames: a column's time is the middle of its frames."""
+    centres = axis.centres_hz
+    return BinAxis(
+        start_s=axis.start_s,
+        every_s=column_s,
+        size=axis.bands,
+        bins_hz=() if centres is None else tuple(float(hz) for hz in centres),
+        label=axis.label,
+        value_label=axis.value_label,
+        heading=axis.heading,
+        first_s=axis.first_s + (column_s - axis.hop_s) / 2,
+        window_s=axis.window_s + column_s - axis.hop_s,
+    )
+
+
+def frame_by_frame(stored: Stored, layers: Sequence[Layer]) -> list[Layer]:
+    """The layers with the centred importance of every frame, which is what sounds are made from."""
+    found = []
+    for layer, label in zip(layers, stored.labels, strict=True):
+        rows = stored.centred(label), stored.rows(f"centred_standard_error_{label}")
+        centred, error = (torch.from_numpy(np.concatenate(list(r)))[None, None] for r in rows)
+        maps = {"importance": centred, "neutral": torch.zeros_like(centred), "centred_standard_error": error}
+        whole = replace(layer.explanation, **maps)
+        found.append(replace(layer, explanation=whole))
+    return found
+
+
 def explanation_of(stored: Stored, overview: Overview, label: str, estimator: str) -> Explanation:
     """The overview of one label as the explanation of one long example."""
     maps = {name: torch.from_numpy(values)[None, None] for name, values in overview.maps[label].items()}
@@ -78,6 +109,7 @@ def explanation_of(stored: Stored, overview: Overview, label: str, estimator: st
         importance=maps["importance"],
         uncertainty=maps["uncertainty"],
         standard_error=maps["standard_error"],
+        centred_standard_error=maps["centred_standard_error"],
         neutral=maps["neutral"],
         cell_effects=maps.get("cell_effects"),
         n_samples=torch.tensor([int(stored.each(f"n_samples_{label}").max())]),

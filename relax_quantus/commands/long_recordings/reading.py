@@ -38,7 +38,7 @@ class Stored:
 
     def kinds(self, label: str) -> list[str]:
         """Names of a label's maps."""
-        found = ["importance", "uncertainty", "standard_error", "neutral"]
+        found = ["importance", "uncertainty", "standard_error", "centred_standard_error", "neutral"]
         has_effects = any(f"cell_effects_{label}" in self.store.names(n) for n in range(self.plan.blocks))
         return [*found, "cell_effects"] if has_effects else found
 

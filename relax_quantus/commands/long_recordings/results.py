@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from relax_quantus.audio import measure_extent
-from relax_quantus.commands.clips import Models
+from relax_quantus.commands.clips import LEAST_LEFT_S, Models, left_out
 from relax_quantus.commands.console import shown
 from relax_quantus.commands.files import complete
 from relax_quantus.commands.front_ends import duration
 from relax_quantus.commands.long_recordings.explaining import EACH, estimators
+from relax_quantus.commands.long_recordings.plan import Plan
 from relax_quantus.commands.long_recordings.reading import Stored
 from relax_quantus.commands.requests.explain import ExplainRequest
 from relax_quantus.commands.results import headline, settings_of, shortened
@@ -87,9 +88,15 @@ def described(stored: Stored, request: ExplainRequest, models: Models) -> dict[s
         "examples_in_all": plan.in_all,
         "hop_s": plan.hop * axis.hop_s,
         "example_s": plan.framing.per_example * axis.hop_s,
+        "left_out_s": left_out_s(plan, models),
         "stitched": True,
         "estimator": estimators(stored.store, plan, stored.labels),
     }
+
+
+def left_out_s(plan: Plan, models: Models) -> float:
+    """Seconds at the recording's end that no example holds."""
+    return left_out(plan.samples / models.front_end.rate_hz, plan.frames, models.front_end.axis)
 
 
 def overview_of(stored: Stored, models: Models) -> Overview:
@@ -141,8 +148,13 @@ def extent(stored: Stored, models: Models) -> str:
     overlap = "end to end" if plan.hop == plan.framing.per_example else f"every {duration(hop_s)} s, averaged"
     return (
         f"{plan.count} of {plan.in_all} examples of {duration(example_s)} s, {overlap}: "
-        f"{plan.frames * axis.hop_s:.1f} of {plan.samples / models.front_end.rate_hz:.1f} s"
+        f"{plan.frames * axis.hop_s:.1f} of {plan.samples / models.front_end.rate_hz:.1f} s{_ending(plan, models)}"
     )
+
+
+def _ending(plan: Plan, models: Models) -> str:
+    left = left_out_s(plan, models)
+    return f", the last {left:.2f} s are left out" if left >= LEAST_LEFT_S else ""
 
 
 def masks_used(stored: Stored, request: ExplainRequest) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 
 from relax_quantus.commands import console
-from relax_quantus.commands.clips import Done, Findings, Models
+from relax_quantus.commands.clips import LEAST_LEFT_S, Done, Findings, Models, left_out_words
 from relax_quantus.commands.long_recordings.explaining import explain_blocks
 from relax_quantus.commands.long_recordings.page import write_page
 from relax_quantus.commands.long_recordings.plan import Plan, key_of
 from relax_quantus.commands.long_recordings.reading import Stored
 from relax_quantus.commands.long_recordings.results import (
+    left_out_s,
     masks_used,
     overview_of,
     write_annotations,
@@ -58,7 +59,12 @@ def _write(stored: Stored, request: ExplainRequest, models: Models) -> Done:
         write_sounds(stored, models, stem)
     page = stem.with_name(f"{stem.name}.html")
     entry = write_page(stored, overview, request, models, page) if request.html else None
-    return Done(written, "" if request.tolerance is None else masks_used(stored, request), entry)
+    return Done(
+        written,
+        "" if request.tolerance is None else masks_used(stored, request),
+        entry,
+        left_out_s(stored.plan, models),
+    )
 
 
 def _say_what_is_left_out(plan: Plan, models: Models) -> None:
@@ -73,6 +79,8 @@ def _say_what_is_left_out(plan: Plan, models: Models) -> None:
             f"{name}: explained are the first {plan.count} of {plan.in_all} examples, "
             f"{used:.1f} of {plan.samples / rate:.1f} s; --max-examples 0 explains all of it"
         )
+    elif not plan.padding and left_out_s(plan, models) >= LEAST_LEFT_S:
+        console.warning(f"{name}: {left_out_words(left_out_s(plan, models))}")
 
 
 def _say_what_is_unknown(plan: Plan, stored: Stored) -> None:
