@@ -12,9 +12,7 @@ Axes: B batch, N samples, M masks, T = 96 frames of 10 ms (axis -2), F = 64 mel 
 the fill. Every public name below is imported when it is first used (PEP 562), so ``import relax_quantus`` is quick.
 """
 
-from __future__ import annotations
-
-import importlib
+import importlib.util
 from typing import Any
 
 __version__ = "0.1.0"
@@ -65,7 +63,7 @@ __all__ = ["__version__", *sorted(_HOME), *sorted(_MODULES)]
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    elif name in _MODULES:
+    elif name in _MODULES or (not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}") is not None):
         value = importlib.import_module(f"{__name__}.{name}")
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

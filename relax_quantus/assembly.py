@@ -12,14 +12,15 @@ from torch import Tensor
 from relax_quantus.estimators import Estimate
 from relax_quantus.explanation import Explanation
 from relax_quantus.perturbation import MaskedTensor
+from relax_quantus.torch_state import exact
 
 
 def explanation(
     tensor: MaskedTensor, estimate: Estimate, estimator: str, n_samples: int, fully_masked: Tensor
 ) -> Explanation:
-    """Assemble the explanation of one tensor, in its shape, type and place."""
+    """Assemble the explanation of one tensor, in its shape and place, and in its type, but at least float32."""
     x = tensor.x
-    dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
+    dtype = exact(x.real if x.is_complex() else x[:0]).dtype
 
     def shaped(values: Tensor) -> Tensor:
         return tensor.spread(values).to(device=x.device, dtype=dtype).contiguous()

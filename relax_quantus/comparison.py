@@ -21,6 +21,7 @@ from relax_quantus.execution import Execution
 from relax_quantus.problem import Problem
 from relax_quantus.references import references
 from relax_quantus.similarity import Similarity, is_directional
+from relax_quantus.torch_state import callers_torch
 
 
 class Comparison:
@@ -51,11 +52,24 @@ class Comparison:
         self.similarity, self.problem = similarity, problem
         self.execution = Execution(encoder, problem, precision)
         nonzero = is_directional(similarity)
-        self.compared = references(reference, problem.inputs, self.embed, nonzero)
+        self.compared = references(reference, problem.inputs, self.embed_first, nonzero)
         self.execution.prepare()
         if self.execution.has_lowered_precision:  # rounding that copies and reference share changes the map less
             self.compared = references(reference, problem.inputs, self.embed, nonzero)
         self.stream = problem.stream()
+
+    def embed_first(self, inputs: tuple[Tensor, ...]) -> Any:
+        """Embed one batch; inputs that only lack a batch axis or have another type than the weights are refused in a line of our own."""
+        kept = tuple(x.clone() for x in inputs)  # an encoder may begin with an in-place operation
+        try:
+            h = self.embed(inputs)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                self.execution.refuse_misfits(kept)
+            raise
+        if isinstance(h, Tensor) and (h.ndim == 0 or len(h) != len(kept[0])):
+            self.execution.refuse_misfits(kept)
+        return h
 
     def embed(self, inputs: tuple[Tensor, ...]) -> Any:
         """Embed one batch, block by block."""
@@ -136,16 +150,18 @@ class Comparison:
     def compare(self, copies: tuple[Tensor, ...], rows: slice | list[int]) -> Tensor:
         """Similarities ``(m, b)`` of copies ``(m * b, ...)`` of the examples in `rows` to the reference."""
         h = self.execution.embed(copies)
-        total: Tensor | float = 0.0
+        total = torch.zeros((), dtype=torch.float64, device=self.compared[0][1].device)
         for weight, reference in self.compared:
             reference = reference[rows]
             m, b = len(copies[0]) // len(reference), len(reference)
-            similarity = self.similarity(reference, masked_embeddings(h, m * b, reference.shape[1]).reshape(m, b, -1))
+            masked = masked_embeddings(h, m * b, reference.shape[1]).reshape(m, b, -1)
+            with callers_torch():
+                similarity = self.similarity(reference, masked)
             if not isinstance(similarity, Tensor) or tuple(similarity.shape) != (m, b):
                 rule = f"a tensor of (M, B) = {(m, b)} similarities"
                 checks.refuse("similarity", rule, similarity, "return one a mask and example", ShapeError)
-            total = total + weight * similarity
-        return torch.as_tensor(total).double()
+            total = total + weight * similarity.double()
+        return total
 
     def fully_masked(self) -> Tensor:
         """Similarity ``(B,)`` of the fill alone: the level that a map's values are to be read against."""
@@ -164,7 +180,7 @@ def cut(start: int, count: int, ends: Sequence[int]) -> list[slice]:
     return [slice(*pair) for pair in pairwise(edges)]
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether a GPU's, or the CPU's, allocator could not give what was asked for."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
@@ -186,4 +202,4 @@ def masked_embeddings(h: object, rows: int, size: int) -> Tensor:
         got = h if isinstance(h, Tensor) else f"a {type(h).__name__}"
         remedy = "return one row an example, as long as the reference's embedding"
         checks.refuse("encoder", f"embeddings of shape {(rows, size)}", got, remedy, EncoderError)
-    return h if h.is_floating_point() else h.to(torch.get_default_dtype())
+    return h if h.is_floating_point() else h.float()

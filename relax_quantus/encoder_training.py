@@ -26,6 +26,7 @@ from relax_quantus.errors import EncoderError
 from relax_quantus.holding_out import Labelled, group_weights
 from relax_quantus.logistic import Floats
 from relax_quantus.modules import MICRO_BATCH, like_weights
+from relax_quantus.torch_state import callers_torch
 
 LEARNING_RATE, HEAD_LEARNING_RATE, WEIGHT_DECAY = 1e-4, 1e-3, 0.01
 BATCH = 32
@@ -177,7 +178,7 @@ def train(
         course.interrupted = True
         best_so_far = f"the best so far, epoch {course.best_epoch}," if course.best_epoch else "the encoder as given"
         text = f"fine_tune: interrupted after {len(course.losses)} of {settings.epochs} epochs; {best_so_far} is kept."
-        warnings.warn(text, UserWarning, stacklevel=4)
+        warnings.warn(text, UserWarning, stacklevel=5)
     with torch.no_grad():
         for name, value in course.best.items():
             trained[name].copy_(value)
@@ -200,7 +201,7 @@ def _epoch(
     labels = torch.from_numpy(data.labels)
     for batch in torch.split(drawn, BATCH):
         x = like_weights(_rolled(data.x[batch.to(data.x.device)], generator), tuned)
-        loss = functional.cross_entropy(head(tuned(x)), labels[batch].to(x.device))
+        loss = functional.cross_entropy(head(_run(tuned, x)), labels[batch].to(x.device))
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         if all(parameter.grad is None for parameter in trained.values()):
@@ -209,6 +210,13 @@ def _epoch(
         nn.utils.clip_grad_norm_(trained.values(), 1.0)
         optimiser.step()
         bar.update()
+
+
+def _run(tuned: nn.Module, x: Tensor) -> Tensor:
+    """Run the encoder, which is the caller's, as the caller has torch."""
+    with callers_torch(gradients=True):
+        h: Tensor = tuned(x)
+    return h
 
 
 def _rolled(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -234,7 +242,7 @@ def _validation_loss(tuned: nn.Module, head: nn.Module, data: Labelled, held: An
         for batch in torch.split(rows, MICRO_BATCH):
             x = like_weights(data.x[batch.to(data.x.device)], tuned)
             y = torch.from_numpy(data.labels)[batch].to(x.device)
-            losses.append(functional.cross_entropy(head(tuned(x)), y, reduction="none").double().cpu())
+            losses.append(functional.cross_entropy(head(_run(tuned, x)), y, reduction="none").double().cpu())
     finally:
         for part, mode in modes:
             part.training = mode

@@ -6,17 +6,20 @@ embeddings; the caller's encoder is not changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from relax_quantus import micro_batch
+from relax_quantus import checks, micro_batch
 from relax_quantus.captum_private import forward_repeated
+from relax_quantus.errors import ArgumentTypeError, ShapeError
 from relax_quantus.inference_copy import inference_copy, is_plain, module_behind
 from relax_quantus.micro_batch import Plan
+from relax_quantus.modules import modules_behind
 from relax_quantus.problem import Problem
+from relax_quantus.torch_state import callers_torch
 
 PRECISIONS = ("float32", "bfloat16", "auto")
 COPY_ROWS = 96
@@ -26,6 +29,7 @@ FORWARD_ENTRIES = 1 << 22
 AUTO_GAIN = 0.1
 """Share of the time that bfloat16 has to save before ``"auto"`` takes it."""
 
+_INTERCHANGEABLE = (torch.float32, torch.float64)
 Encoder = Callable[..., Any]
 Choice = TypeVar("Choice")
 
@@ -58,6 +62,9 @@ class Execution:
         self.most_rows = FORWARD_ENTRIES // self._entries()
         self.examples = self._examples()
         self.plan = Plan(1, "float32" if precision == "auto" else precision)
+        self.most_masks = problem.perturbations_per_eval or 0
+        self.is_filled = False
+        self.weights_type = _weights_type(encoder)
 
     @property
     def is_fixed(self) -> bool:
@@ -72,13 +79,75 @@ class Execution:
     def embed(self, inputs: tuple[Tensor, ...]) -> Any:
         """Run the encoder on rows, or on whole batches one after another with the call's target and additional arguments.
 
-        Embeddings in 16 bits come back in float32, so that similarities are never computed in less.
+        Embeddings in 16 bits come back in float32, so that similarities are never computed in less. Where the caller says how many masks
+        a forward takes, an encoder that refuses fewer rows than those gets as many, filled up with copies whose embeddings are dropped.
         """
-        plan = self.plan
+        inputs, rows, whole = self.like_weights(inputs), len(inputs[0]), self.most_masks * self._block_examples()
+        if rows >= whole:
+            return self._run(inputs)
+        if not self.is_filled:
+            kept = tuple(x.clone() for x in inputs)  # an encoder may begin with an in-place operation
+            try:
+                return self._run(inputs)
+            except Exception as error:
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise
+                try:
+                    h = self._filled(kept, rows, whole)
+                except Exception:
+                    raise error from None
+                self.is_filled = True
+                return h
+        return self._filled(inputs, rows, whole)
+
+    def like_weights(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Bring float64 inputs of a float32 network, or the other way round, to the type of its weights; others are left to the encoder."""
+        if self.weights_type is None:
+            return inputs
+        return tuple(x.to(self.weights_type) if x.dtype in _INTERCHANGEABLE else x for x in inputs)
+
+    def _run(self, inputs: tuple[Tensor, ...]) -> Any:
         problem, times = self.problem, len(inputs[0]) // self.problem.batch if self.is_fixed else 1
-        with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=plan.precision == "bfloat16"):
+        lowered = torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=self.plan.precision == "bfloat16")
+        with callers_torch(), lowered:
             h = forward_repeated(self.running, inputs, times, problem.target, problem.additional_forward_args)
         return h.float() if isinstance(h, Tensor) and h.dtype in (torch.bfloat16, torch.float16) else h
+
+    def _filled(self, inputs: tuple[Tensor, ...], rows: int, whole: int) -> Any:
+        """Run the encoder on `rows` rows, repeated until there are `whole`."""
+        again = torch.arange(whole, device=inputs[0].device) % rows
+        h = self._run(tuple(x[again] for x in inputs))
+        return h[:rows] if isinstance(h, Tensor) and h.ndim > 0 and len(h) == whole else h
+
+    def refuse_misfits(self, inputs: tuple[Tensor, ...]) -> None:
+        """Raise if inputs that the encoder refused only lack axes in front, or are not of its weights' type."""
+        modules = modules_behind(self.encoder)
+        if not modules or self.is_fixed:
+            return
+        weights = next((p.dtype for m in modules for p in m.parameters() if p.is_floating_point()), None)
+        if (
+            weights is not None
+            and any(x.dtype != weights for x in inputs)
+            and self._takes(x.to(weights) for x in inputs)
+        ):
+            found = next(x for x in inputs if x.dtype != weights)
+            remedy = f"convert them with inputs.to({weights})"
+            checks.refuse("inputs", f"{weights}, the type of the encoder's weights", found, remedy, ArgumentTypeError)
+        for missing in ("None", "None, None"):
+            inputs = tuple(x[None] for x in inputs)
+            if self._takes(inputs) and self._takes(torch.cat([x, x]) for x in inputs):
+                rule = "examples of shape (B, ...), with the batch axis in front"
+                got = self.problem.inputs[0]
+                checks.refuse("inputs", rule, got, f"the encoder takes inputs[{missing}], so pass that", ShapeError)
+
+    def _takes(self, inputs: Iterable[Tensor]) -> bool:
+        """Whether the encoder returns one embedding for each of these rows."""
+        rows = tuple(x.clone() for x in inputs)
+        try:
+            h = self._run(rows)
+        except Exception:
+            return False
+        return isinstance(h, Tensor) and h.ndim == 2 and len(h) == len(rows[0])
 
     def blocks(self, rows: slice | None = None) -> list[slice]:
         """Cut `rows`, by default the batch, into what goes through the encoder together: as few and as even blocks as `examples` allows."""
@@ -95,6 +164,7 @@ class Execution:
         """Make forwards half as large, masks first, then examples, and remember it; False if they cannot be smaller."""
         masks = self.plan.perturbations_per_eval
         self.most_rows = min(self.most_rows, self._block_examples() * masks) // 2
+        self.most_masks = min(self.most_masks, masks // 2)
         if masks > 1:
             self.plan = Plan(masks // 2, self.plan.precision)
             if self.problem.perturbations_per_eval is None:
@@ -145,20 +215,27 @@ class Execution:
         return int(block.stop - block.start)
 
     def _is_timeable(self) -> bool:
-        """Whether running the encoder beside the call's own forwards changes nothing: not for one in training mode."""
-        module = module_behind(self.encoder)
-        return not self.is_fixed and (module is None or not any(part.training for part in module.modules()))
+        """Whether the encoder can be run on other rows than the call's own."""
+        return not self.is_fixed
 
     def _make_ready(self, precision: str, rows: int) -> None:
         module = module_behind(self.encoder)
-        if rows >= COPY_ROWS and not self.is_fixed and module is not None and is_plain(module):
-            probe = tuple(torch.cat([t.x[:1], t.level[:1]]) for t in self.problem.tensors)
-            self.running = inference_copy(self.encoder, probe, torch.bfloat16 if precision == "bfloat16" else None)
         self.plan = Plan(1, precision)
+        if rows < COPY_ROWS or self.is_fixed or module is None or not is_plain(module):
+            return
+        probe = self.like_weights(tuple(torch.cat([t.x[:1], t.level[:1]]) for t in self.problem.tensors))
+        if self.most_masks:
+            probe = tuple(x[: self.most_masks * self._block_examples()] for x in probe)
+        try:
+            with callers_torch():
+                self.running = inference_copy(self.encoder, probe, torch.bfloat16 if precision == "bfloat16" else None)
+        except Exception as error:  # of an encoder that takes whole forwards only
+            if not self.most_masks or isinstance(error, torch.OutOfMemoryError):
+                raise
 
     def _timed_precision(self, rows: int) -> str | None:
         """Time the usual forward in both precisions; None if there is nothing to choose, or the budget is too small."""
-        masks, device = self._sizes()[0], self.problem.inputs[0].device
+        masks, device = self.most_masks or self._sizes()[0], self.problem.inputs[0].device
         cost = 2 * micro_batch.REPEATS * masks * self._block_examples()
         if self.requested != "auto" or not micro_batch.has_bfloat16(device) or cost > micro_batch.BUDGET * rows:
             return None
@@ -199,3 +276,10 @@ class Execution:
                 return micro_batch.clock(lambda: self.embed(inputs), device)
         except torch.OutOfMemoryError:
             return float("inf")
+
+
+def _weights_type(encoder: Encoder) -> torch.dtype | None:
+    """Return the type of a module's weights, if they are all float32 or all float64."""
+    module = module_behind(encoder)
+    types = {p.dtype for p in module.parameters() if p.is_floating_point()} if module is not None else set()
+    return types.pop() if len(types) == 1 and types <= set(_INTERCHANGEABLE) else None

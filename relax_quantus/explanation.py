@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from relax_quantus import checks
+from relax_quantus.torch_state import neutral_torch
 
 if TYPE_CHECKING:
     from relax_quantus.axes import Axis
@@ -62,7 +63,7 @@ class Explanation:
     neutral: Tensor
     estimator: str
     cell_effects: Tensor | None = None
-    centred_standard_error: Tensor = field(default_factory=lambda: torch.tensor(torch.nan))
+    centred_standard_error: Tensor = field(default_factory=lambda: torch.tensor(torch.nan, device="cpu"))
     null_maxima: Tensor | None = None
     null_statistic: Tensor | None = None
 
@@ -70,6 +71,7 @@ class Explanation:
         whole = self.centred_standard_error.to(self.importance).expand_as(self.importance)
         object.__setattr__(self, "centred_standard_error", whole)
 
+    @neutral_torch()
     def u_relax(self) -> Tensor:
         """Importance where the uncertainty is at or below its median over the example, 0 elsewhere (U-RELAX, Wickstrom et al. 2023)."""
         median = self.uncertainty.flatten(1).median(dim=1).values
@@ -83,10 +85,12 @@ class Explanation:
         """
         return self.importance - self.neutral
 
+    @neutral_torch()
     def z(self) -> Tensor:
         """Centred importance over its standard error, shaped like ``x``; NaN where the error is unknown."""
         return self.centred() / self.centred_standard_error
 
+    @neutral_torch()
     def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
         """Lower and upper bound of the centred map, shaped like ``x``, by Student's t with N - 1 degrees of freedom.
 
@@ -104,6 +108,7 @@ class Explanation:
         centred, reach = self.centred(), self._per_example(quantile) * self.centred_standard_error
         return centred - reach, centred + reach
 
+    @neutral_torch()
     def null(self, level: float = 0.05) -> Tensor:
         """Return what |`z`| exceeds somewhere in the map by chance alone in a share `level` of cases, ``(B,)``.
 
@@ -126,6 +131,7 @@ class Explanation:
         return self.null_maxima[:, permutations - exceeding]
 
     @property
+    @neutral_torch()
     def p_value(self) -> Tensor:
         """Return the share of permutations whose largest |z| reaches the example's own, itself counted, ``(B,)``.
 
@@ -148,6 +154,7 @@ class Explanation:
         """
         return self.fully_masked_similarity >= self.mean_similarity
 
+    @neutral_torch()
     def spearman(self) -> Tensor:
         """Spearman's rank correlation ``(B,)`` of uncertainty and importance over each example's bins; NaN where either is constant.
 

@@ -24,6 +24,7 @@ from relax_quantus.axes import COUNTED, Axis, BinAxis, Image
 from relax_quantus.errors import ShapeError
 from relax_quantus.explanation import Explanation
 from relax_quantus.plotting import DOTS_PER_INCH, ERROR_COLOURS, IMPORTANCE_COLOURS, MIN_SPREAD, plot_map
+from relax_quantus.torch_state import neutral_torch
 
 METHODS = ("heat_map", "blended_heat_map", "original_image")
 SIGNS: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
@@ -47,6 +48,7 @@ MOST_SHOWN = 60
 """Examples of a batch that a notebook shows at most."""
 
 
+@neutral_torch()
 def plot(
     explanation: Explanation,
     x: Tensor | None,
@@ -99,6 +101,7 @@ def _values(axis: Axis, x: Tensor | None) -> str:
     return "magnitude" if x is not None and x.is_complex() else axis.value_label
 
 
+@neutral_torch()
 def chosen(explanation: Explanation, map: str, sign: str, example: int | None) -> Tensor:
     """A map of all examples or of one, ``(n, 1, T, F)``, on the CPU, with the wanted sign."""
     found = getattr(explanation, map)
@@ -131,6 +134,7 @@ def _spectrogram(explanation: Explanation, x: Tensor | None, method: str, exampl
     return _one(x.detach().cpu(), example)
 
 
+@neutral_torch()
 def limits(values: Tensor, map: str, sign: str, outlier_perc: float) -> tuple[float, float]:
     """Values at the ends of the colour map: from 0 or symmetric about it, so that `outlier_perc` percent lie beyond, as Captum counts them."""
     finite = np.asarray(values[torch.isfinite(values)].double().numpy())
@@ -164,6 +168,7 @@ def default_axis(values: Tensor) -> Axis:
     return BinAxis(every_s=1.0, size=values.shape[3], label="band", time_label=COUNTED)
 
 
+@neutral_torch()
 def png(explanation: Explanation) -> bytes | None:
     """The centred importance and its own standard error, end to end, as PNG; None where there is no spectrogram."""
     if not drawable(explanation):
@@ -184,6 +189,7 @@ def png(explanation: Explanation) -> bytes | None:
     return target.getvalue()
 
 
+@neutral_torch()
 def as_html(explanation: Explanation) -> str | None:
     """That picture above a few numbers; None where there is no spectrogram."""
     picture = png(explanation)

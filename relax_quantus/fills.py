@@ -20,6 +20,7 @@ from torch import Tensor
 from relax_quantus import checks
 from relax_quantus.errors import ShapeError
 from relax_quantus.registry import Registry
+from relax_quantus.torch_state import neutral_torch
 
 SILENCE = math.log(0.01)
 
@@ -198,7 +199,7 @@ class Noise(Background):
 
     def draw(self, n: int, x: Tensor, generator: torch.Generator) -> Tensor:
         """Draw ``(n, *x.shape[1:])`` by inversion, one uniform an entry, so that chunks of any size give the same stream."""
-        uniform = torch.rand(n, *x.shape[1:], generator=generator, dtype=torch.float64)
+        uniform = torch.rand(n, *x.shape[1:], generator=generator, device=generator.device, dtype=torch.float64)
         normal: Tensor = torch.special.ndtri(uniform.clamp(1e-12, 1 - 1e-12))
         return (self.scale * normal).to(x)
 
@@ -228,6 +229,7 @@ class Blur(Fill):
         checks.positive("sigma_frames", self.sigma_frames)
         checks.positive("sigma_bands", self.sigma_bands)
 
+    @neutral_torch(gradients=True)
     def level(self, x: Tensor) -> Tensor:
         """Return ``(B, ..., T, F)``; weights are normalised at the edges."""
         x = over_time(x)

@@ -117,7 +117,7 @@ def _warn_about_split(data: Labelled, held: Any, by_clip: tuple[str, ...]) -> No
     for names, consequence in ((by_clip, "validated by clip"), (absent, "not validated, as it has one clip only")):
         for name in names:
             text = message(f"groups of class {name!r}", "at least two, one to hold out", "one", f"it is {consequence}")
-            warnings.warn(text, UserWarning, stacklevel=4)
+            warnings.warn(text, UserWarning, stacklevel=5)
 
 
 def _accuracy(weight: Floats, bias: Floats, h: Floats, data: Labelled, held: Any) -> float:

@@ -22,6 +22,7 @@ from relax_quantus import checks
 from relax_quantus.audio import load_waveform
 from relax_quantus.cutting import cut, hop_frames
 from relax_quantus.errors import ArgumentTypeError, ShapeError
+from relax_quantus.torch_state import neutral_torch
 
 CHUNK_FRAMES = 96 * 16
 """Frames analysed at a time, which bounds the memory that an hour-long recording needs."""
@@ -144,6 +145,7 @@ class LogMel(nn.Module):
         self.config = config or LogMelConfig()
         self.register_buffer("silence", torch.tensor(self.config.silence, dtype=torch.float32), persistent=False)
 
+    @neutral_torch(gradients=True)
     def frames(self, wave: Tensor) -> Tensor:
         """Log-mel frames ``(..., samples) -> (..., frames, F)`` of a float tensor on the module's device; every whole window gives a frame."""
         precision = torch.float32 if wave.device.type == "mps" else torch.float64
@@ -254,5 +256,6 @@ def load_examples(
     front_end = LogMel(config)
     with torch.inference_mode(False), torch.no_grad():
         if hop == config.frames:
-            return torch.as_tensor(front_end(wave))
+            examples: Tensor = front_end(wave)
+            return examples
         return cut(front_end.frames(as_waveform(wave)), config.frames, hop)

@@ -23,10 +23,11 @@ from relax_quantus.checks import examples, message, refuse
 from relax_quantus.encoder_training import LEARNING_RATE, Settings
 from relax_quantus.errors import ArgumentTypeError, EncoderError, WeightsError
 from relax_quantus.fine_tuning import FineTuning
-from relax_quantus.head_file import SavedHead
+from relax_quantus.head_file import Probe, SavedHead
 from relax_quantus.holding_out import Labelled
 from relax_quantus.logistic import CrossValidation, check_labels, fit_logistic, group_codes
-from relax_quantus.modules import embed_all, fingerprint, like_weights
+from relax_quantus.modules import embed_all, fingerprint, has_weights, like_weights
+from relax_quantus.torch_state import neutral_torch
 
 _OTHER = "use the encoder that the head was fitted on"
 
@@ -97,7 +98,8 @@ class EmbeddingClassifier(nn.Module):
         self.fine_tuning = fine_tuning
         self.made_with: dict[str, str] = {}
         self._origin: _Origin | None = None
-        self.training = self.head.training = encoder.training if isinstance(encoder, nn.Module) else False
+        self._probe: Probe | None = None
+        self.training = self.head.training = isinstance(encoder, nn.Module) and getattr(encoder, "training", False)
 
     def embed(self, x: Tensor) -> Tensor:
         """Embed ``(n, 1, 96, 64) -> (n, D)`` with the encoder; one that does not return that is an `EncoderError`."""
@@ -108,9 +110,13 @@ class EmbeddingClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(n, classes)`` of ``(n, 1, 96, 64)``: scikit-learn's decision d; of two classes, -d/2 and d/2."""
-        return torch.as_tensor(self.head(self.embed(x).to(self.head.weight.dtype)))
+        h = self.embed(x)
+        with neutral_torch(gradients=True):
+            logits: Tensor = self.head(h.to(self.head.weight.dtype))
+        return logits
 
     @classmethod
+    @neutral_torch()
     def fit(
         cls,
         encoder: Callable[[Tensor], Tensor],
@@ -214,6 +220,7 @@ class EmbeddingClassifier(nn.Module):
             encoder, torch.from_numpy(weight).to(h.device), torch.from_numpy(bias).to(h.device), names, chosen, record
         )
         made._origin = None if encoder is origin else _origin(origin, encoder)
+        made._probe = None if has_weights(origin) else Probe.of(origin, x)
         return made
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -222,7 +229,8 @@ class EmbeddingClassifier(nn.Module):
         An older file is replaced only once the new one is complete.
 
         The metadata holds, as strings, format and version, the class names, the cross-validation, the record of the
-        fine-tuning, and kind and `fingerprint` of the encoder that was given to `fit` and of the fine-tuned one.
+        fine-tuning, and kind and `fingerprint` of the encoder that was given to `fit` and of the fine-tuned one. Of an
+        encoder without weights the file holds, too, what it makes of two made-up examples.
         """
         origin, changed = self._origin, {}
         if origin is not None and isinstance(self.encoder, nn.Module):
@@ -239,10 +247,12 @@ class EmbeddingClassifier(nn.Module):
             tuned_sha256="" if origin is None else fingerprint(self.encoder),
             changed=changed,
             made_with=self.made_with,
+            probe=self._probe,
         )
         head_file.write(Path(path), saved)
 
     @classmethod
+    @neutral_torch()
     def load(
         cls, path: str | os.PathLike[str], encoder: Callable[[Tensor], Tensor], *, strict: bool = True
     ) -> EmbeddingClassifier:
@@ -255,9 +265,10 @@ class EmbeddingClassifier(nn.Module):
         encoder
             The encoder that was given to `fit`, fine-tuned or not.
         strict
-            Refuse an encoder with other weights, on which the logits would mean nothing. False makes that a warning
-            (for the same encoder in another precision, say). Where one of the two is no module there are no weights
-            to compare: a warning.
+            Refuse another encoder, on which the logits would mean nothing: one with other weights or, where the head
+            was fitted on one without weights, one that is made otherwise and embeds made-up examples otherwise. False
+            makes that a warning (for the same encoder in another precision, say). Where it cannot be told, as for
+            files of version 0.1.0 of encoders without weights, a warning says so.
 
         Raises
         ------
@@ -274,7 +285,7 @@ class EmbeddingClassifier(nn.Module):
         place = like_weights(torch.zeros(()), used).device
         weight, bias = saved.weight.to(place), saved.bias.to(place)
         made = cls(used, weight, bias, saved.class_names, saved.cross_validation, saved.fine_tuning)
-        made.made_with = saved.made_with
+        made.made_with, made._probe = saved.made_with, saved.probe
         if saved.changed:
             made._origin = _Origin(saved.encoder, saved.encoder_sha256, tuple(saved.changed))
         return made
@@ -307,18 +318,27 @@ def _tuned_copy(path: str | os.PathLike[str], saved: SavedHead, encoder: object,
     return tuned
 
 
-def _compare(path: str | os.PathLike[str], saved: SavedHead, encoder: object, strict: bool) -> bool:
+def _compare(path: str | os.PathLike[str], saved: SavedHead, encoder: Callable[[Tensor], Tensor], strict: bool) -> bool:
     """Tell whether `encoder` is the one of the file; refuse, or warn about, another one."""
     wanted, found = saved.encoder_sha256, fingerprint(encoder)
-    if wanted == found:
+    untold = wanted in ("", head_file.NO_WEIGHTS)
+    if not untold and wanted == found:
         return True
+    if saved.probe is not None and saved.probe.agrees(encoder):
+        return True
+    kind = type(encoder).__name__
+    if untold and saved.probe is None:
+        rule, got = "a head that says which encoder it was fitted on", f"one of {saved.encoder}, without its weights"
+        remedy = f"make sure that this {kind} is that encoder, or fit and save again"
+        warnings.warn(message(os.fspath(path), rule, got, remedy), UserWarning, stacklevel=4)
+        return False
     text = message(
         os.fspath(path),
         f"the encoder it was fitted on, {saved.encoder} {wanted[:12]}".rstrip(),
-        f"{type(encoder).__name__} {found[:12]}".rstrip(),
+        f"{kind} {found[:12]}".rstrip(),
         "load that encoder, fit again, or pass strict=False if you know that they agree",
     )
-    if strict and wanted and found:
+    if strict and (saved.probe is not None or isinstance(encoder, nn.Module)):
         raise WeightsError(text)
-    warnings.warn(text, UserWarning, stacklevel=3)
+    warnings.warn(text, UserWarning, stacklevel=4)
     return False

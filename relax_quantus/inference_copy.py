@@ -40,8 +40,8 @@ def module_behind(encoder: object) -> nn.Module | None:
 def is_plain(module: nn.Module) -> bool:
     """Whether a copy can stand in for `module`: all of it in eval mode, no hooks, no parametrisations, nothing compiled to TorchScript."""
     return not any(
-        part.training
-        or isinstance(part, torch.jit.ScriptModule)
+        isinstance(part, torch.jit.ScriptModule)
+        or part.training
         or parametrize.is_parametrized(part)
         or any(getattr(part, hooks, None) for hooks in _HOOKS)
         for part in module.modules()

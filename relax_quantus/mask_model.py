@@ -33,7 +33,7 @@ def mask_model(problem: Problem, rows: slice) -> MaskModel | None:
     generator, columns, device = child_generator(problem.seed, 0), strategy.columns(frames, bands), tensor.x.device
 
     def numbers(n: int) -> torch.Tensor:
-        return torch.rand(n, columns, generator=generator, dtype=torch.float32)
+        return torch.rand(n, columns, generator=generator, device=generator.device, dtype=torch.float32)
 
     def build(uniform: torch.Tensor) -> torch.Tensor:
         return strategy.from_numbers(uniform, tensor.mask_shape)

@@ -6,32 +6,134 @@ that it was given.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import inspect
+import threading
+import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from relax_quantus.checks import describe, refuse
 from relax_quantus.errors import ArgumentTypeError, EncoderError
+from relax_quantus.identity import identity
+from relax_quantus.torch_state import callers_torch, neutral_torch
 
 MICRO_BATCH = 64
+_DEEPEST = 4
+"""Steps from a callable to the modules that are looked for behind it."""
 _LOOK = "check its weights and that its input is what it was trained on"
 
 
+_modes = threading.Lock()
+_in_use: dict[int, list[Any]] = {}
+"""Submodules in training mode that are run in eval mode just now, by identity: [submodule, how often]."""
+
+
 @contextmanager
-def evaluation_mode(module: object) -> Iterator[None]:
-    """Put `module` into eval mode and give every submodule its own flag back afterwards; callables are left alone."""
-    parts = list(module.modules()) if isinstance(module, nn.Module) else []
-    flags = [part.training for part in parts]
-    try:
+def evaluation_mode(encoder: object) -> Iterator[None]:
+    """Run an encoder's modules in eval mode, and leave their modes and their buffers as they were, also when it raises.
+
+    Threads may share a network: it gets its modes back when the last one is done.
+
+    Parameters
+    ----------
+    encoder
+        A module, a method of one, or any other callable, whose modules are those that `modules_behind` finds.
+
+    Examples
+    --------
+    >>> layer = nn.Dropout()
+    >>> with evaluation_mode(lambda x: layer(x)):
+    ...     layer.training
+    False
+    >>> layer.training
+    True
+    """
+    parts = list({id(part): part for module in modules_behind(encoder) for part in module.modules()}.values())
+    held = []
+    with _modes:
         for part in parts:
-            part.training = False
+            if id(part) in _in_use or getattr(part, "training", False):
+                _in_use.setdefault(id(part), [part, 0])[1] += 1
+                held.append(part)
+                part.training = False
+    kept = [(part, name, value, value.clone()) for part in parts for name, value in _buffers(part)]
+    try:
         yield
     finally:
-        for part, flag in zip(parts, flags, strict=True):
-            part.training = flag
+        for part, name, value, content in kept:
+            _put_back(part, name, value, content)
+        with _modes:
+            for part in held:
+                _in_use[id(part)][1] -= 1
+                if not _in_use[id(part)][1]:
+                    del _in_use[id(part)]
+                    part.training = True
+
+
+def _buffers(part: nn.Module) -> list[tuple[str, Tensor]]:
+    return [(name, value) for name, value in part.named_buffers(recurse=False) if not is_lazy(value)]
+
+
+def _put_back(part: nn.Module, name: str, value: Tensor, content: Tensor) -> None:
+    """Undo what a forward did to a buffer; one that was replaced by another shape is a cache that grew, and stays."""
+    found = dict(part.named_buffers(recurse=False)).get(name)
+    if found is None or found.shape != value.shape or found.dtype != value.dtype:
+        return
+    if not isinstance(part, torch.jit.ScriptModule):
+        part._buffers[name] = found = value
+    if not torch.equal(found, content):
+        with torch.inference_mode(found.is_inference()), torch.no_grad():
+            found.copy_(content)
+
+
+def modules_behind(encoder: object) -> list[nn.Module]:
+    """Find the modules that a callable runs: itself, or what it is a method of, closes over, is given beforehand or names.
+
+    Examples
+    --------
+    >>> layer = nn.Linear(2, 2)
+    >>> modules_behind(functools.partial(lambda scale, x: layer(x) * scale, 2.0)) == [layer]
+    True
+    """
+    found: list[nn.Module] = []
+    seen: set[int] = set()
+    waiting: list[tuple[object, int]] = [(encoder, 0)]
+    while waiting:
+        value, depth = waiting.pop(0)
+        if id(value) in seen or depth > _DEEPEST:
+            continue
+        seen.add(id(value))
+        if isinstance(value, nn.Module):
+            found.append(value)
+        else:
+            waiting += [(part, depth + 1) for part in _parts(value)]
+    return found
+
+
+def _parts(value: object) -> list[object]:
+    """What a callable or a container holds, as far as a module may be among it."""
+    if isinstance(value, functools.partial):
+        return [value.func, *value.args, *value.keywords.values()]
+    if isinstance(value, types.MethodType):
+        return [value.__self__, value.__func__]
+    if isinstance(value, types.FunctionType):
+        closed = inspect.getclosurevars(value)
+        defaults = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+        return [*closed.nonlocals.values(), *closed.globals.values(), *defaults]
+    if isinstance(value, dict):
+        return list(value.values())
+    if isinstance(value, list | tuple | set | frozenset):
+        return list(value)
+    if isinstance(value, type | types.ModuleType | Tensor):
+        return []
+    return list(getattr(value, "__dict__", {}).values())
 
 
 def like_weights(x: Tensor, module: object) -> Tensor:
@@ -43,17 +145,28 @@ def like_weights(x: Tensor, module: object) -> Tensor:
     return x if x.is_floating_point() else x.float()
 
 
+def has_weights(encoder: object) -> bool:
+    """Whether there are weights or buffers by which to tell the encoder from others."""
+    return isinstance(encoder, nn.Module) and any(isinstance(v, Tensor) for v in encoder.state_dict().values())
+
+
 def fingerprint(encoder: object) -> str:
-    """SHA-256 over the encoder's weights in order, shapes and types included, names not; "" for what is not a module.
+    """Digest what tells an encoder from others, the same in every process; "" where that cannot be told.
+
+    Returns
+    -------
+    str
+        SHA-256 over the weights in order, shapes and types included, names not; of what has none its `relax_quantus.identity`: structure,
+        constants, code and what that reads.
 
     Examples
     --------
     >>> layer = nn.Linear(2, 1)
-    >>> fingerprint(layer) == fingerprint(nn.Sequential(layer)), fingerprint(abs)
-    (True, '')
+    >>> fingerprint(layer) == fingerprint(nn.Sequential(layer)), fingerprint(nn.Flatten()) == fingerprint(nn.Identity())
+    (True, False)
     """
-    if not isinstance(encoder, nn.Module):
-        return ""
+    if not isinstance(encoder, nn.Module) or not has_weights(encoder):
+        return identity(encoder)
     digest = hashlib.sha256()
     for value in encoder.state_dict().values():
         if isinstance(value, Tensor):
@@ -67,9 +180,10 @@ def embed_all(encoder: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     if not callable(encoder):
         refuse("encoder", "a callable (n, 1, 96, 64) -> (n, D)", encoder, "pass the encoder itself", ArgumentTypeError)
     parts = []
-    with torch.no_grad(), evaluation_mode(encoder):
+    with neutral_torch(), evaluation_mode(encoder):
         for chunk in torch.split(x.detach(), MICRO_BATCH):
-            h = encoder(like_weights(chunk, encoder))
+            with callers_torch():
+                h = encoder(like_weights(chunk, encoder))
             if not isinstance(h, Tensor) or h.ndim != 2 or len(h) != len(chunk) or h.shape[1] == 0:
                 refuse(
                     "encoder", f"embeddings of shape ({len(chunk)}, D)", h, "flatten or pool its output", EncoderError

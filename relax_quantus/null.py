@@ -49,7 +49,10 @@ def null_maxima(
     n, batch = similarities.shape
     device = similarities.device
     generator = child_generator(stream.seed, 2 * len(stream.tensors))
-    orders = torch.stack([torch.arange(n)] + [torch.randperm(n, generator=generator) for _ in range(permutations)])
+    orders = torch.stack(
+        [torch.arange(n, device=generator.device)]
+        + [torch.randperm(n, generator=generator, device=generator.device) for _ in range(permutations)]
+    )
     standard, varies = standardised(similarities)
     rows = standard.T.float()[:, orders.to(device)].reshape(-1, n)
     largest = largest_z(stream, rows, tensor).reshape(batch, -1).masked_fill(~varies[:, None], torch.nan)

@@ -19,6 +19,7 @@ from relax_quantus import checks
 from relax_quantus.errors import ArgumentTypeError, ShapeError
 from relax_quantus.fills import FILLS, Fill
 from relax_quantus.masks import GridStrategy, Groups, MaskStrategy
+from relax_quantus.torch_state import callers_torch, exact
 
 CHUNK_MASKS = 64
 CHUNK_ENTRIES = 1 << 22
@@ -77,7 +78,8 @@ class MaskedTensor:
         masks = masks.to(x.device)[:, None]
         if x.is_floating_point() or x.is_complex():
             fill = level if noise is None else level + noise[:, None]
-            copies = blend(fill, x, masks.to(x.dtype), self.domain)
+            precise = exact(x)
+            copies = blend(exact(fill), precise, masks.to(precise.dtype), self.domain).to(x.dtype)
         else:
             copies = torch.where(masks >= 0.5, x, level)
         return copies.flatten(0, 1)
@@ -103,7 +105,8 @@ def masked_tensor(x: Tensor, baseline: Any, groups: Tensor | None, domain: str =
     elif isinstance(fill, Fill):
         level = fill.level(x)
     elif callable(fill):
-        level = checks.tensor("baselines", fill(x))
+        with callers_torch():
+            level = checks.tensor("baselines", fill(x))
     else:
         known = f"a name ({', '.join(FILLS)}), a number, a tensor, a Fill or a callable"
         checks.refuse("baselines", known, type(fill).__name__, "pass one of them", ArgumentTypeError)

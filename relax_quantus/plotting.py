@@ -29,6 +29,7 @@ from relax_quantus.axes import Axis, Image
 from relax_quantus.errors import ArgumentError, ShapeError
 from relax_quantus.explanation import Explanation
 from relax_quantus.thresholds import standing_out
+from relax_quantus.torch_state import neutral_torch
 
 SPECTROGRAM_COLOURS = "magma"
 IMPORTANCE_COLOURS = "RdBu_r"
@@ -45,6 +46,7 @@ OUTLINED_EXAMPLES = 20
 """Above so many examples the line around what stands out is left out: it would be all one sees."""
 
 
+@neutral_torch()
 def end_to_end(examples: Tensor | npt.NDArray[Any]) -> Image:
     """Lay examples ``(n, 1, T, F)`` end to end as one image ``(F, n T)``: row 0 is the lowest band, column 0 the first frame.
 
@@ -62,6 +64,7 @@ def end_to_end(examples: Tensor | npt.NDArray[Any]) -> Image:
     return np.asarray(values.reshape(-1, values.shape[-1]).T.numpy())
 
 
+@neutral_torch()
 def plot_map(
     ax: Any,
     examples: Tensor | npt.NDArray[Any],
@@ -110,11 +113,13 @@ def plot_map(
     return shown
 
 
+@neutral_torch()
 def plot_spectrogram(ax: Any, examples: Tensor | npt.NDArray[Any], *, axis: Axis | None = None) -> Any:
     """Draw examples ``(n, 1, T, F)`` end to end; see `plot_map`."""
     return plot_map(ax, examples, axis=axis, colours=SPECTROGRAM_COLOURS)
 
 
+@neutral_torch()
 def shared_limit(maps: Sequence[Tensor | npt.NDArray[Any]]) -> float:
     """The largest finite magnitude in several maps, so that they can share one colour scale; never 0.
 
@@ -128,6 +133,7 @@ def shared_limit(maps: Sequence[Tensor | npt.NDArray[Any]]) -> float:
     return max(float(max(finite, default=0.0)), MIN_SPREAD)
 
 
+@neutral_torch()
 def explanation_figure(
     examples: Tensor | npt.NDArray[Any],
     explanations: Mapping[str, Explanation],

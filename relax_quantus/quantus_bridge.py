@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from relax_quantus.checks import message, refuse, spectrograms
+from relax_quantus.checks import message, refuse
 from relax_quantus.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -30,13 +30,12 @@ from relax_quantus.errors import (
 from relax_quantus.estimators import Estimator
 from relax_quantus.explanation import Explanation
 from relax_quantus.masks import STRATEGIES, MaskStrategy
-from relax_quantus.micro_batch import FORWARD_ROWS
 from relax_quantus.modules import evaluation_mode, like_weights
-from relax_quantus.references import checked_embedding
 from relax_quantus.registry import Registry, nearest
 from relax_quantus.relax import RELAX
-from relax_quantus.similarity import Similarity, is_directional
+from relax_quantus.similarity import Similarity
 from relax_quantus.similarity_model import SimilarityModel
+from relax_quantus.torch_state import neutral_torch
 
 __all__ = [
     "SimilarityModel",
@@ -55,6 +54,7 @@ MAPS.register("centred", lambda: lambda e: e.centred(), "importance minus its va
 MAPS.register("positive", lambda: lambda e: e.centred().clamp(min=0), "the centred map, clipped at 0")
 
 
+@neutral_torch()
 def explain_func(
     model: Callable[[Tensor], Tensor],
     inputs: Array,
@@ -67,7 +67,7 @@ def explain_func(
     domain: str = "log",
     n_samples: int = 1000,
     seed: int | None = 0,
-    map: str = "importance",
+    map: str = "centred",
     perturbations_per_eval: int | None = None,
     device: str | torch.device | None = None,
     method: str | None = None,
@@ -82,16 +82,17 @@ def explain_func(
     Parameters
     ----------
     model
-        Module or callable on ``(n, 1, T, F)``.
+        Module or callable on ``(n, ...)``.
     inputs
-        ``(B, 1, T, F)`` log-mel examples; brought to the type of the model's weights.
+        ``(B, ...)``, such as log-mel examples ``(B, 1, T, F)``, of any channels and axes; brought to the type of the model's weights.
     targets
         Not used: an embedding has no classes.
     masks, baselines, estimator, similarity, domain, n_samples, seed
         As in `RELAX` and `RELAX.attribute`. Keep the seed fixed for robustness metrics; pass fresh ones for
         randomisation metrics, where masks shared by both maps would look like agreement.
     map
-        ``"importance"``, ``"centred"`` (minus its value if no bin mattered) or ``"positive"`` (centred, clipped at 0).
+        ``"centred"`` (importance minus its value if no bin mattered), for metrics that rank bins or read signs; ``"positive"`` (centred,
+        negative parts 0), for metrics of mass; or ``"importance"``, whose values all lie high above 0, for its ranks.
     perturbations_per_eval
         As in `RELAX.attribute`.
     device
@@ -102,7 +103,7 @@ def explain_func(
     Returns
     -------
     numpy.ndarray
-        ``(B, 1, T, F)``, finite; float64 if `inputs` are, else float32.
+        Shaped like `inputs`, finite; float64 if `inputs` are, else float32.
 
     Raises
     ------
@@ -125,21 +126,20 @@ def explain_func(
     chosen = MAPS.get(map)
     given = np.array(inputs.detach().cpu() if isinstance(inputs, Tensor) else inputs, order="C")
     if given.dtype.kind not in "fiu":
-        refuse("inputs", "an array of numbers (B, 1, T, F)", given, "pass log-mel examples", ArgumentTypeError)
-    x = spectrograms("inputs", _on_device(like_weights(torch.from_numpy(given), model), model, device))
+        refuse(
+            "inputs",
+            "an array of numbers (B, ...)",
+            given,
+            "pass examples, such as log-mel spectrograms",
+            ArgumentTypeError,
+        )
+    x = _on_device(like_weights(torch.from_numpy(given), model), model, device)
     if isinstance(baselines, np.ndarray):
         baselines = torch.tensor(baselines).to(x)
     relax = RELAX(encoder, masks, similarity, estimator, domain)
-    with torch.no_grad(), evaluation_mode(model):
-        blocks, nonzero = torch.split(x, FORWARD_ROWS), is_directional(relax.similarity)
-        reference = [checked_embedding(encoder(rows), len(rows), nonzero=nonzero) for rows in blocks]
+    with evaluation_mode(model):
         explained = relax.explain(
-            x,
-            baselines,
-            n_samples=n_samples,
-            perturbations_per_eval=perturbations_per_eval,
-            reference=torch.cat(reference),
-            seed=seed,
+            x, baselines, n_samples=n_samples, perturbations_per_eval=perturbations_per_eval, seed=seed
         )
     result: Array = chosen(cast(Explanation, explained)).double().cpu().numpy()
     return result.astype(np.float64 if given.dtype == np.float64 else np.float32)

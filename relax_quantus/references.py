@@ -41,7 +41,7 @@ def checked_embedding(h: object, rows: int, *, nonzero: bool, what: str = "encod
         remedy = "return one vector an example, for example by flatten(1) or a mean over the extra axes"
         checks.refuse(what, f"embeddings of shape ({rows}, D)", h, remedy, EncoderError)
     if not h.is_floating_point():
-        h = h.to(torch.get_default_dtype())
+        h = h.float()
     if not bool(torch.isfinite(h).all()):
         checks.refuse(
             what, "finite embeddings", "NaN or infinite ones", "check its weights and input scale", EncoderError

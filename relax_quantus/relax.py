@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,15 +26,33 @@ from relax_quantus.execution import PRECISIONS
 from relax_quantus.explanation import Explanation
 from relax_quantus.masks import STRATEGIES, MaskStrategy
 from relax_quantus.micro_batch import FORWARD_ROWS, Plan
+from relax_quantus.modules import evaluation_mode
 from relax_quantus.perturbation import DOMAINS
 from relax_quantus.problem import Problem, Tensors, pose
 from relax_quantus.similarity import SIMILARITIES, Similarity, is_directional
 from relax_quantus.similarity_forward import SimilarityForward
+from relax_quantus.torch_state import neutral_torch
 
 __all__ = ["FEW_MASKS", "FORWARD_ROWS", "RELAX", "SimilarityForward"]
 
 FEW_MASKS = 50
 """With fewer, errors are estimated too roughly to be believed; `RELAX.explain` warns."""
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def undisturbed(
+    method: Callable[Concatenate[RELAX, Arguments], Result],
+) -> Callable[Concatenate[RELAX, Arguments], Result]:
+    """Run a method with torch as in a fresh process and the encoder in eval mode, and leave both as they were."""
+
+    @wraps(method)
+    def run(self: RELAX, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        with neutral_torch(), evaluation_mode(self.forward_func):
+            return method(self, *args, **kwargs)
+
+    return run
 
 
 class RELAX(PerturbationAttribution):  # type: ignore[misc]
@@ -45,7 +64,9 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
     Parameters
     ----------
     forward_func
-        The encoder: any callable from inputs ``(n, ...)`` to embeddings ``(n, D)``.
+        The encoder: any callable from inputs ``(n, ...)`` to embeddings ``(n, D)``. Its modules run in eval mode and are left as found. It
+        has the caller's torch settings, autocast apart, which is `precision`'s; all else is computed as in a fresh process. Inputs in float64
+        go to a module with float32 weights in float32, and the other way round.
     masks
         Name of a strategy (``"random"``, ``"time"``, ``"frequency"``, ``"time_frequency"``) or an object with
         ``sample(n, shape, generator)``, see `relax_quantus.masks`. Such an object is asked once a tensor, in tuple order, for all ``n_samples``
@@ -60,8 +81,9 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         the magnitudes whose natural logarithms x and fill are, logaddexp(x + ln m, fill + ln(1 - m)), what a fader does. Hard masks make
         both equal.
     precision
-        Of the encoder's forwards: ``"float32"`` (as its weights are), ``"bfloat16"`` (autocast), or ``"auto"``, bfloat16 where the device
-        computes in it and a measurement shows that it is faster. Similarities and sums are in float64 whatever it is.
+        Of the encoder's forwards, whatever autocast they stand in: ``"float32"`` (as its weights are), ``"bfloat16"`` (autocast), or
+        ``"auto"``, bfloat16 where the device computes in it and a measurement shows that it is faster. Similarities and sums are in float64
+        whatever it is.
 
     Examples
     --------
@@ -110,7 +132,7 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         return "RELAX"
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
-    @torch.no_grad()
+    @undisturbed
     def attribute(
         self,
         inputs: Tensors,
@@ -146,7 +168,8 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         perturbations_per_eval
             Masks an encoder forward, each with the whole batch (of more than 48 examples: with even blocks of at most 48, unless `target` or
             `additional_forward_args` belong to it); None picks a number, measured where the call is large enough to pay for it, see `plan`.
-            It never changes the result beyond rounding, and is halved should the memory not suffice.
+            It never changes the result beyond rounding, and is halved should the memory not suffice. No forward has more rows than that; one
+            with fewer is filled up where the encoder refuses it, as networks of a fixed batch do.
         show_progress
             Show a progress bar.
         reference
@@ -158,7 +181,7 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         Returns
         -------
         Tensor or tuple of Tensor
-            Importance, shaped like `inputs`, on their device, contiguous.
+            Importance, shaped like `inputs`, in their type but at least float32, on their device, contiguous.
 
         Raises
         ------
@@ -186,7 +209,7 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         """Not available: RELAX has no asynchronous form."""
         raise NotImplementedError("attribute_future is not implemented for RELAX")
 
-    @torch.no_grad()
+    @undisturbed
     def explain(
         self,
         inputs: Tensors,
@@ -255,7 +278,7 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
             return estimation.of(comparison, fully_masked, show_progress)
         return estimation.until(comparison, fully_masked, show_progress, tolerance)
 
-    @torch.no_grad()
+    @undisturbed
     def similarities(
         self,
         inputs: Tensors,
@@ -284,7 +307,7 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         )
         return torch.cat([s.cpu() for s, _ in comparison.similarities(show_progress)])
 
-    @torch.no_grad()
+    @undisturbed
     def estimate(
         self,
         inputs: Tensors,
@@ -318,7 +341,7 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
             checks.refuse("similarities", rule, similarities, "pass what `similarities` returned", ShapeError)
         return Estimation(self.estimator, problem, null).of_given(similarities)
 
-    @torch.no_grad()
+    @undisturbed
     def plan(
         self,
         inputs: Tensors,

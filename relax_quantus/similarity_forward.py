@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from relax_quantus.references import checked_embedding
 from relax_quantus.similarity import SIMILARITIES, Similarity
+from relax_quantus.torch_state import exact, neutral_torch
 
 
 class SimilarityForward(nn.Module):
@@ -39,5 +40,6 @@ class SimilarityForward(nn.Module):
 
     def forward(self, x: Tensor, reference: Tensor) -> Tensor:
         """Similarity ``(n,)`` of inputs ``(n, ...)`` to embeddings ``(n, D)``."""
-        h = checked_embedding(self.encoder(x), len(x), nonzero=False)
-        return self.similarity(reference, h[None])[0]
+        h = exact(checked_embedding(self.encoder(x), len(x), nonzero=False))
+        with neutral_torch(gradients=True):
+            return self.similarity(reference.to(h.dtype), h[None])[0]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from relax_quantus.checks import finite, refuse
 from relax_quantus.errors import ArgumentTypeError, EncoderError, ShapeError
+from relax_quantus.torch_state import exact, neutral_torch
 
 
 class SimilarityModel(nn.Module):
@@ -49,6 +50,7 @@ class SimilarityModel(nn.Module):
 
     anchors: Tensor
 
+    @neutral_torch()
     def __init__(self, encoder: Callable[[Tensor], Tensor], anchors: Tensor) -> None:
         super().__init__()
         if not callable(encoder):
@@ -65,7 +67,7 @@ class SimilarityModel(nn.Module):
             refuse("anchors", "embeddings that are not zero", f"zeros only in rows {zero}", "leave those out")
         self.encoder = encoder
         self.register_buffer("anchors", anchors)
-        self.training = encoder.training if isinstance(encoder, nn.Module) else False
+        self.training = isinstance(encoder, nn.Module) and getattr(encoder, "training", False)
 
     def embed(self, x: Tensor) -> Tensor:
         """Embed ``(B, 1, T, F) -> (B, D)`` with the encoder."""
@@ -77,6 +79,7 @@ class SimilarityModel(nn.Module):
         return h
 
     def forward(self, x: Tensor) -> Tensor:
-        """Cosines ``(B, n)`` in [-1, 1]; 0 for an embedding of zeros."""
-        h = nn.functional.normalize(self.embed(x).to(self.anchors.dtype), dim=1)
-        return h @ nn.functional.normalize(self.anchors, dim=1).T
+        """Cosines ``(B, n)`` in [-1, 1], at least float32; 0 for an embedding of zeros."""
+        h, anchors = self.embed(x), exact(self.anchors)
+        with neutral_torch(gradients=True):
+            return nn.functional.normalize(h.to(anchors.dtype), dim=1) @ nn.functional.normalize(anchors, dim=1).T

@@ -36,6 +36,7 @@ from relax_quantus.cutting import hop_frames
 from relax_quantus.errors import ShapeError
 from relax_quantus.explanation import Explanation
 from relax_quantus.relax import RELAX
+from relax_quantus.torch_state import neutral_torch
 
 ERRORS = ("standard_error", "centred_standard_error")
 MAPS = ("importance", "uncertainty", *ERRORS, "neutral", "cell_effects")
@@ -74,6 +75,7 @@ class Stitched:
         return self.importance - self.neutral
 
 
+@neutral_torch()
 def taper(frames: int) -> Tensor:
     """Weights ``(T,)`` of an example's frames, float64: sin^2(pi (f + 1/2) / T).
 
@@ -128,6 +130,7 @@ class Stitcher:
         self.weights = taper(frames)[:, None]
         self.carry: dict[str, Tensor] = dict(carry or {})
 
+    @neutral_torch()
     def push(self, maps: Mapping[str, Tensor], usable: Tensor | None = None) -> dict[str, Tensor]:
         """Add maps ``(n, T, F)`` of the next n examples; those not `usable` ``(n,)`` weigh nothing.
 
@@ -157,6 +160,7 @@ class Stitcher:
         self.carry[WEIGHT] = weight[count * self.hop :].clone()
         return finished
 
+    @neutral_torch()
     def finish(self) -> dict[str, Tensor]:
         """The averages over the last ``T - hop`` frames, in float64."""
         weight = self.carry.get(WEIGHT, torch.zeros(0, 1))
@@ -193,6 +197,7 @@ def maps_of(explanation: Explanation) -> dict[str, Tensor]:
     return {name: value[..., None] if importance.ndim == 2 else value[:, 0] for name, value in whole.items()}
 
 
+@neutral_torch()
 def stitch(
     explanation: Explanation, hop_s: float | None = None, *, axis: Axis | None = None, shared_masks: bool = True
 ) -> Stitched:
@@ -236,6 +241,7 @@ def stitch(
     return Stitched(**whole, times_s=axis.times_s(len(whole["importance"])), hop=hop)
 
 
+@neutral_torch()
 def explain_overlapping(
     relax: RELAX,
     x: Tensor,

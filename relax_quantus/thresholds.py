@@ -26,6 +26,7 @@ from torch import Tensor
 from relax_quantus import checks
 from relax_quantus.explanation import Explanation
 from relax_quantus.null import family_wise, family_wise_p
+from relax_quantus.torch_state import neutral_torch
 
 LEVEL = 0.05
 """Of the family-wise threshold: how often chance alone passes it somewhere in a recording."""
@@ -40,11 +41,13 @@ Values = npt.NDArray[np.float64]
 Bins = npt.NDArray[np.bool_]
 
 
+@neutral_torch()
 def as_values(values: Tensor | npt.NDArray[Any]) -> Values:
     """The map as a float64 array, off its device and graph; the caller's is not changed."""
     return np.asarray(torch.as_tensor(values).detach().cpu().double().numpy())
 
 
+@neutral_torch()
 def sure_at(n_samples: Tensor) -> float:
     """Return at how many standard errors from 0 a bin is as sure as three of a normal distribution make it.
 
@@ -64,6 +67,7 @@ def sure_at(n_samples: Tensor) -> float:
     return float(t.isf(norm.sf(SURE), int(used.min()) - 1)) if used.numel() else SURE
 
 
+@neutral_torch()
 def least_effect(values: Tensor | npt.NDArray[Any], fraction: float = FRACTION) -> float:
     """Return a fraction of the largest value of a map, over all examples together; NaN if none is positive.
 
@@ -138,6 +142,7 @@ class Bounds:
         return "; ".join(part for part in (heard, found) if part)
 
 
+@neutral_torch()
 def bounds_of_parts(
     parts: Callable[[], Iterable[tuple[Values, Values]]],
     maxima: Tensor | None,
@@ -192,6 +197,7 @@ class StandingOut:
     bounds: Bounds
 
 
+@neutral_torch()
 def standing_out(explanation: Explanation, fraction: float = FRACTION) -> StandingOut:
     """Return which bins of a recording's map stand out.
 

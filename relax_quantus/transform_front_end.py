@@ -19,6 +19,7 @@ from relax_quantus import checks
 from relax_quantus.audio import SAMPLE_RATE_HZ, load_waveform
 from relax_quantus.errors import ArgumentTypeError, ShapeError
 from relax_quantus.frontend import as_waveform
+from relax_quantus.torch_state import neutral_torch
 
 
 class TransformFrontEnd(nn.Module):
@@ -101,6 +102,7 @@ class TransformFrontEnd(nn.Module):
             x = x[:, : per_wave * self.frames].reshape(len(x) * per_wave, self.frames, x.shape[2])
         return x[:, None].contiguous()
 
+    @neutral_torch(gradients=True)
     def spectrogram(self, wave: Tensor | npt.ArrayLike) -> Tensor:
         """Return ``(B, T, F)``, the whole waveforms without cutting; arguments and errors as for `forward`."""
         wave = as_waveform(wave)

@@ -33,6 +33,7 @@ from relax_quantus.plotting import (
     wrapped,
 )
 from relax_quantus.thresholds import standing_out
+from relax_quantus.torch_state import neutral_torch
 
 POINTS = 3000
 """Points of a drawn curve, at most; more than a screen's width shows nothing."""
@@ -40,6 +41,7 @@ RED, BLUE, GREY = "#b2182b", "#2166ac", "0.75"
 NOTES_IN = 4.6
 
 
+@neutral_torch()
 def waveform_figure(
     examples: Tensor | npt.NDArray[Any],
     explanations: Mapping[str, Explanation],

@@ -41,6 +41,7 @@ def test_oracle_beats_chance_beats_anti_oracle(name):
 
 
 CHANCE = {"AUC": 0.5, "RankAccuracy": SHARE, "TopKIntersection": SHARE, "PointingGame": SHARE, "MassAccuracy": SHARE}
+CHANCE |= {"AUC-region": 0.5, "AUC-region-absolute": 0.5, "MassAccuracy-region-absolute": SHARE}
 NO_CHANCE = {
     "complexity": "a twin's map has its strategy's texture, and with it its complexity: no value is that of no information",
     "robustness": "a twin permutes nearly the same similarities in the same way: it is as steady as its strategy",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import pkgutil
 import subprocess
 import sys
 
@@ -66,3 +67,36 @@ def test_star_import_gives_exactly_the_public_names() -> None:
         rq.__all__
     )
     assert not [name for name in rq.__all__ if name.startswith("_") and name != "__version__"]
+
+
+PACKAGES = ["relax_quantus", "relax_quantus.benchmark"]
+EVERY_PACKAGE = [
+    "relax_quantus",
+    *(m.name for m in pkgutil.walk_packages(rq.__path__, "relax_quantus.") if m.ispkg),
+]
+
+
+@pytest.mark.parametrize("package", EVERY_PACKAGE)
+def test_names_of_modules_are_not_taken_by_anything_else(package: str) -> None:
+    """Whatever a package's first lines import, in an interpreter that has imported nothing else."""
+    code = f"""
+import importlib, pkgutil, sys, types
+package = importlib.import_module({package!r})
+names = [m.name for m in pkgutil.iter_modules(package.__path__) if m.name != "__main__"]
+taken = [n for n in names if n in vars(package) and vars(package)[n] is not sys.modules.get(package.__name__ + "." + n)]
+lost = [n for n in names if {package in PACKAGES} and not isinstance(getattr(package, n), types.ModuleType)]
+wrong = [n for n in names if getattr(importlib.import_module(package.__name__ + "." + n), "__name__", "") == ""]
+later = [n for n in names if getattr(package, n) is not sys.modules[package.__name__ + "." + n]]
+print(taken, lost, wrong, later)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["[]"] * 4
+
+
+def test_a_module_that_does_not_exist_is_an_attribute_error() -> None:
+    from relax_quantus import benchmark
+
+    for package in (rq, benchmark):
+        with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+            package.nothing  # noqa: B018

@@ -1,6 +1,7 @@
 """Training of the bundled encoder: the chain knows no class, one seed gives one network, controls are what they say."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -184,3 +185,14 @@ def test_summary_matches_wilsons_interval():
 def test_missing_table_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"--data: expected a folder with clips.csv"):
         load_recordings(tmp_path)
+
+
+def test_as_the_model_card_says_85_percent_of_examples_have_stripes_of_silence_and_the_others_smooth_cells() -> None:
+    card = (Path(__file__).parents[1] / "docs" / "model_card.md").read_text(encoding="utf-8")
+    share = int(re.search(r"in \*\*(\d+) %\*\* of the examples two stripes", card)[1]) / 100
+    assert fitting.Recipe().cells == pytest.approx(1 - share)
+    masked = fitting.mask(torch.ones(4000, 1, 96, 64), fitting.Recipe().cells, generator())[:, 0]
+    silent = (masked - fitting.SILENCE).abs() < 1e-5
+    over_time, over_frequency = silent.all(2).any(1), silent.all(1).any(1)
+    assert (over_time | over_frequency).double().mean().item() == pytest.approx(share, abs=0.02)
+    assert silent[over_time | over_frequency].double().mean().item() == pytest.approx(1 / 3, abs=0.03)

@@ -4,7 +4,8 @@
 
 Encoders go to ``benchmarks/answer/encoders``, the growing runs to ``benchmarks/answer/run`` (neither is published), tables, statistics and
 figures to ``benchmarks/results``. A stopped command goes on where it was; more seeds, encoders or methods in a configuration add to what is there,
-so that ``--seeds 1`` and then ``--seeds 3`` is a first answer and then a better one.
+so that ``--seeds 1`` and then ``--seeds 3`` is a first answer and then a better one. ``--report-only`` makes the reports again, those of grids that
+were not run here from their published scores.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.answer.networks import ENCODERS
-from benchmarks.answer.publishing import publish
+from benchmarks.answer.publishing import publish, remake
 from benchmarks.answer.train import train
 from relax_quantus import benchmark
 from relax_quantus.benchmark.config import BenchmarkConfig
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
+TRAINED = ("ENCODERS", "time_convolutions")
+"""What a configuration names of the encoders that `train` makes."""
 RUNS, RESULTS = HERE / "run", ROOT / "benchmarks" / "results"
 GRIDS = (
     "recordings",
@@ -36,6 +39,7 @@ GRIDS = (
     "categories",
     "levels",
     "shortcut",
+    "signs",
 )
 """In the order of their weight: a run that is stopped early has the first."""
 
@@ -55,7 +59,7 @@ def grid(name: str, data: Path, workers: int, max_clips: int | None, seeds: int 
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.answer", description="Which masking is right?")
-    parser.add_argument("--data", type=Path, required=True, help="a folder of recordings with clips.csv")
+    parser.add_argument("--data", type=Path, help="a folder of recordings with clips.csv")
     parser.add_argument("--only", nargs="+", choices=GRIDS, default=GRIDS)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--max-clips", type=int, help="fewer or more clips than the configurations say")
@@ -63,14 +67,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400, help="of each encoder's training")
     parser.add_argument("--report-only", action="store_true", help="no training and no run")
     arguments = parser.parse_args()
-    data = arguments.data.resolve()
+    if not (arguments.data or arguments.report_only):
+        parser.error("--data: expected a folder with clips.csv, got none; name one, or ask for --report-only")
+    data = Path(arguments.data or "").resolve()
     os.chdir(ROOT)
-    weights = {} if arguments.report_only else train(data, arguments.steps)
+    asked = any(trained in (HERE / f"{name}.toml").read_text() for name in arguments.only for trained in TRAINED)
+    weights = train(data, arguments.steps) if asked and not arguments.report_only else {}
     for name in arguments.only:
         if not arguments.report_only:
             benchmark.run(grid(name, data, arguments.workers, arguments.max_clips, arguments.seeds))
             (RUNS / name / "encoders.json").write_text(json.dumps(weights, indent=1) + "\n")
-        for path in publish(RUNS / name, RESULTS / name):
+        ran = (RUNS / name / "results.parquet").is_file()
+        for path in publish(RUNS / name, RESULTS / name) if ran else remake(RESULTS / name):
             print(path)
 
 

@@ -3,8 +3,8 @@
     python -m benchmarks.answer.by_evaluator benchmarks/results/recordings
 
 From published results alone: shares of gain on the embedding, of trained encoders; each explainer on the fills that are not its own, mean over all
-three; its own unit counts, a unit that its maps cannot rank does not. Strategies minus their twins; against energy, which has none, as they are and
-without its fill, silence. One number a source, paired Wilcoxon test (not corrected), bootstrap interval over sources.
+three; its own unit counts, a unit that its maps cannot rank does not. Scores as they are; against energy without its fill, silence. One number a
+source group, paired Wilcoxon test (not corrected), bootstrap interval over source groups.
 """
 
 from __future__ import annotations
@@ -28,20 +28,16 @@ FILLS = ("fill", "evaluator_fill")
 ENERGY = "energy"
 
 
-def gains(rows: pd.DataFrame, minus_twins: bool = True) -> pd.DataFrame:
-    """Gain, one line a unit, pair of fills and explained example, one column a strategy; NaN where it, or a twin that is taken off, has no score."""
-    twins = ("", " twin") if minus_twins else ("",)
-    relax = rows[rows.base.isin([f"RELAX-{m}{twin}" for m in STRATEGIES for twin in twins])]
+def gains(rows: pd.DataFrame) -> pd.DataFrame:
+    """Tabulate gains: a line a unit, pair of fills and explained example, a column a strategy; NaN where it has no score."""
+    relax = rows[rows.base.isin([f"RELAX-{m}" for m in STRATEGIES])]
     foreign = relax[relax.fill != relax.evaluator_fill]
-    sign = 1 - 2 * (foreign.twin_of != "")
-    by_cell = foreign.assign(score=foreign.score * sign).groupby(["masks", "granularity", *FILLS, *CELL], sort=False)
-    differences = by_cell.score.agg(["sum", "count"])
-    return differences["sum"].where(differences["count"] == len(twins)).unstack("masks")
+    return foreign.groupby(["masks", "granularity", *FILLS, *CELL], sort=False).score.mean().unstack("masks")
 
 
 def with_energy(rows: pd.DataFrame) -> pd.DataFrame:
-    """The same as they are, with a column of energy's own scores, on evaluators that do not fill with silence."""
-    table = gains(rows, minus_twins=False)
+    """Tabulate the same with a column of energy's own scores, on evaluators that do not fill with silence."""
+    table = gains(rows)
     table = table[table.index.get_level_values("evaluator_fill") != "silence"]
     keys = ["granularity", "evaluator_fill", *CELL]
     energy = rows[rows.method == ENERGY].groupby(keys, sort=False).score.mean()
@@ -49,12 +45,12 @@ def with_energy(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def difference(here: pd.DataFrame, a: str, b: str) -> pd.Series:
-    """``a - b``, one number a source: each line with the other's on the same example and the same fills."""
+    """``a - b``, one number a source group: each line with the other's on the same example and the same fills."""
     return (here[a] - here[b]).dropna().groupby("source_group").mean()
 
 
 def levels(here: pd.DataFrame) -> Iterator[str]:
-    """What each strategy reaches, mean over sources."""
+    """Say what each strategy reaches, mean over source groups."""
     for name in (c for c in here if here[c].notna().any()):
         e = mean(here[name].groupby("source_group").mean().to_numpy())
         yield f"{name}: {e.value:.2f} [{e.low:.2f}, {e.high:.2f}], n = {e.n}"
@@ -77,8 +73,8 @@ def main() -> None:
     shares = normalised(crossed(rows, "embedding"))
     beside_energy = product((ENERGY,), STRATEGIES)
     for title, table, those in (
-        ("minus twins", gains(shares), combinations(STRATEGIES, 2)),
-        ("as they are, without the fill silence", with_energy(shares), beside_energy),
+        ("all evaluators with another fill", gains(shares), combinations(STRATEGIES, 2)),
+        ("beside energy, without the fill silence", with_energy(shares), beside_energy),
     ):
         print(title)
         listed = list(those)

@@ -1,8 +1,9 @@
-"""The other exploratory numbers of docs/which_masking.md, from published results alone: pairs of strategies by encoder, without twins, and twins.
+"""The other exploratory numbers of docs/which_masking.md, from published results alone: pairs of strategies by encoder, what twins score, and by how
+much taking them off multiplies the variance of a difference.
 
     python -m benchmarks.answer.exploring benchmarks/results/recordings
 
-Differences are means over sources with their intervals, p of paired Wilcoxon tests after Holm's correction within each block that is printed.
+Differences are means over source groups with their intervals, p of paired Wilcoxon tests after Holm's correction within each block that is printed.
 """
 
 from __future__ import annotations
@@ -12,25 +13,34 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from relax_quantus.benchmark.report.reading import read
 from relax_quantus.benchmark.statistics import intervals
 from relax_quantus.benchmark.statistics.comparisons import Comparison
 from relax_quantus.benchmark.statistics.crossing import Endpoint, crossed, normalised
-from relax_quantus.benchmark.statistics.families import BASELINE, against_nulls, family, matches, variants
-from relax_quantus.benchmark.statistics.rows import NULL_ENCODERS, measured
+from relax_quantus.benchmark.statistics.families import BASELINE, against_nulls, averaged, family, matches, variants
+from relax_quantus.benchmark.statistics.rows import measured, pooled
 from relax_quantus.benchmark.statistics.summary import SMALLEST_AUC, SMALLEST_GAIN
 
 FACTORS = ("masks", "fill")
-TRUTHS = ("AUC-region", "AUC")
+TRUTHS = ("AUC-region", "AUC-region-absolute", "MassAccuracy-region-absolute", "AUC")
 
 
-def pairs(endpoint: Endpoint, minus_twins: bool) -> Iterator[str]:
-    """A line for each pair of strategies, then of fills."""
+def pairs(endpoint: Endpoint) -> Iterator[str]:
+    """Say of each pair of strategies, then of fills, how their scores differ, a line each."""
     found = [v for v in variants(endpoint.rows) if v.kind == "RELAX"]
     for factor in FACTORS:
-        yield from (said(c) for c in family(endpoint, matches(found, factor), 0, minus_twins))
+        yield from (said(c) for c in family(endpoint, matches(found, factor), 0))
+
+
+def price_of_twins(endpoint: Endpoint) -> Iterator[str]:
+    """Say of each pair of strategies how many times more its difference varies between source groups minus twins than as it is, a line each."""
+    found = [v for v in variants(endpoint.rows) if v.kind == "RELAX"]
+    for (a, b), matched in matches(found, "masks").items():
+        minus, raw = (np.var(averaged(endpoint, matched, twins)[0], ddof=1) for twins in (True, False))
+        yield f"{a} - {b}: {minus / raw:.1f} times ({math.sqrt(raw):.3f} to {math.sqrt(minus):.3f}, standard deviations)"
 
 
 def twins(rows: pd.DataFrame) -> Iterator[str]:
@@ -75,18 +85,19 @@ def main() -> None:
         print("\n".join(("twins, share of gain", *twins(gains))))
         if gains.seed.nunique() > 1:
             print("\n".join(("\nstandard deviation between mask seeds, share of gain", *draws(gains))))
-        without = pairs(Endpoint("gain", gains[~gains.encoder.str.startswith(NULL_ENCODERS)], SMALLEST_GAIN), False)
-        print("\n".join(("\nall encoders, twins not taken off", *without)))
+        trained = pooled(gains)[0]
+        price = price_of_twins(Endpoint("gain", trained, SMALLEST_GAIN))
+        print("\n".join(("\nvariance of a difference, minus twins against as it is", *price)))
         for encoder, part in gains.groupby("encoder", sort=False):
-            print("\n".join((f"\n{encoder}", *pairs(Endpoint("gain", part, SMALLEST_GAIN), True))))
+            print("\n".join((f"\n{encoder}", *pairs(Endpoint("gain", part, SMALLEST_GAIN)))))
     for (dataset, metric), part in rows[rows.metric.isin(TRUTHS)].groupby(["dataset", "metric"], sort=False):
         cells = part.drop_duplicates(["encoder", "clip", "seed"])
         print(
-            f"\n{metric} on {dataset}: {len(cells)} of clip, encoder and seed, {part.source_group.nunique()} sources\ntwins"
+            f"\n{metric} on {dataset}: {len(cells)} of clip, encoder and seed, {part.source_group.nunique()} source groups\ntwins"
         )
-        print("\n".join((*twins(part), "strategies and fills, twins not taken off")))
+        print("\n".join((*twins(part), "strategies and fills")))
         one = Endpoint(str(metric), part, SMALLEST_AUC)
-        print("\n".join((*pairs(one, False), "against energy", *beside_energy(one))))
+        print("\n".join((*pairs(one), "against energy", *beside_energy(one))))
 
 
 if __name__ == "__main__":

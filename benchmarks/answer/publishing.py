@@ -48,6 +48,16 @@ def publish(run: Path, out: Path) -> list[Path]:
     return [out / path for path in kept]
 
 
+def remake(folder: Path) -> list[Path]:
+    """Make the report of a published folder again, from the scores that are in it; return its files."""
+    for name in ("figures", "tables"):
+        shutil.rmtree(folder / name, ignore_errors=True)  # nothing of an earlier report beside this one's
+    made = report(folder, None)
+    for path in folder.rglob("*.pdf"):
+        path.unlink()
+    return [path for path in made if path.suffix != ".pdf"]
+
+
 def times(maps: pd.DataFrame) -> pd.DataFrame:
     """The median seconds of a map of each method: what the figure of runtime against score is drawn from."""
     keys = ["dataset", "encoder", "method", "question", "n_samples"]

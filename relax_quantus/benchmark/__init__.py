@@ -10,9 +10,7 @@ The flow, one module a step::
 `run` takes a `BenchmarkConfig` and returns `Results`. Everything is imported when it is first used.
 """
 
-from __future__ import annotations
-
-import importlib
+import importlib.util
 from typing import Any
 
 _HOME = {
@@ -34,6 +32,8 @@ __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name.startswith("_") or importlib.util.find_spec(f"{__name__}.{name}") is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    return importlib.import_module(f"{__name__}.{name}")

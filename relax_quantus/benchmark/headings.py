@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LEGEND = (
-    "A cell is the mean over source recordings and its 95 % interval (bootstrap of whole sources). ↑ higher is better, ↓ lower is better. "
+    "A cell is the mean over source groups (`source_group`, what the data say belongs together) and its 95 % interval (bootstrap of whole groups). "
+    "↑ higher is better, ↓ lower is better. "
     "*X − twin*: X minus its shuffled twin, the same masks with the similarities permuted, on the same clips: 0 is what no information scores. "
-    "Bold: the best method of a column, only where it is better than every other one (paired Wilcoxon tests over sources, corrected for all pairs "
-    "of methods, 5 %); and *X − twin* where X is better than its twin (Holm over the column). What is not bold was not told apart."
+    "Bold: the best method of a column, only where it is better than every other one (paired Wilcoxon tests over source groups, corrected for all "
+    "pairs of methods, 5 %); and *X − twin* where X is better than its twin (Holm over the column). What is not bold was not told apart."
 )
 SHORT_LEGEND = (
-    "mean over source recordings ± wider half of its 95 % interval; ↑ higher is better, ↓ lower is better; X − twin: minus the same masks with the "
+    "mean over source groups ± wider half of its 95 % interval; ↑ higher is better, ↓ lower is better; X − twin: minus the same masks with the "
     "similarities permuted, 0 is no information; bold: better than all others, or than its twin, after correction"
 )
 VIEWS = {

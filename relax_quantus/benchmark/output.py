@@ -19,6 +19,7 @@ import torch
 from relax_quantus import __version__
 from relax_quantus.benchmark.metrics import METRICS
 from relax_quantus.benchmark.source import source_sha256
+from relax_quantus.benchmark.statistics.summary import DIFFERENCES
 from relax_quantus.benchmark.tables import markdown
 from relax_quantus.errors import DataError
 
@@ -45,6 +46,7 @@ def provenance(results: Results) -> dict[str, Any]:
         "torch_threads": torch.get_num_threads(),
         "packages": {name: _version(name) for name in PACKAGES},
         "configuration": results.config.as_dict(),
+        "differences": DIFFERENCES,
         "seeds": {"data": results.config.seed, "masks_and_metrics": list(results.config.seeds)},
         "encoders": [
             {"name": name, "sha256": sha256, "perturbations_per_eval": results.micro_batches[name]}

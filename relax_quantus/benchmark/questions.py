@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
+from relax_quantus import modules
 from relax_quantus.fills import FILLS
 from relax_quantus.heads import EmbeddingClassifier
 from relax_quantus.quantus_bridge import SimilarityModel
@@ -96,6 +97,11 @@ class Attribution:
         """`centred`, clipped at 0."""
         return np.clip(self.centred, 0.0, None)
 
+    @property
+    def magnitude(self) -> Map:
+        """`centred` without its signs."""
+        return np.abs(self.centred)
+
 
 class Method(ABC):
     """One way of explaining.
@@ -164,7 +170,9 @@ def fingerprint(*values: Any) -> str:
     """SHA-256 over modules' weights, tensors' values and plain values."""
     digest = hashlib.sha256()
     for value in values:
-        tensors = list(value.state_dict().values()) if isinstance(value, nn.Module) else [value]
+        tensors: list[Any] = list(value.state_dict().values()) if isinstance(value, nn.Module) else [value]
+        if isinstance(value, nn.Module) and not modules.has_weights(value):
+            tensors = [modules.fingerprint(value) or id(value)]
         for entry in tensors:
             digest.update(
                 entry.detach().cpu().contiguous().numpy().tobytes()

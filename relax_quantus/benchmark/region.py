@@ -52,7 +52,7 @@ class SeesOnly(nn.Module):
         self.encoder = encoder
         self.register_buffer("region", torch.from_numpy(region.copy()).bool())
         self.register_buffer("outside", outside.detach().clone().reshape(1, 1, *region.shape))
-        self.training = encoder.training
+        self.training = getattr(encoder, "training", False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed what is inside the region."""

@@ -1,6 +1,6 @@
 """Results as tables that a person reads: one a category, methods down, metrics across, on the console and in Markdown.
 
-Eighth step of the benchmark's flow: tidy rows enter (of `Results` or of a results file); text leaves. A cell is the mean over source recordings
+Eighth step of the benchmark's flow: tidy rows enter (of `Results` or of a results file); text leaves. A cell is the mean over source groups
 with its 95 % cluster-bootstrap interval; each strategy is also shown minus its shuffled twin, clip by clip. The many evaluators of the crossed
 design are one table a view. Bold has been earned: see `emphasis`.
 """
@@ -68,17 +68,17 @@ def _of_dataset(main: pd.DataFrame, everything: pd.DataFrame, apart: str) -> Ite
 
 
 def encoders_table(rows: pd.DataFrame, view: str) -> Table:
-    """Gain minus twin (gain, where there is no twin), each encoder by itself, in the score's own unit."""
+    """Gain of every method, each encoder by itself, in the score's own unit; bold where it is above its twin's."""
     alone = {str(encoder): Endpoint(view, part) for encoder, part in rows.groupby("encoder", sort=False)}
     above = {encoder: above_twins(endpoint) for encoder, endpoint in alone.items()}
     lines = []
     for method in methods(rows):
         cells = []
         for encoder, e in alone.items():
-            level: Any = e.level(method, method in e.twins) if method in e.own else []
+            level: Any = e.level(method) if method in e.own else []
             cells.append(Cell(intervals.mean(level), method in above[encoder]))
         lines.append((method, tuple(cells)))
-    caption = f"Gain minus twin; of methods without a twin, gain; in the unit of the score. {counted(rows)}"
+    caption = f"Gain in the unit of the score; bold where it is above its shuffled twin's. {counted(rows)}"
     return Table(f"Crossed faithfulness by encoder, {view} view", caption, ("method", *alone), tuple(lines))
 
 
@@ -137,7 +137,7 @@ def counted(rows: pd.DataFrame) -> str:
     clips = len(rows[["dataset", "clip"]].drop_duplicates())
     sources, encoders, seeds = (rows[name].nunique() for name in ("source_group", "encoder", "seed"))
     few = "; too few for intervals" if sources < intervals.FEWEST else ""
-    return f"n = {sources} source recordings, {clips} clips, {encoders} encoder(s), {seeds} mask seed(s){few}."
+    return f"n = {sources} source groups, {clips} clips, {encoders} encoder(s), {seeds} mask seed(s){few}."
 
 
 def markdown(results: Results) -> str:

@@ -4,16 +4,16 @@ Third step of the flow. One file an encoder, each registered here under its name
 shape is an encoder to the rest of the package; the registry only gives the ones we ship a name.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from relax_quantus.encoders.torchaudio_models import NORMALIZED, load_torchaudio_model
 from relax_quantus.registry import Registry
+from relax_quantus.torch_state import neutral_torch
 
 
 @runtime_checkable
@@ -42,6 +42,7 @@ def load_encoder(name: str, **parameters: Any) -> nn.Module:
     Returns
     -------
     torch.nn.Module
+        In the type of its weights' file, on torch's default device:
         ``(n, 1, 96, 64) -> (n, 128)``; a model of torchaudio ``(n, samples) -> (n, D)``, see `WaveformEncoder`.
 
     Raises
@@ -53,7 +54,9 @@ def load_encoder(name: str, **parameters: Any) -> nn.Module:
     WeightsError
         If weights are missing or not what they should be.
     """
-    return ENCODERS.get(name, **parameters).eval()
+    with neutral_torch():
+        encoder = ENCODERS.get(name, **parameters).eval()
+    return encoder if torch.get_default_device().type == "cpu" else encoder.to(torch.get_default_device())
 
 
 def _vggish_mini() -> nn.Module:

@@ -63,7 +63,8 @@ class VGGish(nn.Module):
         if x.ndim != 4 or x.shape[1:] != (1, 96, 64):
             checks.refuse("x", "log-mel examples of shape (n, 1, 96, 64)", x, "make them with LogMel", ShapeError)
         features = self.features(x).permute(0, 2, 3, 1).flatten(1)  # TensorFlow's order: time, mel, channel
-        return torch.as_tensor(self.embeddings(features))
+        embedded: Tensor = self.embeddings(features)
+        return embedded
 
 
 def load_vggish(weights: str | os.PathLike[str] | None = None, sha256: str | None = None) -> VGGish:

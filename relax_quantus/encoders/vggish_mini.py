@@ -57,7 +57,8 @@ class VGGishMini(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed ``(n, 1, 96, 64) -> (n, 128)``."""
-        return torch.as_tensor(self.embeddings(self.features(x).flatten(1)))
+        embedded: Tensor = self.embeddings(self.features(x).flatten(1))
+        return embedded
 
 
 def fold(model: VGGishMini) -> VGGishMini:

@@ -4,8 +4,6 @@ Siblings of masks, fills and similarities. An estimator is a factory: ``start()`
 in any chunks and asked for its result, under a tolerance more than once.
 """
 
-from __future__ import annotations
-
 from relax_quantus.estimators.accumulation import Accumulator, Estimate, Estimator
 from relax_quantus.estimators.paper import Paper
 from relax_quantus.estimators.surrogate import MaskModel, Surrogate

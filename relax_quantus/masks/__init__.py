@@ -4,8 +4,6 @@ A shape and a generator enter, masks with values in [0, 1] leave: 1 keeps, 0 rep
 siblings of fills, similarities and estimators, none of which they know.
 """
 
-from __future__ import annotations
-
 from typing import Any, Protocol
 
 import torch

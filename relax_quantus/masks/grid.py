@@ -17,6 +17,7 @@ from torch import Tensor
 
 from relax_quantus import checks
 from relax_quantus.masks.lattice import ENUMERATED_CELLS, Lattice, enumerated, node_shifts, shift_nodes, sobol_cells
+from relax_quantus.torch_state import neutral_torch
 
 EXTRA_CELLS = 2
 
@@ -85,6 +86,7 @@ class GridStrategy(ABC):
         if self.edges not in ("smooth", "hard"):
             checks.refuse("edges", "'smooth' or 'hard'", repr(self.edges), "pick one")
 
+    @neutral_torch()
     def sample(self, n: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Draw the next `n` masks of the generator's stream.
 
@@ -108,7 +110,8 @@ class GridStrategy(ABC):
                 "shape", "at least one axis without its batch axis, none empty", repr(tuple(shape)), "add an axis"
             )
         columns = self.columns(*frames_and_bands(shape))
-        return self.from_numbers(torch.rand(n, columns, generator=generator, dtype=torch.float32), shape)
+        uniform = torch.rand(n, columns, generator=generator, device=generator.device, dtype=torch.float32)
+        return self.from_numbers(uniform, shape)
 
     def from_numbers(self, uniform: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Turn uniforms ``(n, columns)`` into masks ``(n, *s)``, ``s`` broadcastable to `shape`: what `sample` returns."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from relax_quantus import checks
+from relax_quantus.torch_state import neutral_torch
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Groups:
     def __post_init__(self) -> None:
         checks.fraction("keep_probability", self.keep_probability)
 
+    @neutral_torch()
     def sample(self, n: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Draw the next `n` masks ``(n, *shape)`` of zeros and ones; `shape` is (groups,)."""
-        uniform = torch.rand(n, math.prod(shape), generator=generator, dtype=torch.float32)
+        uniform = torch.rand(n, math.prod(shape), generator=generator, device=generator.device, dtype=torch.float32)
         return (uniform < self.keep_probability).float().reshape(n, *shape)

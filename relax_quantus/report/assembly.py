@@ -25,6 +25,7 @@ from relax_quantus.report.layers import MAPS, Layer, checked, described
 from relax_quantus.report.packing import packed
 from relax_quantus.report.sounds import MOST_CHARACTERS, Sounds, carried, sounds
 from relax_quantus.thresholds import FRACTION
+from relax_quantus.torch_state import neutral_torch
 
 PROGRAM = ("drawing.js", "sound.js", "page.js")
 """Files of the page's program; one script, so that later ones use what earlier ones name."""
@@ -40,6 +41,7 @@ class Entry:
     lead: str
 
 
+@neutral_torch()
 def page(
     title: str,
     examples: Tensor | npt.NDArray[Any],

@@ -12,11 +12,13 @@ import numpy.typing as npt
 from torch import Tensor
 
 from relax_quantus.thresholds import as_values
+from relax_quantus.torch_state import neutral_torch
 
 UNKNOWN = 65535
 """The code of NaN; values take those below it."""
 
 
+@neutral_torch()
 def packed(values: Tensor | npt.NDArray[Any]) -> dict[str, Any]:
     """A map as its lowest and highest value and little-endian 16-bit codes between them, in base64; NaN has a code of its own.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,12 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from relax_quantus.benchmark import headings, tables
-from relax_quantus.benchmark.figures import flipping, groups, style
+from relax_quantus.benchmark.figures import flipping, groups, scores, style
 from relax_quantus.benchmark.layout import Cell, Table, number
 from relax_quantus.benchmark.report import report, words
 from relax_quantus.benchmark.report.latex import escaped, latex
 from relax_quantus.benchmark.report.reading import read
+from relax_quantus.benchmark.statistics import ranks
 from relax_quantus.benchmark.statistics.intervals import Estimate
 from relax_quantus.benchmark.statistics.rows import checked
 from relax_quantus.cli import app
@@ -73,7 +75,7 @@ def test_csv_gives_the_same_tables_as_parquet(made: tuple[Path, list[Path]], tmp
 
 def test_the_page_says_what_few_sources_can_tell(made: tuple[Path, list[Path]]) -> None:
     page = (made[0] / "report" / "statistics.md").read_text()
-    assert "**n = 12 sources are few**" in page
+    assert "**n = 12 source groups are few**" in page
     assert "## Crossed relevance gain, embedding view: planted\n" in page, "no role was chosen before"
     assert "**RELAX-time above RELAX-frequency**" in page
     assert "Kendall's W = " in page
@@ -96,10 +98,40 @@ def test_headings_say_which_end_point_was_chosen_before_the_run(made: tuple[Path
         .loc["Crossed relevance gain, logit view"]
     )
     primary = tested[tested.role == "primary"].in_family.unique()
-    assert list(primary) == ["mask strategies"], "not without twins, nor against twins and energy"
+    assert list(primary) == ["mask strategies"], "not minus twins, nor against twins and energy"
     assert set(tested.role) == {"primary", "exploratory"}
     assert "### Mask strategies (primary)\n" in page
-    assert "### Mask strategies, twins not taken off (exploratory)\n" in page
+    assert "### Mask strategies, minus twins (exploratory)\n" in page
+
+
+def test_a_run_that_chose_its_end_points_under_the_earlier_rule_says_so(
+    made: tuple[Path, list[Path]], tmp_path: Path
+) -> None:
+    for name in ("results.parquet", "results.csv"):
+        if (made[0] / name).is_file():
+            shutil.copy(made[0] / name, tmp_path / name)
+    run = json.loads((made[0] / "run.json").read_text())
+    run["configuration"] |= {"primary": ["gain_logit"]}
+    for recorded, said in (({}, True), ({"differences": "raw"}, False)):
+        (tmp_path / "run.json").write_text(json.dumps(run | recorded))
+        report(tmp_path, figures=False)
+        for name in ("statistics.md", "report.html", "statistics.json"):
+            assert ("after the scores had been seen" in (tmp_path / name).read_text()) == said, name
+    run["configuration"] |= {"primary": []}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    report(tmp_path, figures=False)
+    assert "after the scores had been seen" not in (tmp_path / "statistics.md").read_text(), "nothing was chosen"
+
+
+def test_bars_of_a_critical_difference_run_from_left_to_right() -> None:
+    """Their points are those of a set of names: drawn in its order, the picture would be another one in each process."""
+    names = ["b", "a", "d", "c"]
+    pairwise = pd.DataFrame(1.0, index=names, columns=names)
+    figure = scores.critical_difference(
+        ranks.Ranking(dict(zip(names, (1, 2, 3, 4), strict=True)), 9, 0.01, 5.0, pairwise), "t"
+    )
+    (bar,) = [line for line in figure.axes[0].lines if len(line.get_xdata()) == len(names)]
+    assert list(bar.get_xdata()) == [1, 2, 3, 4]
 
 
 def test_what_is_bold_is_significant(made: tuple[Path, list[Path]]) -> None:
@@ -118,7 +150,7 @@ def test_what_is_bold_is_significant(made: tuple[Path, list[Path]]) -> None:
 
 def test_tables_say_on_how_much_they_stand_and_split(made: tuple[Path, list[Path]]) -> None:
     text = (made[0] / "report" / "table.md").read_text()
-    assert "n = 12 source recordings, 12 clips, 1 encoder(s), 1 mask seed(s)." in text
+    assert "n = 12 source groups, 12 clips, 1 encoder(s), 1 mask seed(s)." in text
     assert "planted: 0 clips; classes bird" in text
     assert "logistic head on planted, vggish_mini: 97.0% of held-out clips right" in text
     cells = tuple(Cell(Estimate(i / 10, 0.0, 1.0, 9)) for i in range(12))

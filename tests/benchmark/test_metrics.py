@@ -144,7 +144,7 @@ def test_every_metric_says_what_it_is_and_leaves_everything_as_it_was(name):
     metric = METRICS.get(name)
     assert metric.category in CATEGORIES
     assert metric.direction in ("up", "down")
-    assert metric.map in ("importance", "centred", "positive")
+    assert metric.map in ("importance", "centred", "positive", "magnitude")
     given = case(PLANT + NOISE, encoder=nn.Sequential(nn.Flatten(), nn.Linear(6144, 4)))
     x, values = given.question.x.clone(), given.attribution.centred.copy()
     states = np.random.get_state()[1].copy(), torch.get_rng_state(), random.getstate()  # noqa: NPY002
@@ -180,6 +180,16 @@ def test_negative_maps_are_undefined_only_where_a_positive_map_is_read():
     assert METRICS.get("PixelFlipping").score(case(below)).value < 1
     with pytest.raises(Undefined, match="0 everywhere"):
         METRICS.get("MassAccuracy").score(case(below))
+
+
+def test_a_map_of_either_sign_finds_the_region_by_its_size_alone():
+    signs = np.where(np.random.default_rng(0).random((96, 64)) < 0.5, -1.0, 1.0)
+    either, wrong = (case(values) for values in (PLANT * signs, np.where(PLANT, -1.0, 0.0)))
+    for found in (either, wrong):
+        assert METRICS.get("AUC-region-absolute").score(found).value == 1
+        assert METRICS.get("MassAccuracy-region-absolute").score(found).value == pytest.approx(1)
+    assert METRICS.get("AUC-region").score(either).value == pytest.approx(0.5, abs=0.04)
+    assert METRICS.get("AUC-region").score(wrong).value == 0
 
 
 def test_without_truth_localisation_does_not_apply():

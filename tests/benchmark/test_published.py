@@ -14,7 +14,7 @@ from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.report import report
 
 PUBLISHED = [name for name in GRIDS if (RESULTS / name).is_dir()]
-SMALL = ("levels", "shortcut")
+SMALL = ("levels", "shortcut", "signs")
 SAME = (
     "seeds",
     "max_clips",

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import planted_results as planted
 import pytest
 
 from benchmarks.answer import publishing
 from benchmarks.answer.by_evaluator import difference, gains, with_energy
-from benchmarks.answer.exploring import beside_energy, draws, pairs, twins
-from benchmarks.answer.publishing import publish, smaller
+from benchmarks.answer.exploring import beside_energy, draws, pairs, price_of_twins, twins
+from benchmarks.answer.publishing import publish, remake, smaller
 from relax_quantus.benchmark.report import report
 from relax_quantus.benchmark.statistics import summary
 from relax_quantus.benchmark.statistics.crossing import Endpoint, crossed, normalised
@@ -61,6 +62,10 @@ def test_what_is_published_takes_the_place_of_the_old_at_once(
     assert all(path.is_file() for path in made)
     assert not list(out.glob("*.png"))
     assert [path.name for path in out.parent.iterdir()] == ["planted"]
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    (out / "tables" / "of_an_earlier_report.csv").touch()
+    assert set(remake(out)) <= set(before)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before, "from what is stored"
     assert dict(pd.read_parquet(out / "maps.parquet").set_index("method").seconds) == {"A": 2.0, "B": 0.5}
 
 
@@ -70,10 +75,10 @@ def test_strategies_by_unit_are_the_planted_skills_where_maps_can_rank(whole: pd
     assert table["frequency"].isna()["time"]
     difference = table.loc["bin", "time"] - table.loc["bin", "frequency"]
     assert difference == pytest.approx(planted.SKILL["time"] - planted.SKILL["frequency"], abs=0.05)
-    minus_twin = table.loc["time", "random"] - table.loc["bin", "random"]
-    assert minus_twin == pytest.approx(0.9 * planted.LEVELS["time"], abs=0.015)
+    easier = table.loc["time", "random"] - table.loc["bin", "random"]
+    assert easier == pytest.approx(planted.LEVELS["time"], abs=0.015)
     own = table.loc["patch", "random"] - table.loc["bin", "random"]
-    assert own == pytest.approx(planted.ADVANTAGE + 0.9 * (planted.LEVELS["patch"] - planted.LEVELS["bin"]), abs=0.05)
+    assert own == pytest.approx(planted.ADVANTAGE + planted.LEVELS["patch"] - planted.LEVELS["bin"], abs=0.05)
 
 
 def test_strategies_are_compared_on_the_same_examples_and_fills_alone(whole: pd.DataFrame) -> None:
@@ -113,7 +118,7 @@ def test_draws_are_the_spread_between_seeds_of_one_clip(whole: pd.DataFrame) -> 
 
 def test_exploring_says_who_is_above_whom_and_what_twins_score(whole: pd.DataFrame) -> None:
     rows = normalised(crossed(checked(whole), "embedding"))
-    lines = list(pairs(Endpoint("gain", rows, 0.05), True))
+    lines = list(pairs(Endpoint("gain", rows, 0.05)))
     line = next(line for line in lines if line.startswith("RELAX-time - RELAX-frequency: "))
     assert float(line.split(": ")[1].split(" ")[0]) == pytest.approx(0.12, abs=0.05)
     assert ", n = 8, " in line
@@ -125,3 +130,16 @@ def test_exploring_says_who_is_above_whom_and_what_twins_score(whole: pd.DataFra
     assert [line.split(": ")[0] for line in against] == [
         f"RELAX-{m} - energy" for m in ("random", "time", "frequency", "time_frequency")
     ]
+
+
+def test_the_price_of_twins_is_what_their_noise_adds_to_a_difference(whole: pd.DataFrame) -> None:
+    rows = normalised(crossed(checked(whole), "embedding"))
+    quiet = rows.assign(score=rows.score.where(rows.twin_of == "", 0.0))
+    times = {line.split(": ")[0]: line.split(": ")[1] for line in price_of_twins(Endpoint("gain", quiet, 0.05))}
+    assert len(times) == 6
+    assert all(said.startswith("1.0 times") for said in times.values()), "twins that never vary cost nothing"
+    noise = np.random.default_rng(0).normal(0, 1.0, len(rows)) * (rows.twin_of != "")
+    times = [
+        line.split(": ")[1] for line in price_of_twins(Endpoint("gain", quiet.assign(score=quiet.score + noise), 0.05))
+    ]
+    assert min(float(said.split(" ")[0]) for said in times) > 3

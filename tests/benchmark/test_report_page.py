@@ -120,7 +120,7 @@ def test_a_sentence_turns_a_negative_difference_round() -> None:
         "difference": {"value": -0.2, "low": -0.3, "high": -0.1, "n": 9}, "p": 0.004, "p_holm": 0.012,
     }  # fmt: skip
     assert sentence(c).replace("\\", "") == (
-        "**RELAX-random above RELAX-time**: by 0.200 [0.100, 0.300] on 9 source recordings (p = 0.012 after correction)."
+        "**RELAX-random above RELAX-time**: by 0.200 [0.100, 0.300] on 9 source groups (p = 0.012 after correction)."
     )
     torn = {**c, "verdict": "differ, but mean and ranks disagree"}
     assert (

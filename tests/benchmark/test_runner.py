@@ -146,7 +146,7 @@ def test_tables_mark_directions_questions_and_twins(results):
     assert {"Faithfulness", "Localisation", "Robustness", "Randomisation", "Complexity"} <= set(made)
     assert "PixelFlipping ↓" in made["Faithfulness"].header
     assert "clean stem" in made["Localisation"].caption
-    assert "n = 2 source recordings, 2 clips" in made["Localisation"].caption
+    assert "n = 2 source groups, 2 clips" in made["Localisation"].caption
     lines = dict(made["Localisation"].lines)
     value = results.rows[results.rows.metric == "AUC"].set_index(["method", "clip"]).value
     difference = value["RELAX-time"] - value["RELAX-time twin"]

@@ -29,13 +29,21 @@ def test_it_is_relax_on_the_embedding(encoder: nn.Sequential, clf: nn.Module, x:
     expected = rq.RELAX(encoder, "time").explain(torch.from_numpy(x), "background", n_samples=30, seed=3)
     keywords: dict[str, Any] = {"masks": "time", "baselines": "background", "n_samples": 30, "seed": 3}
     for model in (encoder, clf):
-        np.testing.assert_allclose(explain_func(model, x, **keywords), expected.importance.numpy(), atol=1e-6)
-    centred = explain_func(clf, x, **keywords, map="centred")
+        importance = explain_func(model, x, **keywords, map="importance")
+        np.testing.assert_allclose(importance, expected.importance.numpy(), atol=1e-6)
+    centred = explain_func(clf, x, **keywords)
     np.testing.assert_allclose(centred, expected.centred().numpy(), atol=1e-6)
+    np.testing.assert_array_equal(explain_func(clf, x, **keywords, map="centred"), centred)
     np.testing.assert_allclose(explain_func(clf, x, **keywords, map="positive"), centred.clip(0), atol=0)
     paper = rq.RELAX(encoder, Time(stripes=4), estimator="paper").attribute(torch.from_numpy(x), 0.0, n_samples=20)
     ours = explain_func(
-        clf, x, masks=Time(stripes=4), baselines=np.zeros((4, 1, 96, 64)), estimator="paper", n_samples=20
+        clf,
+        x,
+        masks=Time(stripes=4),
+        baselines=np.zeros((4, 1, 96, 64)),
+        estimator="paper",
+        n_samples=20,
+        map="importance",
     )
     np.testing.assert_allclose(ours, paper.numpy(), atol=1e-6)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -102,3 +104,53 @@ def test_evaluate_with_functions(clf: nn.Module, x: Array) -> None:
         expected = metrics["sparse"](model=clf, x_batch=x, y_batch=np.zeros(4, int), a_batch=direct)
         assert results[name]["sparse"] == pytest.approx(expected)
         assert len(results[name]["sensitive"]) == 4
+
+
+class Hears(nn.Module):
+    """A network that hears bands 20 to 29 alone."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[..., 20:30].flatten(1).exp()
+
+
+def test_which_map_shows_what_a_network_hears() -> None:
+    """By importance a map in the right place has the mass of chance and is nowhere sparse; the default is not importance."""
+    x = np.random.default_rng(0).normal(-3, 1, (6, 1, 96, 64)).astype(np.float32)
+    s = np.zeros(x.shape, int)
+    s[..., 20:30] = 1
+    chance = s.mean()
+
+    def scores(**keywords: str) -> tuple[float, float]:
+        a = explain_func(Hears(), x, n_samples=500, **keywords)
+        common = {"model": Hears(), "x_batch": x, "y_batch": np.zeros(6, int), "a_batch": a}
+        quiet = {"disable_warnings": True, "display_progressbar": False}
+        mass = quantus.RelevanceMassAccuracy(**quiet)(**common, s_batch=s)
+        return float(np.mean(mass)), float(np.mean(quantus.Sparseness(**quiet)(**common)))
+
+    importance, centred, positive = (scores(map=name) for name in ("importance", "centred", "positive"))
+    assert importance[0] == pytest.approx(chance, abs=0.02)
+    assert importance[1] < 0.02
+    for mass, sparseness in (centred, positive):
+        assert 0.45 < mass < 0.7
+        assert 0.6 < sparseness < 0.8
+    assert scores() == centred
+    quantus_bridge.register_with_quantus()
+    try:
+        named = quantus.explain(Hears(), x, np.zeros(6, int), method="RELAX-random", n_samples=60)
+    finally:
+        quantus_bridge.unregister_from_quantus()
+    np.testing.assert_array_equal(named, explain_func(Hears(), x, n_samples=60, map="centred"))
+
+
+def test_the_table_in_the_docs_says_of_every_metric_which_map_it_wants() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "how_to" / "quantus.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:4] for line in text.splitlines() if line.startswith("|") and '`"' in line and "," in line]
+    listed = {name.strip(): what for what, names, _ in rows for name in names.split(",") if name.strip().isidentifier()}
+    classes = {c.__name__: c for group in quantus.AVAILABLE_METRICS.values() for c in group.values()}
+    assert set(classes) <= set(listed)
+    for name, cls in classes.items():
+        takes_magnitudes = inspect.signature(cls).parameters["abs"].default
+        assert (
+            takes_magnitudes == ("abs=True" in listed[name] or "mass" in listed[name])
+            or name == "RelevanceMassAccuracy"
+        )

@@ -90,7 +90,7 @@ def evaluators(e: Endpoint, title: str) -> Any:
     values, own = groups.averaged(values.T, names).T, groups.averaged(own.T, names).T == 1
     said = f"; {said}" if said else ""
     return heat.draw(
-        values, f"{title}{said}\noutlined: the method's own fill or granularity", "gain, mean over sources", own
+        values, f"{title}{said}\noutlined: the method's own fill or granularity", "gain, mean over source groups", own
     )
 
 
@@ -130,7 +130,7 @@ def of_categories(rows: pd.DataFrame, dataset: str) -> Iterator[tuple[str, Any]]
             ranked = groups.averaged(levels.unstack("method")[methods(mine, ranked=True)], names)
             by_category.setdefault(str(category), []).append((sign * ranked.mean()).rank(ascending=False))
         for i, chosen in enumerate(_panels(list(tables))):
-            title = f"{str(category).capitalize()} ({dataset}), one value a source recording{note}"
+            title = f"{str(category).capitalize()} ({dataset}), one value a source group{note}"
             made = scores.boxes({m: tables[m] for m in chosen}, directions, title)
             yield f"boxes-{category}" + (f"-{i + 1}" if i else ""), made
     if by_category:

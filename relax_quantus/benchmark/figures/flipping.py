@@ -65,7 +65,7 @@ def draw(table: pd.DataFrame, order: list[str], view: str, title: str) -> Any:
         figure.supylabel(YLABELS.get(view, "score"), fontsize=9)
         style.title(
             figure,
-            f"{title}\nupper lines: least influential first; lower, with markers: most influential first; bands: 95 % over sources",
+            f"{title}\nupper lines: least influential first; lower, with markers: most influential first; bands: 95 % over source groups",
         )
         handles, names = axes[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)), frameon=False)

@@ -87,9 +87,11 @@ def critical_difference(ranking: Ranking, title: str) -> Any:
         )
         for text in drawn["labels"]:
             text.set_color("black")
+        for bar in (line for lines in drawn["crossbars"] for line in lines):
+            bar.set_xdata(sorted(bar.get_xdata()))  # drawn in the order of a set, another one in each process
         style.title(
             figure,
-            f"{title}\naverage rank over {ranking.n} sources, 1 is best; bars join what is not told apart (Nemenyi, 5 %: critical difference "
+            f"{title}\naverage rank over {ranking.n} source groups, 1 is best; bars join what is not told apart (Nemenyi, 5 %: critical difference "
             f"{ranking.critical_difference:.2f})",
         )
     return figure

@@ -4,8 +4,6 @@ Sixth step of the benchmark's flow: a `Case` enters, one score a clip leaves. Ea
 anti-oracle maps, which map it reads and which question it asks. Quantus is imported when a metric first runs.
 """
 
-from __future__ import annotations
-
 from relax_quantus.benchmark.metrics import complexity, crossed, faithfulness, localisation, randomisation, robustness
 from relax_quantus.benchmark.metrics.case import ARROWS, CATEGORIES, Case, Metric, Scores, Undefined
 from relax_quantus.benchmark.metrics.describing import summary

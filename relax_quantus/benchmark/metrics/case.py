@@ -65,7 +65,7 @@ class Case:
         return self.question.x.detach().cpu().numpy().copy()
 
     def map(self, kind: str) -> Map:
-        """A fresh copy of the map ``(1, 1, 96, 64)``: "importance", "centred" or "positive".
+        """A fresh copy of the map ``(1, 1, 96, 64)``: "importance", "centred", "positive" or "magnitude".
 
         Raises
         ------
@@ -163,7 +163,7 @@ class Metric:
     measure
         ``Case -> float | Scores``; `score` gives `Scores` either way.
     map
-        "importance", "centred" or "positive": the map it reads.
+        "importance", "centred", "positive" or "magnitude": the map it reads.
     question
         "own": the example's own embedding (Captum's: the predicted class); "stem": towards the clean call.
     view

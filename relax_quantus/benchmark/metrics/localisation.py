@@ -1,7 +1,8 @@
 """Localisation: does a map towards the clean call point at where the call dominates?
 
 Only where the truth is known and not empty. The question is the clean stem's embedding: towards the mixture's own embedding a faithful map may
-rightly point at the background. AUC-region asks of an encoder that sees one region alone: truth by construction, on any clip.
+rightly point at the background. The metrics of a region ask of an encoder that sees one region alone: truth by construction, on any clip. They read
+the signed map and its magnitude: a map that is as often below 0 as above inside the region is at chance by its signs and finds it by its size.
 """
 
 from __future__ import annotations
@@ -36,6 +37,11 @@ def auc(case: Case) -> float:
     return _measure(case, "AUC", values - values.min())
 
 
+def auc_of_magnitudes(case: Case) -> float:
+    """The same of the map's magnitude, its signs left out."""
+    return _measure(case, "AUC", case.map("magnitude"))
+
+
 def rank_accuracy(case: Case) -> float:
     """Share of the k highest bins that lie in the truth of k bins; mean over ten random orders of ties."""
     return _over_ties(case, "RelevanceRankAccuracy")
@@ -60,6 +66,11 @@ def _over_ties(case: Case, name: str, **settings: Any) -> float:
 def mass_accuracy(case: Case) -> float:
     """Share of the positive map's sum that lies in the truth."""
     return _measure(case, "RelevanceMassAccuracy", case.map("positive"))
+
+
+def mass_of_magnitudes(case: Case) -> float:
+    """Share of the sum of the map's magnitude that lies in the truth."""
+    return _measure(case, "RelevanceMassAccuracy", case.map("magnitude"))
 
 
 AREA = r"\Pr(a_i > a_j) + \tfrac12 \Pr(a_i = a_j), \qquad i \in G,\; j \notin G"
@@ -123,18 +134,40 @@ METRICS = tuple(
         ),
     )
 )
-METRICS += (
+REGION = "an encoder that sees a region of the clip alone, towards its own embedding; the region is the truth"
+METRICS += tuple(
     Metric(
-        name="AUC-region",
+        name=name,
         category="localisation",
         direction="up",
-        measure=auc,
-        map="centred",
+        measure=measure,
+        map=kind,
         question="region",
-        range="[0, 1]; .5 at chance",
-        configuration="an encoder that sees a region of the clip alone, towards its own embedding; the region is the truth",
-        source="Fawcett 2006; truth by construction",
-        formula=AREA,
-        quantus="AUC",
-    ),
+        range=values,
+        configuration=REGION,
+        source=f"{source}; truth by construction",
+        formula=formula,
+        quantus=quantus,
+    )
+    for name, quantus, measure, kind, values, source, formula in (
+        ("AUC-region", "AUC", auc, "centred", "[0, 1]; .5 at chance", "Fawcett 2006", AREA),
+        (
+            "AUC-region-absolute",
+            "AUC",
+            auc_of_magnitudes,
+            "magnitude",
+            "[0, 1]; .5 at chance",
+            "Fawcett 2006",
+            AREA.replace("a_i", "|a_i|").replace("a_j", "|a_j|"),
+        ),
+        (
+            "MassAccuracy-region-absolute",
+            "RelevanceMassAccuracy",
+            mass_of_magnitudes,
+            "magnitude",
+            "[0, 1]; the truth's share of the bins at chance",
+            "Arras et al. 2022",
+            r"\frac{\sum_{j \in G} |a_j|}{\sum_j |a_j|}",
+        ),
+    )
 )

@@ -4,8 +4,6 @@ Last step of the benchmark's flow: the path of a folder enters (`reading`); ``re
 ``statistics.json`` and ``.md`` and ``figures/*`` leave. The same results give the same files, byte by byte in tables and statistics.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -14,12 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from relax_quantus.benchmark.layout import Table
-from relax_quantus.benchmark.report import words
-from relax_quantus.benchmark.report.latex import latex
-from relax_quantus.benchmark.report.page import page
+from relax_quantus.benchmark.report import latex, page, words
 from relax_quantus.benchmark.report.reading import Folder, read
 from relax_quantus.benchmark.statistics.areas import areas
-from relax_quantus.benchmark.statistics.summary import roles_of, summarise
+from relax_quantus.benchmark.statistics.summary import amendment_of, roles_of, summarise
 from relax_quantus.benchmark.tables import COLUMNS_A_TABLE, document, tables_of
 from relax_quantus.errors import DataError
 
@@ -65,7 +61,9 @@ def _written(found: Folder, to: Path, figures: bool) -> Iterator[Path]:
     to.mkdir(parents=True, exist_ok=True)
     made = tables_of(found.rows)
     yield _text(to / "table.md", document(found.rows, found.run, made))
-    summary = summarise(found.rows, roles=roles_of(found.run.get("configuration", {})))
+    summary = summarise(
+        found.rows, roles=roles_of(found.run.get("configuration", {})), amendment=amendment_of(found.run)
+    )
     yield _text(to / "statistics.json", json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     yield _text(to / "statistics.md", words.page(summary))
     yield from _tables(made, summary, to / "tables")
@@ -78,7 +76,7 @@ def _written(found: Folder, to: Path, figures: bool) -> Iterator[Path]:
         for path in draw(found, to / "figures"):
             drawn.append(path)
             yield path
-    yield _text(to / "report.html", page(found, made, summary, [path for path in drawn if path.suffix == ".png"]))
+    yield _text(to / "report.html", page.page(found, made, summary, [path for path in drawn if path.suffix == ".png"]))
 
 
 def _tables(made: list[Table], summary: dict[str, Any], to: Path) -> Iterator[Path]:
@@ -95,7 +93,7 @@ def _tables(made: list[Table], summary: dict[str, Any], to: Path) -> Iterator[Pa
 
 def _parts(table: Table, name: str) -> Iterator[str]:
     for i, part in enumerate(table.split(COLUMNS_A_TABLE)):
-        yield latex(part, name if i == 0 else f"{name}-{i + 1}")
+        yield latex.latex(part, name if i == 0 else f"{name}-{i + 1}")
 
 
 def comparisons(summary: dict[str, Any]) -> list[dict[str, Any]]:

@@ -11,28 +11,30 @@ from typing import Any
 from relax_quantus.benchmark.layout import number
 from relax_quantus.benchmark.report.marked_up import quoted
 from relax_quantus.benchmark.report.words import estimate, p_value, title
+from relax_quantus.benchmark.statistics.families import TWINS_CHECK
 
 HOW_TO_READ = {
     "X − twin": "X minus its shuffled twin: the same masks with the similarities permuted. The twin has X's smoothness and shapes and no "
-    "information, so what is left is what X knows. 0 is nothing.",
-    "[low, high]": "A 95 % bootstrap interval over source recordings: were other recordings of the same kind drawn, the mean would mostly lie in "
-    "there. It is not the spread of single clips.",
-    "X above Y": "A paired Wilcoxon test over source recordings found a difference at 5 %, corrected for all tests of the table (Holm), and mean and "
+    "information, so 0 is nothing: a check of each method's level. Two methods are compared by their scores as they are.",
+    "[low, high]": "A 95 % bootstrap interval over source groups, what the data say belongs together: were other groups of the same kind drawn, "
+    "the mean would mostly lie in there. It is not the spread of single clips.",
+    "X above Y": "A paired Wilcoxon test over source groups found a difference at 5 %, corrected for all tests of the table (Holm), and mean and "
     "ranks agree on its direction.",
     "not told apart": "Too little was measured to say which is higher. It does not say that they are equal.",
-    "equivalent within ±d": "The difference is smaller than d either way, and d was set beforehand as what matters.",
-    "too few": "With so few source recordings no result, however clear, could pass the correction for so many tests.",
+    "equivalent within ±d": "The 90 % interval of the difference lies within d either way, and d was set beforehand as what matters.",
+    "too few": "With so few source groups no result, however clear, could pass the correction for so many tests.",
     "rank-biserial": "How one-sided the differences are: 1 if a is higher on every source, −1 if on none, 0 if as often and as much either way.",
     "own cell": "An evaluator that removes with a method's own fill or its own shape of cells favours that method; means leave these out, and the "
     "advantage is listed by itself.",
-    "average rank": "Over source recordings; 1 is best. Ranks nearer than the critical difference were not told apart.",
-    "Kendall's W": "How much the evaluators agree in how they rank the methods: 1 entirely, 0 not at all.",
+    "average rank": "Over source groups; 1 is best. Ranks nearer than the critical difference were not told apart.",
+    "Kendall's W": "How much the evaluators agree in how they rank the methods by their scores: 1 entirely; rankings that are shuffled do not "
+    "reach 0, so what they reach stands beside it.",
 }
 """What the tables' words mean."""
 ABOVE = " above "
 """In a verdict: mean and ranks agree that one is higher."""
 AGAINST = {
-    "strategies and their shuffled twins": "their shuffled twins, which know nothing",
+    TWINS_CHECK: "their shuffled twins, which know nothing",
     "strategies and plain energy": "plain energy, which does not look at the network",
 }
 """Families in which every strategy is compared with the same thing -> that thing."""
@@ -52,7 +54,8 @@ def in_short(summary: dict[str, Any]) -> str:
             lines += [*(f"- {sentence}" for sentence in said), ""]
     if not lines:
         return "No two mask strategies were compared on an end point in this run; the tables show what was measured.\n"
-    return "\n".join(lines)
+    amendment = summary.get("amendment")
+    return "\n".join([amendment, "", *lines] if amendment else lines)
 
 
 def sentences(comparisons: list[dict[str, Any]]) -> Iterator[str]:
@@ -78,7 +81,7 @@ def sentence(c: dict[str, Any]) -> str:
     if not c["n"] or c["difference"]["value"] is None:
         return f"{a} and {b}: {verdict}."
     d = c["difference"]
-    on = f"on {c['n']} source recordings"
+    on = f"on {c['n']} source groups"
     if ABOVE in c["verdict"]:
         by = {**d, "value": abs(d["value"])}
         if d["value"] < 0 and d["low"] is not None:

@@ -18,18 +18,18 @@ MOST_BYTES = 8 << 20
 KINDS = {
     "critical-difference": (
         "Average ranks",
-        "Average rank of each method over source recordings; 1 is best. Methods that a bar joins were not told apart.",
+        "Average rank of each method over source groups; 1 is best. Methods that a bar joins were not told apart.",
     ),
     "evaluators": (
         "Every method on every evaluator",
-        "Mean over source recordings of the gain on each evaluator; outlined where the evaluator has the method's own fill or granularity.",
+        "Mean over source groups of the gain on each evaluator; outlined where the evaluator has the method's own fill or granularity.",
     ),
     "curves": (
         "Flipping curves",
         "What is left of the score while more and more of the sound is replaced, the least and the most influential parts first.",
     ),
     "runtime": ("Score and runtime", "Mean score with its 95 % interval against the seconds that one map takes."),
-    "boxes": ("Single metrics", "The metrics of one category, one value a source recording."),
+    "boxes": ("Single metrics", "The metrics of one category, one value a source group."),
     "categories": (
         "Categories",
         "Average rank of each method's mean over the metrics of each category; 1 is best. Categories measure different things.",

@@ -30,15 +30,19 @@ def page(summary: dict[str, Any]) -> str:
 
 def _top(s: dict[str, Any]) -> Iterator[str]:
     yield (
-        f"n = {s['sources']} source recordings ({s['clips']} clips, {len(s['encoders'])} encoder(s), {len(s['seeds'])} mask seed(s)). The unit is "
-        "the source recording: its cells are averaged first, intervals are 95 % bootstrap intervals over sources."
+        f"n = {s['sources']} source groups ({s['clips']} clips, {len(s['encoders'])} encoder(s), {len(s['seeds'])} mask seed(s)). The unit is "
+        "the source group, what the data say belongs together: its cells are averaged first, intervals are 95 % bootstrap intervals over source "
+        "groups. Where groups are not independent recordings, intervals are too narrow."
     )
     if s["sources"] < FEW:
         yield ""
         yield (
-            f"**n = {s['sources']} sources are few**: intervals are wide, only large differences can be told from noise, and what is not told apart "
-            "may still differ."
+            f"**n = {s['sources']} source groups are few**: intervals are wide, only large differences can be told from noise, and what is not told "
+            "apart may still differ."
         )
+    if s["amendment"]:
+        yield ""
+        yield s["amendment"]
     if s["left_out_of_what_is_pooled"]:
         yield ""
         yield f"Left out of means over encoders, as a control: {', '.join(s['left_out_of_what_is_pooled'])}."
@@ -91,13 +95,13 @@ def p_value(p: float | None) -> str:
 
 def _ranking(r: dict[str, Any]) -> Iterator[str]:
     if r["friedman_p"] is None:
-        yield "Ranks are not tested: it takes three methods and two sources on which all were measured."
+        yield "Ranks are not tested: it takes three methods and two source groups on which all were measured."
     else:
         names = ", ".join(r["not_told_from_best"])
         yield (
             f"Friedman's test that all methods are alike: p {_equals(r['friedman_p'])} (n = {r['sources']}); critical difference of average ranks "
-            f"{r['critical_difference']:.2f} (Nemenyi, 5 %). Not told from the first: {names}. Ranks are of scores without "
-            "twins; methods that different evaluators judged are ranked through third ones."
+            f"{r['critical_difference']:.2f} (Nemenyi, 5 %). Not told from the first: {names}. Ranks are of the "
+            "scores; methods that different evaluators judged are ranked through third ones."
         )
     yield ""
 
@@ -111,12 +115,11 @@ def _agreement(blocks: list[dict[str, Any]]) -> Iterator[str]:
     for a in blocks:
         worst = NOTHING if a["lowest"] is None else f"{a['lowest']:.2f}"
         middle = NOTHING if a["median"] is None else f"{a['median']:.2f}"
-        ranked = "by their scores minus their twins'" if a["minus_twins"] else "by their scores"
         twins = (
             "" if a["of_twins"] is None else f"; W of the twins alone, which know nothing: {number(a['of_twins'], 1.0)}"
         )
         yield (
-            f"Do the {len(a['evaluators'])} evaluators that can judge {len(a['methods'])} methods rank them alike, {ranked}? Kendall's W = "
+            f"Do the {len(a['evaluators'])} evaluators that can judge {len(a['methods'])} methods rank them alike, by their scores? Kendall's W = "
             f"{estimate(a['w'])} (1 all alike; for these clips and maps, shuffled rankings reach {number(a['by_chance'], 1.0)} in one of twenty, "
             f"p {_equals(a['p'])}{twins}); "
             f"Spearman between two evaluators: median {middle}, lowest {worst}. On {len(a['own_winners'])} of {len(a['evaluators'])} evaluators "
@@ -131,14 +134,14 @@ def _family(f: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield f"{len(f['comparisons'])} paired Wilcoxon test(s), Holm's correction within this table."
     yield ""
-    yield "| a | b | a − b | rank-biserial | p | p (Holm) | p (equivalent, Holm) | n | evaluators | |"
-    yield "|---|---|---|---|---|---|---|---|---|---|"
+    yield "| a | b | a − b | rank-biserial | p | p (Holm) | p (equivalent) | p (equivalent, Holm) | n | evaluators | |"
+    yield "|---|---|---|---|---|---|---|---|---|---|---|"
     for c in f["comparisons"]:
         verdict = f"**{c['verdict']}**" if c["significant"] else c["verdict"]
         values = (
             estimate(c["difference"]),
             estimate(c["effect"]),
-            *(p_value(c[k]) for k in ("p", "p_holm", "p_equivalence_holm")),
+            *(p_value(c[k]) for k in ("p", "p_holm", "p_equivalence", "p_equivalence_holm")),
         )
         on = f"{c['evaluators']} ({', '.join(c['units'])})" if c["units"] else str(c["evaluators"])
         yield f"| {c['a']} | {c['b']} | {' | '.join(values)} | {c['n']} | {on} | {verdict} |"
@@ -150,7 +153,7 @@ def _variance(v: dict[str, Any]) -> Iterator[str]:
     if not v:
         return
     names = list(next(iter(v.values()))["shares"])
-    yield "### Where the variance of the score minus twin comes from"
+    yield "### Where the variance of the score comes from"
     yield ""
     yield "Shares of the variance of single scores. *mask seed* is whatever is left, another draw of the masks above all."
     yield ""

@@ -1,4 +1,4 @@
-"""Statistics of a benchmark's tidy rows; the unit is always the source recording.
+"""Statistics of a benchmark's tidy rows; the unit is always the source group.
 
 Ninth step of the benchmark's flow, one module a step::
 

@@ -62,10 +62,8 @@ class Agreement:
     ----------
     w
         Kendall's W and the percentile interval of resampled sources, each time with new means and ranks.
-    minus_twins
-        Whether what is ranked is the score minus the twin's, as in the end point, of the methods that have one.
     of_twins
-        W of the twins alone: evaluators may agree about the texture of maps of no information. NaN without twins.
+        W of the shuffled twins of the same methods: evaluators may agree about the texture of maps of no information. NaN without twins.
     by_chance, p
         The 95th percentile of W when every evaluator's ranking is shuffled, and the share of shuffles that reach W: of these clips and maps.
     median, lowest
@@ -79,7 +77,6 @@ class Agreement:
     """
 
     w: Estimate
-    minus_twins: bool
     of_twins: float
     by_chance: float
     p: float
@@ -95,37 +92,37 @@ class Agreement:
 def between_evaluators(endpoint: Endpoint, *, seed: int = 0, resamples: int = 1000) -> list[Agreement]:
     """Agreement of an end point's evaluators, on one or two blocks without gaps.
 
-    Methods with a twin are ranked by their score minus the twin's: on raw scores evaluators agree about textures, too, and one method that all of
-    them rank last looks like agreement. Only where fewer than `LEAST_METHODS` have a twin are raw scores of all methods ranked.
+    Ranked are the scores as they are. Scores minus twins are no better: all evaluators share the noise of a map's one twin, which then looks like
+    agreement. Of the methods those with a twin are ranked, the strategies: a baseline that all rank last looks like agreement, too. Where fewer than
+    `LEAST_METHODS` have a twin all methods are ranked.
 
     Not every map can be judged by every evaluator. So first all methods on the evaluators that judged them all, then, where there are more, all
     evaluators on the methods that all of them judged. A block takes two evaluators and `LEAST_METHODS` methods.
     """
     ranked = [m for m in endpoint.ranked if endpoint.covered(m)]
     paired = [m for m in ranked if m in endpoint.twins]
-    minus_twins = len(paired) >= LEAST_METHODS
-    ranked = paired if minus_twins else ranked
+    has_twins = len(paired) >= LEAST_METHODS
+    ranked = paired if has_twins else ranked
     shared = [e for e in endpoint.evaluators if all(e in endpoint.covered(m) for m in ranked)]
     blocks = [(ranked, shared)]
     if shared != endpoint.evaluators:
         everywhere = [m for m in ranked if endpoint.covered(m) == endpoint.evaluators]
         blocks.append((everywhere, endpoint.evaluators))
-    found = [_agreement(endpoint, *block, minus_twins, seed, resamples) for block in blocks]
+    found = [_agreement(endpoint, *block, has_twins, seed, resamples) for block in blocks]
     return [f for f in found if f is not None]
 
 
 def _agreement(
-    endpoint: Endpoint, ranked: list[str], evaluators: list[str], minus_twins: bool, seed: int, resamples: int
+    endpoint: Endpoint, ranked: list[str], evaluators: list[str], has_twins: bool, seed: int, resamples: int
 ) -> Agreement | None:
     if len(evaluators) < 2 or len(ranked) < LEAST_METHODS:
         return None
     shape = (len(evaluators), len(ranked))
     scores = endpoint.wide[[(m, e) for e in evaluators for m in ranked]]
     of_twins = math.nan
-    if minus_twins:
+    if has_twins:
         twins = endpoint.wide[[(endpoint.twins[m], e) for e in evaluators for m in ranked]]
         of_twins = float(kendall_w(twins.groupby("source_group").mean().mean().to_numpy().reshape(shape)))
-        scores = scores - twins.to_numpy()
     values = scores.groupby("source_group").mean().dropna().to_numpy()
     n = len(values)
     if n == 0:
@@ -140,7 +137,6 @@ def _agreement(
     winners = {e: ranked[int(np.argmax(row))] for e, row in zip(evaluators, means, strict=True)}
     return Agreement(
         w=Estimate(w, low, high, n),
-        minus_twins=minus_twins,
         of_twins=of_twins,
         by_chance=float(np.nanquantile(shuffled, 0.95)),
         p=float((1 + np.sum(shuffled >= w - 1e-12)) / (1 + len(shuffled))),

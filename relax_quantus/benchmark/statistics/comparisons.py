@@ -35,8 +35,8 @@ class Comparison:
     effect
         Matched-pairs rank-biserial correlation, -1 to 1: the share of rank sum for `a` minus that for `b`.
     smallest, p_equivalence, p_equivalence_holm
-        The smallest effect that matters, in the score's unit, and the larger p of both one-sided tests that the difference is beyond it, the last
-        corrected for the family.
+        The smallest effect that matters, in the score's unit, and the larger p of both one-sided tests that the difference is beyond it; the first
+        is at most .05 where the 90 % interval lies within ± the smallest effect, the last is corrected for the family.
     smallest_p
         The least p that so many sources can give; if it cannot pass, nothing could have been found.
     evaluators, units
@@ -69,8 +69,8 @@ class Comparison:
 
     @property
     def small(self) -> bool:
-        """Whether the difference lies within ± the smallest effect, at 5 % after the family's correction."""
-        return self.p_equivalence_holm <= LEVEL
+        """Whether the 90 % interval of the difference lies within ± the smallest effect: each pair by itself, as the protocol has it."""
+        return self.p_equivalence <= LEVEL
 
     @property
     def verdict(self) -> str:
@@ -86,7 +86,7 @@ class Comparison:
         if self.small:
             return f"equivalent within ±{self.smallest:g}"
         if self.smallest_p * self.family > LEVEL:
-            return f"n = {self.n} sources: too few to tell {self.family} comparisons apart"
+            return f"n = {self.n} source groups: too few to tell {self.family} comparisons apart"
         return "not told apart"
 
 

@@ -5,8 +5,10 @@ evaluator removes parts of one granularity and puts one fill into them. It is a 
 (`own_granularity`, the one place that says so). An evaluator whose parts a map does not tell apart did not measure it and counts for neither side.
 A single metric is an end point with one evaluator that is nobody's own.
 
-- *level* of a method: mean over the evaluators that are foreign to it; minus the same of its shuffled twin where it has one.
-- *difference* of two methods: over the evaluators that are foreign to both, cell by cell, so no evaluator counts for one side only.
+- *level* of a method: mean over the evaluators that are foreign to it; beside it the same minus its shuffled twin's, which says whether it knows
+  anything.
+- *difference* of two methods: over the evaluators that are foreign to both, cell by cell, so no evaluator counts for one side only. Scores are
+  compared as they are: a twin is expected to score the same whatever its masks, so taking it off would add its noise and nothing else.
 - *own-cell advantage*: own minus foreign evaluators, as measured; and adjusted, after what the methods foreign to each evaluator reach there on
   average is taken off (an evaluator on which everybody scores high is no advantage).
 """
@@ -214,13 +216,16 @@ class Endpoint:
         kept = counts > 0
         return pd.Series(sums[kept] / counts[kept], index=pd.Index(sources[kept], name="source_group"))
 
-    def difference_of_cells(self, a: str, b: str, minus_twins: bool = True) -> tuple[pd.Series, list[str]]:
-        """``a - b`` by cell over evaluators that judged both and are foreign to both, and their names; minus both twins' where both have one."""
+    def difference_of_cells(self, a: str, b: str, minus_twins: bool = False) -> tuple[pd.Series, list[str]]:
+        """Return ``a - b`` by cell over evaluators that judged both and are foreign to both, and their names.
+
+        With `minus_twins`, each side is taken minus its shuffled twin where both have one.
+        """
         both = minus_twins and a in self.twins and b in self.twins
         on = self.foreign(a, b)
         return self.cells(a, on, both) - self.cells(b, on, both), on
 
-    def difference(self, a: str, b: str, minus_twins: bool = True) -> tuple[pd.Series, list[str]]:
+    def difference(self, a: str, b: str, minus_twins: bool = False) -> tuple[pd.Series, list[str]]:
         """The same, one number a source."""
         cells, evaluators = self.difference_of_cells(a, b, minus_twins)
         return self.by_source(cells), evaluators

@@ -25,7 +25,7 @@ def clear_winner(endpoint: Endpoint) -> str | None:
     best, pairs = max(levels, key=lambda m: levels[m]), len(levels) * (len(levels) - 1) / 2
     for other in levels:
         if other != best:
-            differences, evaluators = endpoint.difference(best, other, minus_twins=False)
+            differences, evaluators = endpoint.difference(best, other)
             if not evaluators or not _above(differences) or not wilcoxon(differences) * pairs <= LEVEL:
                 return None
     return best

@@ -29,7 +29,8 @@ TITLES = {
     "kind": "RELAX and REPEAT",
 }
 BASELINE = "energy"
-WITHOUT_TWINS = "twins not taken off"
+MINUS_TWINS = "minus twins"
+TWINS_CHECK = "strategies and their shuffled twins"
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def matches(found: Iterable[Variant], factor: str) -> dict[tuple[str, str], list
 
 
 def averaged(
-    endpoint: Endpoint, pairs: list[tuple[str, str]], minus_twins: bool = True
+    endpoint: Endpoint, pairs: list[tuple[str, str]], minus_twins: bool = False
 ) -> tuple[Any, int, tuple[str, ...]]:
     """Mean of the pairs' differences by cell, then by source; the fewest evaluators of any pair, and the granularities of all.
 
@@ -129,8 +130,8 @@ def averaged(
 def factors(endpoint: Endpoint, view: str, seed: int = 0) -> list[Family]:
     """A family for each factor of which there are two levels; strategies also among the explainers of each fill, where there are several.
 
-    The main ones, strategies and fills over all variants, are given once more without taking twins off: a twin is expected to score the same
-    whatever its masks, so that its draws add noise to a difference and nothing else.
+    The main ones, strategies and fills over all variants, compare scores as they are. They are given once more minus twins: a twin is expected to
+    score the same whatever its masks, so that its draws add noise to a difference and nothing else.
     """
     found = towards(variants(endpoint.rows), view)
     relax = [v for v in found if v.kind == "RELAX"]
@@ -145,21 +146,21 @@ def factors(endpoint: Endpoint, view: str, seed: int = 0) -> list[Family]:
     if any(v.method in endpoint.twins for v in relax):
         again = [(title, factor, among) for title, factor, among in chosen if title in main]
         made += [
-            Family(f"{title}, {WITHOUT_TWINS}", family(endpoint, matches(among, factor), seed, False))
+            Family(f"{title}, {MINUS_TWINS}", family(endpoint, matches(among, factor), seed, True))
             for title, factor, among in again
         ]
     return [f for f in made if f.comparisons]
 
 
 def family(
-    endpoint: Endpoint, pairs: dict[tuple[str, str], list[tuple[str, str]]], seed: int, minus_twins: bool = True
+    endpoint: Endpoint, pairs: dict[tuple[str, str], list[tuple[str, str]]], seed: int, minus_twins: bool = False
 ) -> list[Comparison]:
     """Compare levels over their matched variants, corrected together."""
     return holm([_compared(endpoint, a, b, matched, seed, minus_twins) for (a, b), matched in pairs.items()])
 
 
 def _compared(
-    endpoint: Endpoint, a: str, b: str, pairs: list[tuple[str, str]], seed: int, minus_twins: bool = True
+    endpoint: Endpoint, a: str, b: str, pairs: list[tuple[str, str]], seed: int, minus_twins: bool = False
 ) -> Comparison:
     differences, evaluators, units = averaged(endpoint, pairs, minus_twins)
     found = compare(a, b, differences, smallest=endpoint.smallest, evaluators=evaluators, seed=seed)
@@ -167,7 +168,7 @@ def _compared(
 
 
 def against_nulls(endpoint: Endpoint, view: str, seed: int = 0) -> list[Family]:
-    """Each strategy against its shuffled twin, and against the clip's energy."""
+    """Compare each strategy with its shuffled twin, which checks that it knows anything, and with the clip's energy."""
     strategies: dict[str, list[Variant]] = {}
     for variant in towards(variants(endpoint.rows), view):
         strategies.setdefault(variant.level("masks"), []).append(variant)
@@ -175,8 +176,8 @@ def against_nulls(endpoint: Endpoint, view: str, seed: int = 0) -> list[Family]:
     for name, mine in strategies.items():
         pairs = [(v.method, endpoint.twins[v.method]) for v in mine if v.method in endpoint.twins]
         if pairs:
-            twins.append(_compared(endpoint, name, "its shuffled twin", pairs, seed, minus_twins=False))
+            twins.append(_compared(endpoint, name, "its shuffled twin", pairs, seed))
         if BASELINE in endpoint.methods:
             energy.append(_compared(endpoint, name, BASELINE, [(v.method, BASELINE) for v in mine], seed))
-    named = (("strategies and their shuffled twins", twins), ("strategies and plain energy", energy))
+    named = ((TWINS_CHECK, twins), ("strategies and plain energy", energy))
     return [Family(name, holm(family)) for name, family in named if family]

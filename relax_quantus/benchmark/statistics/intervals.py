@@ -1,4 +1,4 @@
-"""Means over source recordings with 95 % cluster-bootstrap intervals.
+"""Means over source groups with 95 % cluster-bootstrap intervals.
 
 One number a source enters; an `Estimate` leaves. Sources are drawn with replacement, whole, so clips of one recording never count as
 independent. The interval is BCa (Efron 1987), which follows skew and the bounds of a score, at a level that is widened for small samples

@@ -1,8 +1,9 @@
 """All statistics of a run in one plain dictionary: end points, their tests, ranks, agreement, variance.
 
 Oriented rows enter (`rows.checked`), a dictionary that JSON can hold leaves; missing numbers are None. End points (`END_POINTS`) are the
-crossed relevance gain in either view, as a share of what could fall, minus the shuffled twin, and the area under ROC against what the encoder was
-shown (truth by construction). Which of them are primary or secondary, the run's configuration says, or nobody; metrics by themselves are exploratory.
+crossed relevance gain in either view, as a share of what could fall, and the area under ROC against what the encoder was shown (truth by
+construction): scores as they are, with shuffled twins as a check of their level. Which of them are primary or secondary, the run's configuration
+says, or nobody; metrics by themselves are exploratory.
 """
 
 from __future__ import annotations
@@ -25,9 +26,20 @@ if TYPE_CHECKING:
 SMALLEST_GAIN = 0.05
 """Gains nearer than that, as shares of what could fall, do not matter (docs/protocol.md)."""
 SMALLEST_AUC = 0.05
+DIFFERENCES = "raw"
+"""How two methods are compared, as ``run.json`` records it."""
+TRUTH = "AUC-region"
+"""The metric that is the end point where the truth is made by construction; other metrics of a region are exploratory."""
 NO_ROLES: Mapping[str, str] = MappingProxyType({})
 GAIN = "LIF - MIF area, difference of the score that remains when least and most influential parts go first"
 SHARE = f"{GAIN}, as a share of how far it falls when everything goes (mean of encoder and evaluator)"
+
+
+AMENDED = (
+    "What was primary or secondary was chosen before this run for differences minus shuffled twins. Raw differences took their place on 29 November "
+    "2026, after the scores had been seen, and are exploratory to that extent (docs/protocol.md)."
+)
+"""What a report says of runs that chose their end points under the earlier rule."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,18 @@ def roles_of(configuration: Mapping[str, Any]) -> dict[str, str]:
     return {key: chosen.get(key, "exploratory") for key in END_POINTS} if chosen else {}
 
 
+def amendment_of(run: Mapping[str, Any]) -> str:
+    """Return `AMENDED` if a run chose end points, and ``run.json`` does not say that it chose raw differences; else nothing.
+
+    Examples
+    --------
+    >>> amendment_of({"configuration": {"primary": ["gain_embedding"]}, "differences": "raw"})
+    ''
+    """
+    chose = any(roles_of(run.get("configuration", {})).values())
+    return AMENDED if chose and run.get("differences") != DIFFERENCES else ""
+
+
 def questions(rows: pd.DataFrame, roles: Mapping[str, str] = NO_ROLES) -> Iterator[Question]:
     """The end points that were measured, each data set by itself: answers for different data are never pooled."""
     everything, _ = pooled(measured(rows))
@@ -66,18 +90,25 @@ def questions(rows: pd.DataFrame, roles: Mapping[str, str] = NO_ROLES) -> Iterat
                 endpoint = Endpoint(name, normalised(found), smallest, SHARE if stated else GAIN)
                 key = f"gain_{view}"
                 yield Question(key, roles.get(key, ""), view, dataset, endpoint)
-        truth = main[(main.question == "region") & main.metric.str.startswith("AUC")]
+        truth = main[main.metric == TRUTH]
         if len(truth):
             name, unit = "AUC against what the encoder was shown", "area under ROC"
             endpoint, key = Endpoint(name, truth, SMALLEST_AUC, unit), "auc_region"
             yield Question(key, roles.get(key, ""), "embedding", dataset, endpoint)
 
 
-def summarise(rows: pd.DataFrame, seed: int = 0, roles: Mapping[str, str] = NO_ROLES) -> dict[str, Any]:
-    """Every number of the report that is not in a table of scores; `roles` from `roles_of`."""
+def summarise(
+    rows: pd.DataFrame, seed: int = 0, roles: Mapping[str, str] = NO_ROLES, amendment: str = ""
+) -> dict[str, Any]:
+    """Compute every number of the report that is not in a table of scores.
+
+    `roles` are from `roles_of`, `amendment` is what `amendment_of` says.
+    """
     main, left_out = pooled(measured(rows))
     return {
-        "unit": "source recording",
+        "unit": "source group",
+        "differences": DIFFERENCES,
+        "amendment": amendment,
         "sources": int(main.source_group.nunique()),
         "clips": int(main[["dataset", "clip"]].drop_duplicates().shape[0]),
         "datasets": sorted(main.dataset.unique()),
@@ -92,7 +123,7 @@ def summarise(rows: pd.DataFrame, seed: int = 0, roles: Mapping[str, str] = NO_R
 
 
 def described(question: Question, rows: pd.DataFrame, seed: int = 0) -> dict[str, Any]:
-    """One end point: levels, ranks, comparisons, agreement of evaluators, variance."""
+    """Describe one end point: levels, ranks, comparisons, agreement of evaluators, variance."""
     endpoint = question.endpoint
     ranking = ranks.rank(endpoint.effects())
     tested = families.factors(endpoint, question.view, seed) + families.against_nulls(endpoint, question.view, seed)
@@ -124,7 +155,7 @@ def described(question: Question, rows: pd.DataFrame, seed: int = 0) -> dict[str
                 for f in tested
             ],
             "agreement": [asdict(block) for block in agreed],
-            "variance": {m: told(endpoint, m) for m in endpoint.ranked if m in endpoint.twins},
+            "variance": {m: told(endpoint, m) for m in endpoint.ranked},
             "conditions": list(conditions(question, rows, seed)),
         }
     )
@@ -149,9 +180,9 @@ def level(endpoint: Endpoint, method: str, seed: int = 0) -> dict[str, Any]:
 
 
 def told(endpoint: Endpoint, method: str) -> dict[str, Any]:
-    """Variance components of a method's score minus its twin's."""
+    """Split the variance of a method's score into its components."""
     on = endpoint.foreign(method)
-    found = variance.components(endpoint.cells(method, on, minus_twin=True))
+    found = variance.components(endpoint.cells(method, on, minus_twin=False))
     return {"variances": found.variances, "shares": found.shares, "levels": found.levels, "notes": found.reasons}
 
 
@@ -163,12 +194,14 @@ def conditions(question: Question, rows: pd.DataFrame, seed: int = 0) -> Iterato
     for encoder, part in (normalised(found) if crossed_design else found).groupby("encoder", sort=False):
         alone = Endpoint(question.endpoint.name, part, question.endpoint.smallest)
         for method in alone.methods:
-            has_twin = method in alone.twins
+            nothing = intervals.mean([])
             yield {
                 "encoder": str(encoder),
                 "method": method,
-                "score": intervals.mean(alone.level(method, has_twin), seed=seed),
-                "minus_twin": has_twin,
+                "score": intervals.mean(alone.level(method), seed=seed),
+                "minus_twin": intervals.mean(alone.level(method, True), seed=seed)
+                if method in alone.twins
+                else nothing,
             }
 
 

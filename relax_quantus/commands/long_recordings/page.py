@@ -93,8 +93,12 @@ def frame_by_frame(stored: Stored, layers: Sequence[Layer]) -> list[Layer]:
     for layer, label in zip(layers, stored.labels, strict=True):
         rows = stored.centred(label), stored.rows(f"centred_standard_error_{label}")
         centred, error = (torch.from_numpy(np.concatenate(list(r)))[None, None] for r in rows)
-        maps = {"importance": centred, "neutral": torch.zeros_like(centred), "centred_standard_error": error}
-        whole = replace(layer.explanation, **maps)
+        whole = replace(
+            layer.explanation,
+            importance=centred,
+            neutral=torch.zeros_like(centred),
+            centred_standard_error=error,
+        )
         found.append(replace(layer, explanation=whole))
     return found
 
