@@ -2,12 +2,14 @@
 
 Thin on purpose: the options and their help are in `relax_quantus.commands.requests`, and whatever goes wrong becomes one plain line on stderr.
 Nothing heavy is imported, so ``--help`` answers at once; each command imports what it needs when it runs. Exit codes: 0 all done, 1 something
-could not be done or was skipped, 2 the command line cannot work, 130 Ctrl-C, 143 SIGTERM, 141 nobody reads stdout any more.
+could not be done or was skipped, 2 the command line cannot work, 130 Ctrl-C, 143 SIGTERM, 141 all done, but nobody reads stdout any more.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -16,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 import relax_quantus
-from relax_quantus.commands import console, stopping
+from relax_quantus.commands import console, stopping, streams
 from relax_quantus.commands.help import PlainEpilog
 from relax_quantus.commands.requests.bench import BenchRequest
 from relax_quantus.commands.requests.declaring import Request, declare
@@ -48,34 +50,63 @@ Exit codes:
   1    something could not be done, and stderr says what
   2    the command line cannot work, and nothing was done
   130  interrupted by Ctrl-C
+  143  stopped by SIGTERM
 """
 
 
 class PlainGroup(PlainEpilog, TyperGroup):
-    """A group of commands that complains in one plain line."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command; whatever stops it from outside becomes an exit code, and a line unless nobody reads any more."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as stop:
-            console.error("interrupted; what was written before is kept")
-            return stopping.exit_code(stop)
-        except stopping.ReaderGoneError:
-            return stopping.forget_reader()
+    """A group of commands that complains in one plain line, whatever becomes of the streams that it speaks to."""
 
     def main(self, args: Sequence[str] | None = None, *_: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         """Run the command line `args` (those of the process by default) and exit with its code."""
         extra["prog_name"] = PROGRAM
-        with console.plain():
-            try:
-                code = super().main(args, standalone_mode=False, **extra)
-            except Exception as problem:
-                console.report(problem)
-                code = getattr(problem, "exit_code", IMPOSSIBLE if isinstance(problem, UNUSABLE) else FAILED)
+        with streams.lasting() as (out, _err), console.plain():
+            code = self._code(args, extra)
+            stop = stopping.answered()
+            if stop is not None:
+                code = _stopped(stop)
+            elif out.problem is not None and not code:
+                code = _unsaid(out.problem)
         if standalone_mode:
             sys.exit(code if isinstance(code, int) else 0)
         return code
+
+    def _code(self, args: Sequence[str] | None, extra: dict[str, Any]) -> Any:
+        """What the command returns, or the exit code of what went wrong; a stop is only noted."""
+        try:
+            return super().main(args, standalone_mode=False, **extra)
+        except KeyboardInterrupt as stop:
+            stopping.ask(type(stop))
+            return None
+        except Exception as problem:
+            if stopping.asked() is None:  # else a library has made something else of it
+                console.report(problem)
+            return getattr(problem, "exit_code", IMPOSSIBLE if isinstance(problem, UNUSABLE) else FAILED)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; a stop is noted before typer makes an exit of it."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            stopping.ask(type(stop))
+            raise
+
+
+def _stopped(stop: type[KeyboardInterrupt]) -> int:
+    """Say that the run was stopped and return its exit code."""
+    with contextlib.suppress(KeyboardInterrupt):  # of those who press it twice
+        console.error("interrupted; what was written before is kept")
+    return stopping.exit_code(stop)
+
+
+def _unsaid(problem: Exception) -> int:
+    """Return the exit code of a command that did all, but could not say so on stdout."""
+    if isinstance(problem, BrokenPipeError):
+        return stopping.READER_GONE
+    if isinstance(problem, OSError):
+        console.error(f"stdout: {problem.strerror}; the rest of what was to be printed is lost")
+        return FAILED
+    return 0  # it was closed before
 
 
 app = typer.Typer(
@@ -107,8 +138,10 @@ for _name, _request in COMMANDS.items():
 
 def main() -> None:
     """Entry point of the command ``relax-quantus``; what the terminal cannot show is escaped, not fatal."""
+    streams.occupy_closed()
+    os.environ["MPLBACKEND"] = "agg"  # no window is opened, and a notebook's own, inherited, may not exist here
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    stopping.heed_termination()
+    stopping.heed_signals()
     app()

@@ -6,6 +6,7 @@ the masks it belongs to.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
@@ -98,7 +99,9 @@ class Comparison:
         rows = slice(0, self.problem.batch) if rows is None else rows
         device = self.problem.inputs[0].device
         finite = torch.ones((), dtype=torch.bool, device=device)
-        with tqdm(total=self.problem.n_samples, desc="RELAX attribution", disable=not show_progress) as bar:
+        with tqdm(
+            total=self.problem.n_samples, desc="RELAX attribution", disable=not show_progress or sys.stderr is None
+        ) as bar:
             position = 0
             for masks, noise in self.stream.chunks(self.execution.plan.perturbations_per_eval):
                 for part in cut(position, len(masks[0]), ends):

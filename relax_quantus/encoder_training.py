@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -164,7 +165,10 @@ def train(
     steps = -(-int((~held).sum()) // BATCH)
     try:
         with tqdm(
-            total=settings.epochs * steps, desc="fine-tune", unit="batch", disable=not settings.show_progress
+            total=settings.epochs * steps,
+            desc="fine-tune",
+            unit="batch",
+            disable=not settings.show_progress or sys.stderr is None,
         ) as bar:
             while len(course.losses) < settings.epochs and len(course.losses) - course.best_epoch < PATIENCE:
                 _epoch(tuned, trained, head, data, ~held, optimiser, generator, bar)

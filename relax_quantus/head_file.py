@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -22,6 +21,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from relax_quantus.checks import message, refuse
+from relax_quantus.drafts import complete
 from relax_quantus.errors import WeightsError
 from relax_quantus.fine_tuning import FineTuning
 from relax_quantus.logistic import CrossValidation
@@ -151,15 +151,22 @@ def write(path: Path, saved: SavedHead) -> None:
     tensors |= {PREFIX + name: value for name, value in saved.changed.items()}
     # Copies, as safetensors refuses tensors that share their memory, as tied weights do.
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        unfinished.write_bytes(to_safetensors(tensors, metadata))
-        os.replace(unfinished, path)
+        with complete(path) as draft:
+            draft.write_bytes(to_safetensors(tensors, metadata))
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise WeightsError(
             f"{path}: expected a file that can be written, got {error.strerror}; pick another."
         ) from error
+
+
+def is_head(path: Path) -> bool:
+    """Whether a file says that it is a head, of whatever version."""
+    try:
+        with safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except (SafetensorError, OSError):
+        return False
 
 
 def read(path: Path) -> SavedHead:

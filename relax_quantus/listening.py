@@ -9,7 +9,12 @@ partial last example), cannot have mattered and is in ``removed``.
 
 from __future__ import annotations
 
+import errno
+import math
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +25,11 @@ from torch import Tensor
 
 from relax_quantus import __version__, checks
 from relax_quantus.axes import Axis, Image, SampleAxis
+from relax_quantus.drafts import complete
 from relax_quantus.errors import ArgumentTypeError, MissingDependencyError, ShapeError
 from relax_quantus.explanation import Explanation
 from relax_quantus.frontend import hz_to_mel
+from relax_quantus.levels import AudioWarning
 from relax_quantus.thresholds import Bins, Values, as_values, least_effect, standing_out
 
 WINDOW_S = 0.032
@@ -31,6 +38,9 @@ OVERLAP = 4
 BLOCK = 512
 """Windows transformed at a time, which bounds the memory that a long recording needs."""
 FLAT = 1e-12
+STRETCH = 1 << 18
+"""Samples that are written or read at a time."""
+NOT_WHOLE = "could not be written whole; is the disk full?"
 SUBTYPES = {".wav": "PCM_24", ".flac": "PCM_24"}
 MADE_BY = f"relax_quantus {__version__}"
 """What sound files say of the program that wrote them: by this, listings of recordings leave them out (`relax_quantus.folders`)."""
@@ -228,28 +238,146 @@ def _filtered(wave: Image, rate_hz: int, window: int, image: Image, spread: Imag
 
 
 def write_sound(path: str | os.PathLike[str], wave: npt.NDArray[Any], rate_hz: int) -> Path:
-    """Write a waveform ``(samples,)`` as WAV or FLAC, by the name's ending, with 24 bits; beyond full scale it is clipped.
+    """Write a waveform ``(samples,)`` as WAV or FLAC, by the name's ending, with 24 bits.
+
+    Two parts that are to add up are written by `write_parts`, which knows a common scale.
 
     Raises
     ------
     ArgumentError
         If the name ends otherwise.
     OSError
-        If the file cannot be written.
+        If the file cannot be written whole.
+
+    Warns
+    -----
+    AudioWarning
+        If samples pass full scale, where they are clipped.
     """
+    wave = np.asarray(wave)
+    if full_scale(peak(wave)) != 1:
+        warnings.warn(
+            f"{Path(path).name}: samples up to {peak(wave):.3g} are clipped at full scale, 1; scale them down, or use write_parts.",
+            AudioWarning,
+            stacklevel=2,
+        )
+    with sound_file(path, rate_hz) as sink:
+        sink.write(wave)
+    return Path(path)
+
+
+def write_parts(kept: str | os.PathLike[str], removed: str | os.PathLike[str], parts: Parts) -> float:
+    """Write both parts as WAV or FLAC, by the names' endings, with 24 bits; they add up to the recording times the scale that is returned.
+
+    That is 1 unless a sample passes full scale; then it is the largest power of 1/2 that brings all below it.
+
+    Raises
+    ------
+    ArgumentError
+        If a name ends otherwise.
+    OSError
+        If a file cannot be written whole.
+    """
+    scale = full_scale(max(peak(parts.kept), peak(parts.removed)))
+    for path, wave in ((kept, parts.kept), (removed, parts.removed)):
+        with sound_file(path, parts.rate_hz, scale=scale) as sink:
+            sink.write(scale * wave)
+    return scale
+
+
+def peak(wave: npt.NDArray[Any]) -> float:
+    """The largest magnitude of any sample; 0 if there is none."""
+    return float(np.abs(wave).max(initial=0.0))
+
+
+def full_scale(largest: float) -> float:
+    """The largest power of 1/2, 1 included, that brings samples of that magnitude to 1 at most.
+
+    Examples
+    --------
+    >>> full_scale(0.7), full_scale(1.0), full_scale(2.5)
+    (1.0, 1.0, 0.25)
+    """
+    return 1.0 if largest <= 1 else 2.0 ** -math.ceil(math.log2(largest))
+
+
+class SoundSink:
+    """An open sound file that waveforms are written to, one after another.
+
+    In short stretches: between two of them, an interrupt ends it. libsndfile writes to the path by itself, as Python callbacks of its could not
+    raise.
+    """
+
+    def __init__(self, path: Path, rate_hz: int, subtype: str, scale: float) -> None:
+        import soundfile
+
+        name = os.fsencode(path) if os.name == "posix" else str(path)
+        self.samples = 0
+        with _told_by_libsndfile():
+            self._file = soundfile.SoundFile(name, "w", rate_hz, 1, subtype, format=path.suffix[1:].upper())
+            self._file.software = MADE_BY
+            if scale != 1:
+                self._file.comment = f"scale {scale:g}"
+
+    def write(self, wave: npt.NDArray[Any]) -> None:
+        """Write ``(samples,)``."""
+        for start in range(0, len(wave), STRETCH):
+            with _told_by_libsndfile():
+                self._file.write(np.asarray(wave[start : start + STRETCH]))
+        self.samples += len(wave)
+
+    def close(self) -> None:
+        """Write what is left."""
+        with _told_by_libsndfile():
+            self._file.close()
+
+
+@contextmanager
+def sound_file(
+    path: str | os.PathLike[str], rate_hz: int, subtype: str | None = None, scale: float = 1.0
+) -> Iterator[SoundSink]:
+    """Open a WAV or FLAC to write to, by the name's ending; it appears when it is whole, which is known by decoding it.
+
+    A `scale` other than 1, of what is written against the recording, is noted in the file's comment.
+
+    Raises
+    ------
+    ArgumentError
+        If the name ends otherwise.
+    OSError
+        If the file cannot be written whole.
+    """
+    path = Path(path)
+    subtype = subtype or SUBTYPES.get(path.suffix.lower())
+    if subtype is None or path.suffix.lower() not in SUBTYPES:
+        checks.refuse("path", f"a name that ends in {' or '.join(SUBTYPES)}", repr(path.name), "change the ending")
+    with complete(path, check=lambda draft: _require_whole(draft, sink.samples)) as draft:
+        sink = SoundSink(draft, rate_hz, subtype, scale)
+        with closing(sink):
+            yield sink
+
+
+@contextmanager
+def _told_by_libsndfile() -> Iterator[None]:
+    """Make what libsndfile says an error of the file system."""
     import soundfile
 
-    path = Path(path)
-    subtype = SUBTYPES.get(path.suffix.lower())
-    if subtype is None:
-        checks.refuse("path", f"a name that ends in {' or '.join(SUBTYPES)}", repr(path.name), "change the ending")
-    with path.open("wb") as target:
-        values, container = np.asarray(wave), path.suffix[1:].upper()
-        channels = 1 if values.ndim == 1 else values.shape[1]
-        with soundfile.SoundFile(target, "w", rate_hz, channels, subtype, format=container) as sound:
-            sound.software = MADE_BY
-            sound.write(values)
-    return path
+    try:
+        yield
+    except soundfile.LibsndfileError as error:
+        raise OSError(errno.EIO, f"{NOT_WHOLE} ({str(error.error_string).strip().rstrip('.')})") from error
+
+
+def _require_whole(path: Path, samples: int) -> None:
+    """Decode a file that was written: libsndfile does not tell of all that failed when it closed it."""
+    import soundfile
+
+    found = 0
+    with _told_by_libsndfile(), soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else str(path)) as source:
+        while block := len(source.read(STRETCH, dtype="float32")):
+            found += block
+    if found != samples:
+        raise OSError(errno.EIO, f"{NOT_WHOLE} ({found} of {samples} samples)", str(path))
 
 
 def player(wave: npt.NDArray[Any], rate_hz: int) -> Any:

@@ -17,6 +17,7 @@ from torch import Tensor
 from relax_quantus import checks
 from relax_quantus.estimators.accumulation import SAME
 from relax_quantus.perturbation import MaskStream, child_generator
+from relax_quantus.torch_state import neutral_torch
 
 PERMUTATIONS = 200
 BLOCK_BYTES = 1 << 28
@@ -111,6 +112,7 @@ def _largest(kept: Tensor, rows: Tensor, squares: Tensor) -> Tensor:
     return torch.where(known, ratio.div_(squared_error.clamp_min_(tiny)), 0.0).amax(1).sqrt()
 
 
+@neutral_torch()
 def family_wise(maxima: Tensor, level: float = 0.05) -> float:
     """Return the |z| that chance exceeds in at most `level` examples of a recording, on average.
 
@@ -154,6 +156,7 @@ def family_wise(maxima: Tensor, level: float = 0.05) -> float:
     return float(known.flatten().topk(exceeding).values[-1]) if exceeding else float("inf")
 
 
+@neutral_torch()
 def family_wise_p(maxima: Tensor, statistic: Tensor) -> float:
     """Return the level at which the largest of a recording's statistics just passes `family_wise`, at most 1.
 

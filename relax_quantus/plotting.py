@@ -26,6 +26,7 @@ from torch import Tensor
 
 from relax_quantus import checks
 from relax_quantus.axes import Axis, Image
+from relax_quantus.drafts import complete
 from relax_quantus.errors import ArgumentError, ShapeError
 from relax_quantus.explanation import Explanation
 from relax_quantus.thresholds import standing_out
@@ -343,13 +344,7 @@ def save_png(figure: Figure, path: str | os.PathLike[str]) -> Path:
     OSError
         If the folder cannot be written to or is full.
     """
-    path = Path(path)
-    draft = path.with_name(f".{os.getpid()}.part")
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing")
-            figure.savefig(draft, format="png", dpi=DOTS_PER_INCH)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-    return path
+    with complete(path) as draft, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(draft, format="png", dpi=DOTS_PER_INCH)
+    return Path(path)

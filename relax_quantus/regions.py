@@ -21,6 +21,7 @@ from torch import Tensor
 from relax_quantus import checks
 from relax_quantus.axes import Axis, Image
 from relax_quantus.decoding import printable
+from relax_quantus.drafts import complete, write_text
 from relax_quantus.errors import ShapeError
 from relax_quantus.explanation import Explanation
 from relax_quantus.frontend import hz_to_mel
@@ -288,7 +289,7 @@ def write_raven(
     """
     path, label = Path(path), _one_line(label)
     named = () if recording is None else (Path(recording).name, str(Path(recording).absolute()))
-    with path.open("w", encoding="utf-8", newline="") as target:
+    with complete(path) as draft, draft.open("w", encoding="utf-8", newline="") as target:
         table = csv.writer(target, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None, lineterminator="\n")
         table.writerow(RAVEN_COLUMNS + (RAVEN_FILE_COLUMNS if named else ()))
         for number, r in enumerate(found, start=1):
@@ -312,8 +313,7 @@ def write_audacity(path: str | os.PathLike[str], found: Sequence[Region], label:
         f"\\\t{r.low_hz:.6f}\t{r.high_hz:.6f}\n"
         for r in found
     )
-    path.write_text("".join(lines), encoding="utf-8")
-    return path
+    return write_text(path, "".join(lines))
 
 
 def _z(region: Region) -> str:

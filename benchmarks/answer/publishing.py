@@ -18,6 +18,7 @@ import pandas as pd
 
 from relax_quantus.benchmark.report import report
 from relax_quantus.benchmark.statistics.rows import FALL
+from relax_quantus.result_folder import LIST
 
 ONCE = ["dataset", "encoder", "clip", "metric"]
 ZSTD = 15
@@ -43,8 +44,8 @@ def publish(run: Path, out: Path) -> list[Path]:
         kept = [path.relative_to(new) for path in report(new, None) if path.suffix != ".pdf"]
         for path in new.rglob("*.pdf"):
             path.unlink()
-        shutil.rmtree(out, ignore_errors=True)  # no curve, figure or table of an earlier run beside this one's
-        new.replace(out)
+        (new / LIST).unlink(missing_ok=True)
+        _put(new, out, Path(folder) / "older")  # no curve, figure or table of an earlier run beside this one's
     return [out / path for path in kept]
 
 
@@ -56,6 +57,18 @@ def remake(folder: Path) -> list[Path]:
     for path in folder.rglob("*.pdf"):
         path.unlink()
     return [path for path in made if path.suffix != ".pdf"]
+
+
+def _put(new: Path, out: Path, older: Path) -> None:
+    """Let a folder take the place of another, which is moved away; it comes back if that fails."""
+    if out.exists():
+        out.replace(older)
+    try:
+        new.replace(out)
+    except BaseException:
+        if older.exists() and not out.exists():
+            older.replace(out)
+        raise
 
 
 def times(maps: pd.DataFrame) -> pd.DataFrame:

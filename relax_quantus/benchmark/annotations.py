@@ -21,6 +21,7 @@ from typing import NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from relax_quantus.drafts import write_text
 from relax_quantus.errors import DataError
 from relax_quantus.frontend import LogMelConfig, hz_to_mel
 from relax_quantus.regions import LABEL
@@ -127,7 +128,7 @@ def write_audacity(path: str | os.PathLike[str], boxes: Iterable[Box]) -> None:
         f"{b.begin_s:.6f}\t{b.end_s:.6f}\t{b.label}\n\\\t{b.low_hz:.6f}\t{b.high_hz if b.high_hz < math.inf else -1:.6f}\n"
         for b in boxes
     )
-    Path(path).write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def _is_table(text: str) -> bool:

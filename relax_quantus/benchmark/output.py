@@ -22,6 +22,7 @@ from relax_quantus.benchmark.source import source_sha256
 from relax_quantus.benchmark.statistics.summary import DIFFERENCES
 from relax_quantus.benchmark.tables import markdown
 from relax_quantus.errors import DataError
+from relax_quantus.result_folder import written_together
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,7 +90,7 @@ def write(results: Results, folder: str | os.PathLike[str]) -> list[Path]:
     Raises
     ------
     DataError
-        If the folder cannot be written to.
+        If the folder cannot be written to, or has a file of one of these names that is not ours.
     """
     out = Path(folder)
     writers: dict[str, Callable[[Path], object]] = {
@@ -101,11 +102,9 @@ def write(results: Results, folder: str | os.PathLike[str]) -> list[Path]:
         "run.json": lambda path: path.write_text(_json(results), encoding="utf-8"),
     }
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, into in writers.items():
-            part = out / f".{name}.part"
-            into(part)
-            part.replace(out / name)
+        with written_together(out) as folder:
+            for name, into in writers.items():
+                into(folder / name)
     except OSError as error:
         raise DataError(f"{out}: expected a folder that can be written to, got {error}; choose another.") from error
     return [out / name for name in FILES]

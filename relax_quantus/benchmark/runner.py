@@ -7,10 +7,12 @@ them are finished, and the `workers` finish the others; every finished cell is d
 from __future__ import annotations
 
 import functools
+import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -28,6 +30,7 @@ from relax_quantus.benchmark.store import Cell, Store
 from relax_quantus.benchmark.workshop import Workshop, accuracy_note
 from relax_quantus.errors import CellError
 from relax_quantus.relax import RELAX
+from relax_quantus.result_folder import require_ours
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -156,11 +159,15 @@ def run(
     CellError
         With ``config.strict``, at the first cell that fails or runs out of memory or time.
     """
+    from relax_quantus.benchmark import output
+
     started = time.perf_counter()
     config = config.resolved(encoder_given=encoder is not None)
     if (encoder is not None or dataset is not None) and (config.workers > 1 or config.scheduler is not None):
         rule = "an encoder and a data set by specification"
         checks.refuse("workers", rule, "an object", "name them in the configuration, e.g. module:attribute")
+    if config.out is not None:
+        require_ours(Path(config.out), output.FILES)
     with Store(config.out) as store, workers.opened(config) as pool:
         if pool is not None:
             pool.warm(config)
@@ -170,9 +177,7 @@ def run(
         seconds = {"survey": surveyed - started, "cells": time.perf_counter() - surveyed}
         results = _collected(survey, store, seconds, reused)
         if config.out is not None:
-            from relax_quantus.benchmark.output import write
-
-            write(results, config.out)
+            output.write(results, config.out)
     return results
 
 
@@ -215,7 +220,7 @@ def _work_off(survey: Survey, store: Store, pool: workers.Pool | None, show_prog
 
 
 def _bar(total: int, what: str, unit: str, begun: int, shown: bool) -> Any:
-    return tqdm(total=total, initial=begun, desc=what, unit=unit, disable=not shown)
+    return tqdm(total=total, initial=begun, desc=what, unit=unit, disable=not shown or sys.stderr is None)
 
 
 def _batches(

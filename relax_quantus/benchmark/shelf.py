@@ -15,6 +15,8 @@ from typing import TypeVar
 
 from filelock import FileLock
 
+from relax_quantus.drafts import complete
+
 T = TypeVar("T")
 
 
@@ -38,7 +40,6 @@ class Shelf:
                 found: T = pickle.loads(path.read_bytes())
                 return found
             made = make()
-            part = path.with_suffix(".part")
-            part.write_bytes(pickle.dumps(made))
-            part.replace(path)
+            with complete(path) as draft:
+                draft.write_bytes(pickle.dumps(made))
             return made

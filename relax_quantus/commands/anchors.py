@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from relax_quantus.commands import console, files
+from relax_quantus.commands import console, files, stopping
 from relax_quantus.commands.front_ends import FrontEnd
-from relax_quantus.errors import ArgumentError, AudioError, DataError
+from relax_quantus.errors import ArgumentError, AudioError, DataError, EncoderError
 from relax_quantus.references import checked_embedding
 from relax_quantus.similarity import Similarity
 from relax_quantus.similarity import get as get_similarity
@@ -63,14 +63,24 @@ def load_anchor(path: Path, encoder: nn.Module, front_end: FrontEnd, resampler: 
         If the embeddings are not finite ``(n, D)``.
     """
     if not path.is_dir():
-        one = Member(path, _embed(path, encoder, front_end, resampler))
+        try:
+            one = Member(path, _embed(path, encoder, front_end, resampler))
+        except AudioError:
+            raise
+        except Exception as problem:
+            stopping.raise_if_asked()
+            raise EncoderError(f"{console.shown(path)}: {console.complaint(problem)}") from problem
         return Anchor(path, one.embedding, (one,))
     members = []
     for recording in files.recordings_in(path):
         try:
             members.append(Member(recording, _embed(recording, encoder, front_end, resampler)))
-        except AudioError as problem:
-            console.warning(f"left out: {problem}")
+        except Exception as problem:
+            stopping.raise_if_asked()
+            text = console.complaint(problem)
+            console.warning(
+                f"left out: {text if console.shown(recording) in text else f'{console.shown(recording)}: {text}'}"
+            )
     if not members:
         raise DataError(f"{path}: expected recordings that can be used, got none; name another folder.")
     return Anchor(path, torch.stack([m.embedding for m in members]).mean(dim=0), tuple(members))

@@ -39,6 +39,7 @@ def run(request: BenchRequest) -> int:
     try:
         results = benchmark.run(config, show_progress=console.progress)
     except KeyboardInterrupt as stop:
+        stopping.answered()
         console.error(f"interrupted; every finished cell is kept in {console.shown(out)}, and the same command goes on")
         return stopping.exit_code(stop)
     except sqlite3.OperationalError as error:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import quote
 
 from torch import Tensor, nn
 
@@ -111,6 +112,12 @@ class Done:
     remark: str = ""
     entry: Entry | None = None
     left_out_s: float = math.nan
+
+
+def done(out: Path, stem: str, remark: str, entry: Entry | None, left_out_s: float) -> Done:
+    """A recording's results in the folder `out` under the name `stem`; the index line links to the page of that name."""
+    line = None if entry is None else replace(entry, link=quote(f"{stem}.html"))
+    return Done(out / f"{stem}.png", remark, line, left_out_s)
 
 
 def read(path: Path, max_examples: int | None, front_end: FrontEnd, resampler: str = "soxr") -> Clip:

@@ -21,7 +21,7 @@ from typing import Any, TextIO
 
 from relax_quantus.commands.option_names import spoken
 from relax_quantus.commands.progress import progress as progress_of
-from relax_quantus.commands.stopping import ReaderGoneError
+from relax_quantus.commands.stopping import raise_if_asked
 from relax_quantus.commands.terminal import painted, redraws
 from relax_quantus.errors import RelaxQuantusError
 
@@ -58,23 +58,21 @@ def one_line(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _write(line: str, stream: TextIO) -> None:
-    try:
-        if "tqdm" in sys.modules:
-            from tqdm import tqdm
+def _write(line: str, stream: TextIO | None) -> None:
+    if stream is None:  # outside of the command line, whose streams last
+        return
+    if "tqdm" in sys.modules:
+        from tqdm import tqdm
 
-            tqdm.write(line, file=stream)
-            stream.flush()
-        else:
-            print(line, file=stream, flush=True)
-    except BrokenPipeError as gone:
-        if stream is sys.stdout:
-            raise ReaderGoneError from gone
-        raise
+        tqdm.write(line, file=stream)
+        stream.flush()
+    else:
+        print(line, file=stream, flush=True)
 
 
 def result(line: str, kind: str | None = None, /, **facts: Any) -> None:
     """Write a line to stdout, above any progress bar; with ``--json`` the `facts` as an object of a `kind` instead, if it has one."""
+    raise_if_asked()
     if manner.get().json:
         if kind is not None:
             _write(json.dumps({"type": kind, **machine(facts)}, allow_nan=False), sys.stdout)

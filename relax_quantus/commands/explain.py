@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from relax_quantus import checks
 from relax_quantus.audio import checked_resampler
-from relax_quantus.commands import console, files
+from relax_quantus.commands import console, files, stopping
 from relax_quantus.commands.anchors import choose_similarity, load_anchor
-from relax_quantus.commands.clips import Done, Models, read
+from relax_quantus.commands.clips import Done, Models, done, read
 from relax_quantus.commands.companions import Beside, load_beside
 from relax_quantus.commands.finding import embed, find
 from relax_quantus.commands.front_ends import FrontEnd
@@ -25,6 +25,7 @@ from relax_quantus.commands.long_recordings.plan import plan_for
 from relax_quantus.commands.long_recordings.running import run_plan
 from relax_quantus.commands.pages import refuse_impossible, write_asked, write_index
 from relax_quantus.commands.requests.explain import ExplainRequest
+from relax_quantus.commands.result_files import ResultFiles
 from relax_quantus.commands.results import masks_used, write
 from relax_quantus.commands.telling import facts
 from relax_quantus.errors import RelaxQuantusError
@@ -55,14 +56,15 @@ def run(request: ExplainRequest) -> int:
         for path in clips:
             try:
                 plan = plan_for(path, request, models)
-                done, store = (
+                finished, store = (
                     (explain_clip(path, request, models), None) if plan is None else run_plan(plan, request, models)
                 )
-            except (RelaxQuantusError, ValueError, RuntimeError, MemoryError) as problem:
+            except Exception as problem:  # of whatever runtime an encoder of the user's own calls
+                stopping.raise_if_asked()
                 console.report(problem, path)
                 failed += 1
             else:
-                entries += tell(path, done, request, models)
+                entries += tell(path, finished, request, models)
                 stores += [] if store is None else [store]
             bar.update()
     index = write_index(request.out, entries)
@@ -96,9 +98,12 @@ def explain_clip(path: Path, request: ExplainRequest, models: Models) -> Done:
     conditions = len(models.explainers) * len(request.baselines)
     with console.progress(conditions * len(x), console.shown(path.name), "example") as bar:
         findings = find(x, h, request, models, bar.update, silence=clip.silence)
-    written = write(clip, findings, request, models)
-    entry = write_asked(clip, findings, request, models, written.name.removesuffix(".png"))
-    return Done(written, "" if request.tolerance is None else masks_used(findings, request), entry, clip.left_out_s)
+    with ResultFiles(path, request.out) as results:
+        write(clip, findings, request, models, results)
+        entry = write_asked(clip, findings, request, models, results)
+        stem = results.publish()
+    remark = "" if request.tolerance is None else masks_used(findings, request)
+    return done(request.out, stem, remark, entry, clip.left_out_s)
 
 
 def tell(path: Path, done: Done, request: ExplainRequest, models: Models) -> list[Entry]:
@@ -120,7 +125,7 @@ def prepare(request: ExplainRequest) -> Models:
         checks.positive("--hop", request.hop)
     if request.tolerance is not None:
         checks.positive("--tolerance", request.tolerance)
-    checks.integer("--seed", request.seed, low=0)
+    checks.seed(request.seed)
     checked_resampler(request.resampler)
     for name in request.baselines:
         FILLS.get(name)

@@ -1,7 +1,6 @@
-"""Files that enter and leave the commands: recordings in folders, places that can be written to, names that do not collide.
+"""Files that enter and leave the commands: recordings in folders, and places that can be written to.
 
-Nothing is decoded here: whether a recording can be used shows when it is read. A result is never half a file and never replaces that of
-another recording.
+Nothing is decoded here: whether a recording can be used shows when it is read. How files are written is in `relax_quantus.drafts`.
 """
 
 from __future__ import annotations
@@ -9,11 +8,12 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from relax_quantus.commands.console import shown
+from relax_quantus.drafts import complete as complete
+from relax_quantus.drafts import sweep
 from relax_quantus.errors import ArgumentError, DataError
 
 
@@ -46,7 +46,7 @@ def unique(paths: Sequence[Path]) -> list[Path]:
 
 
 def writable_folder(path: Path) -> Path:
-    """Make `path` a folder that can be written to, or say why not.
+    """Make `path` a folder that can be written to, or say why not; what killed runs left half-written in it is removed.
 
     Raises
     ------
@@ -63,25 +63,23 @@ def writable_folder(path: Path) -> Path:
         raise ArgumentError(
             f"--out: expected a folder that can be written to, got {shown(path)} ({error.strerror}); name another."
         ) from error
+    sweep(path)
     return path
 
 
-def writable_file(path: Path) -> Path:
-    """Make sure that a file `path` can be written, or say why not; its folder is made if need be."""
+def writable_file(path: Path, is_ours: Callable[[Path], bool]) -> Path:
+    """Make sure that a file `path` can be written, or say why not; its folder is made if need be.
+
+    Raises
+    ------
+    ArgumentError
+        If it is a folder, or there and not one that `is_ours`.
+    """
     if path.is_dir():
         raise ArgumentError(f"--out: expected a file, got the folder {shown(path)}; name a file in it.")
+    if os.path.lexists(path) and not (path.is_file() and is_ours(path)):
+        raise ArgumentError(
+            f"--out: expected a new name or a file of relax-quantus's own kind, got {shown(path)}, which is another; name a new one."
+        )
     writable_folder(path.parent)
     return path
-
-
-@contextmanager
-def complete(path: Path) -> Iterator[Path]:
-    """Give a draft's name to write to; `path` is replaced by it at the end, and left as it was if anything goes wrong."""
-    draft = path.with_name(f".{os.getpid()}.part")
-    try:
-        yield draft
-        os.replace(draft, path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
-    finally:
-        draft.unlink(missing_ok=True)

@@ -18,19 +18,22 @@ from torch import Tensor
 from relax_quantus import __version__, checks
 from relax_quantus.audio import checked_resampler
 from relax_quantus.benchmark.recordings import Entry, listing
-from relax_quantus.commands import console, files
+from relax_quantus.commands import console, files, stopping
+from relax_quantus.commands.finding import BLOCK
 from relax_quantus.commands.front_ends import FrontEnd
 from relax_quantus.commands.loading import load
 from relax_quantus.commands.requests.fit import FitRequest
-from relax_quantus.errors import DataError, RelaxQuantusError
+from relax_quantus.errors import DataError
 from relax_quantus.fine_tuning import FineTuning
+from relax_quantus.head_file import is_head
 from relax_quantus.heads import EmbeddingClassifier
+from relax_quantus.references import checked_embedding
 
 
 def run(request: FitRequest) -> int:
     """Fit, write and describe a classifier; return 0, or 1 if a recording had to be left out.
 
-    Ctrl-C during fine-tuning ends that, with a warning; the classifier is written all the same.
+    Ctrl-C during fine-tuning ends that, with a warning; the classifier is written all the same. So does SIGTERM, and the exit code is then 143.
 
     Raises
     ------
@@ -41,28 +44,25 @@ def run(request: FitRequest) -> int:
     checks.seed(request.seed)
     checked_resampler(request.resampler)
     front_end, network = load(request.encoder)
-    files.writable_file(request.out)
+    files.writable_file(request.out, is_head)
     entries = listing(request.folder)
     read = read_all(entries, front_end, request.resampler)
-    names = sorted({entry.label_name for entry, _ in read})
-    if len(names) < 2:
-        raise DataError(
-            f"{request.folder}: expected usable recordings of at least two classes, got {len(names)}; see the errors above."
-        )
-    for lost in sorted({entry.label_name for entry in entries} - set(names)):
+    try:
+        classifier = fitted(read, network, request)
+    except DataError:
+        raise
+    except Exception:  # of whatever runtime the encoder calls
+        stopping.raise_if_asked()
+        embedded = those_embedded(read, network)
+        if len(embedded) == len(read):
+            raise
+        read = embedded
+        classifier = fitted(read, network, request)
+    names = set(classifier.class_names)
+    for lost in sorted({entry.label_name for entry in entries} - names):
         console.warning(f"{lost}: no usable recording; the class is left out")
-    examples = [x for _, x in read]
-    classifier = EmbeddingClassifier.fit(
-        network,
-        torch.cat(examples),
-        [names.index(entry.label_name) for entry, x in read for _ in x],
-        class_names=names,
-        groups=[entry.source_group for entry, x in read for _ in x],
-        fine_tune=request.fine_tune,
-        clips=[i for i, x in enumerate(examples) for _ in x],
-        seed=request.seed,
-        show_progress=console.bars(),
-    )
+    tuning = classifier.fine_tuning
+    stop = stopping.answered() if tuning is not None and tuning.interrupted else None
     classifier.made_with = {
         "program": f"relax_quantus {__version__}",
         "encoder": request.encoder.encoder,
@@ -75,7 +75,52 @@ def run(request: FitRequest) -> int:
     for line in summary(classes, classifier):
         console.result(line)
     console.result(console.shown(request.out), "classifier", path=request.out, **facts(classes, classifier))
+    if stop is not None and issubclass(stop, stopping.Terminated):
+        return stopping.exit_code(stop)
     return 1 if len(read) < len(entries) else 0
+
+
+def fitted(read: list[tuple[Entry, Tensor]], network: Any, request: FitRequest) -> EmbeddingClassifier:
+    """Fit a classifier on the examples of recordings.
+
+    Raises
+    ------
+    DataError
+        If they are of fewer than two classes.
+    """
+    names = sorted({entry.label_name for entry, _ in read})
+    if len(names) < 2:
+        raise DataError(
+            f"{request.folder}: expected usable recordings of at least two classes, got {len(names)}; see the errors above."
+        )
+    examples = [x for _, x in read]
+    return EmbeddingClassifier.fit(
+        network,
+        torch.cat(examples),
+        [names.index(entry.label_name) for entry, x in read for _ in x],
+        class_names=names,
+        groups=[entry.source_group for entry, x in read for _ in x],
+        fine_tune=request.fine_tune,
+        clips=[i for i, x in enumerate(examples) for _ in x],
+        seed=request.seed,
+        show_progress=console.bars(),
+    )
+
+
+@torch.no_grad()
+def those_embedded(read: list[tuple[Entry, Tensor]], network: Any) -> list[tuple[Entry, Tensor]]:
+    """Those recordings whose examples the network can embed; the others are reported on stderr."""
+    usable = []
+    for entry, x in read:
+        try:
+            for part in torch.split(x, BLOCK):
+                checked_embedding(network(part), len(part), nonzero=False)
+        except Exception as problem:
+            stopping.raise_if_asked()
+            console.report(problem, entry.path)
+        else:
+            usable.append((entry, x))
+    return usable
 
 
 def read_all(entries: list[Entry], front_end: FrontEnd, resampler: str) -> list[tuple[Entry, Tensor]]:
@@ -86,7 +131,8 @@ def read_all(entries: list[Entry], front_end: FrontEnd, resampler: str) -> list[
         for entry in entries:
             try:
                 read.append((entry, front_end.read(entry.path, resampler=resampler).examples))
-            except (RelaxQuantusError, ValueError, RuntimeError, MemoryError) as problem:
+            except Exception as problem:
+                stopping.raise_if_asked()
                 console.report(problem, entry.path)
             bar.update()
     for line in digest([str(w.message) for w in caught if issubclass(w.category, UserWarning)]):

@@ -42,7 +42,7 @@ class GroupedCommand(PlainEpilog, TyperCommand):
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """What follows the command's name in the first line."""
-        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+        return [re.sub(r"[{}]", "", piece) for piece in super().collect_usage_pieces(ctx)]
 
 
 def plain(name: str, text: str) -> tuple[str, str]:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import quote
 
 from relax_quantus import __version__, checks
 from relax_quantus.audio import measure_extent, read_audio
+from relax_quantus.commands import console
 from relax_quantus.commands.clips import LEAST_LEFT_S, Clip, Findings, Models
 from relax_quantus.commands.companions import companion
 from relax_quantus.commands.console import shown
-from relax_quantus.commands.files import complete
 from relax_quantus.commands.front_ends import FrontEnd, duration
 from relax_quantus.commands.requests.explain import ExplainRequest
+from relax_quantus.commands.result_files import ResultFiles
 from relax_quantus.commands.results import example_length, headline, masks_used
-from relax_quantus.listening import gain, separate, write_sound
+from relax_quantus.drafts import alone_in, write_text
+from relax_quantus.listening import gain, separate, write_parts
 from relax_quantus.regions import regions, write_audacity, write_raven
 from relax_quantus.report import Entry, Layer, index_page, page
 from relax_quantus.similarity import Similarity
@@ -43,22 +48,24 @@ def refuse_impossible(request: ExplainRequest, front_end: FrontEnd) -> None:
         checks.refuse("--sounds", "a front end with bands in Hz", got, "leave it out")
 
 
-def write_asked(clip: Clip, findings: Findings, request: ExplainRequest, models: Models, stem: str) -> Entry | None:
-    """Write what was asked for about one clip; return its page's line in the index, or None if no page was."""
+def write_asked(
+    clip: Clip, findings: Findings, request: ExplainRequest, models: Models, files: ResultFiles
+) -> Entry | None:
+    """Write what was asked for about one clip; return its page's line in the index, without the link, or None if no page was."""
     if request.annotations:
         length = measure_extent(clip.path)
         for name, explanation in findings.by_name().items():
             found = regions(explanation.centred(), axis=clip.axis, end_s=length.seconds, highest_hz=length.rate_hz / 2)
-            write_raven(request.out / f"{stem}.{name}.selections.txt", found, recording=clip.path)
-            write_audacity(request.out / f"{stem}.{name}.labels.txt", found)
+            write_raven(files.draft(f"{name}.selections.txt"), found, recording=clip.path)
+            write_audacity(files.draft(f"{name}.labels.txt"), found)
     if not (request.sounds or request.html):
         return None
     wave, rate_hz = read_audio(clip.path)
     if request.sounds:
         for name, explanation in findings.by_name().items():
             parts = separate(wave, rate_hz, gain(explanation.centred()), clip.axis)
-            write_sound(request.out / f"{stem}.{name}.kept.flac", parts.kept, rate_hz)
-            write_sound(request.out / f"{stem}.{name}.removed.flac", parts.removed, rate_hz)
+            kept, removed = (files.draft(f"{name}.{part}.flac") for part in ("kept", "removed"))
+            say_scale(clip.path, name, write_parts(kept, removed, parts))
     if not request.html:
         return None
     heading = headline(clip.path, findings.probabilities, models)
@@ -77,8 +84,17 @@ def write_asked(clip: Clip, findings: Findings, request: ExplainRequest, models:
         companions=[companion(b, findings.embedding, _similarity(models)) for b in models.beside],
         similarity=request.similarity,
     )
-    write_text(request.out / f"{stem}.html", text)
-    return Entry(quote(f"{stem}.html"), name, clip.seconds, lead)
+    write_text(files.draft("html"), text)
+    return Entry("", name, clip.seconds, lead)
+
+
+def say_scale(path: Path, name: str, scale: float) -> None:
+    """Say that the two sounds of a map are not at the recording's own scale, if they are not."""
+    if scale != 1:
+        console.warning(
+            f"{console.shown(path)}: the sounds of {name} pass full scale and are written at scale {scale:.4g}, so that kept + removed "
+            f"is {scale:.4g} x the recording"
+        )
 
 
 def _explained(clip: Clip) -> str:
@@ -115,15 +131,38 @@ def _notes(clip: Clip, findings: Findings, request: ExplainRequest, models: Mode
 
 
 def write_index(out: Path, entries: Sequence[Entry]) -> Path | None:
-    """Write the page that leads to those of several clips; one clip needs none."""
+    """Write the page that leads to those of several clips; one clip needs none. A file that is not an index of ours keeps its name."""
     if len(entries) < 2:
         return None
-    taken = any(entry.link.lower() == "index.html" for entry in entries)
-    return write_text(out / ("all-recordings.html" if taken else "index.html"), index_page(entries))
+    pages = {entry.link.lower() for entry in entries}
+    further = (f"all-recordings-{number}.html" for number in itertools.count(2))
+    with alone_in(out):
+        kept = None
+        for name in itertools.chain(("index.html", "all-recordings.html"), further):
+            path = out / name
+            if name in pages:
+                continue
+            if not os.path.lexists(path) or is_sealed(path):
+                break
+            kept = kept or path
+        if kept is not None:
+            console.warning(
+                f"{console.shown(kept)}: not written by relax-quantus, or changed since, and kept; the index of pages is {console.shown(path.name)}; "
+                "move that file away to have its name"
+            )
+        return write_text(path, sealed(index_page(entries)))
 
 
-def write_text(path: Path, text: str) -> Path:
-    """Write a page; one of that name is replaced only once the new one is complete."""
-    with complete(path) as draft:
-        draft.write_text(text, encoding="utf-8")
-    return path
+def sealed(html: str) -> str:
+    """A page that ends in the digest of the rest, by which we know our own as long as nobody changes it."""
+    return f"{html}<!-- relax-quantus {hashlib.sha256(html.encode()).hexdigest()} -->\n"
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a file is as `sealed` made it."""
+    try:
+        text = path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError):
+        return False
+    seal = re.search(r"<!-- relax-quantus [0-9a-f]{64} -->\n\Z", text)
+    return seal is not None and sealed(text[: seal.start()]) == text

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
+from relax_quantus.commands.stopping import raise_if_asked
 from relax_quantus.commands.terminal import redraws
 
 EVERY_S = 30.0
@@ -20,7 +21,15 @@ def progress(total: int, what: str, unit: str, begun: int = 0, *, say: Callable[
         return Lines(total, what, unit, begun, say or (lambda _: None))
     from tqdm import tqdm
 
-    return tqdm(
+    class Bar(tqdm):  # type: ignore[type-arg]
+        """A bar at whose updates the command can be stopped."""
+
+        def update(self, n: float | None = 1) -> bool | None:
+            """Count `n` more."""
+            raise_if_asked()
+            return super().update(n)
+
+    return Bar(
         total=total,
         initial=begun,
         desc=what,
@@ -42,6 +51,7 @@ class Lines:
 
     def update(self, n: int = 1) -> None:
         """Count `n` more."""
+        raise_if_asked()
         self.done += n
         now = time.monotonic()
         if now - self.said >= EVERY_S and self.done < self.total:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,14 +17,14 @@ from relax_quantus import __version__
 from relax_quantus.axes import Axis
 from relax_quantus.commands.clips import LEAST_LEFT_S, Clip, Findings, Models
 from relax_quantus.commands.console import shown
-from relax_quantus.commands.files import complete
 from relax_quantus.commands.front_ends import LOG_MEL, duration
 from relax_quantus.commands.requests.explain import ExplainRequest
+from relax_quantus.commands.result_files import ResultFiles
+from relax_quantus.drafts import complete
 from relax_quantus.modules import fingerprint
 from relax_quantus.plotting import OUTLINED_EXAMPLES, explanation_figure, save_png
 from relax_quantus.waveform_plotting import waveform_figure
 
-LONGEST_STEM = 100
 LONGEST_NAME = 60
 MAP_COLOURS = "Red: masks that keep this part leave the embedding closer to\nwhat it is compared with than masks do on average; blue: less."
 WAVEFORM_COLOURS = (
@@ -36,9 +34,8 @@ WAVEFORM_COLOURS = (
 KINDS = ("importance", "uncertainty", "standard_error", "mean_similarity", "fully_masked_similarity", "n_samples")
 
 
-def write(clip: Clip, findings: Findings, request: ExplainRequest, models: Models) -> Path:
-    """Write the .npz and the PNG of one clip; return the PNG's path."""
-    stem = stem_for(clip.path, request.out)
+def write(clip: Clip, findings: Findings, request: ExplainRequest, models: Models, files: ResultFiles) -> None:
+    """Write the .npz and the PNG of one clip."""
     axis = clip.axis
     settings = describe(clip, findings, request, models)
     arrays = {
@@ -59,7 +56,7 @@ def write(clip: Clip, findings: Findings, request: ExplainRequest, models: Model
             arrays[kind] = anchor.embedding.numpy()
     if findings.probabilities is not None:
         arrays["probabilities"] = findings.probabilities.numpy()
-    write_npz(request.out / f"{stem}.npz", arrays, settings)
+    write_npz(files.draft("npz"), arrays, settings)
     draw = waveform_figure if models.front_end.of_waveforms else explanation_figure
     figure = draw(
         clip.examples,
@@ -68,7 +65,7 @@ def write(clip: Clip, findings: Findings, request: ExplainRequest, models: Model
         notes=notes(clip, findings, request, models),
         axis=axis,
     )
-    return save_png(figure, request.out / f"{stem}.png")
+    save_png(figure, files.draft("png"))
 
 
 def times_s(axis: Axis, frames: int) -> npt.NDArray[np.float64]:
@@ -178,33 +175,6 @@ def settings_of(request: ExplainRequest, models: Models) -> dict[str, Any]:
         "tolerance": request.tolerance,
         "seed": request.seed,
     }
-
-
-def stem_for(clip: Path, out: Path) -> str:
-    """The name, without suffix, of the results for `clip` in `out`.
-
-    That is the clip's own name unless results of another recording have it already; then a few characters that depend on where the clip lies
-    are added. So the same clip gets the same name again, and a result of another clip is never replaced.
-    """
-    plain = plain_stem(clip)
-    taken = any((out / f"{plain}{suffix}").exists() for suffix in (".npz", ".png"))
-    if not taken or clip_of(out / f"{plain}.npz") == str(clip.resolve()):
-        return plain
-    return f"{plain}-{hashlib.sha256(os.fsencode(clip.resolve())).hexdigest()[:8]}"
-
-
-def plain_stem(clip: Path) -> str:
-    """The clip's own name without suffix, as far as a file may be called so."""
-    return "".join(c if c.isprintable() else "_" for c in clip.stem).lstrip(".")[:LONGEST_STEM] or "clip"
-
-
-def clip_of(result: Path) -> str | None:
-    """The recording that a .npz of ours is about; None if it is not one of ours."""
-    try:
-        with np.load(result, allow_pickle=False) as arrays:
-            return str(json.loads(str(arrays["settings"]))["clip"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
-        return None
 
 
 def write_npz(path: Path, arrays: Mapping[str, npt.NDArray[Any]], settings: Mapping[str, Any]) -> None:

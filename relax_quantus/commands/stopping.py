@@ -1,37 +1,79 @@
-"""How a command is stopped from outside, and the exit code that a shell expects then: Ctrl-C, SIGTERM, or nobody left who reads its output."""
+"""How a command is stopped from outside, by Ctrl-C or SIGTERM, and the exit code that a shell expects then.
+
+The signal is raised where it arrives, as Python does it, and remembered: where that was in the callback of a library, which cannot pass it on, the
+next thing that is said or counted raises it again (`raise_if_asked`).
+"""
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+READER_GONE = 128 + 13
+"""The exit code for a closed pipe: SIGPIPE's number, which Windows does not know."""
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, as from a cluster's scheduler: to stop as at Ctrl-C."""
 
 
-class ReaderGoneError(Exception):
-    """Whoever read stdout, such as ``head``, has stopped."""
+class _Asked:
+    """Which stop was asked for and not yet answered, and how many parts of the program must not be interrupted now."""
+
+    kind: type[KeyboardInterrupt] | None = None
+    held = 0
 
 
-def exit_code(stop: BaseException) -> int:
+def exit_code(stop: BaseException | type[BaseException]) -> int:
     """128 and the signal's number, as shells count."""
-    number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
-    return 128 + int(number)
+    kind = stop if isinstance(stop, type) else type(stop)
+    return 128 + int(signal.SIGTERM if issubclass(kind, Terminated) else signal.SIGINT)
 
 
-def heed_termination() -> None:
-    """Let SIGTERM end the process as Ctrl-C does, so that no half-written file stays behind."""
+def heed_signals() -> None:
+    """Let Ctrl-C and SIGTERM stop the process at any moment; where Ctrl-C is ignored, as in a shell's background jobs, it stays so."""
+    _Asked.kind = None
+    signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _stop)
 
-    def terminate(*_: Any) -> NoReturn:
-        raise Terminated
 
-    signal.signal(signal.SIGTERM, terminate)
+def _stop(number: int, _: Any) -> None:
+    ask(Terminated if number == signal.SIGTERM else KeyboardInterrupt)
+    raise_if_asked()
 
 
-def forget_reader() -> int:
-    """Send what is still to be written to stdout nowhere, and return the exit code for a closed pipe."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 128 + 13  # SIGPIPE's number, which Windows does not know
+def ask(kind: type[KeyboardInterrupt]) -> None:
+    """Note a stop; SIGTERM counts more than Ctrl-C."""
+    if _Asked.kind is not Terminated:
+        _Asked.kind = kind
+
+
+def asked() -> type[KeyboardInterrupt] | None:
+    """Which stop was asked for, if any."""
+    return _Asked.kind
+
+
+def raise_if_asked() -> None:
+    """Stop where it was asked for and the exception was lost on its way."""
+    if _Asked.kind is not None and not _Asked.held:
+        raise _Asked.kind
+
+
+def answered() -> type[KeyboardInterrupt] | None:
+    """Say that a stop has been seen to, and return which it was."""
+    kind, _Asked.kind = _Asked.kind, None
+    return kind
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Put a stop off until the end of what must not be done by halves."""
+    _Asked.held += 1
+    try:
+        yield
+    finally:
+        _Asked.held -= 1
+    raise_if_asked()

@@ -19,9 +19,9 @@ def coloured(stream: TextIO) -> bool:
     return bool(os.environ.get("FORCE_COLOR")) or redraws(stream)
 
 
-def redraws(stream: TextIO) -> bool:
+def redraws(stream: TextIO | None) -> bool:
     """Whether a line on it can be replaced: it is a terminal, and not a dumb one."""
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
+    return stream is not None and not stream.closed and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def painted(text: str, colour: str, stream: TextIO) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
-import io
 import math
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from relax_quantus.listening import sound_file
 from relax_quantus.thresholds import as_values
 from relax_quantus.torch_state import neutral_torch
 
@@ -55,8 +57,8 @@ def minus(value: float, form: str) -> str:
 
 def sound_uri(wave: npt.NDArray[Any], rate_hz: int) -> str:
     """A waveform ``(samples,)`` as FLAC of 16 bits in a data: URI."""
-    import soundfile
-
-    target = io.BytesIO()
-    soundfile.write(target, np.asarray(wave), rate_hz, format="FLAC", subtype="PCM_16")
-    return f"data:audio/flac;base64,{base64.b64encode(target.getvalue()).decode('ascii')}"
+    with TemporaryDirectory() as folder:  # libsndfile's callbacks into Python would swallow an interrupt
+        path = Path(folder, "sound.flac")
+        with sound_file(path, rate_hz, "PCM_16") as sink:
+            sink.write(np.asarray(wave))
+        return f"data:audio/flac;base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"

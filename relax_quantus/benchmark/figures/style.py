@@ -16,6 +16,8 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from relax_quantus.drafts import complete
+
 COLOURS = {
     "random": "#0072B2",
     "time": "#D55E00",
@@ -80,8 +82,8 @@ def save(made: Any, path: Path) -> list[Path]:
         nothing: dict[str, Any] = (
             {"Software": None} if ending == "png" else {"CreationDate": None, "Producer": None, "Creator": None}
         )
-        with matplotlib.rc_context(SETTINGS):
-            made.savefig(paths[-1], format=ending, metadata=nothing)
+        with complete(paths[-1]) as draft, matplotlib.rc_context(SETTINGS):
+            made.savefig(draft, format=ending, metadata=nothing)
     return paths
 
 

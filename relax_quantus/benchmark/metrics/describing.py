@@ -11,6 +11,7 @@ from pathlib import Path
 
 from relax_quantus.benchmark.metrics.case import ARROWS, Metric
 from relax_quantus.benchmark.metrics.excluded import EXCLUDED
+from relax_quantus.drafts import write_text
 
 PERTURBATIONS = 3
 """Perturbed copies that the printed cost supposes."""
@@ -67,4 +68,4 @@ def update(path: Path) -> None:
     for name, table in (("used", used()), ("excluded", excluded())):
         start, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
         page = page[: page.index(start) + len(start)] + table + page[page.index(end) :]
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)

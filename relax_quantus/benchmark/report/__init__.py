@@ -17,7 +17,9 @@ from relax_quantus.benchmark.report.reading import Folder, read
 from relax_quantus.benchmark.statistics.areas import areas
 from relax_quantus.benchmark.statistics.summary import amendment_of, roles_of, summarise
 from relax_quantus.benchmark.tables import COLUMNS_A_TABLE, document, tables_of
+from relax_quantus.drafts import complete, write_text
 from relax_quantus.errors import DataError
+from relax_quantus.result_folder import written_together
 
 __all__ = ["report"]
 
@@ -45,20 +47,20 @@ def report(
     Raises
     ------
     DataError
-        If the results cannot be read or `out` cannot be written to.
+        If the results cannot be read, `out` cannot be written to, or a file there that is not ours would be replaced.
     """
     found = read(results)
     for note in found.notes if told else ():
         told(note)  # type: ignore[misc]
     to = Path(out) if out is not None else found.path
     try:
-        return list(_written(found, to, figures))
+        with written_together(to) as folder:
+            return [to / path.relative_to(folder) for path in _written(found, folder, figures)]
     except OSError as error:
         raise DataError(f"{to}: expected a folder that can be written to, got {error}; choose another.") from error
 
 
 def _written(found: Folder, to: Path, figures: bool) -> Iterator[Path]:
-    to.mkdir(parents=True, exist_ok=True)
     made = tables_of(found.rows)
     yield _text(to / "table.md", document(found.rows, found.run, made))
     summary = summarise(
@@ -156,12 +158,12 @@ def slug(title: str) -> str:
 
 
 def _text(path: Path, text: str) -> Path:
-    path.write_text(text, encoding="utf-8")
-    return path
+    return write_text(path, text)
 
 
 def _csv(path: Path, entries: list[dict[str, Any]]) -> Path:
     import pandas as pd
 
-    pd.DataFrame(entries).to_csv(path, index=False)
+    with complete(path) as draft:
+        pd.DataFrame(entries).to_csv(draft, index=False)
     return path

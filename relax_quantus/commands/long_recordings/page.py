@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -18,8 +17,8 @@ from relax_quantus.commands.console import shown
 from relax_quantus.commands.long_recordings.explaining import estimators
 from relax_quantus.commands.long_recordings.reading import Stored
 from relax_quantus.commands.long_recordings.results import described_shortly, masks_used
-from relax_quantus.commands.pages import write_text
 from relax_quantus.commands.requests.explain import ExplainRequest
+from relax_quantus.drafts import write_text
 from relax_quantus.explanation import Explanation
 from relax_quantus.overview import Overview
 from relax_quantus.report import Entry, Layer, page
@@ -31,7 +30,7 @@ MOST_HEARD_S = 300.0
 
 
 def write_page(stored: Stored, overview: Overview, request: ExplainRequest, models: Models, path: Path) -> Entry:
-    """Write the page; return its line in the index."""
+    """Write the page; return its line in the index, without the link."""
     plan, axis = stored.plan, models.front_end.axis
     overview = overview.coarser(max(1, -(-len(overview.spectrogram) // MOST_COLUMNS)))
     is_whole = len(overview.spectrogram) == plan.frames
@@ -68,7 +67,7 @@ def write_page(stored: Stored, overview: Overview, request: ExplainRequest, mode
         },
     )
     write_text(path, text)
-    return Entry(quote(path.name), name, plan.samples / models.front_end.rate_hz, lead)
+    return Entry("", name, plan.samples / models.front_end.rate_hz, lead)
 
 
 def coarse_axis(axis: Axis, column_s: float) -> BinAxis:

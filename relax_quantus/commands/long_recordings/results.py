@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,20 +18,22 @@ import numpy as np
 from relax_quantus.audio import measure_extent
 from relax_quantus.commands.clips import LEAST_LEFT_S, Models, left_out
 from relax_quantus.commands.console import shown
-from relax_quantus.commands.files import complete
 from relax_quantus.commands.front_ends import duration
 from relax_quantus.commands.long_recordings.explaining import EACH, estimators
 from relax_quantus.commands.long_recordings.plan import Plan
 from relax_quantus.commands.long_recordings.reading import Stored
+from relax_quantus.commands.pages import say_scale
 from relax_quantus.commands.requests.explain import ExplainRequest
+from relax_quantus.commands.result_files import ResultFiles
 from relax_quantus.commands.results import headline, settings_of, shortened
+from relax_quantus.drafts import complete
 from relax_quantus.listening import transition
 from relax_quantus.overview import CENTRED, Overview, loudest, telling
 from relax_quantus.overview_plotting import column_frames, overview_figure
 from relax_quantus.plotting import save_png
 from relax_quantus.regions import RegionFinder, write_audacity, write_raven
 from relax_quantus.streamed_listening import write_separated
-from relax_quantus.thresholds import scale_of_parts
+from relax_quantus.thresholds import Values, scale_of_parts
 
 SOFTNESS = 0.25
 """As of `relax_quantus.listening.gain`."""
@@ -167,7 +170,7 @@ def masks_used(stored: Stored, request: ExplainRequest) -> str:
     return f"{low if low == high else f'{low} to {high}'} masks an example, tolerance {request.tolerance:g}"
 
 
-def write_annotations(stored: Stored, models: Models, stem: Path) -> None:
+def write_annotations(stored: Stored, models: Models, files: ResultFiles) -> None:
     """Write the regions above each map's threshold, found across blocks."""
     length = measure_extent(stored.plan.path)
     for label in stored.labels:
@@ -178,20 +181,32 @@ def write_annotations(stored: Stored, models: Models, stem: Path) -> None:
         for part in stored.centred(label):
             finder.feed(part.T)
         found = finder.finish()
-        write_raven(f"{stem}.{label}.selections.txt", found, recording=stored.plan.path)
-        write_audacity(f"{stem}.{label}.labels.txt", found)
+        write_raven(files.draft(f"{label}.selections.txt"), found, recording=stored.plan.path)
+        write_audacity(files.draft(f"{label}.labels.txt"), found)
 
 
-def write_sounds(stored: Stored, models: Models, stem: Path) -> None:
+def write_sounds(stored: Stored, models: Models, files: ResultFiles) -> None:
     """Write what matters and all the rest as two sounds a map."""
     plan, axis = stored.plan, models.front_end.axis
     for label in stored.labels:
         scale = scale_of_parts(partial(stored.centred, label))
-        gains = (
-            transition(p.astype(np.float64), scale.level, SOFTNESS * scale.deviation) for p in stored.centred(label)
-        )
-        kept, removed = (f"{stem}.{label}.{part}.flac" for part in ("kept", "removed"))
-        write_separated(plan.path, kept, removed, gains, plan.frames, axis)
+        gains = Gains(stored, label, scale.level, SOFTNESS * scale.deviation)
+        kept, removed = (files.draft(f"{label}.{part}.flac") for part in ("kept", "removed"))
+        say_scale(plan.path, label, write_separated(plan.path, kept, removed, gains, plan.frames, axis))
+
+
+@dataclass(frozen=True)
+class Gains:
+    """How much of each bin of a map is kept, block by block, as often as it is asked for."""
+
+    stored: Stored
+    label: str
+    level: float
+    width: float
+
+    def __iter__(self) -> Iterator[Values]:
+        for part in self.stored.centred(self.label):
+            yield transition(part.astype(np.float64), self.level, self.width)
 
 
 def described_shortly(stored: Stored, models: Models) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from relax_quantus.commands import console
-from relax_quantus.commands.clips import LEAST_LEFT_S, Done, Findings, Models, left_out_words
+from relax_quantus.commands.clips import LEAST_LEFT_S, Done, Findings, Models, done, left_out_words
 from relax_quantus.commands.long_recordings.explaining import explain_blocks
 from relax_quantus.commands.long_recordings.page import write_page
 from relax_quantus.commands.long_recordings.plan import Plan, key_of
@@ -21,7 +21,7 @@ from relax_quantus.commands.long_recordings.results import (
 )
 from relax_quantus.commands.long_recordings.store import BlockStore
 from relax_quantus.commands.requests.explain import ExplainRequest
-from relax_quantus.commands.results import plain_stem, stem_for
+from relax_quantus.commands.result_files import ResultFiles, plain_stem
 from relax_quantus.references import checked_embedding
 
 
@@ -49,22 +49,18 @@ def run_plan(plan: Plan, request: ExplainRequest, models: Models) -> tuple[Done,
 
 
 def _write(stored: Stored, request: ExplainRequest, models: Models) -> Done:
-    stem = request.out / stem_for(stored.plan.path, request.out)
-    write_arrays(stored, request, models, stem.with_name(f"{stem.name}.npz"))
-    overview = overview_of(stored, models)
-    written = write_picture(stored, overview, request, models, stem.with_name(f"{stem.name}.png"))
-    if request.annotations:
-        write_annotations(stored, models, stem)
-    if request.sounds:
-        write_sounds(stored, models, stem)
-    page = stem.with_name(f"{stem.name}.html")
-    entry = write_page(stored, overview, request, models, page) if request.html else None
-    return Done(
-        written,
-        "" if request.tolerance is None else masks_used(stored, request),
-        entry,
-        left_out_s(stored.plan, models),
-    )
+    with ResultFiles(stored.plan.path, request.out) as files:
+        write_arrays(stored, request, models, files.draft("npz"))
+        overview = overview_of(stored, models)
+        write_picture(stored, overview, request, models, files.draft("png"))
+        if request.annotations:
+            write_annotations(stored, models, files)
+        if request.sounds:
+            write_sounds(stored, models, files)
+        entry = write_page(stored, overview, request, models, files.draft("html")) if request.html else None
+        stem = files.publish()
+    remark = "" if request.tolerance is None else masks_used(stored, request)
+    return done(request.out, stem, remark, entry, left_out_s(stored.plan, models))
 
 
 def _say_what_is_left_out(plan: Plan, models: Models) -> None:

@@ -6,8 +6,7 @@ block hold the key of what they depend on (see `plan`): blocks of another record
 
 from __future__ import annotations
 
-import os
-import shutil
+import contextlib
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,11 +17,21 @@ import numpy.typing as npt
 from filelock import FileLock, Timeout
 
 from relax_quantus import checks
+from relax_quantus.drafts import PART, complete
 from relax_quantus.errors import DataError
 
 FOLDER = "unfinished"
 KEY, LOCK = "key", ".lock"
 Array = npt.NDArray[Any]
+
+
+def _make(folder: Path) -> None:
+    """Make a folder whose parent another process may be removing."""
+    for _ in range(100):
+        with contextlib.suppress(FileNotFoundError):
+            folder.mkdir(parents=True, exist_ok=True)
+            return
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 class BlockStore:
@@ -47,14 +56,14 @@ class BlockStore:
 
     def __init__(self, out: Path, name: str, key: str) -> None:
         self.key, self.folder = key, out / FOLDER / f"{name}-{key[:12]}"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        _make(self.folder)
         self._lock = FileLock(self.folder / LOCK, timeout=0, thread_local=False)
         try:
             self._lock.acquire()
         except Timeout:
             remedy = "wait for that run, stop it, or choose another folder"
             checks.refuse("--out", "a recording that no other run is explaining", str(self.folder), remedy, DataError)
-        for draft in self.folder.glob(".*.part"):
+        for draft in self.folder.glob(f".*{PART}*"):
             draft.unlink()
 
     def finished(self) -> int:
@@ -66,16 +75,8 @@ class BlockStore:
 
     def put(self, number: int, arrays: Mapping[str, Array]) -> None:
         """Write a block; on disk when this returns."""
-        path = self._path(number)
-        draft = path.with_name(f".{os.getpid()}.part")
-        try:
-            with draft.open("wb") as target:
-                np.savez(target, **{KEY: np.array(self.key)}, **arrays)  # type: ignore[arg-type]
-                target.flush()
-                os.fsync(target.fileno())
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
+        with complete(self._path(number)) as draft, draft.open("wb") as target:
+            np.savez(target, **{KEY: np.array(self.key)}, **arrays)  # type: ignore[arg-type]
 
     def get(self, number: int, name: str) -> Array | None:
         """One array of a block; None if it has none of that name."""
@@ -89,10 +90,13 @@ class BlockStore:
 
     def remove(self) -> None:
         """Delete the blocks, and the folder of unfinished ones if nothing else is in it."""
+        with contextlib.suppress(OSError):  # what cannot be removed now is found again, or empty
+            for block in self.folder.glob("block-*.npz"):
+                block.unlink()
+            (self.folder / LOCK).unlink()  # while it is held: who waits for it finds that it is gone
+            self.folder.rmdir()
+            self.folder.parent.rmdir()  # if nothing else is in it
         self.close()
-        shutil.rmtree(self.folder)
-        if not any(self.folder.parent.iterdir()):
-            self.folder.parent.rmdir()
 
     def close(self) -> None:
         """Let go of the folder."""

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
-from typing import Any, Protocol, get_type_hints
+from typing import Annotated, Any, Protocol, get_args, get_type_hints
 
 import typer
 
 from relax_quantus.commands import console
 from relax_quantus.commands.help import GroupedCommand
 from relax_quantus.commands.requests.shared import MessageOptions
+from relax_quantus.errors import ArgumentTypeError
 
 EXAMPLES = "\b\nExamples:"
+NUMBERS: dict[type, str] = {int: "a whole number", float: "a number"}
+LARGEST = 2**63 - 1
+"""Of whole numbers: what torch and numpy can count to."""
 
 
 class Request(Protocol):
@@ -37,7 +42,9 @@ def declare(app: typer.Typer, name: str, request: type[Request]) -> None:
         return asked.run()
 
     parameters = [
-        inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=_parsed(field.name, annotation)
+        )
         for field, default, annotation in options(request)
     ]
     text, _, examples = inspect.getdoc(request).partition(EXAMPLES)  # type: ignore[union-attr]
@@ -55,6 +62,41 @@ def options(request: Any) -> Iterator[tuple[Field[Any], Any, Any]]:
             yield from options(hints[field.name])
         else:
             yield field, inspect.Parameter.empty if field.default is MISSING else field.default, hints[field.name]
+
+
+def _parsed(name: str, annotation: Any) -> Any:
+    """The annotation of an option; that of a number brings its own way to read one, which says in our words what is no number."""
+    kind, info = get_args(annotation)[:2]
+    numbers = [k for k in NUMBERS if k is kind or k in get_args(kind)]
+    if not numbers:
+        return annotation
+    info = copy.copy(info)
+    info.parser = number(f"--{name.replace('_', '-')}", numbers[0])
+    return Annotated[kind, info]
+
+
+def number(option: str, kind: type) -> Callable[[Any], Any]:
+    """What reads the number of an option, an int or a float.
+
+    Examples
+    --------
+    >>> number("--hop", float)("0.5")
+    0.5
+    """
+
+    def read(text: Any) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            remedy = "use a point for decimals" if kind is float and "," in str(text) else "write it in digits"
+            said = f"{option}: expected {NUMBERS[kind]}, got {text!r}; {remedy}."
+            raise ArgumentTypeError(said) from None  # typer takes a ValueError for its own
+        if kind is int and abs(value) > LARGEST:
+            raise ArgumentTypeError(f"{option}: expected a whole number below 2**63, got {text}; pass a smaller one.")
+        return value
+
+    read.__name__ = kind.__name__
+    return read
 
 
 def built(request: Any, given: dict[str, Any]) -> Any:

@@ -27,8 +27,9 @@ class ExplainRequest:
     """Explain recordings: a picture, arrays and a page for each.
 
     For each recording one PNG and one .npz are written, and a page with --html. The PNG shows the spectrogram and, for each masking strategy on
-    one shared scale, which parts the embedding rests on and the standard error of that. A clip that was explained into DIR before is replaced;
-    two clips of the same name never overwrite one another. A recording that cannot be used is reported, the others are done, and the exit code
+    one shared scale, which parts the embedding rests on and the standard error of that. What was written about a clip before is replaced,
+    unless it was edited since; files of others are kept, and two clips of the same name never overwrite one another.
+    A recording that cannot be used is reported, the others are done, and the exit code
     is 1.
 
     With --hop, and where more than 60 examples are explained, a recording is explained block by block into one map; a run that was stopped goes

@@ -1,0 +1,219 @@
+"""The one way in which files are written: a draft beside the place, checked, flushed, and moved there when it is whole.
+
+A path enters; the name of a new file in the same folder is given to whatever writes; the path holds all of it afterwards, or what it held before.
+Names of drafts are drawn at random and made with ``O_EXCL``, so threads, containers and hosts that share a folder never share a draft. A draft is
+locked as long as its writer lives, so those of killed processes can be told from those of running ones (`sweep`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import platform
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+from relax_quantus.errors import RelaxQuantusError
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows, where the age of a draft alone tells
+    fcntl = None
+
+LOCK = ".relax-quantus.lock"
+PART = ".part"
+ABANDONED_S = 24 * 3600.0
+"""After so long without a change, the draft of another host is nobody's any more."""
+FLAGS = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+DIGITS = 8
+_NAME = re.compile(rf"\.[0-9a-f]{{16}}-(?P<host>[0-9a-f]{{{DIGITS}}}){re.escape(PART)}(\..*)?", re.DOTALL)
+_open: dict[str, Path] = {}
+"""What the drafts of this process are to become."""
+
+
+class Draft:
+    """A new, empty file that nobody else writes to, in the folder of what it is to become.
+
+    Parameters
+    ----------
+    path
+        What it is to become: errors name it, and writers that choose the format by the ending of a name find that of this.
+
+    Attributes
+    ----------
+    path
+        What to write to.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor: int | None = None
+        while self._descriptor is None:
+            self.path = path.with_name(f".{secrets.token_hex(8)}-{_host()}{PART}{path.suffix}")
+            with contextlib.suppress(FileExistsError):
+                self._descriptor = _held(os.open(self.path, FLAGS, 0o666))
+        _open[self.path.name] = path
+        if fcntl is None:  # files that are open cannot be moved there
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def flush(self) -> None:
+        """Bring what was written to the disk, which is where some file systems first say that it is full."""
+        if self._descriptor is not None:
+            with contextlib.nullcontext() if self._descriptor >= 0 else self.path.open("rb+") as file:
+                _sync(self._descriptor if file is None else file.fileno())
+
+    def move(self, path: Path) -> None:
+        """Give it the name `path`; a file of that name is replaced at once and whole."""
+        os.replace(self.path, path)
+        self._forget()
+
+    def discard(self) -> None:
+        """Remove it, if it was not moved."""
+        if self._descriptor is not None:
+            self.path.unlink(missing_ok=True)
+            self._forget()
+
+    def _forget(self) -> None:
+        _open.pop(self.path.name, None)
+        if self._descriptor is not None and self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = None
+
+
+@contextmanager
+def complete(path: str | os.PathLike[str], check: Callable[[Path], object] | None = None) -> Iterator[Path]:
+    """Give a draft's name to write to; `path` is replaced by it at the end, and left as it was if anything goes wrong.
+
+    Parameters
+    ----------
+    path
+        What is to be written. The path of a draft is given back as it is: whoever made that moves it.
+    check
+        Told the draft when it is written; what it raises keeps `path` as it was.
+
+    Raises
+    ------
+    OSError
+        That names `path`, if it cannot be written, as on a full disk.
+    """
+    path = Path(path)
+    if path.name in _open:
+        with naming(_open[path.name]):
+            yield path
+            if check is not None:
+                check(path)
+        return
+    with naming(path):
+        draft = Draft(path)
+        try:
+            yield draft.path
+            if check is not None:
+                check(draft.path)
+            draft.flush()
+            draft.move(path)
+        finally:
+            draft.discard()
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let errors of the file system name `path`, not a draft."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, RelaxQuantusError) or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> Path:
+    """Write a text as UTF-8 with the line ends that it has; return its path."""
+    with complete(path) as draft, draft.open("w", encoding="utf-8", newline="") as target:
+        target.write(text)
+    return Path(path)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes out of what is done here in a folder, on other hosts, too, as far as its file system has locks."""
+    from filelock import FileLock
+
+    path = folder / LOCK
+    with FileLock(path):
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # whoever waits for it finds that it is gone and makes a new one
+                path.unlink()
+
+
+def sweep(folder: Path) -> None:
+    """Remove drafts that killed processes left in a folder: those of this host that nobody holds, and those of any that are a day old."""
+    with contextlib.suppress(OSError):
+        for path in list(folder.glob(f".*{PART}*")):
+            named = _NAME.fullmatch(path.name)
+            if named is not None and path.name not in _open:
+                with contextlib.suppress(OSError):
+                    _sweep(path, named["host"] == _host())
+
+
+def _sweep(path: Path, ours: bool) -> None:
+    abandoned = time.time() - path.stat().st_mtime > ABANDONED_S
+    if not (ours and fcntl is not None):
+        if abandoned:
+            path.unlink()
+        return
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where it is held, or where there are no locks
+        path.unlink()
+    except BlockingIOError:
+        pass
+    except OSError:
+        if abandoned:
+            path.unlink()
+    finally:
+        os.close(descriptor)
+
+
+def _held(descriptor: int) -> int | None:
+    """Lock a new draft; None if somebody swept it away before that."""
+    if fcntl is None:
+        return descriptor
+    with contextlib.suppress(OSError):  # a file system without locks
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    if os.fstat(descriptor).st_nlink:
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _sync(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):  # what cannot be flushed at all
+            raise
+
+
+def _host() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:DIGITS]
