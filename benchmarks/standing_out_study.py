@@ -64,8 +64,7 @@ class HearsBox(nn.Module):
 
     def __init__(self, encoder: nn.Module, box: Tensor) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.register_buffer("box", box)
+        self.encoder, self.box = encoder, box
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed ``(B, 1, T, F)``."""
@@ -107,7 +106,7 @@ def planted(folder: Path, seed: int) -> Iterator[Scene]:
     while True:
         call = draw.choice(paths)
         host = draw.choice([p for p in paths if p.parent != call.parent])
-        mixed = mix(*(_wave(p) for p in (call, host)), rng, SNR_DB)
+        mixed = mix(_wave(call), _wave(host), rng, SNR_DB)
         if mixed is None:
             continue
         box = box_of(torch.from_numpy(dominates(mixed.stem, mixed.rest))[None])
@@ -158,7 +157,9 @@ def whole_band(true: Sequence[Region], axis: Axis) -> list[Region]:
     return [Region(r.begin_s, r.end_s, whole.low_hz, whole.high_hz, 1.0, r.bins) for r in true]
 
 
-def explained(scenes: Sequence[Scene], masks: str, encoder: nn.Module, n_samples: int, seed: int) -> tuple[Tensor, Tensor]:
+def explained(
+    scenes: Sequence[Scene], masks: str, encoder: nn.Module, n_samples: int, seed: int
+) -> tuple[Tensor, Tensor]:
     """Return centred values of a recording's examples ``(n, 1, T, F)`` and whether chance is passed."""
     parts = [
         rq.RELAX(HearsBox(encoder, box), masks=masks).explain(
@@ -180,7 +181,9 @@ def measure(scenes: Iterator[Scene], recordings: int, n_samples: int, seed: int)
         heard = [draw.random() < HEARD or len(some) == 1 for _ in some]
         some = [(x, box & is_heard) for (x, box), is_heard in zip(some, heard, strict=True)]
         boxes = torch.stack([box for _, box in some]).double().numpy()
-        true = [r for i, b in enumerate(boxes) for r in regions(b[None], 0.5, axis=Axis(start_s=0.96 * i), least_bins=1)]
+        true = [
+            r for i, b in enumerate(boxes) for r in regions(b[None], 0.5, axis=Axis(start_s=0.96 * i), least_bins=1)
+        ]
         for masks in MASKS:
             centred, passes = explained(some, masks, encoder, n_samples, seed + number)
             for name, rule in RULES.items():

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from relax_quantus import checks
 
-CENTRED, ERROR, STANDING_OUT = "centred", "centred_standard_error", "standing_out"
+CENTRED, ERROR, Z, STANDING_OUT = "centred", "centred_standard_error", "z", "standing_out"
 Values = npt.NDArray[np.float32]
 
 
@@ -29,7 +29,7 @@ class Overview:
         ``(columns, F)``.
     maps
         Name of a strategy -> name of a map -> ``(columns, F)``; `CENTRED` and `ERROR`, its own standard error, are among
-        them, and `STANDING_OUT` may be: 1 where the moment shown stands out, else 0.
+        them; `Z`, and `STANDING_OUT`, 1 where the moment shown stands out and 0 elsewhere, may be.
     """
 
     spectrogram: Values

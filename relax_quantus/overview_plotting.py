@@ -56,9 +56,7 @@ def column_frames(frames: int, frame_s: float) -> int:
     return max(1, -(-frames // (lines_for(frames * frame_s) * LINE_COLUMNS)))
 
 
-def overview_figure(
-    overview: Overview, axis: Axis, *, title: str = "", notes: str = "", sure: float = SURE
-) -> Figure:
+def overview_figure(overview: Overview, axis: Axis, *, title: str = "", notes: str = "", sure: float = SURE) -> Figure:
     """Draw a recording in lines; each line has the spectrogram and a strip a strategy of centred importance below it.
 
     All maps share one colour scale, symmetric about 0, as in `relax_quantus.plotting.explanation_figure`. What lies within its standard errors
@@ -101,8 +99,10 @@ def overview_figure(
     low, high = (float(np.quantile(overview.spectrogram, q)) for q in (0.0, 1.0))
     limit = shared_limit([kinds[CENTRED] for kinds in overview.maps.values()])
     loud, signed = Normalize(low, high), Normalize(-limit, limit)
-    nothing = np.zeros(overview.spectrogram.shape)
-    strips_drawn = [("spectrogram", colormaps[SPECTROGRAM_COLOURS](loud(overview.spectrogram), bytes=True), nothing)]
+    nothing: Image = np.zeros(overview.spectrogram.shape)
+    strips_drawn: list[tuple[str, Image, Image]] = [
+        ("spectrogram", colormaps[SPECTROGRAM_COLOURS](loud(overview.spectrogram), bytes=True), nothing)
+    ]
     for name, m in overview.maps.items():
         strips_drawn.append((name, faded(m[CENTRED], m[ERROR], signed, sure), m.get(STANDING_OUT, nothing)))
     for line in range(-(-columns // a_line)):

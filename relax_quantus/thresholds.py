@@ -227,7 +227,12 @@ def standing_out(explanation: Explanation, fraction: float = FRACTION) -> Standi
     nothing = e.hears_nothing.cpu()
     z = as_values(e.z())
     z[nothing.numpy()] = np.nan
-    bounds = bounds_of_parts(lambda: [(centred, z)], e.null_maxima, e.null_statistic, nothing, fraction)
+    parts = [(centred, z)]
+    return of_bounds(centred, z, bounds_of_parts(lambda: parts, e.null_maxima, e.null_statistic, nothing, fraction))
+
+
+def of_bounds(centred: Values, z: Values, bounds: Bounds) -> StandingOut:
+    """Return what stands out of a map whose bounds are known; `z` is NaN where `Bounds.passed` wants it to be."""
     with np.errstate(invalid="ignore"):
         among = np.asarray(np.abs(z) > bounds.z)
     return StandingOut(bounds.passed(centred, z), among, z, bounds)

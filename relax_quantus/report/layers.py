@@ -89,7 +89,9 @@ def note(layer: Layer) -> str:
     e, bounds = layer.explanation, layer.standing.bounds
     chance = ""
     if bounds.z == bounds.z:
-        chance = f"; chance draws |z| up to {bounds.z:.2f} (z: centred importance over its error), p {bounds.p_value:.3g}"
+        chance = (
+            f"; chance draws |z| up to {bounds.z:.2f} (z: centred importance over its error), p {bounds.p_value:.3g}"
+        )
     used = e.n_samples[e.n_samples > 0]
     masks = "no" if not len(used) else " to ".join(dict.fromkeys(str(int(v)) for v in (used.min(), used.max())))
     return (

@@ -80,10 +80,8 @@ def _parts(wave: Wave, rate_hz: int, layer: Layer, axis: Axis, levels: Sequence[
     standing, centred = layer.standing, layer.explanation.centred()
     largest, found = standing.bounds.effect / FRACTION, []
     for fraction in levels:
-        if standing.bounds.is_empty:
-            gains = np.zeros(centred.shape)
-        else:
-            gains = gain(centred, fraction * largest, among=standing.among)
+        none = np.zeros(centred.shape)
+        gains = none if standing.bounds.is_empty else gain(centred, fraction * largest, among=standing.among)
         parts = separate(wave, rate_hz, gains, axis)
         found.append({"kept": parts.kept, "removed": parts.removed})
     return found
