@@ -25,15 +25,13 @@ from relax_quantus.drafts import complete
 from relax_quantus.modules import fingerprint
 from relax_quantus.plotting import OUTLINED_EXAMPLES, explanation_figure, save_png
 from relax_quantus.regions import Region
-from relax_quantus.thresholds import FRACTION
 from relax_quantus.waveform_plotting import waveform_figure
 
 LONGEST_NAME = 60
 MAP_COLOURS = "Red: masks that keep this part leave the embedding closer to\nwhat it is compared with than masks do on average; blue: less."
 WAVEFORM_COLOURS = (
     "Above 0, red: masks that keep this part leave the embedding closer\nto what it is compared with than masks do on average; "
-    "below, blue: less.\nGrey band: 95 % interval; hatched: its width is unknown. Black bar: what stands out, beyond that"
-    f"\nand above {FRACTION:.0%} of the largest effect."
+    "below, blue: less.\nGrey band: 95 % interval; hatched: its width is unknown."
 )
 MAP_KINDS = ("importance", "uncertainty", "standard_error", "centred_standard_error")
 KINDS = (*MAP_KINDS, "mean_similarity", "fully_masked_similarity", "n_samples", "null_maxima", "null_statistic")
@@ -96,10 +94,9 @@ def notes(clip: Clip, findings: Findings, request: ExplainRequest, models: Model
     estimators = ", ".join(dict.fromkeys(e.estimator for e in findings.explanations.values()))
     front_end, colours = models.front_end, MAP_COLOURS
     if front_end.of_waveforms:
-        colours = WAVEFORM_COLOURS
-    elif n <= OUTLINED_EXAMPLES:
-        colours += f"\n{verdicts.LINE}"
-    said = verdicts.in_words(findings.bounds)
+        colours = f"{WAVEFORM_COLOURS}\n{verdicts.line_in_words(findings.bounds, 'Black bar')}"
+    elif n <= OUTLINED_EXAMPLES or all(of.is_empty for of in findings.bounds.values()):
+        colours += f"\n{verdicts.line_in_words(findings.bounds)}"
     shown_front_end = "" if front_end.text == LOG_MEL else f"front end {shortened(front_end.text)}\n"
     blended = f", blended in {request.domain}" if front_end.natural_log else ""
     correlations = ", ".join(f"{float(e.spearman().nanmean()):.2f}" for e in findings.explanations.values())
@@ -109,8 +106,8 @@ def notes(clip: Clip, findings: Findings, request: ExplainRequest, models: Model
         f"towards {models.question}\n"
         f"{masks_used(findings, request)}, estimator {estimators}, seed {request.seed}; "
         f"similarity of the fill alone {fills_alone(findings)}\n"
-        f"Spearman(uncertainty, importance): {correlations}; {verdicts.errors_in_words(errors_of(findings))}\n"
-        f"{verdicts.chance_in_words(findings.bounds)}\n{f'{said}{chr(10)}' if said else ''}\n{colours}"
+        f"Spearman(uncertainty, importance): {correlations}\n"
+        f"{verdicts.chance_in_words(findings.bounds)}\n\n{colours}"
     )
 
 

@@ -39,21 +39,32 @@ def in_words(bounds: Mapping[str, Bounds]) -> str:
 
 
 def chance_in_words(bounds: Mapping[str, Bounds]) -> str:
-    """Say for a picture what chance draws and with which probability it draws what was found, map by map."""
-    z, p = (", ".join(f"{getattr(of, name):.{digits}g}" for of in bounds.values()) for name, digits in _DIGITS)
-    return f"chance draws |z| up to {z} in the whole recording (19 of 20 times); p {p}"
+    """Say for a picture what chance draws, and with which probability it draws what was found, map by map.
+
+    Examples
+    --------
+    >>> chance_in_words({"random": Bounds(4.02, 0.1, 0.005, 0, 1), "time": Bounds(2.9, 0.1, 0.005, 0, 1)})
+    'beyond chance: |z| above 4.02, 2.90 (p 0.005)'
+    """
+    z = ", ".join(f"{of.z:.2f}" for of in bounds.values())
+    p = ", ".join(dict.fromkeys(f"{of.p_value:.2g}" for of in bounds.values()))
+    if len(set(p.split(", "))) > 1:
+        p = ", ".join(f"{of.p_value:.2g}" for of in bounds.values())
+    return f"beyond chance: |z| above {z} (p {p})"
 
 
-_DIGITS = (("z", 3), ("p_value", 2))
+def line_in_words(bounds: Mapping[str, Bounds], line: str = "Black line") -> str:
+    """Say what a picture's line runs around, or that there is none."""
+    if all(of.is_empty for of in bounds.values()):
+        said = in_words(bounds)
+        return f"{said[0].upper()}{said[1:]}."
+    return f"{line}: beyond chance and above {FRACTION:.0%} of the largest effect."
 
 
 def errors_in_words(errors: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     """Say for a picture how large the errors of the importance and of the centred map are, map by map."""
     importance, centred = (", ".join(f"{of[name]['mean']:.2g}" for of in errors.values()) for name in ERRORS)
     return f"mean standard error: of the importance {importance}; centred {centred}"
-
-
-LINE = f"Black line: what stands out, beyond that and above {FRACTION:.0%} of the largest effect."
 
 
 def measure_errors(parts: Iterable[npt.NDArray[Any]]) -> dict[str, float]:

@@ -90,7 +90,7 @@ function legend(least) {
   table(state.map).forEach((c, i) => { context.fillStyle = `rgb(${c.map(Math.round).join(",")})`; context.fillRect(i, 0, 1, 12); });
   $("bar-name").textContent = data.map_names[state.map];
   $("low").textContent = number(low); $("high").textContent = number(high);
-  $("fraction-text").textContent = `${Math.round(100 * state.fraction)} %` + (Number.isFinite(least) ? `, above ${number(least)}` : "");
+  $("fraction-text").textContent = `${Math.round(100 * state.fraction)} %` + " of the largest" + (Number.isFinite(least) ? `, ${number(least)}, on` : " on");
   $("beyond").disabled = !chanceKnown();
   $("verdict").textContent = sentence(layers[state.layer].verdict); $("verdict").hidden = !layers[state.layer].verdict;
   $("opacity-text").textContent = `${Math.round(100 * state.opacity)} %`;
@@ -125,7 +125,8 @@ function place() {
 }
 playing.moved = place;
 playing.changed = () => {
-  $("kept-from").textContent = `effects above ${Math.round(100 * data.heard.levels[playing.level])} % of the largest`;
+  const from = `effects from ${Math.round(100 * data.heard.levels[playing.level])} % of the largest on`;
+  $("kept-from").textContent = layers[playing.layer].largest === null ? "nothing stands out" : from;
 };
 
 $("controls").addEventListener("input", () => {
@@ -183,6 +184,7 @@ const beside = [...document.querySelectorAll(".beside-plot")].map((element, i) =
   return show;
 });
 
+if (heard && $("kept-from")) playing.changed();
 plot.style.width = `max(100%, ${Math.min(8000, 90 * data.examples)}px)`;
 const drawAll = () => { draw(); for (const show of beside) show(); };
 dark.addEventListener("change", drawAll);

@@ -168,10 +168,10 @@ def notes(stored: Stored, overview: Overview, request: ExplainRequest, models: M
         f"front end {shortened(front_end.text)}, encoder {shortened(request.encoder.encoder)}, fill {', '.join(request.baselines)}, "
         f"{request.similarity}, {masks_used(stored, request)}, estimator {', '.join(dict.fromkeys(known.values()))}, seed {request.seed}\n"
         f"mean similarity: {means}; of the fill alone {alone:.2f}; {verdicts.errors_in_words(errors_of(stored))}\n"
-        f"{verdicts.chance_in_words(bounds)}.{f' {said[0].upper()}{said[1:]}.' if said else ''}\n"
+        f"{verdicts.chance_in_words(bounds)}{f'; {said}' if said else ''}\n"
         f"A column is {overview.column_s:.2f} s: of each band the moment farthest from the mean, in the spectrogram the loudest. "
         "Red: masks that keep this part leave the embedding closer to\nwhat it is compared with than masks do on average; blue: less. "
-        f"Pale: within three standard errors of that. Grey: not explained, or its error is unknown. {verdicts.LINE}"
+        f"Pale: within three standard errors of that. Grey: not explained, or its error is unknown. {verdicts.line_in_words(bounds)}"
     )
 
 
