@@ -56,6 +56,7 @@ def remake(folder: Path) -> list[Path]:
     made = report(folder, None)
     for path in folder.rglob("*.pdf"):
         path.unlink()
+    (folder / LIST).unlink(missing_ok=True)
     return [path for path in made if path.suffix != ".pdf"]
 
 
