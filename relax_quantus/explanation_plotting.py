@@ -38,7 +38,8 @@ MAPS = {
     "centred": ("importance - mean similarity", IMPORTANCE_COLOURS),
     "u_relax": ("U-RELAX", "cividis"),
     "uncertainty": ("variability U", ERROR_COLOURS),
-    "standard_error": ("standard error", ERROR_COLOURS),
+    "standard_error": ("standard error of the importance", ERROR_COLOURS),
+    "centred_standard_error": ("standard error of the centred map", ERROR_COLOURS),
     "cell_effects": ("effect of a cell", IMPORTANCE_COLOURS),
 }
 SIGNED = ("centred", "cell_effects")
@@ -169,14 +170,14 @@ def default_axis(values: Tensor) -> Axis:
 
 @neutral_torch()
 def png(explanation: Explanation) -> bytes | None:
-    """The centred importance and its standard error, end to end, as PNG; None where there is no spectrogram."""
+    """The centred importance and its own standard error, end to end, as PNG; None where there is no spectrogram."""
     if not drawable(explanation):
         return None
     shown = min(len(explanation.importance), MOST_SHOWN)
     figure = Figure(figsize=(float(np.clip(4.5 + 0.6 * shown, 5, 12)), 4), dpi=DOTS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)
     axis = default_axis(explanation.importance)
-    for panel, map in zip(figure.subplots(2, 1, sharex=True), ("centred", "standard_error"), strict=True):
+    for panel, map in zip(figure.subplots(2, 1, sharex=True), ("centred", "centred_standard_error"), strict=True):
         values = chosen(explanation, map, "all", None)[:shown]
         low, high = limits(values, map, "all", 0)
         image = plot_map(panel, values, axis=axis, colours=MAPS[map][1], low=low, high=high)

@@ -27,9 +27,10 @@ from relax_quantus import __version__, checks
 from relax_quantus.axes import Axis, Image, SampleAxis
 from relax_quantus.drafts import complete
 from relax_quantus.errors import ArgumentTypeError, MissingDependencyError, ShapeError
+from relax_quantus.explanation import Explanation
 from relax_quantus.frontend import hz_to_mel
 from relax_quantus.levels import AudioWarning
-from relax_quantus.thresholds import Values, as_values, level
+from relax_quantus.thresholds import Bins, Values, as_values, least_effect, standing_out
 
 WINDOW_S = 0.032
 OVERLAP = 4
@@ -64,22 +65,34 @@ class Parts:
     rate_hz: int
 
 
-def gain(values: Tensor | npt.NDArray[Any], threshold: float | None = None, softness: float = 0.25) -> Values:
-    """How much of each bin is kept: 1 / (1 + exp((threshold - value) / (softness x standard deviation of the map))).
+def gain(
+    values: Explanation | Tensor | npt.NDArray[Any],
+    threshold: float | None = None,
+    softness: float = 0.25,
+    *,
+    among: Bins | None = None,
+) -> Values:
+    """Return how much of each bin is kept: 1 / (1 + exp((threshold - value) / (softness x the map's deviation))).
 
     Parameters
     ----------
     values
-        A map of any shape, best centred (`relax_quantus.Explanation.centred`). Bins that are NaN get 0.
+        The explanation of a recording's examples, from ``explain(null=True)``: nothing is kept of what chance draws,
+        nor of examples in which the network hears nothing (`relax_quantus.thresholds.standing_out`). Or any map of any
+        shape, of which nothing is known but its values. Bins that are NaN get 0.
     threshold
-        In the map's units, where the gain is 1/2; by default what the highest fifth exceeds (`relax_quantus.thresholds.level`).
+        In the map's units, where the gain is 1/2; by default a fraction of the largest effect
+        (`relax_quantus.thresholds.least_effect`).
     softness
         Width of the transition, in standard deviations of the map; 0 switches.
+    among
+        Bool, shaped like the map: the only bins of which anything is kept; by default all of a map, and of an
+        explanation those beyond chance.
 
     Returns
     -------
     numpy.ndarray of float64
-        Shaped like `values`, in [0, 1]; all 0 for a flat map, in which nothing stands out.
+        Shaped like the map, in [0, 1]; all 0 where nothing stands out, as in a flat map.
 
     Raises
     ------
@@ -91,16 +104,23 @@ def gain(values: Tensor | npt.NDArray[Any], threshold: float | None = None, soft
     >>> gain(np.array([0.0, 1.0, 2.0]), threshold=1.0).round(3)
     array([0.007, 0.5  , 0.993])
     """
-    found = as_values(values)
     if not (np.isfinite(softness) and softness >= 0):
         checks.refuse("softness", "a number that is not negative", softness, "0.25 is the default")
-    finite = np.isfinite(found)
     if threshold is not None and not np.isfinite(threshold):
-        checks.refuse("threshold", "a finite number", threshold, "leave it out for the highest fifth")
-    if not finite.any() or np.ptp(found[finite]) < FLAT:
+        checks.refuse("threshold", "a finite number", threshold, "leave it out for a fraction of the largest effect")
+    if isinstance(values, Explanation):
+        standing = standing_out(values)
+        found, at = as_values(values.centred()), standing.bounds.effect
+        among = standing.among if among is None else among
+    else:
+        found = as_values(values)
+        at = least_effect(found)
+    at = at if threshold is None else threshold
+    finite = np.isfinite(found)
+    if not finite.any() or np.ptp(found[finite]) < FLAT or np.isnan(at):
         return np.zeros_like(found)
-    at = level(found) if threshold is None else threshold
-    return transition(found, at, softness * float(found[finite].std()))
+    gains = transition(found, at, softness * float(found[finite].std()))
+    return gains if among is None else gains * among
 
 
 def transition(values: Values, threshold: float, width: float) -> Values:

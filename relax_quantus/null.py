@@ -3,7 +3,7 @@
 One call's similarities enter, and its masks, drawn again by seed; the largest |z| over an example's bins leaves, as it is
 and under each permutation. Permuting takes away what masks and similarities have to do with each other and keeps both, so
 that the maxima are those of a network without main effects under the same masks. The statistic is `Weighted`'s, which is
-two matrix products for all permutations, whatever estimator draws the map.
+a few matrix products for all permutations, whatever estimator draws the map.
 
 Source: Westfall and Young, "Resampling-based multiple testing", 1993 (maxT); Winkler et al., "Permutation inference for
 the general linear model", NeuroImage 2014.
@@ -14,12 +14,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from relax_quantus import checks
 from relax_quantus.estimators.accumulation import SAME
 from relax_quantus.perturbation import MaskStream, child_generator
+from relax_quantus.torch_state import neutral_torch
 
 PERMUTATIONS = 200
 BLOCK_BYTES = 1 << 28
-"""What the sums over masks of all permutations may take at a time; more are summed in several passes over the masks."""
+"""What masks may take at a time; where they take more, they are drawn again for the next entries."""
+CACHED_ENTRIES = 512
 
 
 def null_maxima(
@@ -42,7 +45,7 @@ def null_maxima(
     -------
     maxima, statistic : Tensor
         ``(B, P)`` ascending and ``(B,)``, float32 on the similarities' device; NaN where similarities do not vary. Costs
-        no encoder forward, and 4 N P multiplications for each example and entry of the masks.
+        no encoder forward, and 3 N P multiplications for each example and entry of the masks.
     """
     n, batch = similarities.shape
     device = similarities.device
@@ -53,10 +56,7 @@ def null_maxima(
     )
     standard, varies = standardised(similarities)
     rows = standard.T.float()[:, orders.to(device)].reshape(-1, n)
-    entries = max(1, stream.tensors[tensor].x[0].numel())
-    at_once = max(1, BLOCK_BYTES // (16 * entries))
-    largest = torch.cat([largest_z(stream, part, tensor) for part in torch.split(rows, at_once)])
-    largest = largest.reshape(batch, -1).masked_fill(~varies[:, None], torch.nan)
+    largest = largest_z(stream, rows, tensor).reshape(batch, -1).masked_fill(~varies[:, None], torch.nan)
     return largest[:, 1:].sort(dim=1).values, largest[:, 0]
 
 
@@ -69,26 +69,109 @@ def standardised(similarities: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def largest_z(stream: MaskStream, rows: Tensor, tensor: int) -> Tensor:
-    """Largest |centred| / error over the masks' entries for each row of standardised similarities ``(r, N)``, ``(r,)``."""
-    n, done = rows.shape[1], 0
-    squares, sums = rows.square(), dict[str, Tensor]()
+    """Return the largest |centred| / error over the masks' entries for each row of similarities ``(r, N)``, ``(r,)``.
+
+    Rows have mean 0 and variance 1. With a = M / M-bar - 1 and R the weighted mean of a row, N^2 (N - 1) / N times the
+    squared error is sum a^2 (r - R)^2 - N R^2: three products of rows and masks. They are made for a few entries at a
+    time, which stay in the processor's cache.
+    """
+    n, largest, start, entries = rows.shape[1], torch.zeros(len(rows), device=rows.device), 0, 1
+    squares, at_once = rows.square(), max(1, BLOCK_BYTES // (4 * n))
+    while start < entries:
+        kept, entries = drawn(stream, tensor, n, slice(start, start + at_once))
+        for few in torch.split(kept.to(rows.device), CACHED_ENTRIES, dim=1):
+            torch.maximum(largest, _largest(few, rows, squares), out=largest)
+        start += at_once
+    return largest
+
+
+def drawn(stream: MaskStream, tensor: int, n: int, entries: slice) -> tuple[Tensor, int]:
+    """Return some entries of the first n masks, float32 ``(n, entries)``, and how many entries masks have."""
+    parts, count, every = list[Tensor](), 0, 0
     for masks, _ in stream:
-        kept = masks[tensor][: n - done].to(rows.device).flatten(1).float()
-        if not len(kept):
+        flat = masks[tensor][: n - count].flatten(1)
+        parts.append(flat[:, entries].float())
+        count, every = count + len(flat), flat.shape[1]
+        if count == n:
             break
-        part = slice(done, done + len(kept))
-        both = kept.square()
-        terms = {"m": kept.sum(0), "mm": both.sum(0)}
-        terms |= {"rm": rows[:, part] @ kept, "rmm": rows[:, part] @ both}
-        terms |= {"rrm": squares[:, part] @ kept, "rrmm": squares[:, part] @ both}
-        for name, term in terms.items():
-            sums[name] = sums[name].add_(term) if name in sums else term
-        done += len(kept)
-    weight = sums["m"].clamp_min(torch.finfo(torch.float32).tiny)
-    ratio = sums["rm"] / weight
-    residual = sums["rrmm"] - 2 * ratio * sums["rmm"] + ratio.square() * sums["mm"]
-    within = sums["rrm"] / weight - ratio.square()
-    squared_error = (residual / weight.square() + (1 - 2 * within) / n) * (n / max(1, n - 1))
-    known = (sums["m"] > 0) & (sums["mm"] / n - (weight / n).square() > SAME) & (squared_error > 0)
-    z = torch.where(known, ratio.abs() / squared_error.clamp_min(torch.finfo(torch.float32).tiny).sqrt(), 0.0)
-    return z.amax(1)
+    return torch.cat(parts), every
+
+
+def _largest(kept: Tensor, rows: Tensor, squares: Tensor) -> Tensor:
+    """Largest |z| of each row over some entries of the masks ``(N, entries)``."""
+    n, tiny = len(kept), torch.finfo(torch.float32).tiny
+    mean = kept.mean(0)
+    a = (kept / mean.clamp_min(tiny) - 1).square_()
+    a_squares, varies = a.sum(0), kept.var(0, correction=0) > SAME
+    ratio = rows @ (kept / (n * mean.clamp_min(tiny)))
+    squared_error = squares @ a
+    squared_error.addcmul_(rows @ a, ratio, value=-2)
+    ratio.square_()
+    squared_error.addcmul_(ratio, a_squares - n).mul_(1 / (n * max(1, n - 1)))
+    known = (varies & (mean > 0)) & (squared_error > 0)
+    return torch.where(known, ratio.div_(squared_error.clamp_min_(tiny)), 0.0).amax(1).sqrt()
+
+
+@neutral_torch()
+def family_wise(maxima: Tensor, level: float = 0.05) -> float:
+    """Return the |z| that chance exceeds in at most `level` examples of a recording, on average.
+
+    The family is all bins of all examples. Of t, the maxima of an example say how probable it is that chance alone
+    draws a bin beyond it; summed over the examples that is the expected number of examples with such a bin, which
+    bounds the probability that there is any (Bonferroni), however different examples are. The threshold is the
+    smallest of all maxima with
+
+        sum_i #{maxima_i >= t} / (P + 1) <= level.
+
+    For one example it is `relax_quantus.Explanation.null`.
+
+    Parameters
+    ----------
+    maxima
+        ``(B, P)``: `relax_quantus.Explanation.null_maxima` of a recording's examples. Rows of NaN, of examples in which
+        nothing varies, do not count.
+    level
+        Between 0 and 1.
+
+    Returns
+    -------
+    float
+        Infinite where permutations are too few for the level; NaN where no example has any.
+
+    Raises
+    ------
+    ArgumentError
+        If `level` is not between 0 and 1.
+
+    Examples
+    --------
+    >>> family_wise(torch.arange(1.0, 201.0)[None])
+    191.0
+    """
+    checks.fraction("level", level)
+    known = maxima[~maxima.isnan().any(dim=1)]
+    if not known.numel():
+        return float("nan")
+    exceeding = int(level * (maxima.shape[1] + 1) + 1e-9)
+    return float(known.flatten().topk(exceeding).values[-1]) if exceeding else float("inf")
+
+
+@neutral_torch()
+def family_wise_p(maxima: Tensor, statistic: Tensor) -> float:
+    """Return the level at which the largest of a recording's statistics just passes `family_wise`, at most 1.
+
+    Parameters
+    ----------
+    maxima, statistic
+        ``(B, P)`` and ``(B,)``, as in `relax_quantus.Explanation`.
+
+    Returns
+    -------
+    float
+        (1 + sum_i #{maxima_i >= the largest statistic}) / (P + 1); NaN where no example has any.
+    """
+    known = ~(maxima.isnan().any(dim=1) | statistic.isnan())
+    if not known.any():
+        return float("nan")
+    reached = int((maxima[known] >= statistic[known].max()).sum())
+    return min(1.0, (1 + reached) / (1 + maxima.shape[1]))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from relax_quantus import checks
 
-CENTRED = "centred"
+CENTRED, ERROR, Z, STANDING_OUT = "centred", "centred_standard_error", "z", "standing_out"
 Values = npt.NDArray[np.float32]
 
 
@@ -28,7 +28,8 @@ class Overview:
     spectrogram
         ``(columns, F)``.
     maps
-        Name of a strategy -> name of a map -> ``(columns, F)``; `CENTRED` and ``standard_error`` are among them.
+        Name of a strategy -> name of a map -> ``(columns, F)``; `CENTRED` and `ERROR`, its own standard error, are among
+        them; `Z`, and `STANDING_OUT`, 1 where the moment shown stands out and 0 elsewhere, may be.
     """
 
     spectrogram: Values

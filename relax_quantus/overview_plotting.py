@@ -19,23 +19,23 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from relax_quantus import checks
 from relax_quantus.axes import Axis
-from relax_quantus.overview import CENTRED, Overview
+from relax_quantus.overview import CENTRED, ERROR, STANDING_OUT, Overview
 from relax_quantus.plotting import (
     DOTS_PER_INCH,
     EDGE_IN,
     IMPORTANCE_COLOURS,
     SPECTROGRAM_COLOURS,
     UNKNOWN_COLOUR,
+    outline,
     shared_limit,
     wrapped,
 )
+from relax_quantus.thresholds import SURE
 
 LINE_COLUMNS = 1800
 """Columns of a line: what the figure's width shows."""
 MOST_LINES = 8
 SHORTEST_LINE_S = 60.0
-SURE = 3.0
-"""Standard errors from 0 at which a bin is drawn in full, as on a page."""
 WIDTH_IN, LEFT_IN, RIGHT_IN, STRIP_IN, GAP_IN, HEAD_IN = 18.0, 1.1, 2.0, 0.85, 0.4, 1.35
 Image = npt.NDArray[Any]
 
@@ -56,11 +56,11 @@ def column_frames(frames: int, frame_s: float) -> int:
     return max(1, -(-frames // (lines_for(frames * frame_s) * LINE_COLUMNS)))
 
 
-def overview_figure(overview: Overview, axis: Axis, *, title: str = "", notes: str = "") -> Figure:
+def overview_figure(overview: Overview, axis: Axis, *, title: str = "", notes: str = "", sure: float = SURE) -> Figure:
     """Draw a recording in lines; each line has the spectrogram and a strip a strategy of centred importance below it.
 
     All maps share one colour scale, symmetric about 0, as in `relax_quantus.plotting.explanation_figure`. What lies within its standard errors
-    fades: a bin is drawn in full from three of them on. NaN is grey.
+    fades. What is not known, and what has an unknown error, is grey. A line runs around what stands out.
 
     Parameters
     ----------
@@ -70,6 +70,8 @@ def overview_figure(overview: Overview, axis: Axis, *, title: str = "", notes: s
         Of the recording's own frames: its bands and their ticks.
     title, notes
         Above everything, and below the title, drawn as plain text.
+    sure
+        Standard errors from 0 at which a bin is drawn in full (`relax_quantus.thresholds.sure_at`).
 
     Returns
     -------
@@ -97,31 +99,35 @@ def overview_figure(overview: Overview, axis: Axis, *, title: str = "", notes: s
     low, high = (float(np.quantile(overview.spectrogram, q)) for q in (0.0, 1.0))
     limit = shared_limit([kinds[CENTRED] for kinds in overview.maps.values()])
     loud, signed = Normalize(low, high), Normalize(-limit, limit)
-    strips_drawn = [("spectrogram", colormaps[SPECTROGRAM_COLOURS](loud(overview.spectrogram), bytes=True))]
-    strips_drawn += [(name, faded(m[CENTRED], m["standard_error"], signed)) for name, m in overview.maps.items()]
+    nothing: Image = np.zeros(overview.spectrogram.shape)
+    strips_drawn: list[tuple[str, Image, Image]] = [
+        ("spectrogram", colormaps[SPECTROGRAM_COLOURS](loud(overview.spectrogram), bytes=True), nothing)
+    ]
+    for name, m in overview.maps.items():
+        strips_drawn.append((name, faded(m[CENTRED], m[ERROR], signed, sure), m.get(STANDING_OUT, nothing)))
     for line in range(-(-columns // a_line)):
         part = slice(line * a_line, (line + 1) * a_line)
         tops = [height - HEAD_IN - line * line_in - number * STRIP_IN for number in range(strips)]
-        for top, (name, image) in zip(tops, strips_drawn, strict=True):
+        for top, (name, image, bins) in zip(tops, strips_drawn, strict=True):
             inches = (LEFT_IN, top - STRIP_IN + 0.04, WIDTH_IN - LEFT_IN - RIGHT_IN, STRIP_IN - 0.04)
             panel = figure.add_axes(_share(inches, height))
-            _strip(panel, image[part], name, axis, part, overview.column_s)
+            _strip(panel, image[part], bins[part] > 0, name, axis, part, overview.column_s)
             panel.tick_params(labelbottom=top == tops[-1])
     _bars(figure, height, strips * STRIP_IN, {SPECTROGRAM_COLOURS: loud, IMPORTANCE_COLOURS: signed}, axis.value_label)
     return figure
 
 
-def faded(centred: Image, error: Image, norm: Normalize) -> Image:
-    """Colours ``(columns, F, 4)`` of a map, 0 to 255, the fainter the nearer to 0 in standard errors; NaN grey."""
+def faded(centred: Image, error: Image, norm: Normalize, full: float = SURE) -> Image:
+    """Colours ``(columns, F, 4)`` of a map, 0 to 255, the fainter the nearer to 0 in standard errors; unknown grey."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        sure = np.clip(np.abs(centred) / (SURE * np.asarray(error)), 0.0, 1.0)
+        sure = np.clip(np.abs(centred) / (full * np.asarray(error)), 0.0, 1.0)
     colours = np.asarray(colormaps[IMPORTANCE_COLOURS](norm(np.nan_to_num(centred)), bytes=True))
     colours[..., 3] = np.rint(255 * np.nan_to_num(sure))
-    colours[~np.isfinite(centred)] = (*[round(255 * float(UNKNOWN_COLOUR))] * 3, 255)
+    colours[~(np.isfinite(centred) & np.isfinite(error))] = (*[round(255 * float(UNKNOWN_COLOUR))] * 3, 255)
     return colours
 
 
-def _strip(panel: Any, image: Image, name: str, axis: Axis, columns: slice, column_s: float) -> None:
+def _strip(panel: Any, image: Image, bins: Image, name: str, axis: Axis, columns: slice, column_s: float) -> None:
     """One strip ``(columns, F, 4)``; the last line's may end early, and is drawn to the same scale."""
     begin_s = axis.extent(1)[0]
     start_s, full_end_s = begin_s + columns.start * column_s, begin_s + columns.stop * column_s
@@ -135,6 +141,7 @@ def _strip(panel: Any, image: Image, name: str, axis: Axis, columns: slice, colu
         interpolation="nearest",
         extent=(start_s, end_s, -0.5, bands - 0.5),
     )
+    outline(panel, bins.T, start_s, end_s, 0.5)
     panel.set_xlim(start_s, full_end_s)
     panel.set_yticks(*axis.ticks())
     panel.xaxis.set_major_locator(MaxNLocator(12, steps=[1, 2, 3, 5, 6, 10]))

@@ -29,21 +29,22 @@ from relax_quantus.axes import Axis, Image
 from relax_quantus.drafts import complete
 from relax_quantus.errors import ArgumentError, ShapeError
 from relax_quantus.explanation import Explanation
+from relax_quantus.thresholds import standing_out
 from relax_quantus.torch_state import neutral_torch
 
 SPECTROGRAM_COLOURS = "magma"
 IMPORTANCE_COLOURS = "RdBu_r"
 ERROR_COLOURS = "viridis"
 UNKNOWN_COLOUR = "0.6"
+UNKNOWN_HATCH, HATCH_COLOUR = "////", "0.75"
 DOTS_PER_INCH = 120
 NOTES_SIZE, EDGE_IN = 8, 0.1
 """Size of notes in points, and what is left free beside them."""
 MOST_NOTES = 10
 """Lines of notes that there is room for beside a spectrogram, with blank ones."""
 MIN_SPREAD = 1e-6
-OUTLINED = 0.1
 OUTLINED_EXAMPLES = 20
-"""Above so many examples the line around the highest tenth is left out: it would be all one sees."""
+"""Above so many examples the line around what stands out is left out: it would be all one sees."""
 
 
 @neutral_torch()
@@ -81,7 +82,7 @@ def plot_map(
     ax
         matplotlib axes.
     examples
-        The maps; NaN is drawn grey.
+        The maps; NaN is drawn grey and hatched.
     axis
         What the axes stand for; VGGish's front end from 0 s by default.
     colours
@@ -107,6 +108,7 @@ def plot_map(
         vmax=high,
     )
     ax.set_facecolor(UNKNOWN_COLOUR)
+    ax.patch.set(hatch=UNKNOWN_HATCH, edgecolor=HATCH_COLOUR, linewidth=0)
     ax.set_yticks(*axis.ticks())
     ax.tick_params(labelsize=8)
     return shown
@@ -141,19 +143,20 @@ def explanation_figure(
     notes: str = "",
     axis: Axis | None = None,
 ) -> Figure:
-    """Draw the spectrogram on top and a row a strategy below it: centred importance on the left, its standard error on the right.
+    """Draw the spectrogram on top and a row a strategy below it: centred importance on the left, its own standard error on the right.
 
     All importance maps share one colour scale, symmetric about 0, and all standard errors one from 0, so that strategies can be compared by
     eye. Importance is drawn centred (`Explanation.centred`), because the mean similarity differs between strategies and would hide the map:
     red means that masks which keep this part leave the embedding more like the clip's own than masks do on average, blue less. A black line
-    runs around the highest tenth of each map, if there are at most 20 examples.
+    runs around what stands out from what chance draws (`relax_quantus.thresholds.standing_out`), if there are at most 20
+    examples and they were explained with ``null=True``; where nothing does, words in the map say so.
 
     Parameters
     ----------
     examples
         ``(n, 1, T, F)``, drawn end to end.
     explanations
-        Name of each strategy -> its explanation of all `examples`; NaN is drawn grey.
+        Name of each strategy -> its explanation of all `examples`; NaN is drawn grey and hatched.
     title
         Above everything, drawn as plain text.
     notes
@@ -281,8 +284,12 @@ def _importance_column(
     limit = shared_limit(list(centred.values()))
     for panel, (name, e) in zip(panels, explanations.items(), strict=True):
         shown = plot_map(panel, centred[name], axis=axis, low=-limit, high=limit)
-        if len(centred[name]) <= OUTLINED_EXAMPLES:
-            _outline(panel, end_to_end(centred[name]), axis)
+        if e.null_maxima is not None:
+            standing = standing_out(e)
+            if len(centred[name]) <= OUTLINED_EXAMPLES:
+                bins = end_to_end(standing.bins)
+                outline(panel, bins, *axis.extent(bins.shape[1])[:2])
+            say_in(panel, standing.bounds.in_words)
         mean = float(e.mean_similarity.nanmean())
         heading = f"{name}: importance - mean similarity ({mean:.2f}): {_span(centred[name])}"
         panel.set_title(heading, fontsize=8, parse_math=False)
@@ -292,30 +299,36 @@ def _importance_column(
 def _error_column(
     panels: Sequence[Any], explanations: Mapping[str, Explanation], axis: Axis, bar: Callable[[Any, str], None]
 ) -> None:
-    """Draw every strategy's standard error on one scale from 0."""
-    limit = shared_limit([e.standard_error for e in explanations.values()])
+    """Draw the standard error of every strategy's centred importance on one scale from 0."""
+    limit = shared_limit([e.centred_standard_error for e in explanations.values()])
     for panel, (name, e) in zip(panels, explanations.items(), strict=True):
-        shown = plot_map(panel, e.standard_error, axis=axis, colours=ERROR_COLOURS, low=0.0, high=limit)
-        panel.set_title(f"{name}: standard error: {_span(e.standard_error)}", fontsize=8, parse_math=False)
-    bar(shown, "standard error" + _shared(explanations))
+        error = e.centred_standard_error
+        shown = plot_map(panel, error, axis=axis, colours=ERROR_COLOURS, low=0.0, high=limit)
+        unknown = "; grey: unknown" if bool(error.isnan().any() & error.isfinite().any()) else ""
+        panel.set_title(f"{name}: standard error of that: {_span(error)}{unknown}", fontsize=8, parse_math=False)
+    bar(shown, "standard error of that" + _shared(explanations))
 
 
 def _shared(explanations: Mapping[str, Explanation]) -> str:
     return ", one scale for all rows" if len(explanations) > 1 else ""
 
 
-def _outline(ax: Any, image: Image, axis: Axis) -> None:
-    """Draw a line around the highest tenth of a map, which shows where it points even if it is faint on the shared scale."""
-    finite = image[np.isfinite(image)]
-    if finite.size == 0 or np.ptp(finite) < MIN_SPREAD:
+def outline(ax: Any, bins: npt.NDArray[Any], left: float, right: float, width: float = 0.7) -> None:
+    """Draw a line around bins ``(F, frames)`` that are not 0, between two seconds: seen however faint the map is."""
+    if not bins.any():
         return
-    left, right, _, _ = axis.extent(image.shape[1])
-    times = left + (np.arange(image.shape[1]) + 0.5) * (right - left) / image.shape[1]
-    level = np.quantile(finite, 1.0 - OUTLINED)
-    if level < finite.max():
-        ax.contour(
-            times, np.arange(image.shape[0]), np.ma.masked_invalid(image), [level], colors="black", linewidths=0.7
-        )
+    padded = np.pad(np.asarray(bins, dtype=np.float64), 1)  # so that the line closes at the edges
+    times = left + (np.arange(-1, bins.shape[1] + 1) + 0.5) * (right - left) / bins.shape[1]
+    limits = ax.get_xlim(), ax.get_ylim()
+    ax.contour(times, np.arange(-1, bins.shape[0] + 1), padded, [0.5], colors="black", linewidths=width)
+    ax.set(xlim=limits[0], ylim=limits[1])
+
+
+def say_in(ax: Any, words: str) -> None:
+    """Write words into the lower left of a map, on white."""
+    if words:
+        box = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 1.5}
+        ax.text(0.01, 0.03, words, transform=ax.transAxes, fontsize=7, va="bottom", bbox=box, parse_math=False)
 
 
 def _span(examples: Tensor) -> str:

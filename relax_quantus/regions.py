@@ -10,7 +10,7 @@ import csv
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,14 @@ from relax_quantus.axes import Axis, Image
 from relax_quantus.decoding import printable
 from relax_quantus.drafts import complete, write_text
 from relax_quantus.errors import ShapeError
+from relax_quantus.explanation import Explanation
 from relax_quantus.frontend import hz_to_mel
-from relax_quantus.thresholds import as_values, level
+from relax_quantus.thresholds import Bins, Bounds, Values, as_values, least_effect, standing_out
 
 LABEL = "matters"
 RAVEN_COLUMNS = (
     *("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)"),
-    *("Annotation", "Score"),
+    *("Annotation", "Score", "z"),
 )
 RAVEN_FILE_COLUMNS = ("Begin File", "Begin Path", "File Offset (s)")
 """With which Raven finds the sound file, also in a sequence of several."""
@@ -37,7 +38,17 @@ RAVEN_FILE_COLUMNS = ("Begin File", "Begin Path", "File Offset (s)")
 
 @dataclass(frozen=True)
 class Region:
-    """The smallest box around connected bins above a threshold; `score` is their mean value, `bins` their number."""
+    """The smallest box around connected bins that stand out.
+
+    Attributes
+    ----------
+    score
+        Mean of their values.
+    bins
+        Their number.
+    z
+        Largest |value| / standard error among them; NaN where errors were not given.
+    """
 
     begin_s: float
     end_s: float
@@ -45,10 +56,11 @@ class Region:
     high_hz: float
     score: float
     bins: int
+    z: float = math.nan
 
 
 def regions(
-    values: Tensor | npt.NDArray[Any],
+    values: Explanation | Tensor | npt.NDArray[Any],
     threshold: float | None = None,
     *,
     axis: Axis | None = None,
@@ -56,14 +68,17 @@ def regions(
     end_s: float = math.inf,
     highest_hz: float = math.inf,
 ) -> list[Region]:
-    """Find the regions of a map above a threshold.
+    """Find the regions of a map that stand out.
 
     Parameters
     ----------
     values
-        ``(n, 1, T, F)``, drawn end to end, best centred (`relax_quantus.Explanation.centred`); NaN is above nothing.
+        The explanation of a recording's examples, from ``explain(null=True)``: what chance draws has no region, nor
+        have examples in which the network hears nothing (`relax_quantus.thresholds.standing_out`). Or any map
+        ``(n, 1, T, F)``, drawn end to end, of which nothing is known but its values; NaN is above nothing.
     threshold
-        In the map's units; by default what the highest fifth exceeds (`relax_quantus.thresholds.level`).
+        In the map's units, for effects; by default a fraction of the largest
+        (`relax_quantus.thresholds.least_effect`).
     axis
         What the axes stand for; VGGish's front end from 0 s by default.
     least_bins
@@ -91,24 +106,30 @@ def regions(
     [(0.1075, 0.3075, 1.0)]
     """
     axis = axis or Axis()
-    found = as_values(values)
+    e = values if isinstance(values, Explanation) else None
+    found = as_values(values if not isinstance(values, Explanation) else values.centred())
     if found.ndim != 4 or found.shape[1] != 1 or found.size == 0 or found.shape[3] != axis.bands:
-        checks.refuse("values", f"shape (n, 1, T, {axis.bands})", values, "pass a map of that front end", ShapeError)
-    image = found.reshape(-1, found.shape[3]).T
-    finder = RegionFinder(
-        level(image) if threshold is None else threshold,
-        axis=axis,
-        least_bins=least_bins,
-        end_s=end_s,
-        highest_hz=highest_hz,
-    )
-    finder.feed(image)
+        checks.refuse("values", f"shape (n, 1, T, {axis.bands})", found, "pass a map of that front end", ShapeError)
+    bounds: float | Bounds
+    if e is None:
+        bounds, z = least_effect(found) if threshold is None else threshold, None
+    else:
+        standing = standing_out(e)
+        bounds = standing.bounds if threshold is None else replace(standing.bounds, effect=float(threshold))
+        z = _image(standing.z)
+    finder = RegionFinder(bounds, axis=axis, least_bins=least_bins, end_s=end_s, highest_hz=highest_hz)
+    finder.feed(_image(found), z)
     return finder.finish()
+
+
+def _image(values: Values) -> Image:
+    """Maps ``(n, 1, T, F)`` end to end, ``(F, n T)``."""
+    return values.reshape(-1, values.shape[3]).T
 
 
 @dataclass
 class _Growing:
-    """A region whose end has not been seen: its box in frames and bands, and the sum over its bins."""
+    """A region whose end has not been seen: its box in frames and bands, the sum over its bins, the largest |z|."""
 
     first: int
     last: int
@@ -116,11 +137,13 @@ class _Growing:
     high: int
     total: float
     bins: int
+    z: float
 
     def join(self, other: _Growing) -> None:
         self.first, self.last = min(self.first, other.first), max(self.last, other.last)
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
         self.total, self.bins = self.total + other.total, self.bins + other.bins
+        self.z = max(self.z, other.z)
 
 
 class RegionFinder:
@@ -128,8 +151,8 @@ class RegionFinder:
 
     Parameters
     ----------
-    threshold
-        In the map's units; NaN, as of a map without values, has nothing above it.
+    bounds
+        Of the map (`relax_quantus.thresholds.Bounds`), or a threshold in its units alone; NaN has nothing above it.
     axis, least_bins, end_s, highest_hz
         As in `regions`.
 
@@ -141,7 +164,7 @@ class RegionFinder:
 
     def __init__(
         self,
-        threshold: float,
+        bounds: float | Bounds,
         *,
         axis: Axis | None = None,
         least_bins: int = 4,
@@ -151,7 +174,7 @@ class RegionFinder:
         # as tables round: to microseconds and thousandths of a hertz, downwards
         self._end_s, self._highest_hz = _rounded_down(end_s, 6), _rounded_down(highest_hz, 3)
         self.axis, self.least_bins = axis or Axis(), checks.integer("least_bins", least_bins)
-        self.threshold = float(threshold)
+        self.bounds = bounds
         self._edges_hz = _edges_hz(self.axis)
         self._start_s = float(self.axis.times_s(1)[0]) - self.axis.hop_s / 2
         self._frames = 0
@@ -159,12 +182,12 @@ class RegionFinder:
         self._border = np.zeros(self.axis.bands, dtype=int)  # which open region a band of the last frame is in, from 1
         self._done: list[Region] = []
 
-    def feed(self, image: Image) -> None:
-        """Take the next frames ``(F, frames)``, at least one."""
+    def feed(self, image: Image, z: Image | None = None) -> None:
+        """Take the next frames ``(F, frames)``, at least one; with `z`, which `Bounds` need, regions say their largest."""
         from scipy.ndimage import label
 
-        labels, count = label(np.nan_to_num(image, nan=-np.inf) > self.threshold)
-        grown = self._open + self._boxes(image, labels)
+        labels, count = label(self._stands_out(image, z))
+        grown = self._open + self._boxes(image, z, labels)
         before = len(self._open)
         parent = list(range(before + count))
 
@@ -193,14 +216,22 @@ class RegionFinder:
         inside = (r for r in self._done if r.begin_s < r.end_s and r.low_hz < r.high_hz)
         return sorted(inside, key=lambda region: (region.begin_s, region.low_hz))
 
-    def _boxes(self, image: Image, labels: npt.NDArray[Any]) -> list[_Growing]:
+    def _stands_out(self, image: Image, z: Image | None) -> Bins:
+        if not isinstance(self.bounds, Bounds):
+            return np.asarray(np.nan_to_num(image, nan=-np.inf) > self.bounds)
+        return self.bounds.passed(image, np.full_like(image, np.nan) if z is None else z)
+
+    def _boxes(self, image: Image, z: Image | None, labels: npt.NDArray[Any]) -> list[_Growing]:
         from scipy.ndimage import find_objects
 
         boxes = []
         for number, (bands, frames) in enumerate(find_objects(labels), start=1):
-            inside = image[bands, frames][labels[bands, frames] == number]
+            here = labels[bands, frames] == number
+            inside = image[bands, frames][here]
+            largest = math.nan if z is None else float(np.abs(z[bands, frames][here]).max())
             first, last = self._frames + frames.start, self._frames + frames.stop
-            boxes.append(_Growing(first, last, bands.start, bands.stop, float(inside.sum()), int(inside.size)))
+            total, size = float(inside.sum()), int(inside.size)
+            boxes.append(_Growing(first, last, bands.start, bands.stop, total, size, largest))
         return boxes
 
     def _counts(self, growing: _Growing) -> bool:
@@ -210,7 +241,8 @@ class RegionFinder:
         begin_s, end_s = (self._start_s + frame * self.axis.hop_s for frame in (growing.first, growing.last))
         low_hz, high_hz = float(self._edges_hz[growing.low]), float(self._edges_hz[growing.high])
         end_s, high_hz = min(end_s, self._end_s), min(high_hz, self._highest_hz)
-        return Region(max(0.0, begin_s), end_s, low_hz, high_hz, growing.total / growing.bins, growing.bins)
+        score = growing.total / growing.bins
+        return Region(max(0.0, begin_s), end_s, low_hz, high_hz, score, growing.bins, growing.z)
 
 
 def _rounded_down(value: float, digits: int) -> float:
@@ -235,7 +267,9 @@ def write_raven(
     *,
     recording: str | os.PathLike[str] | None = None,
 ) -> Path:
-    """Write a selection table for Raven: tab-separated, a row a region, with a column Score.
+    """Write a selection table for Raven: tab-separated, a row a region, with columns Score and z.
+
+    Without regions it has its header only. An unknown z is left empty.
 
     Parameters
     ----------
@@ -261,12 +295,12 @@ def write_raven(
         for number, r in enumerate(found, start=1):
             limits = (f"{r.begin_s:.6f}", f"{r.end_s:.6f}", f"{r.low_hz:.3f}", f"{r.high_hz:.3f}")
             whose = (*map(printable, named), f"{r.begin_s:.6f}") if named else ()
-            table.writerow((number, "Spectrogram 1", 1, *limits, label, f"{r.score:.6g}", *whose))
+            table.writerow((number, "Spectrogram 1", 1, *limits, label, f"{r.score:.6g}", _z(r), *whose))
     return path
 
 
 def write_audacity(path: str | os.PathLike[str], found: Sequence[Region], label: str = LABEL) -> Path:
-    """Write a label track for Audacity with spectral selections; each label is `label` and the score.
+    """Write a label track for Audacity with spectral selections; each label is `label`, the score and z.
 
     Raises
     ------
@@ -275,9 +309,15 @@ def write_audacity(path: str | os.PathLike[str], found: Sequence[Region], label:
     """
     path, label = Path(path), _one_line(label)
     lines = (
-        f"{r.begin_s:.6f}\t{r.end_s:.6f}\t{label} {r.score:.6g}\n\\\t{r.low_hz:.6f}\t{r.high_hz:.6f}\n" for r in found
+        f"{r.begin_s:.6f}\t{r.end_s:.6f}\t{label} {r.score:.6g}{f' z {_z(r)}' if _z(r) else ''}\n"
+        f"\\\t{r.low_hz:.6f}\t{r.high_hz:.6f}\n"
+        for r in found
     )
     return write_text(path, "".join(lines))
+
+
+def _z(region: Region) -> str:
+    return "" if math.isnan(region.z) else f"{region.z:.3g}"
 
 
 def _one_line(label: str) -> str:

@@ -1,6 +1,15 @@
-"""Which value a share of a map's bins exceeds: what "the highest fifth" means to sounds, annotations and pages alike.
+"""Which bins of a map stand out: what boxes, sounds, lines in pictures and pages alike call "what matters".
 
-A leaf of the flow: maps of any shape enter, numbers leave.
+A leaf of the flow: explanations or arrays of maps enter, numbers and masks of bins leave. A bin stands out if all of this
+holds:
+
+(a) its centred importance is further from 0, in standard errors, than chance draws it anywhere in the recording in all
+    but one of twenty cases (`relax_quantus.null.family_wise`);
+(b) it is positive and above a fraction of the largest of those, `FRACTION`: with masks enough, whatever has any effect
+    passes (a);
+(c) the network hears something in its example (`relax_quantus.Explanation.hears_nothing`).
+
+What is unknown stands out nowhere, and that nothing stands out is an answer.
 """
 
 from __future__ import annotations
@@ -15,15 +24,21 @@ import torch
 from torch import Tensor
 
 from relax_quantus import checks
+from relax_quantus.explanation import Explanation
+from relax_quantus.null import family_wise, family_wise_p
 from relax_quantus.torch_state import neutral_torch
 
-SHARE = 0.2
-"""The share of bins that stands for "what matters" unless said otherwise."""
-
-BINS = 1 << 16
-"""Of the histogram that says which few values of a map in parts have to be sorted."""
+LEVEL = 0.05
+"""Of the family-wise threshold: how often chance alone passes it somewhere in a recording."""
+FRACTION = 0.2
+"""Of a map's largest effect: what smaller effects are not worth a box. Chosen by ``benchmarks/standing_out_study.py``."""
+SURE = 3.0
+"""Standard errors from 0 at which what is faded is drawn in full, where masks are many; see `sure_at`."""
+NOTHING_HEARD = "this network hears nothing here"
+NOTHING_STANDS_OUT = "nothing stands out"
 
 Values = npt.NDArray[np.float64]
+Bins = npt.NDArray[np.bool_]
 
 
 @neutral_torch()
@@ -32,104 +47,211 @@ def as_values(values: Tensor | npt.NDArray[Any]) -> Values:
     return np.asarray(torch.as_tensor(values).detach().cpu().double().numpy())
 
 
-def level(values: Tensor | npt.NDArray[Any], share: float = SHARE) -> float:
-    """The value that `share` of the finite bins exceed, over all examples together; NaN if no bin is finite.
+@neutral_torch()
+def sure_at(n_samples: Tensor) -> float:
+    """Return at how many standard errors from 0 a bin is as sure as three of a normal distribution make it.
+
+    Parameters
+    ----------
+    n_samples
+        Masks used, of any shape; the fewest count. By Student's t with one degree of freedom less.
+
+    Examples
+    --------
+    >>> round(sure_at(torch.tensor([10])), 2), round(sure_at(torch.tensor([1000, 0])), 2)
+    (4.09, 3.01)
+    """
+    from scipy.stats import norm, t
+
+    used = n_samples[n_samples > 1]
+    return float(t.isf(norm.sf(SURE), int(used.min()) - 1)) if used.numel() else SURE
+
+
+@neutral_torch()
+def least_effect(values: Tensor | npt.NDArray[Any], fraction: float = FRACTION) -> float:
+    """Return a fraction of the largest value of a map, over all examples together; NaN if none is positive.
 
     Parameters
     ----------
     values
-        A map of any shape, best centred (`relax_quantus.Explanation.centred`): the plain importance of different examples lies at different
-        heights. NaN marks bins without an explanation.
-    share
+        Centred, of any shape. NaN marks bins that do not count.
+    fraction
         Between 0 and 1.
 
     Raises
     ------
     ArgumentError
-        If `share` is not between 0 and 1.
+        If `fraction` is not between 0 and 1.
 
     Examples
     --------
-    >>> level(np.arange(11.0), 0.2)
-    8.0
+    >>> least_effect(np.array([-3.0, 1.0, 2.0]), 0.5)
+    1.0
     """
-    checks.fraction("share", share)
+    checks.fraction("fraction", fraction)
     found = as_values(values)
-    finite = found[np.isfinite(found)]
-    return float(np.quantile(finite, 1.0 - share)) if finite.size else float("nan")
+    positive = found[np.isfinite(found) & (found > 0)]
+    return fraction * float(positive.max()) if positive.size else float("nan")
 
 
 @dataclass(frozen=True)
-class Scale:
-    """What a map's values are to be read against: the `level` that a share exceeds, and their standard deviation; NaN if none is finite."""
+class Bounds:
+    """What a bin of one recording's map has to pass to stand out, and what the map says as a whole.
 
-    level: float
-    deviation: float
+    Attributes
+    ----------
+    z
+        |centred| / its error has to be larger; NaN where what chance draws is not known, infinite where permutations
+        are too few.
+    effect
+        The centred importance has to be larger; NaN where nothing passes `z`.
+    p_value
+        Of the recording: how often chance alone draws as large a |z| somewhere in it.
+    deaf, examples
+        In how many examples the network hears nothing, and how many there are.
+    """
+
+    z: float
+    effect: float
+    p_value: float
+    deaf: int
+    examples: int
+
+    def passed(self, centred: Values, z: Values) -> Bins:
+        """Return the bins that stand out; `z` is NaN where it is unknown and where the network hears nothing."""
+        with np.errstate(invalid="ignore"):
+            return np.asarray((np.abs(z) > self.z) & (centred > self.effect))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no bin at all stands out."""
+        return not np.isfinite(self.effect)
+
+    @property
+    def in_words(self) -> str:
+        """What to say of a map in which nothing stands out, or in parts of which nothing is heard; empty otherwise."""
+        heard = ""
+        if self.deaf:
+            where = "" if self.deaf == self.examples else f" in {self.deaf} of its {self.examples} examples"
+            heard = NOTHING_HEARD if not where else NOTHING_HEARD.removesuffix(" here") + where
+        found = ""
+        if self.is_empty:
+            found = NOTHING_STANDS_OUT
+            if np.isnan(self.z) and self.deaf < self.examples:
+                found += ": what chance alone draws is not known"
+        return "; ".join(part for part in (heard, found) if part)
 
 
-def scale_of_parts(parts: Callable[[], Iterable[Tensor | npt.NDArray[Any]]], share: float = SHARE) -> Scale:
-    """`level` of a map too long for the memory, in three passes over its parts.
+@neutral_torch()
+def bounds_of_parts(
+    parts: Callable[[], Iterable[tuple[Values, Values]]],
+    maxima: Tensor | None,
+    statistic: Tensor | None,
+    hears_nothing: Tensor,
+    fraction: float = FRACTION,
+) -> Bounds:
+    """Return the bounds of a map that comes in parts, in one pass over it.
 
     Parameters
     ----------
     parts
-        Called three times; yields the same parts, of any shapes, each time.
-    share
-        Between 0 and 1.
+        Called once; yields centred values and their z, of any shape; z is NaN where it is unknown and where the network
+        hears nothing.
+    maxima, statistic
+        ``(B, P)`` and ``(B,)`` of all examples, as in `relax_quantus.Explanation`; None where they were not asked for.
+    hears_nothing
+        ``(B,)``.
+    fraction
+        As in `least_effect`.
+    """
+    deaf, examples, unknown = int(hears_nothing.sum()), len(hears_nothing), float("nan")
+    if maxima is None or statistic is None:
+        return Bounds(unknown, unknown, unknown, deaf, examples)
+    least_z, p_value, largest = family_wise(maxima, LEVEL), family_wise_p(maxima, statistic), unknown
+    for centred, z in parts():
+        with np.errstate(invalid="ignore"):
+            effect = least_effect(np.where(np.abs(z) > least_z, centred, np.nan), fraction)
+        largest = np.nanmax([largest, effect]) if np.isfinite(effect) else largest
+    return Bounds(least_z, float(largest), p_value, deaf, examples)
+
+
+@dataclass(frozen=True, eq=False)
+class StandingOut:
+    """What stands out in the map of one recording's examples.
+
+    Attributes
+    ----------
+    bins
+        Bool, shaped like the map.
+    among
+        Bool, shaped like the map: bins that pass (a) and (c), whatever their size and sign.
+    z
+        float64, shaped like the map; NaN where it is unknown and where the network hears nothing.
+    bounds
+        What they had to pass.
+    """
+
+    bins: Bins
+    among: Bins
+    z: Values
+    bounds: Bounds
+
+
+@neutral_torch()
+def standing_out(explanation: Explanation, fraction: float = FRACTION) -> StandingOut:
+    """Return which bins of a recording's map stand out.
+
+    Parameters
+    ----------
+    explanation
+        Of all of a recording's examples, from ``explain(null=True)``; without that nothing stands out.
+    fraction
+        Of the largest effect that chance does not draw; 0.2 unless said otherwise.
 
     Raises
     ------
     ArgumentError
-        If `share` is not between 0 and 1.
+        If `fraction` is not between 0 and 1.
 
     Examples
     --------
-    >>> round(scale_of_parts(lambda: (np.arange(6.0), np.arange(6.0, 11.0))).level, 3)
-    8.0
+    >>> import relax_quantus as rq
+    >>> x = torch.ones(1, 1, 12, 8)
+    >>> e = rq.RELAX(lambda x: x[..., :6, :].flatten(1).cumsum(1), masks="time").explain(x, n_samples=60, null=True)
+    >>> found = standing_out(e)
+    >>> found.bins.shape, bool(found.bins[..., 6:, :].any())
+    ((1, 1, 12, 8), False)
     """
-    checks.fraction("share", share)
-    low, high, count, total = np.inf, -np.inf, 0, 0.0
-    for part in parts():
-        finite = _finite(part)
+    checks.fraction("fraction", fraction)
+    e, centred = explanation, as_values(explanation.centred())
+    nothing = e.hears_nothing.cpu()
+    z = as_values(e.z())
+    z[nothing.numpy()] = np.nan
+    parts = [(centred, z)]
+    return of_bounds(centred, z, bounds_of_parts(lambda: parts, e.null_maxima, e.null_statistic, nothing, fraction))
+
+
+def of_bounds(centred: Values, z: Values, bounds: Bounds) -> StandingOut:
+    """Return what stands out of a map whose bounds are known; `z` is NaN where `Bounds.passed` wants it to be."""
+    with np.errstate(invalid="ignore"):
+        among = np.asarray(np.abs(z) > bounds.z)
+    return StandingOut(bounds.passed(centred, z), among, z, bounds)
+
+
+def deviation_of_parts(parts: Iterable[npt.NDArray[Any]]) -> float:
+    """Return the standard deviation of a map's finite values that come in parts; NaN if there is none.
+
+    Examples
+    --------
+    >>> deviation_of_parts([np.array([1.0, np.nan]), np.array([3.0])])
+    1.0
+    """
+    count, mean, squares = 0, 0.0, 0.0
+    for part in parts:
+        finite = part[np.isfinite(part)].astype(np.float64)
         if finite.size:
-            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
-            count, total = count + finite.size, total + float(finite.sum())
-    if not count:
-        return Scale(float("nan"), float("nan"))
-    counts, squares, mean = np.zeros(BINS, dtype=np.int64), 0.0, total / count
-    width = (high - low) / (BINS - 1) or 1.0
-    for part in parts():
-        finite = _finite(part)
-        squares += float(np.square(finite - mean).sum())
-        counts += np.bincount(_bins(finite, low, width), minlength=BINS)
-    position = (1.0 - share) * (count - 1)
-    below, above = _order_statistics(parts, counts, (int(position), min(int(position) + 1, count - 1)), low, width)
-    return Scale(below + (above - below) * (position - int(position)), float(np.sqrt(squares / count)))
-
-
-def _order_statistics(
-    parts: Callable[[], Iterable[Tensor | npt.NDArray[Any]]],
-    counts: npt.NDArray[np.int64],
-    ranks: tuple[int, int],
-    low: float,
-    width: float,
-) -> tuple[float, float]:
-    """The values of two ranks that are equal or follow one another, by a histogram: only their bins are kept and sorted."""
-    cumulated = np.cumsum(counts)
-    wanted = [int(np.searchsorted(cumulated, rank, side="right")) for rank in ranks]
-    kept = []
-    for part in parts():
-        finite = _finite(part)
-        kept.append(finite[np.isin(_bins(finite, low, width), wanted)])
-    values = np.sort(np.concatenate(kept))
-    before = int(cumulated[wanted[0]] - counts[wanted[0]])
-    return float(values[ranks[0] - before]), float(values[ranks[1] - before])
-
-
-def _bins(finite: Values, low: float, width: float) -> npt.NDArray[np.int64]:
-    return np.asarray(np.rint((finite - low) / width), dtype=np.int64)
-
-
-def _finite(part: Tensor | npt.NDArray[Any]) -> Values:
-    found = as_values(part)
-    return np.asarray(found[np.isfinite(found)])
+            step = float(finite.mean()) - mean
+            total = count + finite.size
+            squares += float(np.square(finite - finite.mean()).sum()) + step**2 * count * finite.size / total
+            mean, count = mean + step * finite.size / total, total
+    return float(np.sqrt(squares / count)) if count else float("nan")

@@ -27,16 +27,17 @@ from relax_quantus.plotting import (
     EDGE_IN,
     MIN_SPREAD,
     NOTES_SIZE,
+    UNKNOWN_HATCH,
     plot_spectrogram,
     shared_limit,
     wrapped,
 )
+from relax_quantus.thresholds import standing_out
 from relax_quantus.torch_state import neutral_torch
 
 POINTS = 3000
 """Points of a drawn curve, at most; more than a screen's width shows nothing."""
 RED, BLUE, GREY = "#b2182b", "#2166ac", "0.75"
-STANDARD_ERRORS = 2
 NOTES_IN = 4.6
 
 
@@ -49,10 +50,11 @@ def waveform_figure(
     notes: str = "",
     axis: Axis | None = None,
 ) -> Figure:
-    """Draw spectrogram and waveform on top, and a row a strategy below them: centred importance as a curve with its standard error.
+    """Draw spectrogram and waveform on top, and a row a strategy below them: centred importance as a curve with its 95 % interval.
 
     All strategies share one scale, symmetric about 0, as in `relax_quantus.plotting.explanation_figure`. Dotted lines are between examples,
-    which are explained one by one.
+    which are explained one by one. The interval is `Explanation.interval`'s; where the error is unknown, the whole height
+    is hatched. Explained with ``null=True``, what stands out has a black bar at the bottom.
 
     Parameters
     ----------
@@ -149,22 +151,32 @@ def _wave(panel: Any, waves: Tensor, axis: SampleAxis) -> None:
 def _curves(panels: list[Any], explanations: Mapping[str, Explanation], axis: SampleAxis) -> None:
     """Every strategy's centred importance on one scale."""
     centred = {name: e.centred() for name, e in explanations.items()}
-    reach = [c.abs() + STANDARD_ERRORS * explanations[name].standard_error for name, c in centred.items()]
-    limit = 1.05 * shared_limit(reach)
+    intervals = {name: e.interval() for name, e in explanations.items()}
+    limit = 1.05 * shared_limit([*centred.values(), *(bound for both in intervals.values() for bound in both)])
+    limit = max(limit, MIN_SPREAD)
     for panel, (name, e) in zip(panels, explanations.items(), strict=True):
         step = max(1, centred[name].numel() // POINTS)
-        values, error = (_thinned(v, step) for v in (centred[name], e.standard_error.expand_as(centred[name])))
+        values, low, high = (_thinned(v, step) for v in (centred[name], *intervals[name]))
         times = axis.times_s(centred[name].numel())[::step]
-        panel.fill_between(
-            times, values - STANDARD_ERRORS * error, values + STANDARD_ERRORS * error, color=GREY, linewidth=0
-        )
+        panel.fill_between(times, low, high, color=GREY, linewidth=0)
+        unknown = np.isfinite(values) & np.isnan(low)
+        if unknown.any():
+            panel.fill_between(
+                times, -limit, limit, where=unknown, hatch=UNKNOWN_HATCH, facecolor="none", edgecolor=GREY, linewidth=0
+            )
+        words = ""
+        if e.null_maxima is not None:
+            standing = standing_out(e)
+            marked = _thinned(torch.from_numpy(standing.bins), step) > 0
+            panel.fill_between(times, -limit, -0.94 * limit, where=marked, color="black", linewidth=0)
+            words = f"; {standing.bounds.in_words}" if standing.bounds.in_words else ""
         for colour, part in ((RED, np.maximum(values, 0)), (BLUE, np.minimum(values, 0))):
             panel.fill_between(times, 0, part, color=colour, alpha=0.55, linewidth=0)
         panel.plot(times, values, color="black", linewidth=0.8)
         panel.axhline(0, color="0.4", linewidth=0.6)
-        panel.set_ylim(-max(limit, MIN_SPREAD), max(limit, MIN_SPREAD))
+        panel.set_ylim(-limit, limit)
         mean = float(e.mean_similarity.nanmean())
-        panel.set_title(f"{name}: importance - mean similarity ({mean:.2f})", fontsize=8, parse_math=False)
+        panel.set_title(f"{name}: importance - mean similarity ({mean:.2f}){words}", fontsize=8, parse_math=False)
         panel.set_ylabel("importance - mean", fontsize=8)
 
 

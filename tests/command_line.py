@@ -23,6 +23,11 @@ def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[st
     return subprocess.run([*PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=120, **options)  # type: ignore[call-overload,no-any-return]
 
 
+def problems(result: Result | subprocess.CompletedProcess[str]) -> str:
+    """Return what stderr says, but for the answer that nothing stands out, which few masks mostly give."""
+    return "".join(line for line in result.stderr.splitlines(keepends=True) if "nothing stands out" not in line)
+
+
 def refused(result: Result, *parts: str, code: int | None = None) -> str:
     """Check that the command was refused in exactly one plain line on stderr that contains all `parts`."""
     assert result.exit_code in ((1, 2) if code is None else (code,)), result.output

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from relax_quantus import decoding, micro_batch
 from relax_quantus.encoders import ENCODERS
+from relax_quantus.explanation import Explanation
+from relax_quantus.relax import RELAX
 
 ANIMAL_SOUNDS = Path(__file__).resolve().parents[2] / "shared" / "data" / "animal-sounds"
 
@@ -53,6 +55,20 @@ def sweep() -> np.ndarray:
     time_s = np.arange(32_000) / 16_000
     noise = 0.01 * np.random.default_rng(0).standard_normal(time_s.size)
     return (0.45 * np.sin(2 * np.pi * (200 * time_s + 1450 * time_s**2)) + noise).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def hears_a_corner() -> Explanation:
+    """Of a network that hears frames 20 to 49 and bands 10 to 29 of an example, in two of them; chance is known."""
+
+    def encoder(x: Tensor) -> Tensor:
+        heard = x[..., 20:50, 10:30].mean((1, 2, 3))
+        return torch.stack([heard, torch.full_like(heard, 0.5)], 1)
+
+    relax = RELAX(encoder, masks="random")
+    found = relax.explain(torch.ones(2, 1, 96, 64), torch.zeros(1), n_samples=150, null=True)
+    assert isinstance(found, Explanation)
+    return found
 
 
 @pytest.fixture

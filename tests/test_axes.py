@@ -36,7 +36,9 @@ def test_a_waveform_s_picture_has_time_below_and_importance_on_one_scale(sweep: 
     waves = torch.from_numpy(sweep).reshape(2, -1)
     maps = torch.linspace(-1, 1, waves.numel()).reshape(waves.shape)
     ones = torch.ones(2, 1)
-    e = Explanation(maps, maps, 0.1 * ones.expand_as(maps), ones[:, 0], ones[:, 0], ones[:, 0], 0 * ones, "weighted")
+    errors = {"standard_error": ones.expand_as(maps), "centred_standard_error": 0.1 * ones.expand_as(maps)}
+    each = {"mean_similarity": ones[:, 0], "fully_masked_similarity": ones[:, 0], "n_samples": 500 * ones[:, 0]}
+    e = Explanation(maps, maps, **errors, **each, neutral=0 * ones, estimator="weighted")
     figure = waveform_figure(waves, {"time": e}, title="a", notes="b", axis=SampleAxis(start_s=1.0))
     spectrogram, wave, curve = figure.axes
     for panel in (spectrogram, wave, curve):
@@ -45,7 +47,7 @@ def test_a_waveform_s_picture_has_time_below_and_importance_on_one_scale(sweep: 
     assert spectrogram.get_ylabel() == "frequency (Hz)"
     line = curve.lines[0] if len(curve.lines[0].get_xdata()) > 2 else curve.lines[1]
     np.testing.assert_allclose(np.interp(2.0, line.get_xdata(), line.get_ydata()), 0.0, atol=1e-3)
-    assert curve.get_ylim()[1] >= 1.2
+    assert curve.get_ylim()[1] == pytest.approx(1.05 * (1 + 1.965 * 0.1), rel=1e-3)
     with pytest.raises(ArgumentError, match="explanations"):
         waveform_figure(waves, {})
     with pytest.raises(ArgumentError, match=r"waveforms of shape \(n, samples\)"):

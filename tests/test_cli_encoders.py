@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from command_line import call, refused
+from command_line import call, problems, refused
 
 import relax_quantus as rq
 from relax_quantus.benchmark.config import PRESETS, BenchmarkConfig
@@ -97,7 +97,7 @@ def results(out: Path, name: str = "clip") -> tuple[dict[str, Any], dict[str, An
 
 def test_a_file_s_encoder_is_explained_as_in_python(clip: Path, mine: str, tmp_path: Path) -> None:
     result = call("explain", clip, "--out", tmp_path / "o", "--encoder", f"{mine}:network", "--masks", "time", *FEW)
-    assert (result.exit_code, result.stderr) == (0, LEFT_OUT.format(clip, "0.53"))
+    assert (result.exit_code, problems(result)) == (0, LEFT_OUT.format(clip, "0.53"))
     values, settings = results(tmp_path / "o")
     assert settings["encoder"] == f"{mine}:network"
     assert settings["front_end"] == "log_mel"
@@ -133,7 +133,7 @@ def test_a_module_on_the_path_a_layer_and_its_weights(
 
 def test_a_pair_brings_its_own_front_end(clip: Path, mine: str, tmp_path: Path) -> None:
     result = call("explain", clip, "--out", tmp_path / "o", "--encoder", f"{mine}:pair", "--masks", "random", *FEW)
-    assert (result.exit_code, result.stderr) == (0, LEFT_OUT.format(clip, "0.30"))
+    assert (result.exit_code, problems(result)) == (0, LEFT_OUT.format(clip, "0.30"))
     values, settings = results(tmp_path / "o")
     assert values["x"].shape == (3, 1, 40, 10)
     assert settings["front_end"] == "the encoder's own"
@@ -149,7 +149,7 @@ def test_a_pair_brings_its_own_front_end(clip: Path, mine: str, tmp_path: Path) 
 def test_encoders_of_waveforms_get_curves_over_time(clip: Path, mine: str, tmp_path: Path) -> None:
     arguments = ("--encoder", f"{mine}:waves", "--front-end", "waveform:seconds=0.5", *FEW)
     result = call("explain", clip, "--out", tmp_path / "o", *arguments)
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert (result.exit_code, problems(result)) == (0, "")
     values, settings = results(tmp_path / "o")
     assert settings["masks"] == ["time"]
     assert values["importance_time"].shape == values["x"].shape == (3, 8_000)
@@ -225,7 +225,7 @@ def test_a_classifier_of_waveforms_remembers_its_front_end(labelled: Path, mine:
     assert saved.made_with["resampler"] == "soxr"
     clip = labelled / "loud" / "0.wav"
     result = call("explain", clip, "--out", tmp_path / "o", *encoder, "--head", head, *FEW)
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert (result.exit_code, problems(result)) == (0, "")
     assert results(tmp_path / "o", "0")[0]["probabilities"].shape == (1, 2)
     other = (*encoder, "--head", head, "--front-end", "waveform:seconds=0.5")
     refused(call("explain", clip, "--out", tmp_path / "o", *other), "front end it was fitted with, waveform,")

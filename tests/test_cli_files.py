@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from command_line import FEW, call, refused
+from command_line import FEW, call, problems, refused
 from torch import Tensor
 
 from relax_quantus import drafts
@@ -40,7 +40,7 @@ def test_no_file_of_the_users_is_replaced(hop: tuple[Any, ...], tone: Callable[.
         (out / f"tone.{suffix}").write_text("mine")
     result = call("explain", tone(), "--out", out, *ALL, *hop)
     assert result.exit_code == 0
-    (line,) = result.stderr.splitlines()
+    (line,) = problems(result).splitlines()
     assert (
         "tone.npz was not written by relax-quantus, or was changed since, and is kept; the results are called tone-"
         in line
@@ -57,7 +57,7 @@ def test_a_file_of_ours_that_was_edited_is_kept(
 ) -> None:
     out, clip = tmp_path / "out", tone()
     for _ in range(2):  # what nobody has touched makes way
-        assert call("explain", clip, "--out", out, *ALL, *hop).stderr == ""
+        assert problems(call("explain", clip, "--out", out, *ALL, *hop)) == ""
         assert names(out) == sorted(f"tone.{suffix}" for suffix in SUFFIXES)
     edited = out / f"tone.{suffix}"
     content = edited.read_bytes() + b"edited"
@@ -73,7 +73,7 @@ def test_what_is_not_asked_for_again_stays_ours(tone: Callable[..., Path], tmp_p
     clip, out = tone(), tmp_path / "out"
     for asked in (ALL, FEW, ALL):
         result = call("explain", clip, "--out", out, *asked)
-        assert (result.exit_code, result.stderr) == (0, "")
+        assert (result.exit_code, problems(result)) == (0, "")
     assert names(out) == sorted(f"tone.{suffix}" for suffix in SUFFIXES)
 
 
@@ -110,7 +110,7 @@ def test_a_kill_between_two_moves_leaves_files_that_are_known(
         patch.setattr(Draft, "move", killed)
         assert call("explain", clip, "--out", out, *ALL, "--seed", 1).exit_code == 130
     result = call("explain", clip, "--out", out, *ALL, "--seed", 2)
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert (result.exit_code, problems(result)) == (0, "")
     assert names(out) == sorted(f"tone.{suffix}" for suffix in SUFFIXES)
 
 
@@ -177,7 +177,7 @@ def test_an_exception_of_any_runtime_is_that_recordings(
     encoder = odd_encoder(failing_on_the_loud)
     result = call("explain", *clips, "--out", tmp_path / "out", "--encoder", encoder, *FEW, *hop)
     assert result.exit_code == 1
-    (line,) = result.stderr.splitlines()
+    (line,) = problems(result).splitlines()
     assert line.startswith(f"error: {clips[1]}: unexpected RuntimesError: INVALID_ARGUMENT")
     assert [Path(line).name for line in result.stdout.splitlines()] == ["a.png", "c.png"]
 
@@ -192,7 +192,7 @@ def test_fit_and_references_leave_out_what_the_encoder_fails_on(
             os.link(clip, tmp_path / "set" / label / clip.name)
     result = call("fit", tmp_path / "set", "--out", tmp_path / "head", "--encoder", encoder)
     assert result.exit_code == 1
-    assert [line.partition(": unexpected")[0] for line in result.stderr.splitlines()] == [
+    assert [line.partition(": unexpected")[0] for line in problems(result).splitlines()] == [
         f"error: {tmp_path / 'set' / label / 'b.wav'}" for label in ("x", "y")
     ]
     assert (tmp_path / "head").is_file()
@@ -218,7 +218,7 @@ def test_a_disk_that_is_full_for_one_recording_is_its_failure(
     monkeypatch.setattr(Draft, "flush", full)
     result = call("explain", *clips, "--out", tmp_path / "out", *FEW, *hop)
     assert result.exit_code == 1
-    (line,) = result.stderr.splitlines()
+    (line,) = problems(result).splitlines()
     assert "b" in line
     assert "No space left on device" in line
     assert [Path(line).name for line in result.stdout.splitlines()] == ["a.png", "c.png"]

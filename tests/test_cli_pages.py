@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from relax_quantus import cli
 from relax_quantus.benchmark.annotations import read
 
-FEW = ("--n-samples", "6", "--masks", "time", "--masks", "random")
+FEW = ("--n-samples", "60", "--masks", "time", "--masks", "random")
 
 
 def explain(*arguments: object) -> Result:
@@ -103,14 +103,16 @@ def test_nothing_more_than_asked_for(write_wav: Callable[..., Path], sweep: np.n
 def test_annotations_lie_within_the_recording(
     write_wav: Callable[..., Path], tmp_path: Path, rate: int, seconds: float, options: tuple[str, ...]
 ) -> None:
-    noise = 0.1 * np.random.default_rng(0).standard_normal(round(rate * seconds))
-    path = write_wav(noise, rate=rate, name="clip.wav")
+    times_s = np.arange(round(rate * seconds)) / rate
+    noise = 0.001 * np.random.default_rng(0).standard_normal(times_s.size)
+    wave = 0.3 * np.sin(2 * np.pi * rate / 8 * times_s) * (times_s > times_s[-1] - 0.2) + noise
+    path = write_wav(wave, rate=rate, name="clip.wav")
     done = explain(path, "--out", tmp_path / "out", "--annotations", *options)
     assert done.exit_code == 0, done.output
     for name in ("time", "random"):
         for kind in ("selections", "labels"):
             boxes = read(tmp_path / "out" / f"clip.{name}.{kind}.txt", recording=path)
             assert boxes
-            assert all(b.begin_s < b.end_s <= noise.size / rate and b.high_hz <= rate / 2 for b in boxes)
+            assert all(b.begin_s < b.end_s <= wave.size / rate and b.high_hz <= rate / 2 for b in boxes)
     text = (tmp_path / "out" / "clip.time.selections.txt").read_text()
     assert "\tclip.wav\t" in text

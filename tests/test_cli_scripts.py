@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from command_line import problems
 from typer.testing import CliRunner, Result
 
 from relax_quantus import cli
@@ -82,7 +83,7 @@ def test_explain_tells_programs_of_every_clip_and_file(clip: Path, tmp_path: Pat
     named = [v for f in files.values() for v in (f.values() if isinstance(f, dict) else [f])]
     assert sorted(named) == sorted(map(str, out.iterdir()))
     assert (wrong["type"], wrong["about"]) == ("error", str(bad))
-    assert f"error: {wrong['message']}\n" == result.stderr
+    assert f"error: {wrong['message']}\n" == problems(result)
 
 
 def test_fit_tells_programs_the_same_as_people(classes: Path, tmp_path: Path) -> None:

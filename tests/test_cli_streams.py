@@ -107,8 +107,7 @@ def test_a_stream_that_lasts_delegates_and_remembers() -> None:
 
 def test_a_notebooks_matplotlib_backend_is_not_inherited(tone: Callable[..., Path], tmp_path: Path) -> None:
     environment = {**os.environ, "MPLBACKEND": "of_a_notebook"}
-    enough = ("--n-samples", "50", "--masks", "time")
-    done = run("explain", tone(), "--out", tmp_path / "out", *enough, env=environment)
+    done = run("explain", tone(), "--out", tmp_path / "out", "--masks", "time", "--n-samples", 60, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
 
 

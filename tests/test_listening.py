@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import types
 from pathlib import Path
@@ -15,9 +16,10 @@ from scipy.signal import resample_poly
 from relax_quantus.audio import read_audio
 from relax_quantus.axes import Axis, BinAxis, SampleAxis
 from relax_quantus.errors import ArgumentError, MissingDependencyError, ShapeError
+from relax_quantus.explanation import Explanation
 from relax_quantus.frontend import LogMelConfig
 from relax_quantus.listening import gain, player, separate, write_sound
-from relax_quantus.thresholds import level
+from relax_quantus.thresholds import FRACTION, standing_out
 
 CENTRES_HZ = LogMelConfig().band_centres_hz
 
@@ -140,9 +142,20 @@ def test_gain_rises_with_the_map() -> None:
     assert 0 <= soft.min() < 0.05
     assert soft.max() <= 1
     assert set(np.unique(hard)) == {0.0, 1.0}
-    assert hard.mean() == pytest.approx(0.2, abs=1e-3)
-    assert gain(values, threshold=level(values, 0.5), softness=0).mean() == pytest.approx(0.5, abs=1e-3)
+    assert hard.mean() == pytest.approx(float((values > FRACTION * values.max()).double().mean()))
+    assert gain(values, threshold=float(values.median()), softness=0).mean() == pytest.approx(0.5, abs=1e-3)
     torch.testing.assert_close(values, before)
+
+
+def test_gain_of_an_explanation_keeps_nothing_that_chance_draws(hears_a_corner: Explanation) -> None:
+    e = hears_a_corner
+    found, standing = gain(e), standing_out(e)
+    assert (found[standing.bins] > 0.5).all()
+    assert not found[~standing.among].any()
+    nothing = dataclasses.replace(e, fully_masked_similarity=e.mean_similarity)
+    assert not gain(nothing).any()
+    assert not gain(dataclasses.replace(e, null_maxima=None)).any()
+    assert gain(e, softness=0).tolist() == standing.bins.tolist()
 
 
 def test_gain_of_maps_without_anything_that_stands_out() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 import relax_quantus as rq
 from relax_quantus import null
 from relax_quantus.errors import ArgumentError, ArgumentTypeError
+from relax_quantus.null import family_wise, family_wise_p
 from relax_quantus.perturbation import child_generator
 
 
@@ -87,7 +88,7 @@ def test_with_a_tolerance_it_is_that_of_as_many_masks() -> None:
 def test_it_takes_several_passes_where_the_memory_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     x = rand(2, 1, 12, 8)
     at_once = relax().explain(x, n_samples=64, null=True).null_maxima
-    monkeypatch.setattr(null, "BLOCK_BYTES", 16 * 96 * 30)
+    monkeypatch.setattr(null, "BLOCK_BYTES", 4 * 64 * 30)
     torch.testing.assert_close(relax().explain(x, n_samples=64, null=True).null_maxima, at_once, rtol=1e-4, atol=0)
 
 
@@ -147,3 +148,31 @@ def test_an_effect_is_seen() -> None:
     heard = (e.z() > e.null())[0, 0]
     assert bool(heard[1:5].all())
     assert not bool(heard[7:].any())
+
+
+def test_the_threshold_of_one_example_is_its_own() -> None:
+    e = relax("time").explain(rand(1, 1, 12, 8), n_samples=60, null=True)
+    assert e.null_maxima is not None
+    assert e.null_statistic is not None
+    for level in (0.005, 0.05, 0.3):
+        assert family_wise(e.null_maxima, level) == float(e.null(level))
+    assert family_wise_p(e.null_maxima, e.null_statistic) == pytest.approx(float(e.p_value))
+    assert family_wise(e.null_maxima, 0.001) == float("inf")
+    unknown = torch.full((2, 200), torch.nan)
+    assert family_wise(torch.cat([e.null_maxima, unknown])) == float(e.null())
+    assert family_wise(unknown) != family_wise(unknown)  # NaN
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.4])
+def test_chance_passes_the_threshold_somewhere_in_a_recording_once_in_twenty(spread: float) -> None:
+    """4000 recordings of six examples, whose maxima may be of different sizes; 4 standard deviations are .014."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = torch.linspace(1 - spread, 1 + spread, 6)[:, None]
+    passed = 0
+    for _ in range(4000):
+        maxima, own = (sizes * torch.randn(6, n, generator=generator).abs() for n in (200, 1))
+        threshold = family_wise(maxima)
+        passed += int((own > threshold).any())
+        p = family_wise_p(maxima, own[:, 0])
+        assert (p <= 0.05) == bool((own > threshold).any())
+    assert passed / 4000 == pytest.approx(0.05, abs=0.014)

@@ -54,10 +54,11 @@ def test_what_is_not_known_is_not_chosen() -> None:
 def test_colours_fade_with_the_standard_error() -> None:
     from matplotlib.colors import Normalize
 
-    centred, error = np.array([[0.3, 0.3, 0.3, np.nan]]), np.array([[0.01, 0.1, 1.0, 0.1]])
+    centred, error = np.array([[0.3, 0.3, 0.3, np.nan, 0.3]]), np.array([[0.01, 0.1, 1.0, 0.1, np.nan]])
     colours = faded(centred, error, Normalize(-1, 1))[0]
-    assert colours[:, 3].tolist() == [255, 255, 25, 255]
-    assert colours[3].tolist() == [153, 153, 153, 255]
+    assert colours[:, 3].tolist() == [255, 255, 25, 255, 255]
+    assert colours[3].tolist() == colours[4].tolist() == [153, 153, 153, 255]  # an unknown error is never sure
+    assert faded(centred, error, Normalize(-1, 1), 4.0)[0, 2, 3] < 25
     assert colours[0, 0] > colours[0, 2]  # red
 
 
@@ -69,7 +70,7 @@ def test_the_picture_is_bounded(seconds: float) -> None:
     assert columns <= MOST_LINES * LINE_COLUMNS
     values = np.zeros((columns, 64), np.float32)
     values[columns // 2] = 1.0
-    maps = {name: {"centred": values, "standard_error": values + 0.01} for name in ("time", "random")}
+    maps = {name: {"centred": values, "centred_standard_error": values + 0.01} for name in ("time", "random")}
     figure = overview_figure(Overview(values, maps, size * 0.01), Axis(), title="$a$.wav", notes="two\nlines")
     width, height = figure.get_size_inches() * DOTS_PER_INCH
     assert width < 2500
@@ -77,6 +78,19 @@ def test_the_picture_is_bounded(seconds: float) -> None:
     strips = [ax for ax in figure.axes if ax.images]
     assert sum(ax.images[0].get_array().shape[1] for ax in strips) == 3 * columns
     assert max(ax.get_xlim()[1] for ax in strips) == pytest.approx(seconds, rel=0.01)
+
+
+def test_a_line_runs_around_what_stands_out() -> None:
+    values = np.zeros((40, 64), np.float32)
+    bins = values.copy()
+    bins[10:20, 5:9] = 1
+    kinds = {"centred": values, "centred_standard_error": values + 0.01}
+    maps = {"time": {**kinds, "standing_out": bins}, "random": {**kinds, "standing_out": values}}
+    figure = overview_figure(Overview(values, maps, 0.5), Axis())
+    _, time, random = [ax for ax in figure.axes if ax.images]
+    corners = np.concatenate([path.vertices for path in time.collections[0].get_paths()])
+    np.testing.assert_allclose([corners.min(0), corners.max(0)], [[5.0, 4.5], [10.0, 8.5]], atol=1e-6)
+    assert not random.collections
 
 
 def test_nothing_to_draw_is_refused() -> None:

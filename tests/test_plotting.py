@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import matplotlib
@@ -18,14 +19,16 @@ from relax_quantus.errors import ArgumentError, ShapeError
 from relax_quantus.explanation import Explanation
 from relax_quantus.frontend import LogMel, LogMelConfig
 from relax_quantus.plotting import Axis
+from relax_quantus.thresholds import standing_out
 
 
 def made_up(x: Tensor, scale: float = 1.0, mean: float = 0.8) -> Explanation:
-    """An explanation with importance `mean` plus `scale` times x, standard error a tenth of that."""
+    """An explanation with importance `mean` plus `scale` times x, an error of the same size, and a tenth of it when centred."""
     return Explanation(
         importance=mean + scale * x,
         uncertainty=x * 0,
-        standard_error=0.1 * scale * x.abs(),
+        standard_error=scale * x.abs(),
+        centred_standard_error=0.1 * scale * x.abs(),
         mean_similarity=torch.full((len(x),), mean),
         fully_masked_similarity=torch.full((len(x),), 0.4),
         n_samples=torch.full((len(x),), 10),
@@ -112,28 +115,49 @@ def test_a_figure_has_every_strategy_on_one_scale() -> None:
     assert "(0.90): -0.01 to 0.01" in importance[0].get_title()
     labels = [ax.get_ylabel() for ax in figure.axes]
     assert any("importance - mean similarity" in label for label in labels)
-    assert any("standard error, one scale" in label for label in labels)
+    assert any("standard error of that, one scale" in label for label in labels)
     assert "ln(mel magnitude + 0.01)" in labels
     assert figure.get_suptitle() == "t"
 
 
-def test_the_line_runs_around_the_highest_tenth() -> None:
-    x = torch.zeros(1, 1, 96, 64)
-    x[:, :, 20:50, 10:50] = torch.rand(30, 40, generator=torch.Generator().manual_seed(0)) + 1
-    figure = plotting.explanation_figure(x, {"a": made_up(x), "flat": made_up(x * 0)})
-    first, flat = maps_of(figure, "importance")
-    lines = [c for c in first.collections if isinstance(c, ContourSet)]
-    assert len(lines) == 1
-    assert not flat.collections
-    level = lines[0].levels[0]
-    assert float((x > level).float().mean()) == pytest.approx(0.1, abs=0.01)
-    corners = np.concatenate([path.vertices for path in lines[0].get_paths()])
-    assert corners[:, 0].min() > 0.18
-    assert corners[:, 0].max() < 0.52
-    assert corners[:, 1].min() > 8
-    assert corners[:, 1].max() < 51
-    many = plotting.explanation_figure(x.expand(21, -1, -1, -1), {"a": made_up(x.expand(21, -1, -1, -1))})
-    assert not maps_of(many, "importance")[0].collections
+def test_the_line_runs_around_what_stands_out(hears_a_corner: Explanation) -> None:
+    e, x = hears_a_corner, torch.ones(2, 1, 96, 64)
+    deaf = dataclasses.replace(e, fully_masked_similarity=e.mean_similarity)
+    drawn = {"a": e, "deaf": deaf, "not asked": dataclasses.replace(e, null_maxima=None)}
+    first, deaf_panel, not_asked = maps_of(plotting.explanation_figure(x, drawn), "importance")
+    (line,) = [c for c in first.collections if isinstance(c, ContourSet)]
+    bins = plotting.end_to_end(standing_out(e).bins) > 0
+    frames = np.flatnonzero(bins.any(axis=0))
+    corners = np.concatenate([path.vertices for path in line.get_paths()])
+    assert corners[:, 0].min() == pytest.approx(0.01 * frames[0], abs=1e-6)
+    assert corners[:, 0].max() == pytest.approx(0.01 * (frames[-1] + 1), abs=1e-6)
+    assert not deaf_panel.collections
+    assert not not_asked.collections
+    assert [t.get_text() for t in deaf_panel.texts] == ["this network hears nothing here; nothing stands out"]
+    assert not first.texts
+    assert not not_asked.texts
+    many = dataclasses.replace(
+        e,
+        **{
+            f.name: getattr(e, f.name).repeat(11, *[1] * (getattr(e, f.name).ndim - 1))
+            for f in dataclasses.fields(e)
+            if isinstance(getattr(e, f.name), torch.Tensor)
+        },
+    )
+    assert not maps_of(plotting.explanation_figure(x.repeat(11, 1, 1, 1), {"a": many}), "importance")[0].collections
+
+
+def test_errors_are_those_of_what_is_drawn_and_unknown_ones_are_hatched() -> None:
+    x = torch.linspace(-1, 1, 96 * 64).reshape(1, 1, 96, 64)
+    error = torch.full_like(x, 0.2)
+    error[..., :10] = torch.nan
+    e = dataclasses.replace(made_up(x), centred_standard_error=error)
+    (panel,) = maps_of(plotting.explanation_figure(x, {"a": e}), "standard error")
+    shown = panel.images[0].get_array()
+    assert np.ma.getmaskarray(shown)[:10].all()
+    np.testing.assert_allclose(shown[10:], 0.2)
+    assert panel.patch.get_hatch()
+    assert "grey: unknown" in panel.get_title()
 
 
 def test_unknown_parts_are_blank(tmp_path: Path) -> None:

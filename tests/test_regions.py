@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relax_quantus.axes import Axis, BinAxis
 from relax_quantus.benchmark.annotations import bins, read
 from relax_quantus.errors import ArgumentError, ShapeError
+from relax_quantus.explanation import Explanation
 from relax_quantus.frontend import LogMelConfig
 from relax_quantus.regions import Region, RegionFinder, regions, write_audacity, write_raven
-from relax_quantus.thresholds import level
+from relax_quantus.thresholds import FRACTION, standing_out
 
 
 @pytest.fixture
@@ -76,11 +80,42 @@ def test_box_of_a_bent_region_scores_its_own_bins_only() -> None:
 def test_default_threshold_and_small_regions(planted: np.ndarray) -> None:
     noise = np.random.default_rng(0).standard_normal((1, 1, 96, 64))
     every = regions(noise, least_bins=1)
-    assert sum(r.bins for r in every) == (noise > level(noise)).sum()
+    assert sum(r.bins for r in every) == (noise > FRACTION * noise.max()).sum()
     assert all(r.bins >= 10 for r in regions(noise, least_bins=10))
     assert regions(np.full((1, 1, 96, 64), np.nan)) == []
-    assert regions(np.ones((1, 1, 96, 64))) == []
+    assert regions(-np.ones((1, 1, 96, 64))) == []
     assert write_raven("/dev/null", []) is not None
+
+
+def test_regions_of_an_explanation_are_those_that_stand_out(hears_a_corner: Explanation, tmp_path: Path) -> None:
+    e = hears_a_corner
+    standing, found = standing_out(e), regions(e, least_bins=1)
+    assert sum(r.bins for r in found) == standing.bins.sum() > 0
+    assert max(r.z for r in found) == pytest.approx(np.abs(standing.z[standing.bins]).max())
+    assert all(r.z > standing.bounds.z for r in found)
+    table = pd.read_csv(write_raven(tmp_path / "a.txt", found), sep="\t")
+    np.testing.assert_allclose(table["z"], [r.z for r in found], rtol=0.01)
+    labels = [b.label for b in read(write_audacity(tmp_path / "b.txt", found))]
+    assert labels == [f"matters {r.score:.6g} z {r.z:.3g}" for r in found]
+    assert sum(r.bins for r in regions(e, -1.0, least_bins=1)) == standing.among.sum()
+
+
+@pytest.mark.parametrize("change", ["chance is unknown", "nothing is heard", "errors are unknown"])
+def test_where_nothing_stands_out_the_tables_have_their_header_only(
+    hears_a_corner: Explanation, tmp_path: Path, change: str
+) -> None:
+    e = hears_a_corner
+    changes = {
+        "chance is unknown": {"null_maxima": None},
+        "nothing is heard": {"fully_masked_similarity": e.mean_similarity},
+        "errors are unknown": {"centred_standard_error": torch.full_like(e.importance, torch.nan)},
+    }
+    assert regions(e)
+    found = regions(dataclasses.replace(e, **changes[change]))
+    assert found == []
+    lines = write_raven(tmp_path / "a.txt", found).read_text().splitlines()
+    assert [line.split("\t")[-2:] for line in lines] == [["Score", "z"]]
+    assert write_audacity(tmp_path / "b.txt", found).read_text() == ""
 
 
 def test_nan_is_above_nothing(planted: np.ndarray) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from torch import Tensor, nn
@@ -18,6 +21,7 @@ from relax_quantus.explanation import Explanation
 from relax_quantus.heads import EmbeddingClassifier
 from relax_quantus.relax import RELAX
 from relax_quantus.report import Entry
+from relax_quantus.thresholds import Bounds, StandingOut, standing_out
 
 LEAST_LEFT_S = 0.1
 """Seconds at a recording's end from which on it is said that they are left out."""
@@ -100,11 +104,22 @@ class Findings:
         several = len(self.fills) > 1
         return {f"{name}{between}{fill}" if several else name: e for (name, fill), e in self.explanations.items()}
 
+    @cached_property
+    def standing_out(self) -> dict[str, StandingOut]:
+        """What stands out in each, by what to call it."""
+        return {name: standing_out(e) for name, e in self.by_name().items()}
+
+    @property
+    def bounds(self) -> dict[str, Bounds]:
+        """What bins had to pass to stand out, by what to call the map."""
+        return {name: found.bounds for name, found in self.standing_out.items()}
+
 
 @dataclass(frozen=True)
 class Done:
     """One recording's results: its picture, what to say beside it, and its page's line in the index if there is a page.
 
+    `maps` is what programs are told of each map (`relax_quantus.commands.verdicts.facts`), `verdict` what people are told.
     `left_out_s` are the seconds at its end that are not explained, NaN where nobody knows.
     """
 
@@ -112,12 +127,22 @@ class Done:
     remark: str = ""
     entry: Entry | None = None
     left_out_s: float = math.nan
+    maps: Mapping[str, Any] = field(default_factory=dict)
+    verdict: str = ""
 
 
-def done(out: Path, stem: str, remark: str, entry: Entry | None, left_out_s: float) -> Done:
+def done(
+    out: Path,
+    stem: str,
+    remark: str,
+    entry: Entry | None,
+    left_out_s: float,
+    maps: Mapping[str, Any],
+    verdict: str,
+) -> Done:
     """A recording's results in the folder `out` under the name `stem`; the index line links to the page of that name."""
     line = None if entry is None else replace(entry, link=quote(f"{stem}.html"))
-    return Done(out / f"{stem}.png", remark, line, left_out_s)
+    return Done(out / f"{stem}.png", remark, line, left_out_s, maps, verdict)
 
 
 def read(path: Path, max_examples: int | None, front_end: FrontEnd, resampler: str = "soxr") -> Clip:

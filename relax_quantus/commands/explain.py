@@ -23,11 +23,12 @@ from relax_quantus.commands.front_ends import FrontEnd
 from relax_quantus.commands.loading import load, refuse_other_front_end
 from relax_quantus.commands.long_recordings.plan import plan_for
 from relax_quantus.commands.long_recordings.running import run_plan
-from relax_quantus.commands.pages import refuse_impossible, write_asked, write_index
+from relax_quantus.commands.pages import refuse_impossible, regions_of, write_asked, write_index
 from relax_quantus.commands.requests.explain import ExplainRequest
 from relax_quantus.commands.result_files import ResultFiles
-from relax_quantus.commands.results import masks_used, write
+from relax_quantus.commands.results import facts_of, masks_used, write
 from relax_quantus.commands.telling import facts
+from relax_quantus.commands.verdicts import in_words
 from relax_quantus.errors import RelaxQuantusError
 from relax_quantus.fills import FILLS, warn_of_loud_silence
 from relax_quantus.folders import is_own
@@ -100,10 +101,12 @@ def explain_clip(path: Path, request: ExplainRequest, models: Models) -> Done:
         findings = find(x, h, request, models, bar.update, silence=clip.silence)
     with ResultFiles(path, request.out) as results:
         write(clip, findings, request, models, results)
-        entry = write_asked(clip, findings, request, models, results)
+        boxes = regions_of(clip, findings) if request.annotations else {}
+        entry = write_asked(clip, findings, boxes, request, models, results)
         stem = results.publish()
     remark = "" if request.tolerance is None else masks_used(findings, request)
-    return done(request.out, stem, remark, entry, clip.left_out_s)
+    maps = facts_of(findings, boxes if request.annotations else None)
+    return done(request.out, stem, remark, entry, clip.left_out_s, maps, in_words(findings.bounds))
 
 
 def tell(path: Path, done: Done, request: ExplainRequest, models: Models) -> list[Entry]:
@@ -111,6 +114,8 @@ def tell(path: Path, done: Done, request: ExplainRequest, models: Models) -> lis
     picture = console.shown(done.picture)
     line = f"{picture}: {done.remark}" if done.remark else picture
     console.result(line, "clip", **facts(path, done, request, models.explainers))
+    if done.verdict:
+        console.note(f"{console.shown(path)}: {done.verdict}")
     if done.entry is None:
         return []
     console.result(console.shown(done.picture.with_suffix(".html")))

@@ -12,6 +12,7 @@ from torch import Tensor
 from relax_quantus.commands.clips import Findings, Models
 from relax_quantus.commands.requests.explain import ExplainRequest
 from relax_quantus.explanation import Explanation
+from relax_quantus.null import PERMUTATIONS
 from relax_quantus.references import checked_embedding
 from relax_quantus.stitching import phase_seed
 
@@ -73,6 +74,7 @@ def find(
                     seed=phase_seed(request.seed, phase),
                     reference=_reference(h[some], models),
                     tolerance=request.tolerance,
+                    null=True,
                 )
                 parts += explained if isinstance(explained, tuple) else (explained,)
                 places.append(some)
@@ -107,6 +109,8 @@ def join(parts: list[Explanation], places: Tensor, count: int) -> Explanation:
 
 
 def unknown(x: Tensor) -> Explanation:
-    """What is said of examples that have no direction, not one of them."""
+    """Say that nothing is known of examples that have no direction, not one of them."""
     maps, values = torch.full_like(x, torch.nan), x.new_full((len(x),), torch.nan)
-    return Explanation(maps, maps, maps, values, values, torch.zeros(len(x), dtype=torch.long), maps, NOT_EXPLAINED)
+    used = torch.zeros(len(x), dtype=torch.long)
+    chance = {"null_maxima": x.new_full((len(x), PERMUTATIONS), torch.nan), "null_statistic": values}
+    return Explanation(maps, maps, maps, values, values, used, maps, NOT_EXPLAINED, **chance)

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from relax_quantus import __version__, checks
@@ -21,7 +21,7 @@ from relax_quantus.commands.result_files import ResultFiles
 from relax_quantus.commands.results import example_length, headline, masks_used
 from relax_quantus.drafts import alone_in, write_text
 from relax_quantus.listening import gain, separate, write_parts
-from relax_quantus.regions import regions, write_audacity, write_raven
+from relax_quantus.regions import Region, regions, write_audacity, write_raven
 from relax_quantus.report import Entry, Layer, index_page, page
 from relax_quantus.similarity import Similarity
 
@@ -48,14 +48,26 @@ def refuse_impossible(request: ExplainRequest, front_end: FrontEnd) -> None:
         checks.refuse("--sounds", "a front end with bands in Hz", got, "leave it out")
 
 
+def regions_of(clip: Clip, findings: Findings) -> dict[str, list[Region]]:
+    """The regions of each map."""
+    length = measure_extent(clip.path)
+    return {
+        name: regions(e, axis=clip.axis, end_s=length.seconds, highest_hz=length.rate_hz / 2)
+        for name, e in findings.by_name().items()
+    }
+
+
 def write_asked(
-    clip: Clip, findings: Findings, request: ExplainRequest, models: Models, files: ResultFiles
+    clip: Clip,
+    findings: Findings,
+    boxes: Mapping[str, Sequence[Region]],
+    request: ExplainRequest,
+    models: Models,
+    files: ResultFiles,
 ) -> Entry | None:
     """Write what was asked for about one clip; return its page's line in the index, without the link, or None if no page was."""
     if request.annotations:
-        length = measure_extent(clip.path)
-        for name, explanation in findings.by_name().items():
-            found = regions(explanation.centred(), axis=clip.axis, end_s=length.seconds, highest_hz=length.rate_hz / 2)
+        for name, found in boxes.items():
             write_raven(files.draft(f"{name}.selections.txt"), found, recording=clip.path)
             write_audacity(files.draft(f"{name}.labels.txt"), found)
     if not (request.sounds or request.html):
@@ -63,7 +75,7 @@ def write_asked(
     wave, rate_hz = read_audio(clip.path)
     if request.sounds:
         for name, explanation in findings.by_name().items():
-            parts = separate(wave, rate_hz, gain(explanation.centred()), clip.axis)
+            parts = separate(wave, rate_hz, gain(explanation), clip.axis)
             kept, removed = (files.draft(f"{name}.{part}.flac") for part in ("kept", "removed"))
             say_scale(clip.path, name, write_parts(kept, removed, parts))
     if not request.html:

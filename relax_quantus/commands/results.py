@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 
 from relax_quantus import __version__
 from relax_quantus.axes import Axis
+from relax_quantus.commands import verdicts
 from relax_quantus.commands.clips import LEAST_LEFT_S, Clip, Findings, Models
 from relax_quantus.commands.console import shown
 from relax_quantus.commands.front_ends import LOG_MEL, duration
@@ -23,15 +24,17 @@ from relax_quantus.commands.result_files import ResultFiles
 from relax_quantus.drafts import complete
 from relax_quantus.modules import fingerprint
 from relax_quantus.plotting import OUTLINED_EXAMPLES, explanation_figure, save_png
+from relax_quantus.regions import Region
 from relax_quantus.waveform_plotting import waveform_figure
 
 LONGEST_NAME = 60
 MAP_COLOURS = "Red: masks that keep this part leave the embedding closer to\nwhat it is compared with than masks do on average; blue: less."
 WAVEFORM_COLOURS = (
     "Above 0, red: masks that keep this part leave the embedding closer\nto what it is compared with than masks do on average; "
-    "below, blue: less.\nGrey band: two standard errors on either side."
+    "below, blue: less.\nGrey band: 95 % interval; hatched: its width is unknown."
 )
-KINDS = ("importance", "uncertainty", "standard_error", "mean_similarity", "fully_masked_similarity", "n_samples")
+MAP_KINDS = ("importance", "uncertainty", "standard_error", "centred_standard_error")
+KINDS = (*MAP_KINDS, "mean_similarity", "fully_masked_similarity", "n_samples", "null_maxima", "null_statistic")
 
 
 def write(clip: Clip, findings: Findings, request: ExplainRequest, models: Models, files: ResultFiles) -> None:
@@ -47,7 +50,9 @@ def write(clip: Clip, findings: Findings, request: ExplainRequest, models: Model
         arrays["frequencies_hz"] = axis.centres_hz
     for name, explanation in findings.by_name().items():
         for kind in KINDS:
-            arrays[f"{kind}_{name}"] = getattr(explanation, kind).numpy()
+            values = getattr(explanation, kind)
+            if values is not None:
+                arrays[f"{kind}_{name}"] = values.numpy()
         arrays[f"spearman_{name}"] = explanation.spearman().numpy()
         if explanation.cell_effects is not None:
             arrays[f"cell_effects_{name}"] = explanation.cell_effects.numpy()
@@ -89,9 +94,9 @@ def notes(clip: Clip, findings: Findings, request: ExplainRequest, models: Model
     estimators = ", ".join(dict.fromkeys(e.estimator for e in findings.explanations.values()))
     front_end, colours = models.front_end, MAP_COLOURS
     if front_end.of_waveforms:
-        colours = WAVEFORM_COLOURS
-    elif n <= OUTLINED_EXAMPLES:
-        colours += "\nBlack line: around the highest tenth of each map."
+        colours = f"{WAVEFORM_COLOURS}\n{verdicts.line_in_words(findings.bounds, 'Black bar')}"
+    elif n <= OUTLINED_EXAMPLES or all(of.is_empty for of in findings.bounds.values()):
+        colours += f"\n{verdicts.line_in_words(findings.bounds)}"
     shown_front_end = "" if front_end.text == LOG_MEL else f"front end {shortened(front_end.text)}\n"
     blended = f", blended in {request.domain}" if front_end.natural_log else ""
     correlations = ", ".join(f"{float(e.spearman().nanmean()):.2f}" for e in findings.explanations.values())
@@ -101,8 +106,17 @@ def notes(clip: Clip, findings: Findings, request: ExplainRequest, models: Model
         f"towards {models.question}\n"
         f"{masks_used(findings, request)}, estimator {estimators}, seed {request.seed}; "
         f"similarity of the fill alone {fills_alone(findings)}\n"
-        f"Spearman(uncertainty, importance): {correlations}\n\n" + colours
+        f"Spearman(uncertainty, importance): {correlations}\n"
+        f"{verdicts.chance_in_words(findings.bounds)}\n\n{colours}"
     )
+
+
+def errors_of(findings: Findings) -> dict[str, dict[str, dict[str, float]]]:
+    """How large both errors of each map are."""
+    return {
+        label: {name: verdicts.measure_errors([getattr(e, name).numpy()]) for name in verdicts.ERRORS}
+        for label, e in findings.by_name().items()
+    }
 
 
 def example_length(clip: Clip) -> str:
@@ -147,7 +161,14 @@ def describe(clip: Clip, findings: Findings, request: ExplainRequest, models: Mo
         "examples_in_all": clip.in_all,
         "left_out_s": clip.left_out_s if math.isfinite(clip.left_out_s) else None,
         "estimator": {name: e.estimator for name, e in findings.by_name().items()},
+        "standing_out": facts_of(findings),
     }
+
+
+def facts_of(findings: Findings, regions: Mapping[str, Sequence[Region]] | None = None) -> dict[str, Any]:
+    """What programs are told of each map."""
+    deaf = {label: e.hears_nothing.tolist() for label, e in findings.by_name().items()}
+    return verdicts.facts(findings.bounds, errors_of(findings), deaf, regions)
 
 
 def settings_of(request: ExplainRequest, models: Models) -> dict[str, Any]:

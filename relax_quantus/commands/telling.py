@@ -1,4 +1,4 @@
-"""What `explain --json` says of a recording that was explained: which files were written about it, and how much was left out."""
+"""What `explain --json` says of a recording that was explained: which files were written about it, what stands out, and how much was left out."""
 
 from __future__ import annotations
 
@@ -24,4 +24,10 @@ def facts(clip: Path, done: Done, request: ExplainRequest, strategies: Iterable[
     each |= {"selections": "selections.txt", "labels": "labels.txt"} if request.annotations else {}
     for kind, suffix in each.items():
         files[kind] = {name: picture.with_name(f"{stem}.{name}.{suffix}") for name in maps}
-    return {"clip": clip, "files": files, "left_out_s": done.left_out_s}
+    return {
+        "clip": clip,
+        "files": files,
+        "left_out_s": done.left_out_s,
+        "verdict": done.verdict,
+        "maps": done.maps,
+    }

@@ -24,7 +24,7 @@ from relax_quantus.report.companions import Companion
 from relax_quantus.report.layers import MAPS, Layer, checked, described
 from relax_quantus.report.packing import packed
 from relax_quantus.report.sounds import MOST_CHARACTERS, Sounds, carried, sounds
-from relax_quantus.thresholds import SHARE
+from relax_quantus.thresholds import FRACTION
 from relax_quantus.torch_state import neutral_torch
 
 PROGRAM = ("drawing.js", "sound.js", "page.js")
@@ -52,7 +52,7 @@ def page(
     heard_from: tuple[Sequence[Layer], Axis] | None = None,
     lead: str = "",
     notes: Mapping[str, str] | None = None,
-    share: float = SHARE,
+    fraction: float = FRACTION,
     companions: Sequence[Companion] = (),
     similarity: str = "cosine",
 ) -> str:
@@ -77,8 +77,9 @@ def page(
         A sentence below the title.
     notes
         Name -> text of what else should be known: settings.
-    share
-        Of the bins, "what matters": what is heard and shown at first; `relax_quantus.report.sounds.LEVELS` are heard besides.
+    fraction
+        Of the largest effect that chance does not draw, from which on bins matter: what is heard and shown at first;
+        `relax_quantus.report.sounds.LEVELS` are heard besides.
     companions
         What the explanations are towards, and away from, if not the examples' own embeddings; shown and played, too.
     similarity
@@ -95,7 +96,7 @@ def page(
         If something does not fit.
     """
     axis = axis or Axis()
-    checks.fraction("share", share)
+    checks.fraction("fraction", fraction)
     x = torch.as_tensor(examples).detach().cpu()
     x = x.abs() if x.is_complex() else x
     if x.ndim != 4 or x.shape[1] != 1 or 0 in x.shape or x.shape[3] != axis.bands:
@@ -104,7 +105,7 @@ def page(
     beside.checked(companions, len(x), axis)
     sounding, fine = heard_from or (layers, axis)
     possible = original is not None and fine.centres_hz is not None and fine.in_seconds
-    heard = _heard(original, sounding, fine, share) if possible and original is not None else None
+    heard = _heard(original, sounding, fine, fraction) if possible and original is not None else None
     maps = [(key, name) for key, name in MAPS.items() if key != "cell_effects" or _has_effects(layers)]
     text: str = _template("page.html.j2").render(
         title=title,
@@ -114,15 +115,15 @@ def page(
         strategies=strategies,
         fills=fills,
         maps=maps,
-        **_listening(heard, share, possible=possible),
+        **_listening(heard, fraction, possible=possible),
         **beside.described(title, companions, layers, axis, similarity),
         notes=list((notes or {}).items()),
         data={
             **_picture(x, axis),
             "map_names": dict(maps),
             "layers": [described(layer) for layer in layers],
-            "share": share,
-            "heard": _others(heard, share),
+            "fraction": fraction,
+            "heard": _others(heard, fraction),
             "beside": beside.pictures(companions, axis),
         },
     )
@@ -161,31 +162,33 @@ def _picture(x: Tensor, axis: Axis) -> dict[str, Any]:
     }
 
 
-def _heard(original: tuple[npt.NDArray[Any], int], layers: Sequence[Layer], axis: Axis, share: float) -> Sounds | None:
+def _heard(
+    original: tuple[npt.NDArray[Any], int], layers: Sequence[Layer], axis: Axis, fraction: float
+) -> Sounds | None:
     shape = layers[0].explanation.importance.shape
     end_s = axis.extent(shape[0] * shape[2])[1]
-    return sounds(*carried(*original, end_s + axis.window_s), layers, axis, share)
+    return sounds(*carried(*original, end_s + axis.window_s), layers, axis, fraction)
 
 
-def _listening(heard: Sounds | None, share: float, possible: bool) -> dict[str, Any]:
+def _listening(heard: Sounds | None, fraction: float, possible: bool) -> dict[str, Any]:
     """What the template needs to offer sounds."""
     first = heard.parts[0] if heard is not None else None
     return {
-        "share_percent": round(100 * share),
+        "percent": round(100 * fraction),
         "heard": heard,
-        "levels": [] if heard is None else [round(100 * s) for s in heard.levels],
-        "first": None if heard is None or not first else first[heard.levels.index(share)],
+        "levels": [] if heard is None else [round(100 * level) for level in heard.levels],
+        "first": None if heard is None or not first else first[heard.levels.index(fraction)],
         "tight": _tight(heard) if possible else "",
     }
 
 
-def _others(heard: Sounds | None, share: float) -> dict[str, Any] | None:
+def _others(heard: Sounds | None, fraction: float) -> dict[str, Any] | None:
     """The sounds for the page's program, but those that its players start with, which are None here."""
     if heard is None or not heard.levels:
         return None
     parts: list[list[dict[str, str] | None] | None] = [None if layer is None else list(layer) for layer in heard.parts]
     if parts[0] is not None:
-        parts[0][heard.levels.index(share)] = None
+        parts[0][heard.levels.index(fraction)] = None
     return {"levels": heard.levels, "parts": parts}
 
 

@@ -96,6 +96,7 @@ function number(value) {
   if (Number.isNaN(value)) return "not explained";
   return value.toPrecision(3).replace("-", MINUS);
 }
+const sentence = (text) => (text ? `${text[0].toUpperCase()}${text.slice(1)}.` : "");
 function frequency(band) {
   if (!data.centres_hz) return `${data.band_label} ${band}`;
   const hz = data.centres_hz[band];

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -36,6 +37,11 @@ def packed(values: Tensor | npt.NDArray[Any]) -> dict[str, Any]:
     scaled = (np.where(finite, found, low) - low) * ((UNKNOWN - 1) / (high - low) if high > low else 0.0)
     codes = np.where(finite, np.rint(scaled), UNKNOWN).astype("<u2")
     return {"low": low, "high": high, "data": base64.b64encode(codes.tobytes()).decode("ascii")}
+
+
+def finite(value: float) -> float | None:
+    """A number as JSON has it: None where it is none or infinite."""
+    return float(value) if math.isfinite(value) else None
 
 
 def minus(value: float, form: str) -> str:

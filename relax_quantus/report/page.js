@@ -1,6 +1,6 @@
 // The page: state, the explained recording's picture, its switches, pointer and keys; then the recordings beside it.
 const DIVERGING = new Set(["centred", "cell_effects"]);
-const ERRORS = new Set(["uncertainty", "standard_error"]);
+const ERRORS = new Set(["uncertainty", "standard_error", "centred_standard_error"]);
 const bands = data.bands, frames = data.frames, perExample = data.frames_per_example * bands;
 const spectrogram = decode(data.spectrogram);
 const main = { frames, bands, start_s: data.start_s, hop_s: data.hop_s, values: spectrogram };
@@ -10,7 +10,7 @@ const layers = data.layers.map((layer) => {
   maps.u_relax = maps.importance.map((v, i) => (maps.uncertainty[i] <= layer.median_uncertainty[Math.floor(i / perExample)] ? v : 0));
   return { ...layer, maps };
 });
-const state = { layer: 0, map: "centred", share: data.share, opacity: 0.7, fade: false, frame: null, band: null };
+const state = { layer: 0, map: "centred", fraction: data.fraction, beyond: true, opacity: 0.7, fade: false, frame: null, band: null };
 const picture = $("picture"), plot = $("plot"), head = $("head"), cross = $("cross");
 const chosen = (name) => document.querySelector(`input[name="${name}"]:checked`).value;
 
@@ -27,15 +27,24 @@ const scale = (name) => remembered(`scale ${state.layer} ${name}`, () => {
   if (ERRORS.has(name)) low = 0;
   return high > low ? [low, high] : [low, low + 1e-6];
 });
-const sorted = (at, name) => remembered(`sorted ${at} ${name}`, () => layers[at].maps[name].filter((v) => !Number.isNaN(v)).sort());
 const table = (name) => remembered(`colours ${name}`, () =>
   colourTable(data.colours[DIVERGING.has(name) ? "diverging" : ERRORS.has(name) ? "error" : "sequential"]));
 
-function threshold() {
-  const values = sorted(state.layer, state.map);
-  if (!values.length || state.share >= 1) return -Infinity;
-  const at = (values.length - 1) * (1 - state.share), low = Math.floor(at);
-  return values[low] + (at - low) * (values[Math.min(low + 1, values.length - 1)] - values[low]);
+// What is shown of any map: bins whose centred importance is above a fraction of the largest that chance does not draw, and beyond chance.
+const largest = () => layers[state.layer].largest ?? (beyond() ? NaN : scale("centred")[1]);
+const threshold = () => (state.fraction > 0 ? state.fraction * largest() : -Infinity);
+const chanceKnown = () => layers[state.layer].least_z !== null;
+const beyond = () => state.beyond && chanceKnown();
+function shown(i, least) {
+  const { maps, least_z } = layers[state.layer];
+  if (state.fraction > 0 && !(maps.centred[i] > least)) return false;
+  return !beyond() || Math.abs(maps.z[i]) > least_z;
+}
+
+// How much of a bin is drawn where what is unsure fades: nothing of what has an unknown error.
+function surely(i) {
+  const { maps, sure } = layers[state.layer], error = maps.centred_standard_error[i];
+  return Number.isNaN(error) ? 0 : Math.min(1, Math.abs(maps.centred[i]) / (sure * error || 1e-12));
 }
 
 const background = () => remembered(`background ${dark.matches}`, () => greyImage(main));
@@ -43,18 +52,18 @@ function overlay(least) {
   const maps = layers[state.layer].maps, values = maps[state.map], [low, high] = scale(state.map), colours = table(state.map), diverging = DIVERGING.has(state.map);
   return imageOf(frames, bands, (pixels, at, i) => {
     const v = values[i];
-    if (Number.isNaN(v) || !(v > least) || (state.map === "u_relax" && v === 0)) return;
+    if (Number.isNaN(v) || !shown(i, least) || (state.map === "u_relax" && v === 0)) return;
     const colour = colours[Math.max(0, Math.min(255, Math.round((255 * (v - low)) / (high - low))))];
-    const sure = state.fade ? Math.min(1, Math.abs(maps.centred[i]) / (3 * maps.standard_error[i] || 1e-12)) : 1;
+    const sure = state.fade ? surely(i) : 1;
     const strong = diverging ? 0.35 + (0.65 * Math.abs(v)) / high : 1; // around 0 the spectrogram is seen, not the scale's middle
     pixels[at] = colour[0]; pixels[at + 1] = colour[1]; pixels[at + 2] = colour[2]; pixels[at + 3] = 255 * state.opacity * sure * strong;
   });
 }
 
-// A line around what is shown: its shape can be seen without its colour.
+// A line around what is shown beyond chance: its shape can be seen without its colour.
 function outline(context, area, least) {
-  const values = layers[state.layer].maps[state.map], w = area.width / frames, h = area.height / bands;
-  const on = (frame, band) => frame >= 0 && band >= 0 && frame < frames && band < bands && values[frame * bands + band] > least;
+  const w = area.width / frames, h = area.height / bands;
+  const on = (frame, band) => frame >= 0 && band >= 0 && frame < frames && band < bands && shown(frame * bands + band, least);
   context.lineWidth = 1; context.strokeStyle = getComputedStyle(document.body).color;
   context.beginPath();
   for (let frame = 0; frame <= frames; frame++)
@@ -70,7 +79,7 @@ function draw() {
   const context = cleared(picture, plot), area = areaOf(plot), least = threshold();
   context.drawImage(background(), area.x, area.y, area.width, area.height);
   context.drawImage(overlay(least), area.x, area.y, area.width, area.height);
-  if (state.share < 1 && state.opacity > 0 && frames * bands < 200000) outline(context, area, least);
+  if (beyond() && state.opacity > 0 && frames * bands < 200000) outline(context, area, least);
   axes(context, main, area);
   legend(least);
   place();
@@ -81,7 +90,9 @@ function legend(least) {
   table(state.map).forEach((c, i) => { context.fillStyle = `rgb(${c.map(Math.round).join(",")})`; context.fillRect(i, 0, 1, 12); });
   $("bar-name").textContent = data.map_names[state.map];
   $("low").textContent = number(low); $("high").textContent = number(high);
-  $("share-text").textContent = `${Math.round(100 * state.share)} %` + (Number.isFinite(least) ? `, above ${number(least)}` : "");
+  $("fraction-text").textContent = `${Math.round(100 * state.fraction)} %` + " of the largest" + (Number.isFinite(least) ? `, ${number(least)}, on` : " on");
+  $("beyond").disabled = !chanceKnown();
+  $("verdict").textContent = sentence(layers[state.layer].verdict); $("verdict").hidden = !layers[state.layer].verdict;
   $("opacity-text").textContent = `${Math.round(100 * state.opacity)} %`;
   $("hint").textContent = DIVERGING.has(state.map) ? $("hint").dataset.text : "";
   $("layer-note").textContent = `Colours span this map's own range. ${layers[state.layer].note}`;
@@ -90,8 +101,11 @@ function legend(least) {
 function readout(aloud) {
   if (state.frame === null) return;
   const i = state.frame * bands + state.band, maps = layers[state.layer].maps, time = data.first_s + state.frame * data.hop_s;
-  const error = ERRORS.has(state.map) ? "" : ` ${PLUS_MINUS} ${number(maps.standard_error[i])}`;
-  const value = Number.isNaN(maps[state.map][i]) ? "not explained" : number(maps[state.map][i]) + error;
+  const own = state.map === "centred" ? maps.centred_standard_error[i] : state.map === "importance" ? maps.standard_error[i] : null;
+  const error = own === null ? "" : Number.isNaN(own) ? ", error unknown" : ` ${PLUS_MINUS} ${number(own)}`;
+  const given = ERRORS.has(state.map) && !Number.isNaN(maps.importance[i]) ? "unknown" : "not explained";
+  const z = state.map === "centred" && !Number.isNaN(maps.z[i]) ? `, z ${number(maps.z[i])}` : "";
+  const value = Number.isNaN(maps[state.map][i]) ? given : number(maps[state.map][i]) + error + z;
   const when = data.in_seconds ? `${time.toFixed(3)} s` : `frame ${state.frame}`;
   const text = `${when}, ${frequency(state.band)}: ${data.map_names[state.map]} ${value}; spectrogram ${number(spectrogram[i])}`;
   $("readout").textContent = text;
@@ -111,14 +125,14 @@ function place() {
 }
 playing.moved = place;
 playing.changed = () => {
-  const share = Math.round(100 * data.heard.levels[playing.level]);
-  $("kept-share").textContent = `the highest ${share} %`; $("removed-share").textContent = `the other ${100 - share} %`;
+  const from = `effects from ${Math.round(100 * data.heard.levels[playing.level])} % of the largest on`;
+  $("kept-from").textContent = layers[playing.layer].largest === null ? "nothing stands out" : from;
 };
 
 $("controls").addEventListener("input", () => {
-  state.map = chosen("map"); state.share = $("share").value / 100; state.opacity = $("opacity").value / 100; state.fade = $("fade").checked;
+  state.map = chosen("map"); state.fraction = $("fraction").value / 100; state.beyond = $("beyond").checked; state.opacity = $("opacity").value / 100; state.fade = $("fade").checked;
   state.layer = layers.findIndex((l) => l.strategy === chosen("strategy") && l.fill === chosen("fill"));
-  hear(state.layer, state.share);
+  hear(state.layer, state.fraction);
   draw();
   readout(false);
 });
@@ -170,6 +184,7 @@ const beside = [...document.querySelectorAll(".beside-plot")].map((element, i) =
   return show;
 });
 
+if (heard && $("kept-from")) playing.changed();
 plot.style.width = `max(100%, ${Math.min(8000, 90 * data.examples)}px)`;
 const drawAll = () => { draw(); for (const show of beside) show(); };
 dark.addEventListener("change", drawAll);

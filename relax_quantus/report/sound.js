@@ -36,12 +36,12 @@ function seek(seconds) {
 // The parts at every level for every layer; those that the page starts with are the players' own.
 const heard = data.heard && data.heard.parts.map((layer) => layer && layer.map((both) => both ?? Object.fromEntries(
   ["kept", "removed"].map((part) => [part, players.get(part).getAttribute("src")]))));
-if (heard) playing.level = data.heard.levels.indexOf(data.share);
+if (heard) playing.level = data.heard.levels.indexOf(data.fraction);
 
-// Let the players have the parts of a layer at the level nearest to a share of the bins.
-function hear(layer, share) {
+// Let the players have the parts of a layer at the level nearest to a fraction of the largest effect.
+function hear(layer, fraction) {
   if (!heard) return;
-  const levels = data.heard.levels, far = levels.map((level) => Math.abs(level - share)), level = far.indexOf(Math.min(...far));
+  const levels = data.heard.levels, far = levels.map((level) => Math.abs(level - fraction)), level = far.indexOf(Math.min(...far));
   if (layer === playing.layer && level === playing.level) return;
   playing.layer = layer; playing.level = level;
   const both = heard[layer] && heard[layer][level];

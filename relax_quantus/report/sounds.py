@@ -14,12 +14,12 @@ from relax_quantus.axes import Axis
 from relax_quantus.listening import gain, separate
 from relax_quantus.report.layers import Layer
 from relax_quantus.report.packing import sound_uri
-from relax_quantus.thresholds import level
+from relax_quantus.thresholds import FRACTION
 
 RATE_HZ = 22_050
 """Pages play no more than this rate; encoders hear less."""
-LEVELS = (0.05, 0.2, 0.5)
-"""Shares of the bins that "what matters" is made of, as far as there is room."""
+LEVELS = (0.1, 0.2, 0.5)
+"""Fractions of the largest effect from which on bins matter, as far as there is room."""
 MOST_CHARACTERS = 20_000_000
 """Room for the explained recording's sounds in a page."""
 
@@ -35,7 +35,7 @@ class Sounds:
     original
         The explained recording.
     levels
-        Shares of the bins, rising; of each there are both parts.
+        Fractions of the largest effect, rising; of each there are both parts.
     parts
         For every layer, for every level: ``"kept"`` and ``"removed"``; None for layers for which there was no room.
     """
@@ -51,10 +51,10 @@ def carried(wave: Wave, rate_hz: int, end_s: float) -> tuple[Wave, int]:
     return (resample(wave, rate_hz, RATE_HZ), RATE_HZ) if rate_hz > RATE_HZ else (wave, rate_hz)
 
 
-def sounds(wave: Wave, rate_hz: int, layers: Sequence[Layer], axis: Axis, share: float) -> Sounds | None:
+def sounds(wave: Wave, rate_hz: int, layers: Sequence[Layer], axis: Axis, fraction: float) -> Sounds | None:
     """Make the sounds of a page.
 
-    The level `share` is there if any is. Less is carried where `MOST_CHARACTERS` would be passed by sounds as long as the original: fewer
+    The level `fraction` is there if any is. Less is carried where `MOST_CHARACTERS` would be passed by sounds as long as the original: fewer
     levels first, then only those of the first layers, then nothing at all, which is None.
     """
     original = sound_uri(wave, rate_hz)
@@ -62,7 +62,7 @@ def sounds(wave: Wave, rate_hz: int, layers: Sequence[Layer], axis: Axis, share:
     if room < 0:
         return None
     heard = min(len(layers), int(room / 2))
-    wanted = [share, *(s for s in LEVELS if s != share)]
+    wanted = [fraction, *(level for level in LEVELS if level != fraction)]
     levels = sorted(wanted[: min(len(wanted), int(room / 2 / heard))] if heard else [])
     waves = [_parts(wave, rate_hz, layer, axis, levels) for layer in layers[:heard]]
     loudest = max([float(np.abs(wave).max())] + [float(np.abs(w).max()) for a in waves for b in a for w in b.values()])
@@ -77,10 +77,11 @@ def sounds(wave: Wave, rate_hz: int, layers: Sequence[Layer], axis: Axis, share:
 
 def _parts(wave: Wave, rate_hz: int, layer: Layer, axis: Axis, levels: Sequence[float]) -> list[dict[str, Wave]]:
     """Both parts of the sound at every level."""
-    centred = layer.explanation.centred()
-    found = []
-    for share in levels:
-        at = level(centred, share)
-        parts = separate(wave, rate_hz, gain(centred, None if at != at else at), axis)
+    standing, centred = layer.standing, layer.explanation.centred()
+    largest, found = standing.bounds.effect / FRACTION, []
+    for fraction in levels:
+        none = np.zeros(centred.shape)
+        gains = none if standing.bounds.is_empty else gain(centred, fraction * largest, among=standing.among)
+        parts = separate(wave, rate_hz, gains, axis)
         found.append({"kept": parts.kept, "removed": parts.removed})
     return found

@@ -120,13 +120,34 @@ def test_page_carries_sounds_that_add_up_at_every_level(html: str, sweep: np.nda
     assert original is not None
     whole = sound(original[1])
     np.testing.assert_allclose(whole, sweep[: whole.size], atol=1e-4)
-    assert payload(html)["heard"]["levels"] == [0.05, 0.2, 0.5]
+    assert payload(html)["heard"]["levels"] == [0.1, 0.2, 0.5]
     assert len(carried_sounds(html)) == len(layers())
     for layer in carried_sounds(html):
         loudness = [float(np.square(both["kept"]).mean()) for both in layer]
-        assert 0 < loudness[0] < loudness[1] < loudness[2]
+        assert loudness[0] > loudness[1] > loudness[2] > 0
         for both in layer:
             np.testing.assert_allclose(both["kept"] + both["removed"], whole, atol=1e-4)
+
+
+def test_page_says_where_nothing_stands_out_and_keeps_none_of_the_sound(sweep: np.ndarray) -> None:
+    e = explanation(0)
+    deaf = dataclasses.replace(e, fully_masked_similarity=e.mean_similarity)
+    unknown = dataclasses.replace(e, centred_standard_error=torch.full_like(e.importance, torch.nan))
+    verdicts = {
+        "heard": (e, ""),
+        "deaf": (deaf, "this network hears nothing here; nothing stands out"),
+        "unknown": (unknown, "nothing stands out"),
+    }
+    for explained, verdict in verdicts.values():
+        text = page("a", torch.zeros(2, 1, 96, 64), [Layer("time", "zero", explained)], original=(sweep, 16_000))
+        (layer,) = payload(text)["layers"]
+        assert layer["verdict"] == verdict
+        assert (layer["largest"] is None) == bool(verdict)
+        assert 2 < layer["least_z"] < 3
+        kept = carried_sounds(text)[0][1]["kept"]
+        assert bool(np.abs(kept).max() < 1e-4) == bool(verdict)
+        assert "NaN" not in text.split('id="data">')[1].split("</script>")[0]
+        assert "Infinity" not in text.split('id="data">')[1].split("</script>")[0]
 
 
 def test_size_of_the_sounds_is_bounded(sweep: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +156,7 @@ def test_size_of_the_sounds_is_bounded(sweep: np.ndarray, monkeypatch: pytest.Mo
         monkeypatch.setattr(page_sounds, "MOST_CHARACTERS", int(room * one))
         text = page("a", x, layers(), original=(sweep, 16_000))
         found = payload(text)["heard"]
-        assert (found["levels"] if found else []) == [[], [0.2], [0.05, 0.2]][levels]
+        assert (found["levels"] if found else []) == [[], [0.2], [0.1, 0.2]][levels]
         assert (sum(layer is not None for layer in found["parts"]) if found else 0) == heard
         assert len("".join(re.findall(r"data:audio/flac;base64,[^\"]+", text))) <= room * one
         assert ("sounds in a page are bounded" in text) == (heard < 4)

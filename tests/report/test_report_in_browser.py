@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 import time
@@ -10,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from explanation_pages import HOSTILE, layers, payload
+
+from relax_quantus.report import Layer, page
 
 CHROMIUM = shutil.which("chromium")
 
@@ -88,11 +92,13 @@ def test_every_switch_changes_the_picture(opened: Opened) -> None:
 
     new(lambda: opened.page.check("input[name=strategy][value=time_frequency]"))
     new(lambda: opened.page.check("input[name=fill][value=noise]"))
-    for name in ("importance", "u_relax", "uncertainty", "standard_error"):
+    for name in ("importance", "u_relax", "uncertainty", "standard_error", "centred_standard_error"):
         new(lambda name=name: opened.page.check(f"input[name=map][value={name}]"))  # type: ignore[misc]
     opened.page.check("input[name=map][value=centred]")
-    new(lambda: opened.page.fill("#share", "60"))
-    assert opened.text("share-text").startswith("60 %")
+    new(lambda: opened.page.fill("#fraction", "60"))
+    assert opened.text("fraction-text").startswith("60 % of the largest, ")
+    new(lambda: opened.page.uncheck("#beyond"))
+    new(lambda: opened.page.fill("#fraction", "0"))
     new(lambda: opened.page.check("#fade"))
     new(lambda: opened.page.fill("#opacity", "10"))
     new(lambda: opened.page.emulate_media(color_scheme="dark"))
@@ -115,6 +121,55 @@ def test_pointer_and_keys_read_the_map(opened: Opened) -> None:
     assert opened.value() == pytest.approx(float(values[0, 0, 21, 25]), rel=0.01)
     opened.page.keyboard.press("Home")
     assert opened.text("readout").startswith("0.013 s, ")
+
+
+def test_the_error_read_out_is_that_of_the_map_or_unknown(browser: Any, tmp_path: Path) -> None:
+    e = layers()[0].explanation
+    error = e.centred_standard_error.clone()
+    error[:, :, :, 40:] = torch.nan
+    deaf = dataclasses.replace(e, fully_masked_similarity=e.mean_similarity)
+    shown = [Layer("time", "zero", dataclasses.replace(e, centred_standard_error=error)), Layer("random", "zero", deaf)]
+    path = tmp_path / "page.html"
+    path.write_text(page("a", torch.zeros(2, 1, 96, 64), shown), encoding="utf-8")
+    opened = Opened(browser, path)
+    opened.page.focus("#plot")
+    opened.page.keyboard.press("ArrowRight")  # frame 0, band 32
+    assert f" \u00b1 {float(error[0, 0, 0, 32]):.3g}, z " in opened.text("readout").replace("0.00200", "0.002")
+    opened.page.check("input[name=map][value=importance]")
+    assert f" \u00b1 {float(e.standard_error[0, 0, 0, 32]):.3g}" in opened.text("readout").replace("0.0150", "0.015")
+    opened.page.focus("#plot")
+    opened.page.keyboard.press("Shift+ArrowUp")
+    opened.page.check("input[name=map][value=centred]")
+    assert "error unknown" in opened.text("readout")
+    opened.page.check("input[name=map][value=centred_standard_error]")
+    assert "unknown" in opened.text("readout")
+    opened.page.check("input[name=map][value=centred]")
+    opened.page.check("#fade")
+    opened.page.uncheck("#beyond")
+    opened.page.fill("#fraction", "0")
+    colours = opened.page.evaluate(COLOURED)
+    assert colours["low"] > 0
+    assert colours["high"] == 0  # an unknown error fades altogether
+    assert opened.page.locator("#verdict").is_hidden()
+    opened.page.uncheck("#fade")
+    opened.page.check("#beyond")
+    opened.page.check("input[name=strategy][value=random]")
+    assert opened.text("verdict") == "This network hears nothing here; nothing stands out."
+    colours = opened.page.evaluate(COLOURED)
+    assert colours["low"] == colours["high"] == 0
+    opened.page.close()
+
+
+COLOURED = """(() => {
+  const canvas = document.getElementById("picture"), { width, height } = canvas, context = canvas.getContext("2d");
+  const count = (from, to) => {
+    const pixels = context.getImageData(60, 8 + from * (height - 46), width - 72, (to - from) * (height - 46)).data;
+    let coloured = 0;
+    for (let i = 0; i < pixels.length; i += 4) if (Math.abs(pixels[i] - pixels[i + 2]) > 3) coloured++;
+    return coloured;
+  };
+  return { high: count(0.02, 0.35), low: count(0.4, 0.98) };
+})()"""
 
 
 PLAYING = "[...document.querySelectorAll('audio')].filter((a) => !a.paused)"
@@ -143,12 +198,11 @@ def test_players_play_and_the_head_follows(opened: Opened) -> None:
 def test_slider_masks_and_fills_choose_the_sound(opened: Opened, html: str) -> None:
     carried = payload(html)["heard"]["parts"]
     first = {part: source_of(opened, part) for part in ("kept", "removed")}
-    for share, level, said in (("7", 0, "5"), ("13", 1, "20"), ("36", 2, "50"), ("20", 1, "20")):
-        opened.page.fill("#share", share)
+    for fraction, level, said in (("7", 0, "10"), ("17", 1, "20"), ("36", 2, "50"), ("20", 1, "20")):
+        opened.page.fill("#fraction", fraction)
         for part in ("kept", "removed"):
             assert source_of(opened, part) == (first if level == 1 else carried[0][level])[part]
-        assert opened.text("kept-share") == f"the highest {said} %"
-        assert opened.text("removed-share") == f"the other {100 - int(said)} %"
+        assert opened.text("kept-from") == f"effects from {said} % of the largest on"
     opened.page.check("input[name=fill][value=noise]")
     assert source_of(opened, "kept") == carried[1][1]["kept"]
     opened.page.check("input[name=strategy][value=time_frequency]")
@@ -209,13 +263,14 @@ def test_everything_can_be_reached_by_keyboard(opened: Opened) -> None:
                 "document.activeElement.name || document.activeElement.id || document.activeElement.localName"
             )
         )
-    assert {"strategy", "fill", "map", "share", "opacity", "fade", "plot", "audio", "summary"} <= found
+    assert {"strategy", "fill", "map", "fraction", "beyond", "opacity", "fade", "plot", "audio", "summary"} <= found
 
 
 def test_controls_have_names_for_screen_readers(opened: Opened) -> None:
     for role, name in (
         ("radio", "U-RELAX"),
-        ("slider", "Highest"),
+        ("slider", "Effects from"),
+        ("checkbox", "only beyond chance"),
         ("checkbox", "fade what is unsure"),
         ("application", "Spectrogram"),
     ):

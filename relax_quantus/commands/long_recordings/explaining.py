@@ -17,8 +17,8 @@ from relax_quantus.commands.requests.explain import ExplainRequest
 from relax_quantus.cutting import cut
 from relax_quantus.stitching import Stitcher, maps_of
 
-EACH = ("mean_similarity", "fully_masked_similarity", "n_samples")
-"""What there is one of an example."""
+EACH = ("mean_similarity", "fully_masked_similarity", "n_samples", "null_maxima", "null_statistic")
+"""What there is one, or one row, of an example."""
 CARRY = "carry"
 
 

@@ -20,8 +20,9 @@ from relax_quantus.commands.long_recordings.results import described_shortly, ma
 from relax_quantus.commands.requests.explain import ExplainRequest
 from relax_quantus.drafts import write_text
 from relax_quantus.explanation import Explanation
-from relax_quantus.overview import Overview
+from relax_quantus.overview import CENTRED, Overview, Z
 from relax_quantus.report import Entry, Layer, page
+from relax_quantus.thresholds import StandingOut, as_values, of_bounds
 
 MOST_COLUMNS = 4000
 """Four strategies then make a page of about 15 MB."""
@@ -38,7 +39,7 @@ def write_page(stored: Stored, overview: Overview, request: ExplainRequest, mode
     known = estimators(stored.store, plan, stored.labels)
     conditions = [(name, fill) for name in models.explainers for fill in request.baselines]
     layers = [
-        Layer(*condition, explanation_of(stored, overview, label, known[label]))
+        Layer(*condition, explanation_of(stored, overview, label, known[label]), standing_in(overview, label, stored))
         for condition, label in zip(conditions, stored.labels, strict=True)
     ]
     name, lead = shown(plan.path.name), described_shortly(stored, models)
@@ -98,8 +99,17 @@ def frame_by_frame(stored: Stored, layers: Sequence[Layer]) -> list[Layer]:
             neutral=torch.zeros_like(centred),
             centred_standard_error=error,
         )
-        found.append(replace(layer, explanation=whole))
+        z = np.concatenate(list(stored.z(label)))[None, None]
+        standing = of_bounds(as_values(centred), z, stored.bounds(label))
+        found.append(replace(layer, explanation=whole, found=standing))
     return found
+
+
+def standing_in(overview: Overview, label: str, stored: Stored) -> StandingOut:
+    """What stands out in the overview of one label."""
+    kinds = overview.maps[label]
+    centred, z = (kinds[name][None, None].astype(np.float64) for name in (CENTRED, Z))
+    return of_bounds(centred, z, stored.bounds(label))
 
 
 def explanation_of(stored: Stored, overview: Overview, label: str, estimator: str) -> Explanation:

@@ -9,7 +9,7 @@ import torch
 
 from relax_quantus.commands.long_recordings.plan import Plan
 from relax_quantus.commands.long_recordings.store import Array, BlockStore
-from relax_quantus.thresholds import Values
+from relax_quantus.thresholds import Bounds, Values, bounds_of_parts
 
 
 class Stored:
@@ -24,6 +24,7 @@ class Stored:
     def __init__(self, plan: Plan, store: BlockStore, labels: list[str]) -> None:
         self.plan, self.store, self.labels = plan, store, labels
         self.bands = self._of(0, "x").shape[1]
+        self._bounds: dict[str, Bounds] = {}
 
     def rows(self, name: str) -> Iterator[Array]:
         """A map's frames ``(rows, F)`` block by block; NaN where a block has none."""
@@ -35,6 +36,40 @@ class Stored:
         """Importance minus what it were if no bin mattered, ``(rows, F)``."""
         for importance, neutral in zip(self.rows(f"importance_{label}"), self.rows(f"neutral_{label}"), strict=True):
             yield importance - neutral
+
+    def z(self, label: str) -> Iterator[Values]:
+        """Centred importance over its error, ``(rows, F)``; NaN where it is unknown and where nothing is heard."""
+        heard, frame = self.heard(label), 0
+        for centred, error in zip(self.centred(label), self.rows(f"centred_standard_error_{label}"), strict=True):
+            with np.errstate(divide="ignore", invalid="ignore"):
+                z = centred.astype(np.float64) / error
+            z[~heard[frame : frame + len(z)]] = np.nan
+            frame += len(z)
+            yield z
+
+    def hears_nothing(self, label: str) -> Array:
+        """In which examples the network hears nothing, ``(n,)``."""
+        return self.each(f"fully_masked_similarity_{label}") >= self.each(f"mean_similarity_{label}")
+
+    def heard(self, label: str) -> Array:
+        """Whether the network hears anything in any of the examples that hold a frame, ``(frames,)``."""
+        found = np.zeros(self.plan.frames, dtype=bool)
+        for example in np.flatnonzero(~self.hears_nothing(label)):
+            start = int(example) * self.plan.hop
+            found[start : start + self.plan.framing.per_example] = True
+        return found
+
+    def bounds(self, label: str) -> Bounds:
+        """What a bin of a label's map has to pass to stand out; looked for once."""
+        if label not in self._bounds:
+            maxima, statistic = (torch.from_numpy(self.each(f"{n}_{label}")) for n in ("null_maxima", "null_statistic"))
+            self._bounds[label] = bounds_of_parts(
+                lambda: zip(self.centred(label), self.z(label), strict=True),
+                maxima,
+                statistic,
+                torch.from_numpy(self.hears_nothing(label)),
+            )
+        return self._bounds[label]
 
     def kinds(self, label: str) -> list[str]:
         """Names of a label's maps."""

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from relax_quantus.audio import measure_extent
+from relax_quantus.commands import verdicts
 from relax_quantus.commands.clips import LEAST_LEFT_S, Models, left_out
 from relax_quantus.commands.console import shown
 from relax_quantus.commands.front_ends import duration
@@ -28,12 +29,12 @@ from relax_quantus.commands.result_files import ResultFiles
 from relax_quantus.commands.results import headline, settings_of, shortened
 from relax_quantus.drafts import complete
 from relax_quantus.listening import transition
-from relax_quantus.overview import CENTRED, Overview, loudest, telling
+from relax_quantus.overview import CENTRED, STANDING_OUT, Overview, Z, loudest, telling
 from relax_quantus.overview_plotting import column_frames, overview_figure
 from relax_quantus.plotting import save_png
-from relax_quantus.regions import RegionFinder, write_audacity, write_raven
+from relax_quantus.regions import Region, RegionFinder, write_audacity, write_raven
 from relax_quantus.streamed_listening import write_separated
-from relax_quantus.thresholds import Values, scale_of_parts
+from relax_quantus.thresholds import Bounds, Values, deviation_of_parts, sure_at
 
 SOFTNESS = 0.25
 """As of `relax_quantus.listening.gain`."""
@@ -94,7 +95,27 @@ def described(stored: Stored, request: ExplainRequest, models: Models) -> dict[s
         "left_out_s": left_out_s(plan, models),
         "stitched": True,
         "estimator": estimators(stored.store, plan, stored.labels),
+        "standing_out": facts_of(stored),
     }
+
+
+def bounds_of(stored: Stored) -> dict[str, Bounds]:
+    """What bins of each map have to pass to stand out."""
+    return {label: stored.bounds(label) for label in stored.labels}
+
+
+def errors_of(stored: Stored) -> dict[str, dict[str, dict[str, float]]]:
+    """How large both errors of each map are."""
+    return {
+        label: {name: verdicts.measure_errors(stored.rows(f"{name}_{label}")) for name in verdicts.ERRORS}
+        for label in stored.labels
+    }
+
+
+def facts_of(stored: Stored, boxes: Mapping[str, Sequence[Region]] | None = None) -> dict[str, Any]:
+    """What programs are told of each map."""
+    deaf = {label: stored.hears_nothing(label).tolist() for label in stored.labels}
+    return verdicts.facts(bounds_of(stored), errors_of(stored), deaf, boxes)
 
 
 def left_out_s(plan: Plan, models: Models) -> float:
@@ -112,17 +133,24 @@ def overview_of(stored: Stored, models: Models) -> Overview:
 
 def _together(stored: Stored, label: str) -> Iterator[dict[str, Any]]:
     """All maps of a label, block by block."""
-    kinds = stored.kinds(label)
-    for parts in zip(*(stored.rows(f"{kind}_{label}") for kind in kinds), strict=True):
+    kinds, bounds = stored.kinds(label), stored.bounds(label)
+    for z, *parts in zip(stored.z(label), *(stored.rows(f"{kind}_{label}") for kind in kinds), strict=True):
         found = dict(zip(kinds, parts, strict=True))
-        yield {**found, CENTRED: found["importance"] - found["neutral"]}
+        centred = found["importance"] - found["neutral"]
+        bins = bounds.passed(centred, z).astype(np.float32)
+        yield {**found, CENTRED: centred, Z: z.astype(np.float32), STANDING_OUT: bins}
 
 
 def write_picture(stored: Stored, overview: Overview, request: ExplainRequest, models: Models, path: Path) -> Path:
     """Draw the overview."""
     title = headline(stored.plan.path, stored.probabilities, models)
+    used = np.concatenate([stored.each(f"n_samples_{label}") for label in stored.labels])
     figure = overview_figure(
-        overview, models.front_end.axis, title=title, notes=notes(stored, overview, request, models)
+        overview,
+        models.front_end.axis,
+        title=title,
+        notes=notes(stored, overview, request, models),
+        sure=sure_at(torch.from_numpy(used)),
     )
     return save_png(figure, path)
 
@@ -133,14 +161,17 @@ def notes(stored: Stored, overview: Overview, request: ExplainRequest, models: M
     means = ", ".join(f"{label} {stored.mean(f'mean_similarity_{label}'):.2f}" for label in stored.labels)
     alone = stored.mean(f"fully_masked_similarity_{stored.labels[0]}")
     known = estimators(stored.store, plan, stored.labels)
+    bounds = bounds_of(stored)
+    said = verdicts.in_words(bounds)
     return (
         f"{extent(stored, models)}; towards {models.question}\n"
         f"front end {shortened(front_end.text)}, encoder {shortened(request.encoder.encoder)}, fill {', '.join(request.baselines)}, "
         f"{request.similarity}, {masks_used(stored, request)}, estimator {', '.join(dict.fromkeys(known.values()))}, seed {request.seed}\n"
-        f"mean similarity: {means}; of the fill alone {alone:.2f}\n"
+        f"mean similarity: {means}; of the fill alone {alone:.2f}; {verdicts.errors_in_words(errors_of(stored))}\n"
+        f"{verdicts.chance_in_words(bounds)}{f'; {said}' if said else ''}\n"
         f"A column is {overview.column_s:.2f} s: of each band the moment farthest from the mean, in the spectrogram the loudest. "
         "Red: masks that keep this part leave the embedding closer to\nwhat it is compared with than masks do on average; blue: less. "
-        "Pale: within three standard errors of that. Grey: not explained."
+        f"Pale: within three standard errors of that. Grey: not explained, or its error is unknown. {verdicts.line_in_words(bounds)}"
     )
 
 
@@ -170,17 +201,22 @@ def masks_used(stored: Stored, request: ExplainRequest) -> str:
     return f"{low if low == high else f'{low} to {high}'} masks an example, tolerance {request.tolerance:g}"
 
 
-def write_annotations(stored: Stored, models: Models, files: ResultFiles) -> None:
-    """Write the regions above each map's threshold, found across blocks."""
-    length = measure_extent(stored.plan.path)
+def regions_of(stored: Stored, models: Models) -> dict[str, list[Region]]:
+    """The regions of each map that stand out, found across blocks."""
+    length, boxes = measure_extent(stored.plan.path), {}
     for label in stored.labels:
-        threshold = scale_of_parts(partial(stored.centred, label)).level
         finder = RegionFinder(
-            threshold, axis=models.front_end.axis, end_s=length.seconds, highest_hz=length.rate_hz / 2
+            stored.bounds(label), axis=models.front_end.axis, end_s=length.seconds, highest_hz=length.rate_hz / 2
         )
-        for part in stored.centred(label):
-            finder.feed(part.T)
-        found = finder.finish()
+        for centred, z in zip(stored.centred(label), stored.z(label), strict=True):
+            finder.feed(centred.T, z.T)
+        boxes[label] = finder.finish()
+    return boxes
+
+
+def write_annotations(stored: Stored, boxes: Mapping[str, Sequence[Region]], files: ResultFiles) -> None:
+    """Write the regions of each map."""
+    for label, found in boxes.items():
         write_raven(files.draft(f"{label}.selections.txt"), found, recording=stored.plan.path)
         write_audacity(files.draft(f"{label}.labels.txt"), found)
 
@@ -189,8 +225,7 @@ def write_sounds(stored: Stored, models: Models, files: ResultFiles) -> None:
     """Write what matters and all the rest as two sounds a map."""
     plan, axis = stored.plan, models.front_end.axis
     for label in stored.labels:
-        scale = scale_of_parts(partial(stored.centred, label))
-        gains = Gains(stored, label, scale.level, SOFTNESS * scale.deviation)
+        gains = Gains(stored, label, SOFTNESS * deviation_of_parts(stored.centred(label)))
         kept, removed = (files.draft(f"{label}.{part}.flac") for part in ("kept", "removed"))
         say_scale(plan.path, label, write_separated(plan.path, kept, removed, gains, plan.frames, axis))
 
@@ -201,12 +236,17 @@ class Gains:
 
     stored: Stored
     label: str
-    level: float
     width: float
 
     def __iter__(self) -> Iterator[Values]:
-        for part in self.stored.centred(self.label):
-            yield transition(part.astype(np.float64), self.level, self.width)
+        bounds = self.stored.bounds(self.label)
+        for part, z in zip(self.stored.centred(self.label), self.stored.z(self.label), strict=True):
+            if bounds.is_empty:
+                yield np.zeros(part.shape)
+                continue
+            with np.errstate(invalid="ignore"):
+                beyond = np.abs(z) > bounds.z
+            yield transition(part.astype(np.float64), bounds.effect, self.width) * beyond
 
 
 def described_shortly(stored: Stored, models: Models) -> str:

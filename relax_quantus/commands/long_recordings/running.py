@@ -11,9 +11,12 @@ from relax_quantus.commands.long_recordings.page import write_page
 from relax_quantus.commands.long_recordings.plan import Plan, key_of
 from relax_quantus.commands.long_recordings.reading import Stored
 from relax_quantus.commands.long_recordings.results import (
+    bounds_of,
+    facts_of,
     left_out_s,
     masks_used,
     overview_of,
+    regions_of,
     write_annotations,
     write_arrays,
     write_picture,
@@ -22,6 +25,7 @@ from relax_quantus.commands.long_recordings.results import (
 from relax_quantus.commands.long_recordings.store import BlockStore
 from relax_quantus.commands.requests.explain import ExplainRequest
 from relax_quantus.commands.result_files import ResultFiles, plain_stem
+from relax_quantus.commands.verdicts import in_words
 from relax_quantus.references import checked_embedding
 
 
@@ -53,14 +57,16 @@ def _write(stored: Stored, request: ExplainRequest, models: Models) -> Done:
         write_arrays(stored, request, models, files.draft("npz"))
         overview = overview_of(stored, models)
         write_picture(stored, overview, request, models, files.draft("png"))
-        if request.annotations:
-            write_annotations(stored, models, files)
+        boxes = regions_of(stored, models) if request.annotations else None
+        if boxes is not None:
+            write_annotations(stored, boxes, files)
         if request.sounds:
             write_sounds(stored, models, files)
         entry = write_page(stored, overview, request, models, files.draft("html")) if request.html else None
         stem = files.publish()
     remark = "" if request.tolerance is None else masks_used(stored, request)
-    return done(request.out, stem, remark, entry, left_out_s(stored.plan, models))
+    maps, verdict = facts_of(stored, boxes), in_words(bounds_of(stored))
+    return done(request.out, stem, remark, entry, left_out_s(stored.plan, models), maps, verdict)
 
 
 def _say_what_is_left_out(plan: Plan, models: Models) -> None:
