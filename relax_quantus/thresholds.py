@@ -4,7 +4,8 @@ A leaf of the flow: explanations or arrays of maps enter, numbers and masks of b
 holds:
 
 (a) its centred importance is further from 0, in standard errors, than chance draws it anywhere in the recording in all
-    but one of twenty cases (`relax_quantus.null.family_wise`);
+    but one of twenty cases (`relax_quantus.null.family_wise`), in a recording of which the permutation test itself says
+    so (`relax_quantus.null.family_wise_p`): `surrogate` may be surer of a bin than the test is;
 (b) it is positive and above a fraction of the largest of those, `FRACTION`: with masks enough, whatever has any effect
     passes (a);
 (c) the network hears something in its example (`relax_quantus.Explanation.hears_nothing`).
@@ -104,9 +105,9 @@ class Bounds:
         |centred| / its error has to be larger; NaN where what chance draws is not known, infinite where permutations
         are too few.
     effect
-        The centred importance has to be larger; NaN where nothing passes `z`.
+        The centred importance has to be larger; NaN where nothing passes `z`, or `p_value` is above 5 %.
     p_value
-        Of the recording: how often chance alone draws as large a |z| somewhere in it.
+        Of the recording: how often chance alone draws as large a |z| somewhere in it, by `weighted`'s |z|.
     deaf, examples
         In how many examples the network hears nothing, and how many there are.
     """
@@ -168,6 +169,8 @@ def bounds_of_parts(
     if maxima is None or statistic is None:
         return Bounds(unknown, unknown, unknown, deaf, examples)
     least_z, p_value, largest = family_wise(maxima, LEVEL), family_wise_p(maxima, statistic), unknown
+    if p_value > LEVEL:
+        return Bounds(least_z, unknown, p_value, deaf, examples)
     for centred, z in parts():
         with np.errstate(invalid="ignore"):
             effect = least_effect(np.where(np.abs(z) > least_z, centred, np.nan), fraction)
@@ -234,7 +237,7 @@ def standing_out(explanation: Explanation, fraction: float = FRACTION) -> Standi
 def of_bounds(centred: Values, z: Values, bounds: Bounds) -> StandingOut:
     """Return what stands out of a map whose bounds are known; `z` is NaN where `Bounds.passed` wants it to be."""
     with np.errstate(invalid="ignore"):
-        among = np.asarray(np.abs(z) > bounds.z)
+        among = np.asarray((np.abs(z) > bounds.z) & (not bounds.is_empty))
     return StandingOut(bounds.passed(centred, z), among, z, bounds)
 
 

@@ -252,7 +252,7 @@ def test_the_end_that_is_left_out_is_said_everywhere(
     assert json.loads(result.stdout.splitlines()[0])["left_out_s"] == pytest.approx(0.865)
     with np.load(tmp_path / "o" / "clip.npz") as arrays:
         assert json.loads(str(arrays["settings"]))["left_out_s"] == pytest.approx(0.865)
-    assert "1.92 s of 2.80 s explained; the last 0.86 s are left out" in (tmp_path / "o" / "clip.html").read_text(
+    assert "1.92 s of 2.80 s explained (the last 0.86 s are left out)" in (tmp_path / "o" / "clip.html").read_text(
         "utf-8"
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +149,18 @@ def test_few_masks_are_warned_of_once_a_run(write_wav: Callable[..., Path], tmp_
     assert lines == [
         "warning: --n-samples: 20 masks are few, and errors estimated from them are rough; use 50 or more."
     ]
+
+
+def test_a_surer_estimator_marks_nothing_where_the_test_finds_nothing() -> None:
+    """The p value is `weighted`'s, z that of the estimator that drew the map; both have to hold."""
+    x = torch.ones(1, 1, 12, 8)
+    e = rq.RELAX(lambda x: x[..., :6, :].flatten(1).cumsum(1), masks="time").explain(x, n_samples=60, null=True)
+    assert standing_out(e).bins.any()
+    assert e.null_maxima is not None
+    unsure = replace(e, null_statistic=e.null_maxima.median(dim=1).values)
+    assert float(unsure.p_value) > 0.05
+    found = standing_out(unsure)
+    assert bool((np.abs(found.z) > found.bounds.z).any())
+    assert not found.bins.any()
+    assert not found.among.any()
+    assert found.bounds.in_words == "nothing stands out"

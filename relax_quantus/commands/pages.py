@@ -117,7 +117,7 @@ def _explained(clip: Clip) -> str:
     length = duration(n * clip.example_s)
     if n * clip.example_s > clip.seconds + clip.axis.hop_s:
         return f"{clip.seconds:.2f} s explained, padded with silence to {length} s"
-    left = f"; the last {clip.left_out_s:.2f} s are left out" if clip.left_out_s >= LEAST_LEFT_S else ""
+    left = f" (the last {clip.left_out_s:.2f} s are left out)" if clip.left_out_s >= LEAST_LEFT_S else ""
     return f"{'The first ' if n < clip.in_all else ''}{length} s of {clip.seconds:.2f} s explained{left}"
 
 
