@@ -91,7 +91,7 @@ def test_in_parts_it_is_that_of_the_whole(seed: int, parts: int, deaf: bool) -> 
     centred = generator.standard_normal((30, 3))
     z = generator.standard_normal((30, 3)) * 3
     z[generator.random((30, 3)) < 0.1] = np.nan
-    maxima, statistic = torch.from_numpy(generator.random((2, 200)) * 5), torch.tensor([4.0, 3.0])
+    maxima, statistic = torch.from_numpy(generator.random((2, 200)) * 5), torch.tensor([6.0, 3.0])
     nothing = torch.tensor([deaf, False])
 
     def of(count: int) -> Bounds:
