@@ -49,6 +49,15 @@ def together(parts: list[list[Explanation]], is_tuple: bool) -> Explanation | tu
     return explained if is_tuple else explained[0]
 
 
+def compared_with_another(
+    explained: Explanation | tuple[Explanation, ...],
+) -> Explanation | tuple[Explanation, ...]:
+    """Note that masked copies were compared with something else than the examples themselves."""
+    if isinstance(explained, tuple):
+        return tuple(replace(e, compared_with_itself=torch.zeros_like(e.compared_with_itself)) for e in explained)
+    return replace(explained, compared_with_itself=torch.zeros_like(explained.compared_with_itself))
+
+
 def joined(explanations: Sequence[Explanation]) -> Explanation:
     """Join explanations of successive examples."""
     first = explanations[0]

@@ -57,7 +57,7 @@ class Comparison:
         self.execution.prepare()
         if self.execution.has_lowered_precision:  # rounding that copies and reference share changes the map less
             self.compared = references(reference, problem.inputs, self.embed, nonzero)
-        self.stream = problem.stream()
+        self.stream = problem.stream
 
     def embed_first(self, inputs: tuple[Tensor, ...]) -> Any:
         """Embed one batch; inputs that only lack a batch axis or have another type than the weights are refused in a line of our own."""

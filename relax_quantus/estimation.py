@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -21,7 +20,6 @@ from relax_quantus.explanation import Explanation
 from relax_quantus.mask_model import mask_model
 from relax_quantus.micro_batch import FORWARD_ROWS
 from relax_quantus.null import null_maxima
-from relax_quantus.perturbation import MaskStream
 from relax_quantus.problem import Problem
 from relax_quantus.stopping import SequentialEstimate, looks
 
@@ -60,7 +58,7 @@ class Estimation:
 
     def of_given(self, similarities: Tensor) -> Explanation | tuple[Explanation, ...]:
         """Estimate from similarities ``(N, B)`` that are known; the encoder is not run, so what the fill alone gives is not known."""
-        problem, stream = self.problem, self.problem.stream()
+        problem, stream = self.problem, self.problem.stream
         unknown, device = torch.full((problem.batch,), torch.nan), problem.tensors[0].x.device
 
         def paired(rows: slice) -> Pairs:
@@ -111,16 +109,11 @@ class Estimation:
         """Add what chance alone draws, where it is asked for, under the masks that the similarities belong to."""
         if not self.null:
             return explanations
-        stream, whole, found = self._stream, torch.cat(list(similarities)), list[Explanation]()
+        stream, whole, found = self.problem.stream, torch.cat(list(similarities)), list[Explanation]()
         for tensor, e in enumerate(explanations):
             maxima, statistic = (v.to(e.mean_similarity) for v in null_maxima(stream, whole, tensor))
             found.append(replace(e, null_maxima=maxima, null_statistic=statistic))
         return found
-
-    @cached_property
-    def _stream(self) -> MaskStream:
-        """The call's masks once more."""
-        return self.problem.stream()
 
     def _sequential(self, example: int, tolerance: float) -> SequentialEstimate:
         """Begin to estimate one example."""

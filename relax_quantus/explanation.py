@@ -49,6 +49,8 @@ class Explanation:
         Shaped like ``x``: of `centred`, what pictures draw. It is mostly smaller than `standard_error`, as an error of
         all bins alike does not enter it, and larger where one event decides. NaN where similarities do not vary at
         all, where the bin's masks do not, and for estimators that do not give it.
+    compared_with_itself
+        ``(B,)`` bool: whether masked copies were compared with the example's own embedding, not with a ``reference``.
     null_maxima, null_statistic
         ``(B, P)`` ascending and ``(B,)``, with ``explain(null=True)`` only, else None: the largest |centred| / its error
         over an example's bins, under P permutations of the similarities and as they are; see `relax_quantus.null`.
@@ -64,12 +66,15 @@ class Explanation:
     estimator: str
     cell_effects: Tensor | None = None
     centred_standard_error: Tensor = field(default_factory=lambda: torch.tensor(torch.nan, device="cpu"))
+    compared_with_itself: Tensor = field(default_factory=lambda: torch.tensor(True, device="cpu"))
     null_maxima: Tensor | None = None
     null_statistic: Tensor | None = None
 
     def __post_init__(self) -> None:
         whole = self.centred_standard_error.to(self.importance).expand_as(self.importance)
         object.__setattr__(self, "centred_standard_error", whole)
+        itself = self.compared_with_itself.to(self.mean_similarity.device).expand(self.mean_similarity.shape)
+        object.__setattr__(self, "compared_with_itself", itself)
 
     @neutral_torch()
     def u_relax(self) -> Tensor:
@@ -150,9 +155,10 @@ class Explanation:
         """Whether the fill alone is at least as similar to the reference as masked copies are on average, ``(B,)`` bool.
 
         Then masks take nothing away that the network would miss, and what the map shows is not what it hears. False
-        where the fill's similarity is unknown.
+        where the fill's similarity is unknown, and where copies were compared with something else than the example
+        itself: the fill may well be nearer to that.
         """
-        return self.fully_masked_similarity >= self.mean_similarity
+        return (self.fully_masked_similarity >= self.mean_similarity) & self.compared_with_itself
 
     @neutral_torch()
     def spearman(self) -> Tensor:

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.parameter import is_lazy
 
 from relax_quantus.checks import describe, refuse
@@ -44,7 +45,8 @@ def evaluation_mode(encoder: object) -> Iterator[None]:
     Parameters
     ----------
     encoder
-        A module, a method of one, or any other callable, whose modules are those that `modules_behind` finds.
+        A module, a method of one, or any other callable. Modules that `modules_behind` does not find are met when they
+        are run in this thread.
 
     Examples
     --------
@@ -64,9 +66,21 @@ def evaluation_mode(encoder: object) -> Iterator[None]:
                 held.append(part)
                 part.training = False
     kept = [(part, name, value, value.clone()) for part in parts for name, value in _buffers(part)]
+    here = threading.get_ident()
+
+    def met(part: nn.Module, _: object) -> None:
+        """Run in eval mode what was not found beforehand: however it is reached, it is run here."""
+        if getattr(part, "training", False) and threading.get_ident() == here:  # a frozen one has no mode
+            with _modes:
+                _in_use.setdefault(id(part), [part, 0])[1] += 1
+                held.append(part)
+                part.training = False
+
+    hook = register_module_forward_pre_hook(met)
     try:
         yield
     finally:
+        hook.remove()
         for part, name, value, content in kept:
             _put_back(part, name, value, content)
         with _modes:

@@ -87,14 +87,17 @@ def largest_z(stream: MaskStream, rows: Tensor, tensor: int) -> Tensor:
 
 def drawn(stream: MaskStream, tensor: int, n: int, entries: slice) -> tuple[Tensor, int]:
     """Return some entries of the first n masks, float32 ``(n, entries)``, and how many entries masks have."""
-    parts, count, every = list[Tensor](), 0, 0
-    for masks, _ in stream:
+    kept, count, every = torch.empty(0), 0, 0
+    for masks in stream.masks():
         flat = masks[tensor][: n - count].flatten(1)
-        parts.append(flat[:, entries].float())
-        count, every = count + len(flat), flat.shape[1]
+        if not count:
+            every = flat.shape[1]
+            kept = flat.new_empty(n, len(range(every)[entries]), dtype=torch.float32)
+        kept[count : count + len(flat)] = flat[:, entries]
+        count += len(flat)
         if count == n:
             break
-    return torch.cat(parts), every
+    return kept, every
 
 
 def _largest(kept: Tensor, rows: Tensor, squares: Tensor) -> Tensor:

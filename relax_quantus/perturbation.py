@@ -164,6 +164,13 @@ class MaskStream:
         """Yield, a tensor each, masks ``(m, *s)`` and the fill's noise ``(m, *shape)`` or None."""
         return self.chunks(1)
 
+    def masks(self) -> Iterator[list[Tensor]]:
+        """Yield the masks alone, a tensor each, without the fill's noise."""
+        draws = [self._masks(i, t) for i, t in enumerate(self.tensors)]
+        for start in range(0, self.n_samples, self.block):
+            m = min(self.block, self.n_samples - start)
+            yield [moved(draw(m), t.x.device) for draw, t in zip(draws, self.tensors, strict=True)]
+
     def chunks(self, multiple: int) -> Iterator[Drawn]:
         """Yield as `__iter__` does, a multiple of so many masks at a time, on the inputs' device.
 

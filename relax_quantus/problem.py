@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -61,8 +62,9 @@ class Problem:
         """Number of examples."""
         return len(self.tensors[0].x)
 
+    @cached_property
     def stream(self) -> MaskStream:
-        """Return this call's masks; a user's are asked for here, once."""
+        """This call's masks; a user's are asked for when they are first needed, once."""
         return MaskStream(self.strategy, self.tensors, self.n_samples, self.seed)
 
     def parts(self, most: int | None = None) -> list[slice]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from relax_quantus import checks
+from relax_quantus.assembly import compared_with_another
 from relax_quantus.captum_private import PerturbationAttribution, log_usage
 from relax_quantus.comparison import Comparison
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, ShapeError
@@ -275,8 +276,10 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
             )
         estimation, fully_masked = Estimation(self.estimator, comparison.problem, null), comparison.fully_masked()
         if tolerance is None:
-            return estimation.of(comparison, fully_masked, show_progress)
-        return estimation.until(comparison, fully_masked, show_progress, tolerance)
+            explained = estimation.of(comparison, fully_masked, show_progress)
+        else:
+            explained = estimation.until(comparison, fully_masked, show_progress, tolerance)
+        return explained if reference is None else compared_with_another(explained)
 
     @undisturbed
     def similarities(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -364,3 +365,48 @@ def test_compiled_networks_are_explained_as_they_are(form: str) -> None:
         assert made.training
     model = rq.SimilarityModel(made, made(X[:1]).detach())
     assert rq.explain_func(model, X[:1].numpy(), n_samples=20, perturbations_per_eval=1).shape == (1, 1, 24, 16)
+
+
+class Hidden(nn.Module):
+    """A network that its module does not know as a part."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = [inner]
+
+    def forward(self, x: Tensor) -> Tensor:
+        h: Tensor = self.inner[0](x)
+        return h
+
+
+@pytest.mark.parametrize("way", ["in a list of a module", "in a comprehension", "in a callable's slot", "by a module"])
+def test_networks_that_no_search_finds_run_in_eval_mode(way: str) -> None:
+    inner = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(48), nn.Linear(48, 4), nn.Dropout(0.5))
+    inner.train()
+
+    class Slots:
+        __slots__ = ("f",)
+
+        def __init__(self) -> None:
+            self.f = inner
+
+        def __call__(self, x: Tensor) -> Tensor:
+            h: Tensor = self.f(x)
+            return h
+
+    module = types.ModuleType("mine")
+    module.net = inner  # type: ignore[attr-defined]
+    ways: dict[str, Any] = {
+        "in a list of a module": Hidden(inner),
+        "in a comprehension": lambda x: torch.cat([inner(part) for part in x.split(8)]),
+        "in a callable's slot": Slots(),
+        "by a module": lambda x: module.net(x),
+    }
+    x = torch.rand(3, 1, 8, 6, generator=torch.Generator().manual_seed(0))
+    relax = rq.RELAX(ways[way], masks="time", estimator="weighted")
+    before = inner[1].running_mean.clone()
+    batch = relax.explain(x, n_samples=60)
+    assert torch.equal(inner[1].running_mean, before)
+    assert all(part.training for part in inner.modules())
+    alone = relax.explain(x[1:2], n_samples=60)
+    torch.testing.assert_close(batch.importance[1:2], alone.importance)

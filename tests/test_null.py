@@ -13,7 +13,7 @@ import relax_quantus as rq
 from relax_quantus import null
 from relax_quantus.errors import ArgumentError, ArgumentTypeError
 from relax_quantus.null import family_wise, family_wise_p
-from relax_quantus.perturbation import child_generator
+from relax_quantus.perturbation import MaskStream, child_generator, masked_tensor
 
 
 def relax(masks: Any = "random", estimator: Any = None, encoder: Any = None) -> rq.RELAX:
@@ -176,3 +176,32 @@ def test_chance_passes_the_threshold_somewhere_in_a_recording_once_in_twenty(spr
         p = family_wise_p(maxima, own[:, 0])
         assert (p <= 0.05) == bool((own > threshold).any())
     assert passed / 4000 == pytest.approx(0.05, abs=0.014)
+
+
+def test_masks_with_a_state_of_their_own_are_the_ones_that_are_permuted() -> None:
+    """An object that draws other masks each time it is asked is asked once a call."""
+    stateful = torch.Generator().manual_seed(0)
+
+    class Mine:
+        asked = 0
+
+        def sample(self, n: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+            self.asked += 1
+            return torch.rand(n, *shape, generator=stateful).round()
+
+    mine = Mine()
+    e = rq.RELAX(relu_encoder(12), masks=mine, estimator="weighted").explain(rand(1, 12), n_samples=200, null=True)
+    assert mine.asked == 1
+    assert e.null_statistic is not None
+    assert float(e.null_statistic) == pytest.approx(float(e.z().abs().max()), rel=1e-3)
+
+
+def test_some_entries_of_the_masks_are_copies_that_keep_no_others_alive() -> None:
+    x = torch.ones(1, 1, 200, 50)
+    stream = MaskStream(rq.masks.get("random"), (masked_tensor(x, None, None),), 100, 0)
+    kept, entries = null.drawn(stream, 0, 70, slice(3, 20))
+    assert entries == 10_000
+    assert kept.shape == (70, 17)
+    assert kept.untyped_storage().nbytes() == 4 * 70 * 17
+    whole = torch.cat([m for (m,), _ in stream]).flatten(1)
+    assert torch.equal(kept, whole[:70, 3:20])

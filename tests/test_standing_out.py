@@ -164,3 +164,20 @@ def test_a_surer_estimator_marks_nothing_where_the_test_finds_nothing() -> None:
     assert not found.bins.any()
     assert not found.among.any()
     assert found.bounds.in_words == "nothing stands out"
+
+
+def test_a_fill_nearer_to_another_reference_does_not_mean_that_nothing_is_heard() -> None:
+    """Half of the bins are heard; compared with an embedding that the fill is as near to as can be, they still are."""
+
+    def half(x: Tensor) -> Tensor:
+        heard = x[..., :6, :].mean((1, 2, 3))
+        return torch.stack([heard, torch.full_like(heard, 0.5)], 1)
+
+    x, relax = torch.ones(1, 1, 12, 8), rq.RELAX(half, masks="time")
+    towards = relax.explain(x, n_samples=120, null=True, reference=half(torch.zeros(1, 1, 12, 8)))
+    assert float(towards.fully_masked_similarity) > float(towards.mean_similarity)
+    assert not bool(towards.hears_nothing)
+    assert not bool(towards.compared_with_itself)
+    away = relax.explain(x, n_samples=120, null=True, reference=(half(x), half(torch.zeros(1, 1, 12, 8))))
+    assert standing_out(away).bins.any()
+    assert bool(relax.explain(x, n_samples=120).compared_with_itself)

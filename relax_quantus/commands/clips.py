@@ -39,6 +39,8 @@ class Models:
         None for the example's own embedding, and for nothing.
     beside
         What pages show of these.
+    encoder_sha256
+        The encoder's fingerprint, taken before it ran: a network may keep what it has computed once.
     """
 
     encoder: nn.Module
@@ -48,6 +50,7 @@ class Models:
     towards: Anchor | None = None
     away: Anchor | None = None
     beside: tuple[Beside, ...] = ()
+    encoder_sha256: str = ""
 
     @property
     def question(self) -> str:

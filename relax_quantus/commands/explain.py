@@ -34,6 +34,7 @@ from relax_quantus.fills import FILLS, warn_of_loud_silence
 from relax_quantus.folders import is_own
 from relax_quantus.heads import EmbeddingClassifier
 from relax_quantus.masks import STRATEGIES, MaskStrategy
+from relax_quantus.modules import fingerprint
 from relax_quantus.references import checked_embedding
 from relax_quantus.relax import RELAX
 from relax_quantus.report import Entry
@@ -149,6 +150,7 @@ def prepare(request: ExplainRequest) -> Models:
         encoder = (
             classifier.encoder
         )  # a fine-tuned copy if the head brings one: maps and class are then of the same encoder
+    encoder_sha256 = fingerprint(encoder)
     similarity = choose_similarity(request.similarity, request.corpus, encoder, front_end, request.resampler)
     explainers = {
         name: RELAX(encoder, masks, similarity, request.estimator, request.domain, request.precision)
@@ -161,7 +163,7 @@ def prepare(request: ExplainRequest) -> Models:
     beside: tuple[Beside, ...] = ()
     if request.html:
         beside = load_beside((("towards", towards), ("away", away)), similarity, front_end, request.resampler)
-    return Models(encoder, classifier, explainers, front_end, towards, away, beside)
+    return Models(encoder, classifier, explainers, front_end, towards, away, beside, encoder_sha256)
 
 
 def applicable(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import product
 
 import torch
@@ -76,7 +76,9 @@ def find(
                     tolerance=request.tolerance,
                     null=True,
                 )
-                parts += explained if isinstance(explained, tuple) else (explained,)
+                for e in explained if isinstance(explained, tuple) else (explained,):
+                    itself = torch.full((len(some),), models.towards is None and models.away is None)
+                    parts.append(replace(e, compared_with_itself=itself))
                 places.append(some)
                 done(len(some))
         if not usable.all():

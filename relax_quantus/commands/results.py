@@ -22,7 +22,6 @@ from relax_quantus.commands.front_ends import LOG_MEL, duration
 from relax_quantus.commands.requests.explain import ExplainRequest
 from relax_quantus.commands.result_files import ResultFiles
 from relax_quantus.drafts import complete
-from relax_quantus.modules import fingerprint
 from relax_quantus.plotting import OUTLINED_EXAMPLES, explanation_figure, save_png
 from relax_quantus.regions import Region
 from relax_quantus.waveform_plotting import waveform_figure
@@ -179,7 +178,7 @@ def settings_of(request: ExplainRequest, models: Models) -> dict[str, Any]:
         "weights": None if request.encoder.weights is None else str(request.encoder.weights.resolve()),
         "front_end": models.front_end.text,
         "sample_rate_hz": models.front_end.rate_hz,
-        "encoder_sha256": fingerprint(models.encoder),
+        "encoder_sha256": models.encoder_sha256,
         "head": None if request.head is None else str(request.head.resolve()),
         "class_names": None if models.classifier is None else list(models.classifier.class_names),
         "masks": list(models.explainers),

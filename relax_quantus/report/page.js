@@ -31,7 +31,7 @@ const table = (name) => remembered(`colours ${name}`, () =>
   colourTable(data.colours[DIVERGING.has(name) ? "diverging" : ERRORS.has(name) ? "error" : "sequential"]));
 
 // What is shown of any map: bins whose centred importance is above a fraction of the largest that chance does not draw, and beyond chance.
-const largest = () => layers[state.layer].largest ?? (beyond() ? NaN : scale("centred")[1]);
+const largest = () => layers[state.layer].largest ?? (beyond() || !chanceKnown() ? NaN : scale("centred")[1]);
 const threshold = () => (state.fraction > 0 ? state.fraction * largest() : -Infinity);
 const chanceKnown = () => layers[state.layer].least_z !== null;
 const beyond = () => state.beyond && chanceKnown();

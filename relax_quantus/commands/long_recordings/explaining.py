@@ -17,7 +17,10 @@ from relax_quantus.commands.requests.explain import ExplainRequest
 from relax_quantus.cutting import cut
 from relax_quantus.stitching import Stitcher, maps_of
 
-EACH = ("mean_similarity", "fully_masked_similarity", "n_samples", "null_maxima", "null_statistic")
+EACH = (
+    *("mean_similarity", "fully_masked_similarity", "compared_with_itself", "n_samples"),
+    *("null_maxima", "null_statistic"),
+)
 """What there is one, or one row, of an example."""
 CARRY = "carry"
 

@@ -49,7 +49,9 @@ class Stored:
 
     def hears_nothing(self, label: str) -> Array:
         """In which examples the network hears nothing, ``(n,)``."""
-        return self.each(f"fully_masked_similarity_{label}") >= self.each(f"mean_similarity_{label}")
+        louder: Array = self.each(f"fully_masked_similarity_{label}") >= self.each(f"mean_similarity_{label}")
+        louder &= self.each(f"compared_with_itself_{label}").astype(bool)
+        return louder
 
     def heard(self, label: str) -> Array:
         """Whether the network hears anything in any of the examples that hold a frame, ``(frames,)``."""
