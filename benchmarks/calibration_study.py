@@ -1,6 +1,6 @@
 """Do the 95 % intervals of the centred map hold the converged map in 95 % of cases, also where it is highest?
 
-    python -m benchmarks.calibration_study --data FOLDER [--clips 2] [--precision bfloat16] [--out FILE]
+    python -m benchmarks.calibration_study --data FOLDER [--clips 1] [--precision bfloat16] [--out FILE]
 
 Scenes are real recordings under the bundled encoder and two planted encoders: one that hears a whole dense example, and
 one that hears a single block of it and answers fully as soon as a third of it is kept, a decisive event. For each scene,
@@ -224,8 +224,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--data", type=Path, help="a folder of recordings, one folder a class; planted scenes alone without"
     )
-    made.add_argument("--out", type=Path, default=Path("benchmarks/results/calibration.parquet"))
-    made.add_argument("--clips", type=int, default=2)
+    made.add_argument("--out", type=Path, default=Path("benchmarks/calibration_study.parquet"))
+    made.add_argument("--clips", type=int, default=1)
     made.add_argument("--reference", type=int, default=40_000, help="masks of a reference")
     made.add_argument("--seeds", type=float, default=1.0, help="times the explanations of each size")
     made.add_argument("--strategies", nargs="+", default=list(rq.masks.STRATEGIES))
