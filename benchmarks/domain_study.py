@@ -15,8 +15,8 @@ from scipy.stats import spearmanr
 from tqdm import tqdm
 
 import relax_quantus as rq
-from relax_quantus.benchmark.recordings import folder
-from relax_quantus.masks import STRATEGIES
+from relax_quantus.benchmark.data.recordings import folder
+from relax_quantus.relax.masks import STRATEGIES
 
 
 def main(data: Path, clips: int, n_samples: int, seed: int) -> None:

@@ -27,14 +27,14 @@ from benchmarks.train_vggish_mini import THREE, Rows, grouped_folds
 from benchmarks.vggish_mini_training.evaluation import Clips, examples_of, has_background, quietest, summary
 from benchmarks.vggish_mini_training.fitting import Recipe, fit_encoder
 from benchmarks.vggish_mini_training.recordings import Recordings, load_recordings
-from relax_quantus.encoder_training import Settings
+from relax_quantus.base.modules import embed_all
 from relax_quantus.encoders import load_encoder
 from relax_quantus.encoders.vggish_mini import VGGishMini
-from relax_quantus.fine_tuning import fine_tune
-from relax_quantus.frontend import LogMel
-from relax_quantus.holding_out import Labelled
-from relax_quantus.logistic import Floats, Ints, fit_logistic, group_codes
-from relax_quantus.modules import embed_all
+from relax_quantus.frontend.log_mel import LogMel
+from relax_quantus.heads.fine_tuning import fine_tune
+from relax_quantus.heads.holding_out import Labelled
+from relax_quantus.heads.logistic import Floats, Ints, fit_logistic, group_codes
+from relax_quantus.heads.training import Settings
 
 RESULTS = Path(__file__).parent / "fine_tuning_study.json"
 WAYS = {

@@ -21,9 +21,9 @@ import pandas as pd
 import torch
 
 from relax_quantus.benchmark.config import BenchmarkConfig
-from relax_quantus.benchmark.datasets import synthetic
-from relax_quantus.benchmark.runner import Results, run
-from relax_quantus.masks import STRATEGIES
+from relax_quantus.benchmark.data.datasets import synthetic
+from relax_quantus.benchmark.engine.runner import Results, run
+from relax_quantus.relax.masks import STRATEGIES
 
 METRICS = ("AUC", "RankAccuracy")
 RESAMPLES = 10_000

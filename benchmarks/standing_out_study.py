@@ -24,16 +24,16 @@ import torch
 from torch import Tensor, nn
 
 import relax_quantus as rq
-from relax_quantus.audio import resample
-from relax_quantus.axes import Axis
-from relax_quantus.benchmark.calls import SAMPLE_RATE_HZ
-from relax_quantus.benchmark.planted import mix
-from relax_quantus.benchmark.sampling import examples_of
-from relax_quantus.benchmark.soundscapes import class_of, dominates, soundscape
-from relax_quantus.fills import SILENCE
-from relax_quantus.frontend import hz_to_mel
-from relax_quantus.null import family_wise
-from relax_quantus.regions import Region, regions
+from relax_quantus.audio.reading import resample
+from relax_quantus.base.family_wise import family_wise
+from relax_quantus.benchmark.data.calls import SAMPLE_RATE_HZ
+from relax_quantus.benchmark.data.planted import mix
+from relax_quantus.benchmark.data.sampling import examples_of
+from relax_quantus.benchmark.data.soundscapes import class_of, dominates, soundscape
+from relax_quantus.frontend.axes import Axis
+from relax_quantus.frontend.log_mel import hz_to_mel
+from relax_quantus.relax.fills import SILENCE
+from relax_quantus.views.boxes import Region, regions
 
 MASKS = ("random", "time", "time_frequency")
 MOST_EXAMPLES = 4
@@ -167,7 +167,7 @@ def explained(
         )
         for x, box in scenes
     ]
-    least_z = family_wise(torch.cat([e.null_maxima for e in parts]))
+    least_z = family_wise(torch.cat([e.null_maxima for e in parts if e.null_maxima is not None]))
     centred, z, deaf = (torch.cat(v) for v in zip(*((e.centred(), e.z(), e.hears_nothing) for e in parts), strict=True))
     return centred, (centred > 0) & (z.abs() > least_z) & ~deaf[:, None, None, None]
 

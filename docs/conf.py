@@ -62,7 +62,10 @@ numpydoc_class_members_toctree = False
 numpydoc_xref_param_type = False
 # Other packages' inventories are not fetched, so their names lead nowhere; in a docstring, `name` is a link only where there is one.
 OTHERS = "torch|numpy|np|npt|nn|matplotlib|pandas|pd|captum|quantus|rich|typing|types|abc|collections|pathlib|os|typer"
-UNQUALIFIED = "Tensor|Axis|Callable|Iterator|Sequence|Mapping|Any|Path|PathLike|Array|Values|Map|Wave|Image|Table|Console|T|ndarray|floating"
+UNQUALIFIED = (
+    "Tensor|Axis|Callable|Iterator|Sequence|Mapping|Any|Path|PathLike|Array|Values|Map|"
+    "Wave|Image|Table|Console|Figure|Bins|T|ndarray|floating"
+)
 nitpick_ignore_regex = [
     ("py:.*", rf"({OTHERS})(\..*)?"),
     ("py:.*", rf"({UNQUALIFIED})|.*\.T|.*\.Choice|(tuple|dict)\[\w+"),

@@ -1,60 +1,64 @@
 """RELAX for audio representations: which part of a sound made its embedding what it is, and how sure are we.
 
-The flow, from left to right, one package or module a step::
+The flow, from left to right, one room (package) a step::
 
-    audio file --audio--> waveform 16 kHz --frontend--> log-mel x (B,1,T,F) --encoder--> h (B,D)
-                                                            |  masks m (M,1,T,F) + fill
-                                                            +--> x~ --encoder--> h~ --similarity(h,h~)--> s (M,)
-    s, m --estimator--> importance, uncertainty, standard error (B,1,T,F) --> Captum / Quantus / plots / sound / report
-    methods x metrics x clips --benchmark--> tidy results --> tables, figures, statistics
+    sound file --audio--> waveform --frontend--> examples x (B,1,T,F) --encoders--> h (B,D)
+                                          |  relax: masks m (M,1,T,F) + fill
+                                          +--> x~ --encoder--> h~ --similarity(h,h~)--> s (M,)
+    s, m --relax.estimators--> Explanation (B,1,T,F) --> Captum / Quantus / views: pictures, sounds, boxes, pages
+    a whole recording --recordings--> one map over its own time axis
+    methods x metrics x clips --benchmark--> rows --> tables, figures, statistics          cli: the command line
 
-Axes: B batch, N samples, M masks, T = 96 frames of 10 ms (axis -2), F = 64 mel bands (axis -1), D embedding. Masks: 1 keeps, 0 replaces by
-the fill. Every public name below is imported when it is first used (PEP 562), so ``import relax_quantus`` is quick.
+Axes: B batch, N samples, M masks, T frames (axis -2), F bands (axis -1), D embedding. Masks: 1 keeps, 0 replaces by the
+fill. Public names are imported when they are first used (PEP 562), so ``import relax_quantus`` is quick; ``__init__.pyi``
+tells type checkers and editors what they are.
 """
 
-import importlib.util
+from __future__ import annotations
+
+import importlib
 from typing import Any
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "read_audio": "audio",
-    "waveform_blocks": "audio",
-    "load_waveform": "audio",
-    "resample": "audio",
-    "load_examples": "frontend",
-    "LogMel": "frontend",
-    "LogMelConfig": "frontend",
-    "TransformFrontEnd": "transform_front_end",
-    "load_encoder": "encoders",
+    "EmbeddingClassifier": "heads.classifier",
+    "Explanation": "relax.explanation",
+    "LogMel": "frontend.log_mel",
+    "LogMelConfig": "frontend.log_mel",
+    "RELAX": "relax.attribution",
+    "SimilarityForward": "relax.similarity_forward",
+    "SimilarityModel": "relax.similarity_model",
+    "Stitched": "recordings.stitching",
+    "TransformFrontEnd": "frontend.transform",
     "WaveformEncoder": "encoders.waveform",
-    "import_torchaudio": "torchaudio_bridge",
-    "EmbeddingClassifier": "heads",
-    "RELAX": "relax",
-    "Stitched": "stitching",
-    "stitch": "stitching",
-    "explain_overlapping": "stitching",
-    "SimilarityForward": "similarity_forward",
-    "Explanation": "explanation",
     "explain_func": "quantus_bridge",
+    "explain_overlapping": "recordings.stitching",
+    "import_torchaudio": "audio.torchaudio_bridge",
+    "load_encoder": "encoders",
+    "load_examples": "frontend.log_mel",
+    "load_waveform": "audio.reading",
+    "read_audio": "audio.reading",
     "register_with_quantus": "quantus_bridge",
+    "resample": "audio.reading",
+    "stitch": "recordings.stitching",
     "unregister_from_quantus": "quantus_bridge",
-    "SimilarityModel": "quantus_bridge",
+    "waveform_blocks": "audio.reading",
 }
 _MODULES = {
-    "audio",
-    "benchmark",
-    "encoders",
-    "errors",
-    "estimators",
-    "fills",
-    "frontend",
-    "heads",
-    "masks",
-    "plotting",
-    "quantus_bridge",
-    "relax",
-    "similarity",
+    "audio": "audio",
+    "benchmark": "benchmark",
+    "encoders": "encoders",
+    "errors": "errors",
+    "estimators": "relax.estimators",
+    "fills": "relax.fills",
+    "frontend": "frontend",
+    "heads": "heads",
+    "masks": "relax.masks",
+    "plotting": "views.maps",
+    "quantus_bridge": "quantus_bridge",
+    "relax": "relax",
+    "similarity": "relax.similarity",
 }
 
 __all__ = ["__version__", *sorted(_HOME), *sorted(_MODULES)]
@@ -63,7 +67,9 @@ __all__ = ["__version__", *sorted(_HOME), *sorted(_MODULES)]
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    elif name in _MODULES or (not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}") is not None):
+    elif name in _MODULES:
+        value = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+    elif not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}") is not None:
         value = importlib.import_module(f"{__name__}.{name}")
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -72,4 +78,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+    return sorted(__all__)

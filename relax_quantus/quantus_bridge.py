@@ -13,29 +13,24 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from relax_quantus.checks import message, refuse
-from relax_quantus.errors import (
-    ArgumentError,
-    ArgumentTypeError,
-    MissingDependencyError,
-    UnknownNameError,
-)
-from relax_quantus.estimators import Estimator
-from relax_quantus.explanation import Explanation
-from relax_quantus.masks import STRATEGIES, MaskStrategy
-from relax_quantus.modules import evaluation_mode, like_weights
-from relax_quantus.registry import Registry, nearest
-from relax_quantus.relax import RELAX
-from relax_quantus.similarity import Similarity
-from relax_quantus.similarity_model import SimilarityModel
-from relax_quantus.torch_state import neutral_torch
+from relax_quantus.base.checks import message, refuse
+from relax_quantus.base.modules import evaluation_mode, like_weights
+from relax_quantus.base.registry import Registry, nearest
+from relax_quantus.base.torch_state import neutral_torch
+from relax_quantus.errors import ArgumentError, ArgumentTypeError, MissingDependencyError, UnknownNameError
+from relax_quantus.relax.attribution import RELAX
+from relax_quantus.relax.estimators import Estimator
+from relax_quantus.relax.explanation import Explanation
+from relax_quantus.relax.masks import STRATEGIES, MaskStrategy
+from relax_quantus.relax.similarity import Similarity
+from relax_quantus.relax.similarity_model import SimilarityModel
 
 __all__ = [
     "SimilarityModel",
@@ -141,7 +136,7 @@ def explain_func(
         explained = relax.explain(
             x, baselines, n_samples=n_samples, perturbations_per_eval=perturbations_per_eval, seed=seed
         )
-    result: Array = chosen(cast(Explanation, explained)).double().cpu().numpy()
+    result: Array = chosen(explained).double().cpu().numpy()
     return result.astype(np.float64 if given.dtype == np.float64 else np.float32)
 
 

@@ -7,7 +7,7 @@ import sys
 
 from typer.testing import CliRunner, Result
 
-from relax_quantus import cli
+from relax_quantus.cli import main as cli
 
 FEW = ("--n-samples", "6", "--masks", "time")
 PROGRAM = (sys.executable, "-m", "relax_quantus")

@@ -13,10 +13,11 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
-from relax_quantus import decoding, micro_batch
+from relax_quantus.audio import decoding
 from relax_quantus.encoders import ENCODERS
-from relax_quantus.explanation import Explanation
-from relax_quantus.relax import RELAX
+from relax_quantus.relax import micro_batch
+from relax_quantus.relax.attribution import RELAX
+from relax_quantus.relax.explanation import Explanation
 
 ANIMAL_SOUNDS = Path(__file__).resolve().parents[2] / "shared" / "data" / "animal-sounds"
 
@@ -149,4 +150,4 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], float]],
 @pytest.fixture
 def few_states(monkeypatch: pytest.MonkeyPatch) -> None:
     """Banks of 2^11 states, enough for so few cells."""
-    monkeypatch.setattr("relax_quantus.estimators.surrogate.FEWEST_STATES", 1 << 11)
+    monkeypatch.setattr("relax_quantus.relax.estimators.surrogate.FEWEST_STATES", 1 << 11)

@@ -10,9 +10,9 @@ import pytest
 
 from relax_quantus.benchmark.metrics import METRICS
 from relax_quantus.benchmark.metrics.excluded import EXCLUDED
-from relax_quantus.estimators import ESTIMATORS
-from relax_quantus.fills import FILLS, Fill
-from relax_quantus.masks import STRATEGIES
+from relax_quantus.relax.estimators import ESTIMATORS
+from relax_quantus.relax.fills import FILLS, Fill
+from relax_quantus.relax.masks import STRATEGIES
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 import pkgutil
 import subprocess
 import sys
+import types
+from pathlib import Path
 
 import pytest
 
@@ -100,3 +103,16 @@ def test_a_module_that_does_not_exist_is_an_attribute_error() -> None:
     for package in (rq, benchmark):
         with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
             package.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("package", [rq, rq.benchmark], ids=["relax_quantus", "benchmark"])
+def test_the_typed_face_has_the_names_that_there_are(package: types.ModuleType) -> None:
+    stub = ast.parse(Path(str(package.__file__)).with_suffix(".pyi").read_text())
+    (names,) = (ast.literal_eval(n.value) for n in stub.body if isinstance(n, ast.Assign))
+    assert set(names) == set(package.__all__)
+    imported = {a.asname for n in stub.body if isinstance(n, ast.ImportFrom) for a in n.names}
+    assert imported == set(names) - {"__version__"}
+
+
+def test_the_face_lists_public_names_alone() -> None:
+    assert dir(rq) == sorted(rq.__all__)

@@ -16,9 +16,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 
+from relax_quantus.base.result_folder import LIST
 from relax_quantus.benchmark.report import report
 from relax_quantus.benchmark.statistics.rows import FALL
-from relax_quantus.result_folder import LIST
 
 ONCE = ["dataset", "encoder", "clip", "metric"]
 ZSTD = 15

@@ -24,7 +24,7 @@ from benchmarks.speed.record import Record
 from benchmarks.speed.rows import Row
 from benchmarks.speed.settings import QUICK, Settings
 from relax_quantus.encoders import ENCODERS
-from relax_quantus.masks import STRATEGIES
+from relax_quantus.relax.masks import STRATEGIES
 
 SECTIONS: dict[str, Callable[[Settings], Iterator[Row]]] = {
     "overhead": overhead,

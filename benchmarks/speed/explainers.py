@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 import relax_quantus as rq
 from benchmarks.speed.rounds import NotAvailableError
-from relax_quantus.estimators import ESTIMATORS
-from relax_quantus.relax import RELAX
+from relax_quantus.relax.attribution import RELAX
+from relax_quantus.relax.estimators import ESTIMATORS
 
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
 

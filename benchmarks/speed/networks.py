@@ -86,12 +86,12 @@ def vggish(weights: Path | None, seed: int) -> Network:
 def load_clips(settings: Settings, count: int) -> Tensor:
     """`count` log-mel clips ``(count, 1, 96, 64)``: the loudest example of recordings, or synthetic soundscapes with a call."""
     if settings.data is not None:
-        from relax_quantus.benchmark.recordings import folder
+        from relax_quantus.benchmark.data.recordings import folder
 
         clips = torch.stack([clip.x for clip in folder(settings.data, count, settings.seed, 1).clips])
     else:
-        from relax_quantus.benchmark.datasets import log_mel
-        from relax_quantus.benchmark.soundscapes import soundscapes
+        from relax_quantus.benchmark.data.datasets import log_mel
+        from relax_quantus.benchmark.data.soundscapes import soundscapes
 
         clips = log_mel(soundscapes(count, settings.seed, 0))
     repeated = clips.repeat(-(-count // len(clips)), 1, 1, 1)

@@ -20,7 +20,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from torch import Tensor, nn
 
 from benchmarks.vggish_mini_training.recordings import EXAMPLE, QUIET_BELOW_LOUD_DB, Recordings
-from relax_quantus.frontend import LogMel
+from relax_quantus.frontend.log_mel import LogMel
 
 COMMON_BAND_HZ = 3_400.0
 QUIET_SHARE = 0.2

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from benchmarks.vggish_mini_training.chain import ChainConfig, coloured_noise, happens, record
 from benchmarks.vggish_mini_training.recordings import EXAMPLE, Excerpts, Recordings
 from relax_quantus.encoders.vggish_mini import VGGishMini, fold
-from relax_quantus.frontend import LogMel
+from relax_quantus.frontend.log_mel import LogMel
 
 SILENCE = LogMel().config.silence
 

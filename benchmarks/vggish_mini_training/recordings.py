@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from relax_quantus import checks
-from relax_quantus.audio import load_waveform
+from relax_quantus.audio.reading import load_waveform
+from relax_quantus.base import checks
 from relax_quantus.errors import DataError
-from relax_quantus.frontend import LogMelConfig
+from relax_quantus.frontend.log_mel import LogMelConfig
 
 EXAMPLE = LogMelConfig().example_samples
 GRAIN = 1600

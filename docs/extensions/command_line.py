@@ -14,7 +14,7 @@ from typer.cli import get_docs_for_click
 
 def reference() -> str:
     """The whole reference as MyST Markdown, examples as code."""
-    from relax_quantus.cli import PROGRAM, app
+    from relax_quantus.cli.main import PROGRAM, app
 
     command = typer.main.get_command(app)
     with typer.Context(command, info_name=PROGRAM) as context:

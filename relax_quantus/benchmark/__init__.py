@@ -16,16 +16,16 @@ from typing import Any
 _HOME = {
     "BenchmarkConfig": "config",
     "PRESETS": "config",
-    "FILES": "output",
-    "Forecast": "dry_run",
-    "LOST": "store",
-    "Results": "runner",
-    "forecast": "dry_run",
-    "run": "runner",
-    "METHODS": "methods",
+    "FILES": "report.output",
+    "Forecast": "engine.dry_run",
+    "LOST": "engine.store",
+    "Results": "engine.runner",
+    "forecast": "engine.dry_run",
+    "run": "engine.runner",
+    "METHODS": "methods.registry",
     "METRICS": "metrics",
-    "show": "tables",
-    "write": "output",
+    "show": "report.tables",
+    "write": "report.output",
 }
 
 __all__ = sorted(_HOME)

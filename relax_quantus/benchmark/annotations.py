@@ -3,7 +3,7 @@
 A text file enters, `Box` objects leave, in seconds of one recording and Hz; `bins` turns boxes into bins of the log-mel grid. Raven's table is
 tab-separated with a header (Cornell Lab, Raven Pro manual, "selection tables"); Audacity's track has ``begin<tab>end<tab>label`` a line and, for a
 spectral selection, a second line of a backslash, the lowest and the highest frequency, where -1 stands for "not set". Both are also read as
-spreadsheets save them, see `relax_quantus.text_files`.
+spreadsheets save them, see `relax_quantus.base.text_files`.
 
 Raven opens many files as one sequence. Its times then count from the first file; ``File Offset (s)`` counts from the file that ``Begin File`` and
 ``Begin Path`` name, and these decide where a box lies and whose it is.
@@ -21,11 +21,11 @@ from typing import NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from relax_quantus.drafts import write_text
+from relax_quantus.base.files import write_text
+from relax_quantus.base.text_files import Numbers, cells, listed, read_text, table
 from relax_quantus.errors import DataError
-from relax_quantus.frontend import LogMelConfig, hz_to_mel
-from relax_quantus.regions import LABEL
-from relax_quantus.text_files import Numbers, cells, listed, read_text, table
+from relax_quantus.frontend.log_mel import LogMelConfig, hz_to_mel
+from relax_quantus.views.boxes import LABEL
 
 BEGIN, END, LOW, HIGH = "begin time (s)", "end time (s)", "low freq (hz)", "high freq (hz)"
 LABELS = ("species", "annotation", "label", "class", "tag", "species code", "call type", "name")
@@ -110,7 +110,7 @@ def files_named(path: Path) -> list[str]:
 
 
 def is_own(path: Path) -> bool:
-    """Whether a selection table is one that `relax_quantus.regions.write_raven` wrote and nobody has labelled since."""
+    """Whether a selection table is one that `relax_quantus.views.boxes.write_raven` wrote and nobody has labelled since."""
     text = read_text(path, WHAT)
     rows = _rows(text) if _is_table(text) else []
     return bool(rows) and all(row.get("annotation") == LABEL and row.get(SCORE) for row in rows)

@@ -21,8 +21,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from relax_quantus import checks
-from relax_quantus.audio import checked_resampler, measure_extent
+from relax_quantus.audio.reading import checked_resampler, measure_extent
+from relax_quantus.base import checks
 from relax_quantus.benchmark.annotations import (
     bins,
     files_named,
@@ -32,12 +32,12 @@ from relax_quantus.benchmark.annotations import (
     same_file,
     shared_folders,
 )
-from relax_quantus.benchmark.clips import Clip, Dataset, Examples
-from relax_quantus.benchmark.recordings import surveyed
-from relax_quantus.benchmark.sampling import Entry, Reader, examples_of, spread
+from relax_quantus.benchmark.data.clips import Clip, Dataset, Examples
+from relax_quantus.benchmark.data.recordings import surveyed
+from relax_quantus.benchmark.data.sampling import Entry, Reader, examples_of, spread
 from relax_quantus.errors import AudioError, DataError
-from relax_quantus.fills import Background
-from relax_quantus.frontend import LogMelConfig
+from relax_quantus.frontend.log_mel import LogMelConfig
+from relax_quantus.relax.fills import Background
 
 SHARE = (0.005, 0.8)
 SEGMENT = re.compile(r"^(.+?)[_-]segment[_-]?\d+$", re.IGNORECASE)

@@ -10,11 +10,11 @@ import tomllib
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from relax_quantus import checks
-from relax_quantus.audio import RESAMPLERS
+from relax_quantus.audio.reading import RESAMPLERS
+from relax_quantus.base import checks
+from relax_quantus.base.registry import nearest
+from relax_quantus.base.text_files import read_text
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, DataError, UnknownNameError
-from relax_quantus.registry import nearest
-from relax_quantus.text_files import read_text
 
 LISTS = ("methods", "metrics", "datasets", "encoders", "seeds", "primary", "secondary")
 END_POINTS = ("gain_embedding", "gain_logit", "auc_region")
@@ -196,9 +196,12 @@ class BenchmarkConfig:
 
         With `encoder_given`, ``encoder`` only says what was given, and may be any text.
         """
-        from relax_quantus.benchmark import datasets, methods, metrics, nets
-        from relax_quantus.estimators import ESTIMATORS
-        from relax_quantus.fills import FILLS
+        from relax_quantus.benchmark import metrics
+        from relax_quantus.benchmark.data import datasets
+        from relax_quantus.benchmark.engine import networks as nets
+        from relax_quantus.benchmark.methods import registry as methods
+        from relax_quantus.relax.estimators import ESTIMATORS
+        from relax_quantus.relax.fills import FILLS
 
         quick = self.preset == "quick"
         full = replace(

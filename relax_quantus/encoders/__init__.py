@@ -11,9 +11,9 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from relax_quantus.base.registry import Registry
+from relax_quantus.base.torch_state import neutral_torch
 from relax_quantus.encoders.torchaudio_models import NORMALIZED, load_torchaudio_model
-from relax_quantus.registry import Registry
-from relax_quantus.torch_state import neutral_torch
 
 
 @runtime_checkable

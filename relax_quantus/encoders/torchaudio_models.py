@@ -10,11 +10,11 @@ import os
 
 import torch
 
-from relax_quantus import checks
+from relax_quantus.audio.torchaudio_bridge import import_torchaudio
+from relax_quantus.base import checks
 from relax_quantus.encoders.waveform import WaveformEncoder
 from relax_quantus.encoders.weights_file import load_weights
 from relax_quantus.errors import WeightsError
-from relax_quantus.torchaudio_bridge import import_torchaudio
 
 NORMALIZED = {
     "wav2vec2_base": False,

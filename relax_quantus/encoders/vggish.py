@@ -20,7 +20,7 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor, nn
 
-from relax_quantus import checks
+from relax_quantus.base import checks
 from relax_quantus.encoders.weights_file import (
     HASH_IN_NAME,
     RIGHT_FILE,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from relax_quantus import checks
+from relax_quantus.base import checks
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, EncoderError, ShapeError
 
 POOLINGS = ("mean", "max")
@@ -34,7 +34,7 @@ class WaveformEncoder(nn.Module):
 
     Examples
     --------
-    >>> from relax_quantus.torchaudio_bridge import import_torchaudio
+    >>> from relax_quantus.audio.torchaudio_bridge import import_torchaudio
     >>> model = import_torchaudio().models.wav2vec2_base()  # doctest: +SKIP
     >>> WaveformEncoder(model, layer=6)(torch.zeros(2, 16_000)).shape  # doctest: +SKIP
     torch.Size([2, 768])

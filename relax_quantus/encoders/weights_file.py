@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from relax_quantus import checks
-from relax_quantus.decoding import printable
+from relax_quantus.base import checks
+from relax_quantus.base.text import printable
 from relax_quantus.errors import WeightsError
 
 RIGHT_FILE = "pass the right file, its own sha256=, or rename it if what follows the hyphen is no hash"

@@ -11,7 +11,7 @@ import pytest
 from tiny_runs import uninterrupted
 
 from relax_quantus.benchmark import Results
-from relax_quantus.benchmark.datasets import DATASETS
+from relax_quantus.benchmark.data.datasets import DATASETS
 from relax_quantus.benchmark.metrics import METRICS
 from relax_quantus.encoders import ENCODERS
 
@@ -19,7 +19,7 @@ MODULE = '''
 import os, signal, time
 from pathlib import Path
 import numpy as np, torch
-from relax_quantus.benchmark.datasets import Clip, Dataset, Examples
+from relax_quantus.benchmark.data.datasets import Clip, Dataset, Examples
 from relax_quantus.benchmark.metrics import Metric, Scores
 
 

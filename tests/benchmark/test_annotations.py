@@ -9,10 +9,10 @@ import torch
 
 from relax_quantus.benchmark.annotations import Box, bins, is_annotation, read, write_audacity
 from relax_quantus.benchmark.boxes import boxes, marked, pairs, source_of
-from relax_quantus.benchmark.datasets import kind_of_folder
+from relax_quantus.benchmark.data.datasets import kind_of_folder
 from relax_quantus.errors import DataError
-from relax_quantus.frontend import LogMelConfig
-from relax_quantus.regions import Region, write_raven
+from relax_quantus.frontend.log_mel import LogMelConfig
+from relax_quantus.views.boxes import Region, write_raven
 
 RATE = 16_000
 HEADER = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)\tSpecies\n"

@@ -14,16 +14,15 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from relax_quantus.benchmark import headings, tables
-from relax_quantus.benchmark.figures import flipping, groups, scores, style
-from relax_quantus.benchmark.layout import Cell, Table, number
-from relax_quantus.benchmark.report import report, words
+from relax_quantus.benchmark.report import headings, report, tables, words
+from relax_quantus.benchmark.report.figures import flipping, groups, scores, style
 from relax_quantus.benchmark.report.latex import escaped, latex
+from relax_quantus.benchmark.report.layout import Cell, Table, number
 from relax_quantus.benchmark.report.reading import read
 from relax_quantus.benchmark.statistics import ranks
 from relax_quantus.benchmark.statistics.intervals import Estimate
 from relax_quantus.benchmark.statistics.rows import checked
-from relax_quantus.cli import app
+from relax_quantus.cli.main import app
 from relax_quantus.errors import DataError
 
 
@@ -195,7 +194,7 @@ def test_the_console_shows_the_crossed_design_as_one_table_of_120_columns() -> N
 
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("relax_quantus.benchmark.output.provenance", lambda results: {})
+        patch.setattr("relax_quantus.benchmark.report.output.provenance", lambda results: {})
         tables.show(Run(), console)  # type: ignore[arg-type]
     text = console.export_text()
     assert "own-cell" in text

@@ -15,7 +15,7 @@ from relax_quantus.benchmark.statistics.crossing import OWN_GRANULARITY, Endpoin
 from relax_quantus.benchmark.statistics.emphasis import above_twins, clear_winner
 from relax_quantus.benchmark.statistics.rows import checked, pooled
 from relax_quantus.errors import DataError
-from relax_quantus.masks import STRATEGIES
+from relax_quantus.relax.masks import STRATEGIES
 
 
 @pytest.fixture(scope="module")

@@ -12,16 +12,16 @@ from safetensors.torch import save_file
 from scipy.stats import mannwhitneyu
 from torch import nn
 
-from relax_quantus.benchmark import nets
 from relax_quantus.benchmark.config import BenchmarkConfig
-from relax_quantus.benchmark.datasets import DATASETS, kind_of_folder, resolve, specified, synthetic
-from relax_quantus.benchmark.methods import resolve as method
-from relax_quantus.benchmark.preparation import prepare
-from relax_quantus.benchmark.questions import NotApplicable
-from relax_quantus.benchmark.shortcut import shortcut, with_shortcut
+from relax_quantus.benchmark.data.datasets import DATASETS, kind_of_folder, resolve, specified, synthetic
+from relax_quantus.benchmark.data.shortcut import shortcut, with_shortcut
+from relax_quantus.benchmark.engine import networks as nets
+from relax_quantus.benchmark.engine.preparation import prepare
+from relax_quantus.benchmark.methods.questions import NotApplicable
+from relax_quantus.benchmark.methods.registry import resolve as method
 from relax_quantus.encoders import load_encoder
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, DataError, UnknownNameError, WeightsError
-from relax_quantus.frontend import LogMelConfig
+from relax_quantus.frontend.log_mel import LogMelConfig
 
 RATE = 16_000
 ESC_HEADER = "filename,fold,target,category,esc10,src_file,take\n"
@@ -35,7 +35,7 @@ def sound(hz: float, seed: int, seconds: float = 1.2) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def _few_soundscapes(monkeypatch):
-    monkeypatch.setattr("relax_quantus.benchmark.datasets.HELD_OUT_CLIPS", 6)
+    monkeypatch.setattr("relax_quantus.benchmark.data.datasets.HELD_OUT_CLIPS", 6)
 
 
 @pytest.fixture
@@ -207,7 +207,7 @@ def test_soundscapes_at_a_level_differ_in_the_noise_alone():
     drawn = synthetic(4, 3, 12)
     assert drawn.name == "synthetic"
     assert drawn.needs_good_head
-    from relax_quantus.benchmark.soundscapes import soundscape
+    from relax_quantus.benchmark.data.soundscapes import soundscape
 
     for db in (-6.0, 12.0):
         one, two = soundscape(3, 1, 0, db), soundscape(3, 1, 0, db + 6)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relax_quantus.benchmark.dry_run import Forecast
+from relax_quantus.benchmark.engine.dry_run import Forecast
 
 
 @pytest.mark.parametrize(("workers", "in_all"), [(1, "1.5"), (2, "4.5"), (7, "12.0")])

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 from tiny_runs import TINY
 
-from relax_quantus.benchmark import BenchmarkConfig, Results, forecast, grid, run
-from relax_quantus.benchmark.runner import survey_of
-from relax_quantus.benchmark.store import Store
-from relax_quantus.benchmark.workshop import Workshop
+from relax_quantus.benchmark import BenchmarkConfig, Results, forecast, run
+from relax_quantus.benchmark.engine import grid
+from relax_quantus.benchmark.engine.runner import survey_of
+from relax_quantus.benchmark.engine.store import Store
+from relax_quantus.benchmark.engine.workshop import Workshop
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, DataError, UnknownNameError
 
 pytestmark = pytest.mark.usefixtures("plugin")

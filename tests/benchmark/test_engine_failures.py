@@ -12,7 +12,7 @@ import pytest
 from tiny_runs import TINY
 
 from relax_quantus.benchmark import run
-from relax_quantus.benchmark.limits import TimeLimitExceeded, outcome, time_limit
+from relax_quantus.benchmark.engine.limits import TimeLimitExceeded, outcome, time_limit
 from relax_quantus.errors import CellError
 
 pytestmark = pytest.mark.usefixtures("plugin")
@@ -41,7 +41,7 @@ def test_a_map_past_its_limit_is_not_tried_again(monkeypatch: pytest.MonkeyPatch
         calls.append(question.kind)
         time.sleep(30)
 
-    monkeypatch.setattr("relax_quantus.benchmark.methods.Simple.explain", explain)
+    monkeypatch.setattr("relax_quantus.benchmark.methods.registry.Simple.explain", explain)
     config = replace(TINY, methods=("energy",), metrics=("Sparseness", "Complexity"), max_clips=1, time_limit=0.3)
     rows = run(config, show_progress=False).rows
     assert list(rows.status) == ["timeout", "timeout"]
@@ -52,7 +52,7 @@ def test_data_that_cannot_be_prepared_are_rows(monkeypatch: pytest.MonkeyPatch) 
     def broken(*_: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr("relax_quantus.benchmark.workshop.prepare", broken)
+    monkeypatch.setattr("relax_quantus.benchmark.engine.workshop.prepare", broken)
     rows = run(replace(TINY, methods=("energy",), metrics=("Sparseness",)), show_progress=False).rows
     assert set(rows.status) == {"out_of_memory"}
     assert list(rows["clip"]) == ["clip0", "clip1", "clip2"]

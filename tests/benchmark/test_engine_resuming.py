@@ -20,7 +20,7 @@ import pytest
 from tiny_runs import TINY, same, until
 
 from relax_quantus.benchmark import BenchmarkConfig, Results, run
-from relax_quantus.benchmark.store import FILE, Cell, Store
+from relax_quantus.benchmark.engine.store import FILE, Cell, Store
 from relax_quantus.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("plugin")
@@ -130,7 +130,9 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(serial: Results, tm
     names = ("datasets", "encoders", "methods", "metrics", "max_clips", "n_samples", "head_clips", "reexplain_clips")
     given = {name: getattr(TINY, name) for name in (*names, "reexplain_samples", "perturbations", "threads")}
     file.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in given.items()))
-    heed = "import signal, relax_quantus.cli as c; signal.signal(signal.SIGINT, signal.default_int_handler); c.main()"
+    heed = (
+        "import signal, relax_quantus.cli.main as c; signal.signal(signal.SIGINT, signal.default_int_handler); c.main()"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", heed, "bench", str(file), "--out", str(out)],
         env={**os.environ, "ENGINE_TEST_MARKS": str(marks), "OMP_NUM_THREADS": "1"},

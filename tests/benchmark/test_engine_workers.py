@@ -95,6 +95,6 @@ def test_a_cluster_finds_the_same_although_a_worker_is_killed(serial: Results, c
 
 def test_no_scheduler_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
-    monkeypatch.setattr("relax_quantus.benchmark.workers.WAIT_FOR_WORKERS_S", 1)
+    monkeypatch.setattr("relax_quantus.benchmark.engine.workers.WAIT_FOR_WORKERS_S", 1)
     with pytest.raises(DataError, match="scheduler: expected the address of a Dask scheduler that answers"):
         run(replace(TINY, scheduler="tcp://127.0.0.1:1"), show_progress=False)

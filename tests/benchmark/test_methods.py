@@ -10,19 +10,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from relax_quantus.benchmark.cells import described
-from relax_quantus.benchmark.clips import Clip
 from relax_quantus.benchmark.config import BenchmarkConfig
-from relax_quantus.benchmark.methods import METHODS, build, resolve
+from relax_quantus.benchmark.data.clips import Clip
+from relax_quantus.benchmark.engine.cells import described
+from relax_quantus.benchmark.methods.questions import NotApplicable, Question, Similarities
+from relax_quantus.benchmark.methods.registry import METHODS, build, resolve
 from relax_quantus.benchmark.metrics import METRICS
-from relax_quantus.benchmark.questions import NotApplicable, Question, Similarities
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, UnknownNameError
-from relax_quantus.fills import FILLS, SILENCE
-from relax_quantus.heads import EmbeddingClassifier
-from relax_quantus.logistic import CrossValidation
-from relax_quantus.masks import STRATEGIES
-from relax_quantus.relax import RELAX
-from relax_quantus.similarity_model import SimilarityModel
+from relax_quantus.heads.classifier import EmbeddingClassifier
+from relax_quantus.heads.logistic import CrossValidation
+from relax_quantus.relax.attribution import RELAX
+from relax_quantus.relax.fills import FILLS, SILENCE
+from relax_quantus.relax.masks import STRATEGIES
+from relax_quantus.relax.similarity_model import SimilarityModel
 
 PLANT = np.zeros((96, 64), dtype=bool)
 PLANT[24:60, 16:40] = True
@@ -133,7 +133,7 @@ def test_strategy_twin_and_repeat_share_forwards():
 def test_variants_are_relax_with_these_settings():
     asked = question(n_samples=50)
     found = resolve("RELAX-time:fill=mean,edges=hard,keep=0.3,cells=12").explain(asked, Similarities())
-    from relax_quantus.masks import Time
+    from relax_quantus.relax.masks import Time
 
     relax = RELAX(asked.model.encoder, Time(keep_probability=0.3, edges="hard", stripes=12), estimator="weighted")
     expected = relax.explain(asked.x, "mean", n_samples=50, perturbations_per_eval=16, seed=0)

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from relax_quantus.benchmark.methods import Method
+from relax_quantus.benchmark.methods.questions import Attribution, NotApplicable, Question, Similarities
+from relax_quantus.benchmark.methods.registry import Method
 from relax_quantus.benchmark.metrics import CATEGORIES, METRICS, Case, Undefined, build
 from relax_quantus.benchmark.metrics.case import global_generators
 from relax_quantus.benchmark.metrics.remembering import Remembering
-from relax_quantus.benchmark.questions import Attribution, NotApplicable, Question, Similarities
-from relax_quantus.fills import SILENCE
-from relax_quantus.heads import EmbeddingClassifier
-from relax_quantus.similarity_model import SimilarityModel
+from relax_quantus.heads.classifier import EmbeddingClassifier
+from relax_quantus.relax.fills import SILENCE
+from relax_quantus.relax.similarity_model import SimilarityModel
 
 PLANT = np.zeros((96, 64), dtype=bool)
 PLANT[24:60, 16:40] = True

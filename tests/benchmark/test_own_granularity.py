@@ -9,16 +9,16 @@ import planted_results as planted
 import pytest
 import torch
 
-from relax_quantus.benchmark.cells import described
-from relax_quantus.benchmark.clips import Clip
 from relax_quantus.benchmark.config import BenchmarkConfig
-from relax_quantus.benchmark.methods import METHODS, resolve
+from relax_quantus.benchmark.data.clips import Clip
+from relax_quantus.benchmark.engine.cells import described
+from relax_quantus.benchmark.engine.runner import COLUMNS
+from relax_quantus.benchmark.methods.registry import METHODS, resolve
 from relax_quantus.benchmark.metrics import METRICS
-from relax_quantus.benchmark.runner import COLUMNS
 from relax_quantus.benchmark.statistics.crossing import OWN_GRANULARITY, Endpoint, crossed
 from relax_quantus.benchmark.statistics.rows import checked
 from relax_quantus.errors import UnknownNameError
-from relax_quantus.masks import STRATEGIES
+from relax_quantus.relax.masks import STRATEGIES
 
 
 class Dust:

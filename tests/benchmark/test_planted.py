@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from relax_quantus.benchmark.config import BenchmarkConfig
-from relax_quantus.benchmark.planted import (
+from relax_quantus.benchmark.data.planted import (
     HOST_RMS,
     background,
     band_around,
@@ -21,11 +21,11 @@ from relax_quantus.benchmark.planted import (
     mix,
     planted,
 )
-from relax_quantus.benchmark.preparation import Bench, prepare
-from relax_quantus.benchmark.questions import NotApplicable
-from relax_quantus.benchmark.soundscapes import SAMPLES, dominates
+from relax_quantus.benchmark.data.soundscapes import SAMPLES, dominates
+from relax_quantus.benchmark.engine.preparation import Bench, prepare
+from relax_quantus.benchmark.methods.questions import NotApplicable
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, DataError
-from relax_quantus.frontend import LogMelConfig
+from relax_quantus.frontend.log_mel import LogMelConfig
 
 RATE = 16_000
 

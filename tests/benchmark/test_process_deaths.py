@@ -18,10 +18,10 @@ import pandas as pd
 import pytest
 
 from relax_quantus.benchmark import BenchmarkConfig, run
-from relax_quantus.benchmark.cells import Unit
-from relax_quantus.benchmark.deaths import DEATHS, GIVEN_UP_AFTER, REASON, UNDER_WAY, noted
-from relax_quantus.benchmark.store import Cell, Store
-from relax_quantus.benchmark.workers import Batch
+from relax_quantus.benchmark.engine.cells import Unit
+from relax_quantus.benchmark.engine.deaths import DEATHS, GIVEN_UP_AFTER, REASON, UNDER_WAY, noted
+from relax_quantus.benchmark.engine.store import Cell, Store
+from relax_quantus.benchmark.engine.workers import Batch
 
 SMALL = BenchmarkConfig(
     datasets=("tiny",),

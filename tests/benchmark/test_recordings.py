@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from relax_quantus.benchmark.recordings import folder, listing, loudest
+from relax_quantus.benchmark.data.recordings import folder, listing, loudest
 from relax_quantus.errors import ArgumentError, DataError
 
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from relax_quantus.benchmark.config import BenchmarkConfig
-from relax_quantus.benchmark.datasets import Clip, synthetic
-from relax_quantus.benchmark.methods import resolve
-from relax_quantus.benchmark.preparation import Bench, prepare
-from relax_quantus.benchmark.questions import NotApplicable
-from relax_quantus.benchmark.region import BANDS, FRAMES, SeesOnly, draw, with_region
+from relax_quantus.benchmark.data.datasets import Clip, synthetic
+from relax_quantus.benchmark.data.region import BANDS, FRAMES, SeesOnly, draw, with_region
+from relax_quantus.benchmark.engine.preparation import Bench, prepare
+from relax_quantus.benchmark.methods.questions import NotApplicable
+from relax_quantus.benchmark.methods.registry import resolve
 from relax_quantus.encoders import load_encoder
 from relax_quantus.errors import UnknownNameError
-from relax_quantus.fills import SILENCE
+from relax_quantus.relax.fills import SILENCE
 
 CONFIG = BenchmarkConfig(max_clips=3, n_samples=60, head_clips=30, seed=5)
 
@@ -24,7 +24,7 @@ CONFIG = BenchmarkConfig(max_clips=3, n_samples=60, head_clips=30, seed=5)
 @pytest.fixture(scope="module")
 def bench() -> Bench:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("relax_quantus.benchmark.datasets.HELD_OUT_CLIPS", 6)
+        patch.setattr("relax_quantus.benchmark.data.datasets.HELD_OUT_CLIPS", 6)
         return prepare(CONFIG, "vggish_mini", synthetic(3, 5, 30), perturbations_per_eval=48)
 
 
@@ -73,7 +73,7 @@ def test_the_wrapped_encoder_sees_the_region_alone(bench):
 
 
 def test_its_weights_and_region_are_told_apart_from_another_region(bench):
-    from relax_quantus.benchmark.questions import fingerprint
+    from relax_quantus.benchmark.methods.questions import fingerprint
 
     clip, other = bench.dataset.clips[:2]
     one, two = (SeesOnly(bench.encoder, region, clip.x) for region in (clip.region, other.region))

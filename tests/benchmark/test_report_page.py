@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (
         pytest.MonkeyPatch.context() as patch
     ):  # figures have tests of their own; here some pictures by their names are enough
-        patch.setattr("relax_quantus.benchmark.figures.draw", lambda found, to: painted(to))
+        patch.setattr("relax_quantus.benchmark.report.figures.draw", lambda found, to: painted(to))
         report(path)
     return path
 

@@ -15,15 +15,15 @@ from torch import nn
 
 from relax_quantus.benchmark import METHODS, METRICS, BenchmarkConfig, run, show
 from relax_quantus.benchmark import metrics as metrics_package
-from relax_quantus.benchmark.cells import measured
 from relax_quantus.benchmark.config import QUICK_METHODS
-from relax_quantus.benchmark.datasets import Dataset, synthetic
+from relax_quantus.benchmark.data.datasets import Dataset, synthetic
+from relax_quantus.benchmark.data.recordings import folder
+from relax_quantus.benchmark.engine.cells import measured
+from relax_quantus.benchmark.engine.preparation import Bench, prepare
+from relax_quantus.benchmark.engine.runner import COLUMNS
 from relax_quantus.benchmark.metrics import Metric
-from relax_quantus.benchmark.output import FILES
-from relax_quantus.benchmark.preparation import Bench, prepare
-from relax_quantus.benchmark.recordings import folder
-from relax_quantus.benchmark.runner import COLUMNS
-from relax_quantus.benchmark.tables import markdown, tables
+from relax_quantus.benchmark.report.output import FILES
+from relax_quantus.benchmark.report.tables import markdown, tables
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, DataError, UnknownNameError
 
 SMALL = BenchmarkConfig(
@@ -50,14 +50,14 @@ def small_encoder() -> nn.Module:
 @pytest.fixture(scope="module")
 def data() -> Dataset:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("relax_quantus.benchmark.datasets.HELD_OUT_CLIPS", 6)
+        patch.setattr("relax_quantus.benchmark.data.datasets.HELD_OUT_CLIPS", 6)
         drawn = synthetic(2, 77, 30)
         return replace(drawn, clips=tuple(replace(clip, rest=None) for clip in drawn.clips))
 
 
 @pytest.fixture(scope="module")
 def good_head(monkeypatch_module) -> None:
-    monkeypatch_module.setattr("relax_quantus.benchmark.preparation.HEAD_ACCURACY", 0.0)
+    monkeypatch_module.setattr("relax_quantus.benchmark.engine.preparation.HEAD_ACCURACY", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def test_not_a_number_is_a_row():
 
 
 def test_a_bad_head_makes_localisation_not_applicable(data, monkeypatch):
-    monkeypatch.setattr("relax_quantus.benchmark.preparation.HEAD_ACCURACY", 0.9)
+    monkeypatch.setattr("relax_quantus.benchmark.engine.preparation.HEAD_ACCURACY", 0.9)
     config = replace(SMALL, methods=("RELAX-time",), metrics=("AUC", "Sparseness"))
     results = run(config, encoder=small_encoder(), dataset=data, show_progress=False)
     assert results.head_accuracy < 0.9

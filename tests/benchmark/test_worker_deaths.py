@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from relax_quantus.benchmark import BenchmarkConfig
-from relax_quantus.benchmark.cells import Unit
-from relax_quantus.benchmark.store import Cell
-from relax_quantus.benchmark.workers import Pool, elsewhere
+from relax_quantus.benchmark.engine.cells import Unit
+from relax_quantus.benchmark.engine.store import Cell
+from relax_quantus.benchmark.engine.workers import Pool, elsewhere
 
 
 class Fragile(Executor):

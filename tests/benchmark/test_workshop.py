@@ -13,12 +13,14 @@ import pytest
 import soundfile
 import torch
 
-from relax_quantus.benchmark import BenchmarkConfig, grid, methods, metrics, workshop
-from relax_quantus.benchmark.cells import Unit
-from relax_quantus.benchmark.datasets import Dataset, synthetic
-from relax_quantus.benchmark.origin import Trace, origin
-from relax_quantus.benchmark.shelf import Shelf
-from relax_quantus.benchmark.workshop import Workshop, work
+from relax_quantus.benchmark import BenchmarkConfig, metrics
+from relax_quantus.benchmark.data.datasets import Dataset, synthetic
+from relax_quantus.benchmark.engine import grid, workshop
+from relax_quantus.benchmark.engine.cells import Unit
+from relax_quantus.benchmark.engine.origin import Trace, origin
+from relax_quantus.benchmark.engine.shelf import Shelf
+from relax_quantus.benchmark.engine.workshop import Workshop, work
+from relax_quantus.benchmark.methods import registry as methods
 
 pytestmark = pytest.mark.usefixtures("plugin")
 
@@ -106,7 +108,7 @@ def test_other_weights_or_another_version_fail_too(folder: Path, name: str) -> N
 
 
 def test_an_origin_sees_every_change_of_content_and_no_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relax_quantus.benchmark.datasets.HELD_OUT_CLIPS", 6)
+    monkeypatch.setattr("relax_quantus.benchmark.data.datasets.HELD_OUT_CLIPS", 6)
     data = synthetic(3, 0, 12)
     wanted = origin(data, 1, "weights", {"a": "1"})
 
@@ -167,7 +169,7 @@ def test_a_worker_with_a_shelf_finds_the_same_and_fits_nothing_again(folder: Pat
     cells = list(first.cells(unit))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(workshop, "load", lambda *_: pytest.fail("read again"))
-        patch.setattr("relax_quantus.benchmark.head.Head.fit", lambda *_: pytest.fail("fitted again"))
+        patch.setattr("relax_quantus.benchmark.engine.head.Head.fit", lambda *_: pytest.fail("fitted again"))
         second = Workshop(config, shelf=shelf)
         assert [cell.rows[0]["value"] for cell in second.cells(unit)] == [cell.rows[0]["value"] for cell in cells]
         one, two = first.bench(unit), second.bench(unit)

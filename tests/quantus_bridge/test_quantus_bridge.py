@@ -12,15 +12,9 @@ from quantus_examples import Array
 from torch import Tensor, nn
 
 import relax_quantus as rq
-from relax_quantus.errors import (
-    ArgumentError,
-    ArgumentTypeError,
-    EncoderError,
-    ShapeError,
-    UnknownNameError,
-)
-from relax_quantus.masks import Time
+from relax_quantus.errors import ArgumentError, ArgumentTypeError, EncoderError, ShapeError, UnknownNameError
 from relax_quantus.quantus_bridge import SimilarityModel, explain_func
+from relax_quantus.relax.masks import Time
 
 # explain_func
 

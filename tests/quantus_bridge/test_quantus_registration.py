@@ -13,14 +13,9 @@ from quantus_examples import KEYWORDS, PER_EXAMPLE, Array
 from torch import nn
 
 from relax_quantus import quantus_bridge
-from relax_quantus.errors import (
-    ArgumentError,
-    ArgumentTypeError,
-    MissingDependencyError,
-    UnknownNameError,
-)
-from relax_quantus.masks import STRATEGIES, Time
+from relax_quantus.errors import ArgumentError, ArgumentTypeError, MissingDependencyError, UnknownNameError
 from relax_quantus.quantus_bridge import SimilarityModel, explain_func, register_with_quantus, unregister_from_quantus
+from relax_quantus.relax.masks import STRATEGIES, Time
 
 quantus = quantus_bridge.import_quantus()
 

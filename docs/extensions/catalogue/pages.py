@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from catalogue.docstrings import described, parsed
-from relax_quantus.benchmark.datasets import DATASETS
-from relax_quantus.benchmark.methods import METHODS
+from relax_quantus.benchmark.data.datasets import DATASETS
+from relax_quantus.benchmark.methods.registry import METHODS
 from relax_quantus.benchmark.metrics import ARROWS, CATEGORIES, METRICS, Metric
 from relax_quantus.benchmark.metrics.describing import cost
 from relax_quantus.benchmark.metrics.excluded import EXCLUDED, Excluded
 from relax_quantus.encoders import ENCODERS
-from relax_quantus.estimators import DEFAULT, ESTIMATORS
-from relax_quantus.fills import FILLS
-from relax_quantus.masks import STRATEGIES
-from relax_quantus.similarity import SIMILARITIES
+from relax_quantus.relax.estimators import DEFAULT, ESTIMATORS
+from relax_quantus.relax.fills import FILLS
+from relax_quantus.relax.masks import STRATEGIES
+from relax_quantus.relax.similarity import SIMILARITIES
 
 REGISTRIES = {"masks": STRATEGIES, "fills": FILLS, "estimators": ESTIMATORS}
 ASKED = {

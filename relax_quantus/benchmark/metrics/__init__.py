@@ -4,10 +4,10 @@ Sixth step of the benchmark's flow: a `Case` enters, one score a clip leaves. Ea
 anti-oracle maps, which map it reads and which question it asks. Quantus is imported when a metric first runs.
 """
 
+from relax_quantus.base.registry import Registry
 from relax_quantus.benchmark.metrics import complexity, crossed, faithfulness, localisation, randomisation, robustness
 from relax_quantus.benchmark.metrics.case import ARROWS, CATEGORIES, Case, Metric, Scores, Undefined
 from relax_quantus.benchmark.metrics.describing import summary
-from relax_quantus.registry import Registry
 
 __all__ = ["ARROWS", "CATEGORIES", "METRICS", "QUICK", "Case", "Metric", "Scores", "Undefined", "build", "summary"]
 

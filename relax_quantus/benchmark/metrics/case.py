@@ -15,9 +15,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from relax_quantus.benchmark.methods import Method
-from relax_quantus.benchmark.questions import Attribution, Map, Question, Similarities
-from relax_quantus.benchmark.seeding import global_generators as global_generators
+from relax_quantus.benchmark.engine.seeding import global_generators as global_generators
+from relax_quantus.benchmark.methods.questions import Attribution, Map, Question, Similarities
+from relax_quantus.benchmark.methods.registry import Method
 
 Values = npt.NDArray[np.float64]
 

@@ -9,9 +9,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from relax_quantus.base.files import write_text
 from relax_quantus.benchmark.metrics.case import ARROWS, Metric
 from relax_quantus.benchmark.metrics.excluded import EXCLUDED
-from relax_quantus.drafts import write_text
 
 PERTURBATIONS = 3
 """Perturbed copies that the printed cost supposes."""

@@ -15,16 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from relax_quantus.benchmark.metrics.case import (
-    Case,
-    Metric,
-    Scores,
-    Values,
-    outputs,
-)
+from relax_quantus.benchmark.metrics.case import Case, Metric, Scores, Values, outputs
 from relax_quantus.benchmark.metrics.imputing import impute
 from relax_quantus.benchmark.metrics.removing import Units, area, blocks, influence_curves, orders, shares
-from relax_quantus.fills import FILLS
+from relax_quantus.relax.fills import FILLS
 
 FILL = "silence"
 FLIPPED = blocks(1, 1, per_step=192)

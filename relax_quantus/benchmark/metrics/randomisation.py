@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from relax_quantus.benchmark.methods.questions import Map, NotApplicable
 from relax_quantus.benchmark.metrics.case import QUANTUS_COMMON, Case, Metric, Scores, global_generators, scalar
-from relax_quantus.benchmark.questions import Map, NotApplicable
 from relax_quantus.quantus_bridge import import_quantus
 
 

@@ -16,9 +16,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from relax_quantus.benchmark.methods.questions import Map
 from relax_quantus.benchmark.metrics.case import Case, Values, outputs
-from relax_quantus.benchmark.questions import Map
-from relax_quantus.fills import FILLS
+from relax_quantus.relax.fills import FILLS
 
 TIE_DRAWS = 10
 TIE = 1e-7

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from relax_quantus.benchmark.methods.questions import NotApplicable
 from relax_quantus.benchmark.metrics.case import QUANTUS_COMMON, Case, Metric, scalar
-from relax_quantus.benchmark.questions import NotApplicable
 from relax_quantus.quantus_bridge import import_quantus
 
 RADIUS = 0.2

@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from relax_quantus.benchmark.layout import Table
+from relax_quantus.base.files import complete, write_text
+from relax_quantus.base.result_folder import written_together
 from relax_quantus.benchmark.report import latex, page, words
+from relax_quantus.benchmark.report.layout import Table
 from relax_quantus.benchmark.report.reading import Folder, read
+from relax_quantus.benchmark.report.tables import COLUMNS_A_TABLE, document, tables_of
 from relax_quantus.benchmark.statistics.areas import areas
 from relax_quantus.benchmark.statistics.summary import amendment_of, roles_of, summarise
-from relax_quantus.benchmark.tables import COLUMNS_A_TABLE, document, tables_of
-from relax_quantus.drafts import complete, write_text
 from relax_quantus.errors import DataError
-from relax_quantus.result_folder import written_together
 
 __all__ = ["report"]
 
@@ -73,7 +73,7 @@ def _written(found: Folder, to: Path, figures: bool) -> Iterator[Path]:
         yield _csv(to / "tables" / "areas.csv", halves)
     drawn: list[Path] = []
     if figures:
-        from relax_quantus.benchmark.figures import draw
+        from relax_quantus.benchmark.report.figures import draw
 
         for path in draw(found, to / "figures"):
             drawn.append(path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from relax_quantus.benchmark.layout import number
+from relax_quantus.benchmark.report.layout import number
 from relax_quantus.benchmark.report.marked_up import quoted
 from relax_quantus.benchmark.report.words import estimate, p_value, title
 from relax_quantus.benchmark.statistics.families import TWINS_CHECK

@@ -2,7 +2,7 @@
 
 A `Folder` and what was made of it enter, the text of a page leaves: what ``table.md`` and ``statistics.md`` say, with tables that can be sorted;
 the verdicts in plain words; what has no value, and why; how to get the same again. Style and program lie beside this file; the look, in
-``look.css`` of `relax_quantus.report`, is that of the explanation's page.
+``look.css`` of `relax_quantus.views.page`, is that of the explanation's page.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from relax_quantus.benchmark import headings
-from relax_quantus.benchmark.layout import Table
-from relax_quantus.benchmark.report import words
+from relax_quantus.benchmark.report import headings, words
 from relax_quantus.benchmark.report.failures import failures
 from relax_quantus.benchmark.report.in_short import HOW_TO_READ, in_short
+from relax_quantus.benchmark.report.layout import Table
 from relax_quantus.benchmark.report.marked_up import Section, listed, section
 from relax_quantus.benchmark.report.pictures import pictures
 from relax_quantus.benchmark.report.reading import Folder
@@ -59,7 +58,7 @@ def page(found: Folder, made: Sequence[Table], summary: dict[str, Any], figures:
         encoders=run.get("encoders", []),
         commands=commands(shlex.quote(found.path.resolve().name), run),
         toml=toml(settings),
-        css=resources.files("relax_quantus.report").joinpath("look.css").read_text(encoding="utf-8")
+        css=resources.files("relax_quantus.views.page").joinpath("look.css").read_text(encoding="utf-8")
         + _part("report.css"),
         js=_part("report.js"),
     )

@@ -12,9 +12,9 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from relax_quantus.base.text_files import delimiter_of, read_text
 from relax_quantus.benchmark.statistics.rows import NUMBERS, checked
 from relax_quantus.errors import DataError
-from relax_quantus.text_files import delimiter_of, read_text
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from relax_quantus.benchmark.layout import NOTHING, number
+from relax_quantus.benchmark.report.layout import NOTHING, number
 
 FEW = 20
 """Sources under which the page says at its top that they are few."""

@@ -1,0 +1,89 @@
+"""Truth by construction: an encoder that sees one region of the spectrogram and nothing else.
+
+Usable on any data set, real ones included. A clip and a seed enter, a box of known extent in time and frequency leaves (`draw`); an encoder and a
+clip enter, an encoder leaves whose embedding depends on the bins inside the box alone (`SeesOnly`). Any importance that a map puts elsewhere is
+wrong, whatever the encoder has learned. Outside the box the wrapped encoder is always given the clip itself, so that what it is run on is
+as natural as the clip, and no fill is preferred.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from relax_quantus.benchmark.data.clips import Clip
+
+FRAMES = (20, 48)
+BANDS = (12, 32)
+STREAM = 40_503
+
+
+class SeesOnly(nn.Module):
+    """An encoder that sees ``x`` inside `region` and a frozen clip outside: ``(n, 1, 96, 64) -> (n, D)``.
+
+    Parameters
+    ----------
+    encoder
+        Shared, not copied.
+    region
+        bool ``(96, 64)``, True where it sees.
+    outside
+        ``(1, 96, 64)`` or ``(1, 1, 96, 64)``: what it is given elsewhere.
+
+    Examples
+    --------
+    >>> region = np.zeros((96, 64), dtype=bool)
+    >>> region[:10, :10] = True
+    >>> encoder = SeesOnly(nn.Flatten(), region, torch.zeros(1, 96, 64))
+    >>> float(encoder(torch.ones(2, 1, 96, 64)).sum())
+    200.0
+    """
+
+    region: Tensor
+    outside: Tensor
+
+    def __init__(self, encoder: nn.Module, region: npt.NDArray[np.bool_], outside: Tensor) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.register_buffer("region", torch.from_numpy(region.copy()).bool())
+        self.register_buffer("outside", outside.detach().clone().reshape(1, 1, *region.shape))
+        self.training = getattr(encoder, "training", False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed what is inside the region."""
+        return torch.as_tensor(self.encoder(torch.where(self.region, x, self.outside)))
+
+
+def draw(x: Tensor, name: str, seed: int) -> npt.NDArray[np.bool_]:
+    """Draw a box of 0.2 to 0.48 s by 12 to 32 mel bands where there is energy, bool ``(96, 64)``.
+
+    Of all places for a box of the drawn size one is drawn evenly among the half whose mean level is highest: where there is energy, but not where
+    there is most, so that a map of energy does not find the box by itself.
+
+    Parameters
+    ----------
+    x
+        ``(1, 96, 64)`` log-mel.
+    name, seed
+        Of the clip, and of the run: together they are all that the draw depends on beside `x`.
+    """
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode()), STREAM])
+    frames, bands = (int(rng.integers(low, high + 1)) for low, high in (FRAMES, BANDS))
+    level = np.pad(x[0].double().numpy().cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    sums = level[frames:, bands:] - level[:-frames, bands:] - level[frames:, :-bands] + level[:-frames, :-bands]
+    above = sums > np.median(sums)
+    loud = np.argwhere(above if above.any() else sums == sums.max())
+    start, low = loud[int(rng.integers(len(loud)))]
+    region = np.zeros(x.shape[-2:], dtype=bool)
+    region[start : start + frames, low : low + bands] = True
+    return region
+
+
+def with_region(clip: Clip, seed: int) -> Clip:
+    """The clip with a region of its own; one that has a region keeps it."""
+    return clip if clip.region is not None else replace(clip, region=draw(clip.x, clip.name, seed))

@@ -1,0 +1,171 @@
+"""A shortcut demonstration: one class carries a hum, or a low-pass, that has nothing to do with the animal; does the map find it?
+
+Fourth step of the benchmark's flow, beside `recordings`: a folder of recordings enters; a data set leaves in which all recordings of one class, those
+that the head is fitted on and those that it is judged on, have the shortcut, and no others. The clips to explain, of every class, all carry it:
+a head that has learned the shortcut calls them the shortcut's class, and a faithful map of that class's logit then points at the shortcut. Whether
+the head has learned it is measured on held-out clips of the other classes with the shortcut planted (`Dataset.swapped`); if it calls fewer than
+half of them the shortcut's class, localisation does not apply.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from relax_quantus.audio.reading import checked_resampler
+from relax_quantus.base import checks
+from relax_quantus.base.registry import nearest
+from relax_quantus.benchmark.data.calls import SAMPLE_RATE_HZ
+from relax_quantus.benchmark.data.chain import low_pass
+from relax_quantus.benchmark.data.clips import Clip, Dataset, Examples
+from relax_quantus.benchmark.data.recordings import listing
+from relax_quantus.benchmark.data.sampling import Entry, Reader, Sample, draw, examples_of, labelled
+from relax_quantus.benchmark.data.soundscapes import dominates
+from relax_quantus.errors import DataError, UnknownNameError
+from relax_quantus.frontend.log_mel import LogMelConfig
+
+KINDS = ("hum", "low_pass")
+HUM_HZ = (95.0, 125.0)
+HARMONICS = 8
+LOST = 0.5
+
+Wave = npt.NDArray[np.float32]
+
+
+def hum(samples: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """A mains-like hum of unit RMS: eight harmonics of 95 to 125 Hz, amplitudes falling as 1 / sqrt(k), random phases."""
+    t = np.arange(samples) / SAMPLE_RATE_HZ
+    pitch_hz = rng.uniform(*HUM_HZ)
+    phases = rng.uniform(0, 2 * np.pi, HARMONICS)
+    parts = [np.sin(2 * np.pi * k * pitch_hz * t + phases[k - 1]) / np.sqrt(k) for k in range(1, HARMONICS + 1)]
+    wave = np.sum(parts, axis=0)
+    return np.asarray(wave / np.sqrt(np.mean(wave**2)))
+
+
+def with_shortcut(
+    entry: Entry, wave: Wave, kind: str, level_db: float, cutoff_hz: float, seed: int
+) -> tuple[Wave, Wave]:
+    """The recording with the shortcut, and what was added to it (for a low-pass: taken from it), both ``(samples,)``.
+
+    Drawn from the seed and the recording's name alone.
+    """
+    if kind == "low_pass":
+        changed = low_pass(wave.astype(np.float64), cutoff_hz).astype(np.float32)
+        return changed, wave - changed
+    rng = np.random.default_rng([seed, zlib.crc32(entry.name.encode()), 5])
+    level = np.sqrt(np.mean(wave.astype(np.float64) ** 2)) * 10 ** (level_db / 20)
+    added = (level * hum(wave.size, rng)).astype(np.float32)
+    return wave + added, added
+
+
+def shortcut(
+    path: str | os.PathLike[str],
+    max_clips: int = 12,
+    seed: int = 0,
+    head_clips: int = 480,
+    resampler: str = "soxr",
+    kind: str = "hum",
+    label: str = "",
+    level_db: float = -6.0,
+    cutoff_hz: float = 1500.0,
+    clips_per_source: int | None = None,
+) -> Dataset:
+    """Plant a shortcut in one class of a folder.
+
+    Parameters
+    ----------
+    path
+        Folder of recordings, see `recordings.listing`.
+    max_clips, seed, head_clips, resampler, clips_per_source
+        As in `recordings.folder`.
+    kind
+        ``"hum"`` or ``"low_pass"``.
+    label
+        The class that carries it; empty for the first.
+    level_db
+        Of the hum, over the whole recording's RMS.
+    cutoff_hz
+        Of the low-pass, 24 dB an octave.
+
+    Raises
+    ------
+    DataError
+        See `recordings.folder`.
+    """
+    if kind not in KINDS:
+        checks.refuse("kind", " or ".join(map(repr, KINDS)), repr(kind), nearest(str(kind), list(KINDS)))
+    entries = listing(path)
+    names = sorted({entry.label_name for entry in entries})
+    label = str(label) or names[0]
+    if label not in names:
+        checks.refuse("label", "a class of the folder", repr(label), nearest(label, names), UnknownNameError)
+    level, cutoff = checks.real("level_db", level_db), checks.positive("cutoff_hz", cutoff_hz)
+    plant = partial(with_shortcut, kind=kind, level_db=level, cutoff_hz=cutoff, seed=seed)
+
+    def change(entry: Entry, wave: Wave) -> Wave:
+        return plant(entry, wave)[0] if entry.label_name == label else wave
+
+    reader = Reader(checked_resampler(resampler), change)
+    sample = draw(entries, str(path), max_clips, seed, head_clips, reader, of_a_source=clips_per_source)
+    clips, swapped = explained(sample, plant, kind, label)
+    settings = f"kind={kind},label={label}," + (f"level_db={level:g}" if kind == "hum" else f"cutoff_hz={cutoff:g}")
+    return sample.dataset(
+        f"shortcut:{Path(path).resolve().name},{settings}", clips, needs_good_head=False, swapped=swapped
+    )
+
+
+def explained(sample: Sample, plant: Any, kind: str, label: str) -> tuple[tuple[Clip, ...], Examples]:
+    """Every sampled recording's loudest example with the shortcut, and the examples of the other classes' with it, both of the shortcut's class."""
+    clips, swapped, index = [], [], sample.class_names.index(label)
+    for entry, _ in sample.sampled:
+        wave = sample.reader.wave(entry)
+        if wave is None:
+            continue
+        changed, part = plant(entry, wave)
+        wave, changed, part = (examples_wave(w) for w in (wave, changed, part))
+        x, plain = examples_of(changed), examples_of(wave)
+        k = int(plain.exp().mean(dim=(1, 2, 3)).argmax())
+        truth, stem = _truth(kind, x[k].numpy(), plain[k].numpy(), example(part, k), example(wave, k))
+        clips.append(
+            Clip(
+                name=f"{entry.name} with {kind}",
+                x=x[k],
+                label=index,
+                label_name=f"{entry.label_name} with {kind}",
+                source_group=entry.source_group,
+                stem=None if stem is None else examples_of(stem)[0],
+                truth=truth,
+            )
+        )
+        if entry.label_name != label:
+            swapped.append((index, entry, x))
+    if not swapped:
+        raise DataError("max_clips: expected clips of other classes to plant the shortcut in, got none; raise it.")
+    return tuple(clips), labelled(swapped)
+
+
+def _truth(
+    kind: str, x: npt.NDArray[np.float32], plain: npt.NDArray[np.float32], part: Wave, rest: Wave
+) -> tuple[npt.NDArray[np.bool_], Wave | None]:
+    """Where the hum dominates the recording, with the hum as the stem; where the low-pass takes more than half a log unit (4.3 dB), without one."""
+    if kind == "hum":
+        return dominates(part, rest), part
+    return np.asarray(plain[0] - x[0] > LOST), None
+
+
+def examples_wave(wave: Wave) -> Wave:
+    """The recording, padded with silence to one example."""
+    return np.pad(wave, (0, max(0, LogMelConfig().example_samples - wave.size))).astype(np.float32)
+
+
+def example(wave: Wave, index: int) -> Wave:
+    """The samples of an example of a recording."""
+    config = LogMelConfig()
+    start = index * config.frames * config.hop_samples
+    return wave[start : start + config.example_samples]

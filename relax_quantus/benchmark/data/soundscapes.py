@@ -1,0 +1,198 @@
+"""Embedded synthetic soundscapes with known truth: a call, what a recording adds to it, and where the call dominates.
+
+Third step of the benchmark's flow: a seed and an index enter; a `Soundscape` leaves: 15 600 samples at 16 kHz (one example), the clean call in
+it (the stem), its class and the truth mask. Band, duration, onset, level, room, noise, decoy and band limit come from a stream of their own
+that depends on the seed and the index alone, so they are independent of the class; clip i is the same however many clips are made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from relax_quantus.base import checks
+from relax_quantus.benchmark.data.calls import CALLS, CLASS_NAMES, SAMPLE_RATE_HZ, Band, Wave
+from relax_quantus.benchmark.data.chain import DECOYS, coloured_noise, decoy, insects, low_pass, reverberate
+from relax_quantus.frontend.log_mel import LogMel, LogMelConfig
+
+SAMPLES = LogMelConfig().example_samples
+CALL_FREE = "call_free"
+PEAK = 0.9
+
+
+@dataclass(frozen=True)
+class Nuisance:
+    """Everything about a soundscape that is independent of its class, with units."""
+
+    band: Band
+    duration_s: float
+    onset_s: float
+    level_db: float
+    decay_s: float
+    wet: float
+    snr_db: float
+    noise_exponent: float
+    low_pass_hz: float
+    decoy: str
+    decoy_db: float
+    insects_db: float
+    other_call_db: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Nuisance:
+        """Draw all of it, always in the same order and number."""
+        duration_s = float(rng.uniform(0.45, 0.75))
+        return cls(
+            band=Band(draw_centre_hz(rng), float(rng.uniform(1.1, 1.6))),
+            duration_s=duration_s,
+            onset_s=float(rng.uniform(0.0, SAMPLES / SAMPLE_RATE_HZ - duration_s)),
+            level_db=float(rng.uniform(-30, -12)),
+            decay_s=float(rng.uniform(0.05, 0.4)),
+            wet=float(rng.uniform(0.0, 0.4)),
+            snr_db=float(rng.uniform(8, 22)),
+            noise_exponent=float(rng.uniform(0.0, 2.0)),
+            low_pass_hz=float(np.exp(rng.uniform(np.log(4_000), np.log(8_000)))),
+            decoy=DECOYS[int(rng.integers(len(DECOYS)))],
+            decoy_db=float(rng.uniform(0.5, 3)),
+            insects_db=float(rng.choice([-np.inf, rng.uniform(-22, -12)])),
+            other_call_db=float(rng.choice([-np.inf, -np.inf, rng.uniform(-22, -14)])),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Soundscape:
+    """One synthetic recording.
+
+    Attributes
+    ----------
+    wave
+        float32 (15 600,): exactly ``stem + rest``.
+    stem
+        float32 (15 600,): the call alone, with its room and band limit; zeros in a call-free clip.
+    rest
+        float32 (15 600,): everything else.
+    label, label_name
+        Class index into `CLASS_NAMES`; -1 and "call_free" without a call.
+    source_group
+        Unique to the soundscape.
+    seed, index
+        What it was made from.
+    nuisance
+        The draws that are independent of the class.
+    """
+
+    wave: npt.NDArray[np.float32]
+    stem: npt.NDArray[np.float32]
+    rest: npt.NDArray[np.float32]
+    label: int
+    label_name: str
+    source_group: str
+    seed: int
+    index: int
+    nuisance: Nuisance
+
+    @cached_property
+    def truth(self) -> npt.NDArray[np.bool_]:
+        """Where the stem's mel magnitude is above the rest's and above the front end's offset, bool (96, 64)."""
+        return dominates(self.stem, self.rest)
+
+
+def gain(decibel: float) -> float:
+    """Amplitude factor of a level in dB; 0 for minus infinity."""
+    return float(10.0 ** (decibel / 20.0))
+
+
+def placed(call: Wave, start: int) -> Wave:
+    """A clip of silence with `call` from sample `start`."""
+    wave = np.zeros(SAMPLES)
+    wave[start : start + call.size] = call[: SAMPLES - start]
+    return wave
+
+
+def surroundings(nuisance: Nuisance, label: int, seed: int, index: int) -> Wave:
+    """Everything but the call, at levels relative to a call of RMS 1: noise, decoy, insects and another class' fainter call."""
+    streams = [np.random.default_rng([seed, index, 2, part]) for part in range(5)]
+    start, n = round(nuisance.onset_s * SAMPLE_RATE_HZ), round(nuisance.duration_s * SAMPLE_RATE_HZ)
+    rest = gain(nuisance.decoy_db) * decoy(nuisance.decoy, nuisance.band, start, start + n, SAMPLES, streams[0])
+    if nuisance.insects_db > -np.inf:
+        rest += gain(nuisance.insects_db) * insects(SAMPLES, streams[1])
+    if nuisance.other_call_db > -np.inf and label >= 0:
+        rest += gain(nuisance.other_call_db) * other_call(label, streams[2])
+    rest = reverberate(rest, nuisance.decay_s, nuisance.wet, streams[3])
+    return rest + gain(-nuisance.snr_db) * coloured_noise(SAMPLES, nuisance.noise_exponent, streams[4])
+
+
+def other_call(label: int, rng: np.random.Generator) -> Wave:
+    """A third of a second of another class' call, anywhere in time and band."""
+    name = CLASS_NAMES[(label + int(rng.integers(1, len(CLASS_NAMES)))) % len(CLASS_NAMES)]
+    call = CALLS[name](Band(draw_centre_hz(rng), 1.2), SAMPLE_RATE_HZ // 3, rng)
+    return placed(call, int(rng.integers(0, SAMPLES - call.size)))
+
+
+def draw_centre_hz(rng: np.random.Generator) -> float:
+    """Centre of a call's band, log-uniform."""
+    return float(np.exp(rng.uniform(np.log(1_200), np.log(3_000))))
+
+
+def soundscape(seed: int, index: int, label: int, snr_db: float | None = None) -> Soundscape:
+    """Make one soundscape.
+
+    Parameters
+    ----------
+    seed, index
+        Which one. Two labels at the same seed and index share every draw of `Nuisance`.
+    label
+        Class index into `CLASS_NAMES`, or -1 for a clip without a call.
+    snr_db
+        Level of the call over the noise floor, in place of the one that is drawn; all else stays the same.
+    """
+    checks.integer("seed", seed, low=0)
+    checks.integer("index", index, low=0)
+    checks.integer("label", label, low=-1)
+    nuisance = Nuisance.draw(np.random.default_rng([seed, index, 0]))
+    if snr_db is not None:
+        nuisance = replace(nuisance, snr_db=checks.real("snr_db", snr_db))
+    stem = np.zeros(SAMPLES)
+    if label >= 0:
+        rng = np.random.default_rng([seed, index, 1, label])
+        call = CALLS[CLASS_NAMES[label]](nuisance.band, round(nuisance.duration_s * SAMPLE_RATE_HZ), rng)
+        stem = placed(call, round(nuisance.onset_s * SAMPLE_RATE_HZ))
+        stem = reverberate(stem, nuisance.decay_s, nuisance.wet, rng)
+    rest = surroundings(nuisance, label, seed, index)
+    stem, rest = low_pass(stem, nuisance.low_pass_hz), low_pass(rest, nuisance.low_pass_hz)
+    scale = min(gain(nuisance.level_db), PEAK / np.abs(stem + rest).max())
+    stem32, rest32 = (scale * stem).astype(np.float32), (scale * rest).astype(np.float32)
+    name = CLASS_NAMES[label] if label >= 0 else CALL_FREE
+    return Soundscape(stem32 + rest32, stem32, rest32, label, name, f"{name}_{seed}_{index}", seed, index, nuisance)
+
+
+@cache
+def _front_end() -> LogMel:
+    return LogMel()
+
+
+def dominates(stem: npt.NDArray[np.float32], rest: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Where the stem's mel magnitude exceeds the rest's and the front end's offset, bool (96, 64)."""
+    front_end = _front_end()
+    offset = front_end.config.log_offset
+    with torch.no_grad():
+        stem_mel, rest_mel = (front_end(torch.from_numpy(np.stack([stem, rest])))[:, 0].exp() - offset).numpy()
+    return np.asarray((stem_mel > rest_mel) & (stem_mel > offset))
+
+
+def class_of(index: int, call_free_every: int = 0) -> int:
+    """Class of the `index`-th clip of a set: every `call_free_every`-th has no call, the others take the classes in turn."""
+    if call_free_every and index % call_free_every == call_free_every - 1:
+        return -1
+    calls_before = index - (index // call_free_every if call_free_every else 0)
+    return calls_before % len(CLASS_NAMES)
+
+
+def soundscapes(count: int, seed: int, call_free_every: int = 0, snr_db: float | None = None) -> list[Soundscape]:
+    """The first `count` soundscapes of a seed, classes in turn."""
+    checks.integer("count", count)
+    return [soundscape(seed, index, class_of(index, call_free_every), snr_db) for index in range(count)]

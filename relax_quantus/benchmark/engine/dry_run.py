@@ -1,0 +1,173 @@
+"""What a run would cost here, before it is run: cells, encoder forwards, time and memory.
+
+A `BenchmarkConfig` enters, a `Forecast` leaves. Data and encoders are loaded and laid out as for the run itself, and a few forwards of each
+encoder are timed; nothing is explained, and nothing is written.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from relax_quantus.benchmark.config import BenchmarkConfig
+from relax_quantus.benchmark.engine.runner import Survey, survey_of
+from relax_quantus.benchmark.engine.store import FILE, Store
+from relax_quantus.benchmark.engine.workers import threads_of
+from relax_quantus.benchmark.engine.workshop import Workshop, threads
+
+TIMED = 3
+SECONDS_A_CELL = 0.01
+"""What a metric costs beside the encoder, roughly."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run would cost.
+
+    Attributes
+    ----------
+    cells, done
+        Cells of the grid, and how many of them the results' folder already has.
+    maps
+        Maps to make, not counting those that metrics make anew.
+    forwards
+        Encoder forwards, of single examples, at most.
+    seconds, preparation_s
+        Of all that in one worker, and of loading the data and fitting the heads, in every worker.
+    workers, threads
+        Asked for; seconds are for so many threads a worker.
+    bytes_a_worker
+        Memory of one process, or None where it is not known.
+    datasets, encoders, clips
+        How many.
+    """
+
+    cells: int
+    done: int
+    maps: int
+    forwards: int
+    seconds: float
+    preparation_s: float
+    workers: int
+    threads: int
+    bytes_a_worker: int | None
+    datasets: int
+    encoders: int
+    clips: int
+
+    def lines(self) -> list[str]:
+        """For a person to read."""
+        wall = self.preparation_s + self.seconds / self.workers
+        text = [
+            f"{_count(self.datasets, 'data set')}, {_count(self.encoders, 'encoder')}, {_count(self.clips, 'clip')}",
+            f"{self.cells} cells, of which {self.done} are finished already",
+            f"{self.maps} maps; at most {self.forwards:,} encoder forwards, those of the metrics included",
+            f"about {span(self.preparation_s + self.seconds)} in one worker of {_count(self.threads, 'thread')}",
+        ]
+        if self.workers > 1:
+            text.append(f"about {span(wall)} in {self.workers} such workers, if there are as many cores")
+        if self.bytes_a_worker:
+            total = self.bytes_a_worker * (self.workers + (self.workers > 1))
+            text.append(
+                f"memory: about {self.bytes_a_worker / 2**30:.1f} GiB a process, {total / 2**30:.1f} GiB in all"
+            )
+        return text
+
+
+def forecast(config: BenchmarkConfig) -> Forecast:
+    """Lay out a run and say what it would cost on this machine."""
+    config = config.resolved()
+    count = threads_of(config)
+    folder = config.out if config.out is not None and (Path(config.out) / FILE).is_file() else None
+    with Store(folder) as store, threads(count):
+        started = time.perf_counter()
+        survey = survey_of(config, Workshop(config), store)
+        places = {place.key for place in survey.grid.places}
+        done = places & store.keys(with_lost=not (config.retry or config.strict))
+        seconds = {name: _seconds_a_forward(survey.workshop.encoder(name)[0], survey) for name in survey.encoders}
+        preparation_s = time.perf_counter() - started
+    maps, forwards = costs(survey, done)
+    heads = {spec: len(data.training.x) + len(data.held_out.x) for spec, data in survey.datasets.items()}
+    fitting_s = sum(seconds[encoder] * n for n in heads.values() for encoder in seconds)
+    todo = len(places) - len(done)
+    return Forecast(
+        cells=len(places),
+        done=len(done),
+        maps=maps,
+        forwards=sum(forwards.values()),
+        seconds=sum(seconds[encoder] * n for encoder, n in forwards.items()) + SECONDS_A_CELL * todo,
+        preparation_s=preparation_s + fitting_s,
+        workers=config.workers,
+        threads=count,
+        bytes_a_worker=_bytes(),
+        datasets=len(survey.datasets),
+        encoders=len(survey.encoders),
+        clips=sum(len(data.clips) for data in survey.datasets.values()),
+    )
+
+
+def costs(survey: Survey, done: set[str]) -> tuple[int, Counter[str]]:
+    """Maps to make, and encoder forwards by encoder, of the cells that are not `done`."""
+    config = survey.config
+    methods, metrics = {m.name: m for m in survey.methods}, {m.name: m for m in survey.metrics}
+    made, forwards = set[tuple[object, ...]](), Counter[str]()
+    for p in survey.grid.places:
+        if p.key in done:
+            continue
+        method, metric = methods[p.method], metrics[p.metric]
+        n = config.reexplain_samples if metric.reexplains else config.n_samples
+        one = (p.dataset, p.encoder, p.seed, p.clip, p.method, metric.question, n)
+        again = metric.explanations(config.perturbations)
+        forwards[p.encoder] += metric.forwards + again * method.forwards(n)
+        if one not in made:
+            made.add(one)
+            forwards[p.encoder] += method.forwards(n)
+    return len(made), forwards
+
+
+@torch.no_grad()
+def _seconds_a_forward(encoder: nn.Module, survey: Survey) -> float:
+    """Of one example among as many as go through together."""
+    clip = next(iter(survey.datasets.values())).clips[0]
+    rows = max(n for n in survey.grid.micro_batches.values() if n is not None)
+    x = clip.x[None].repeat(rows, 1, 1, 1)
+    encoder(x)
+    times = []
+    for _ in range(TIMED):
+        started = time.perf_counter()
+        encoder(x)
+        times.append(time.perf_counter() - started)
+    return min(times) / rows
+
+
+def _bytes() -> int | None:
+    """The most memory that this process has held."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def span(seconds: float) -> str:
+    """A duration in words.
+
+    Examples
+    --------
+    >>> span(42.4), span(600), span(9000)
+    ('42 s', '10 min', '2.5 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"

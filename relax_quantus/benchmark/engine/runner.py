@@ -1,0 +1,297 @@
+"""The engine: datasets x encoders x seeds x clips x methods x metrics -> one tidy row each.
+
+Seventh step of the benchmark's flow: a `BenchmarkConfig` enters, `Results` leaves. The `grid` says which cells there are, the `store` which of
+them are finished, and the `workers` finish the others; every finished cell is durably stored before the next begins.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from relax_quantus.base import checks
+from relax_quantus.base.result_folder import require_ours
+from relax_quantus.benchmark import metrics
+from relax_quantus.benchmark.config import BenchmarkConfig
+from relax_quantus.benchmark.data.datasets import Dataset
+from relax_quantus.benchmark.engine import deaths, grid, workers
+from relax_quantus.benchmark.engine.cells import Unit, without_scores
+from relax_quantus.benchmark.engine.grid import Grid
+from relax_quantus.benchmark.engine.store import Cell, Store
+from relax_quantus.benchmark.engine.workshop import Workshop, accuracy_note
+from relax_quantus.benchmark.methods import registry as methods
+from relax_quantus.benchmark.methods.registry import Method
+from relax_quantus.benchmark.metrics.case import Metric
+from relax_quantus.errors import CellError
+from relax_quantus.relax.attribution import RELAX
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WHERE = ("dataset", "encoder", "seed")
+COLUMNS = WHERE + (
+    ("clip", "label", "source_group", "method", "base", "masks", "fill", "edges", "keep", "own_granularity", "twin_of")
+    + ("estimator", "n_samples")
+    + ("metric", "part", "category", "direction", "view", "granularity", "evaluator_fill", "question")
+    + ("value", "seconds", "status", "reason")
+)  # fmt: skip
+CURVE_COLUMNS = WHERE + ("clip", "method", "metric", "order", "share", "value")
+MAP_COLUMNS = WHERE + ("clip", "method", "question", "n_samples", "seconds")
+TABLES = {"rows": COLUMNS, "curves": CURVE_COLUMNS, "maps": MAP_COLUMNS}
+NUMBERS = ("keep", "value", "share", "seconds")
+CHUNK = 20_000
+
+Progress = Callable[..., Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """What a run found.
+
+    Attributes
+    ----------
+    config
+        With every method, metric, data set, encoder and seed named.
+    rows
+        Tidy: one row a data set, encoder, seed, clip, method, metric and part, columns `COLUMNS`. ``status`` is "ok", or "not_applicable",
+        "undefined", "nan", "failed", "timeout" or "out_of_memory" with a ``reason`` and no value.
+    curves, maps
+        The metrics' curves, one row a point, columns `CURVE_COLUMNS`; and the maps that were made, with their seconds, columns `MAP_COLUMNS`.
+    datasets
+        Name in the table -> data set: its classes, notes and skipped files are printed.
+    head_accuracies
+        ``(data set, encoder)`` -> share of held-out clips that the head gets right (the mean logit over a clip's examples).
+    encoders
+        Specification -> SHA-256 of the weights.
+    micro_batches
+        Specification of an encoder -> masked copies a forward.
+    seconds
+        Wall-clock time of each part of this run; a method's is that of its maps, not of explaining again in metrics.
+    cells, reused
+        Cells of the grid, and how many of them were already in the store.
+    forwards
+        Masked encoder forwards that RELAX's maps in the grid rest on, each counted once, however many cells, runs or workers asked for it.
+    """
+
+    config: BenchmarkConfig
+    rows: pd.DataFrame
+    curves: pd.DataFrame
+    maps: pd.DataFrame
+    datasets: dict[str, Dataset]
+    head_accuracies: dict[tuple[str, str], float]
+    encoders: dict[str, str]
+    micro_batches: dict[str, int | None]
+    seconds: dict[str, float] = field(default_factory=dict)
+    cells: int = 0
+    reused: int = 0
+    forwards: int = 0
+
+    @property
+    def dataset(self) -> Dataset:
+        """The first data set."""
+        return next(iter(self.datasets.values()))
+
+    @property
+    def head_accuracy(self) -> float:
+        """Of the first data set and encoder."""
+        return next(iter(self.head_accuracies.values()), float("nan"))
+
+    @property
+    def encoder_sha256(self) -> str:
+        """Of the first encoder."""
+        return next(iter(self.encoders.values()))
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """A run before it begins: what there is to do and on what."""
+
+    config: BenchmarkConfig
+    workshop: Workshop
+    datasets: dict[str, Dataset]
+    encoders: dict[str, str]
+    methods: list[Method]
+    metrics: list[Metric]
+    grid: Grid
+
+    def lost(self, unit: Unit, status: str, reason: str) -> list[Cell]:
+        """Rows of a unit that could not be computed at all."""
+        clip = self.datasets[unit.dataset].clips[unit.clip]
+        by_name = {m.name: m for m in self.methods}, {m.name: m for m in self.metrics}
+        return [
+            Cell(key, without_scores(self.config, clip, by_name[0][method], by_name[1][metric], status, reason))
+            for method, metric, key in unit.todo
+        ]
+
+
+def run(
+    config: BenchmarkConfig,
+    *,
+    encoder: nn.Module | None = None,
+    dataset: Dataset | None = None,
+    show_progress: bool | Progress = True,
+) -> Results:
+    """Run a benchmark, or go on with one that stopped; write its results if ``config.out`` names a folder.
+
+    Parameters
+    ----------
+    config
+        What to run.
+    encoder, dataset
+        To use instead of those that `config` names; in this process alone.
+    show_progress
+        Show a progress bar with the time left, on stderr; or what makes something else of it, called with ``total``, ``what``, ``unit`` and
+        ``begun``, a context with ``update(n)``.
+
+    Raises
+    ------
+    UnknownNameError
+        For an unknown method, metric, data set, encoder, fill or estimator.
+    DataError
+        If the recordings cannot be used, or another process uses ``config.out``.
+    CellError
+        With ``config.strict``, at the first cell that fails or runs out of memory or time.
+    """
+    from relax_quantus.benchmark.report import output
+
+    started = time.perf_counter()
+    config = config.resolved(encoder_given=encoder is not None)
+    if (encoder is not None or dataset is not None) and (config.workers > 1 or config.scheduler is not None):
+        rule = "an encoder and a data set by specification"
+        checks.refuse("workers", rule, "an object", "name them in the configuration, e.g. module:attribute")
+    if config.out is not None:
+        require_ours(Path(config.out), output.FILES)
+    with Store(config.out) as store, workers.opened(config) as pool:
+        if pool is not None:
+            pool.warm(config)
+        survey = survey_of(config, Workshop(config, encoder, dataset, None if pool is None else pool.shelf), store)
+        surveyed = time.perf_counter()
+        reused = _work_off(survey, store, pool, show_progress)
+        seconds = {"survey": surveyed - started, "cells": time.perf_counter() - surveyed}
+        results = _collected(survey, store, seconds, reused)
+        if config.out is not None:
+            output.write(results, config.out)
+    return results
+
+
+def survey_of(config: BenchmarkConfig, workshop: Workshop, store: Store) -> Survey:
+    """Load what the grid depends on, and lay it out."""
+    chosen = methods.build(config.methods), metrics.build(config.metrics)
+    encoders = {spec: workshop.encoder(spec)[1] for spec in config.encoders}
+    datasets = {spec: workshop.dataset(spec) for spec in config.datasets}
+    x = next(iter(datasets.values())).clips[0].x[None]
+    micro_batches = {spec: _micro_batch(config, workshop.encoder(spec), x, store) for spec in encoders}
+    laid = grid.lay_out(config, datasets, encoders, *chosen, micro_batches)
+    return Survey(config, workshop, datasets, encoders, *chosen, laid)
+
+
+def _micro_batch(config: BenchmarkConfig, encoder: tuple[nn.Module, str], x: Tensor, store: Store) -> int:
+    """Masked copies a forward: as configured, as an earlier run recorded, or measured now and recorded."""
+    note = f"micro_batch {encoder[1]}"
+    found = config.perturbations_per_eval or store.note(note)
+    if found is None:
+        found = RELAX(encoder[0]).plan(x, config.n_samples).perturbations_per_eval
+        store.put([], {note: found})
+    return int(found)
+
+
+def _work_off(survey: Survey, store: Store, pool: workers.Pool | None, show_progress: bool | Progress) -> int:
+    """Finish what is not in the store; return how many cells were there."""
+    config, places = survey.config, survey.grid.places
+    done = store.keys(with_lost=not (config.retry or config.strict))
+    units = survey.grid.units(done)
+    reused = len(places) - sum(len(unit.todo) for unit in units)
+    progress = show_progress if callable(show_progress) else functools.partial(_bar, shown=show_progress)
+    shown = progress(total=len(places), what="benchmark", unit="cell", begun=reused)
+    with shown as bar, closing(_batches(survey, store, units, pool)) as batches:
+        for finished, notes in batches:
+            store.put(finished, notes)
+            bar.update(len(finished))
+            if config.strict:
+                _refuse_lost(finished)
+    return reused
+
+
+def _bar(total: int, what: str, unit: str, begun: int, shown: bool) -> Any:
+    return tqdm(total=total, initial=begun, desc=what, unit=unit, disable=not shown or sys.stderr is None)
+
+
+def _batches(
+    survey: Survey, store: Store, units: list[Unit], pool: workers.Pool | None
+) -> Generator[workers.Batch, None, None]:
+    if pool is not None:
+        return workers.elsewhere(survey.config, units, pool, survey.lost)
+    here = functools.partial(workers.here, survey.workshop, count=survey.config.threads, lost=survey.lost)
+    return deaths.noted(store, units, survey.lost, here)
+
+
+def _refuse_lost(finished: list[Cell]) -> None:
+    for cell in finished:
+        if cell.lost:
+            row = cell.rows[0]
+            where = f"{row['metric']} of {row['method']} on clip {row['clip']}"
+            raise CellError(
+                f"strict: expected every cell to be computed, got {row['status']} in {where}: {row['reason']}; "
+                "what is finished is kept: mend it and run the same again, or leave out strict."
+            )
+
+
+def _collected(survey: Survey, store: Store, seconds: dict[str, float], reused: int) -> Results:
+    """Put the grid's cells together, in its order."""
+    rows, curves, maps, forwards = _tables(survey.grid, store)
+    for method in survey.methods:
+        seconds[method.name] = float(maps[maps.method == method.name].seconds.sum())
+    names = survey.grid.names
+    pairs = [(dataset, encoder) for dataset in survey.datasets for encoder in survey.encoders]
+    return Results(
+        config=survey.config,
+        rows=rows,
+        curves=curves,
+        maps=maps,
+        datasets={names[spec]: dataset for spec, dataset in survey.datasets.items()},
+        head_accuracies={
+            (names[dataset], encoder): store.note(
+                accuracy_note(survey.config, dataset, survey.encoders[encoder]), float("nan")
+            )
+            for dataset, encoder in pairs
+        },
+        encoders=survey.encoders,
+        micro_batches=dict(survey.grid.micro_batches),
+        seconds={name: round(value, 3) for name, value in seconds.items()},
+        cells=len(survey.grid.places),
+        reused=reused,
+        forwards=forwards,
+    )
+
+
+def _tables(laid: Grid, store: Store) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, int]:
+    """Rows, curves and maps of the grid's cells, and the forwards that they rest on."""
+    import pandas as pd
+
+    frames: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
+    forwards: dict[tuple[str, str, int, str], int] = {}
+    for start in range(0, len(laid.places), CHUNK):
+        places = laid.places[start : start + CHUNK]
+        found = store.get([place.key for place in places])
+        for p in places:
+            forwards |= {(p.dataset, p.encoder, p.seed, key): n for key, n in found[p.key].forwards.items()}
+        for name, columns in TABLES.items():
+            records = []
+            for place in places:
+                where = {"dataset": laid.names[place.dataset], "encoder": place.encoder, "seed": place.seed}
+                records += [{**where, **record} for record in getattr(found[place.key], name)]
+            frame = pd.DataFrame(records, columns=list(columns))
+            floats = [name for name in columns if name in NUMBERS]
+            frames[name].append(frame.astype(dict.fromkeys(floats, "float64")))
+    rows, curves, maps = (pd.concat(frames[name], ignore_index=True) for name in TABLES)
+    once = [*WHERE, "clip", "method", "question", "n_samples"]
+    return rows, curves, maps.drop_duplicates(once, ignore_index=True), sum(forwards.values())

@@ -1,0 +1,224 @@
+"""Units of work handed to this process, to worker processes on this machine, or to a Dask cluster: one loop for the last two.
+
+Units enter; finished cells leave, in any order, each batch with what was found out about its data set and encoder. A worker process that dies
+(killed, perhaps for memory) costs what was under way: those units are tried again at the end cell by cell, cells that were under way at another
+death once more, each with nothing beside it, and only one that kills its worker even then becomes a row that says so.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from relax_quantus.base import checks
+from relax_quantus.benchmark.config import BenchmarkConfig
+from relax_quantus.benchmark.engine.cells import Unit
+from relax_quantus.benchmark.engine.limits import outcome
+from relax_quantus.benchmark.engine.shelf import Shelf
+from relax_quantus.benchmark.engine.store import Cell
+from relax_quantus.benchmark.engine.workshop import Workshop, facts, threads, warm_up, work
+from relax_quantus.errors import DataError, MissingDependencyError
+
+Batch = tuple[list[Cell], dict[str, Any]]
+Lost = Callable[[Unit, str, str], list[Cell]]
+AHEAD = 2
+"""Units at or on their way to each worker, so that none has to wait."""
+WAIT_FOR_WORKERS_S = 60
+COUNT_AGAIN_S = 5.0
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+DEAD = "failed", "the worker process died each of three times (killed, perhaps for memory), the last time alone"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Workers behind an executor.
+
+    Attributes
+    ----------
+    executor
+        Makes it, also in the place of one that broke.
+    size
+        How many workers there are at the moment.
+    threads
+        Of each; 0 for what a Dask worker was started with.
+    shelf
+        Where processes of one machine share what they need alike; None where they may be on several.
+    """
+
+    executor: Callable[[], Executor]
+    size: Callable[[], int]
+    threads: int
+    shelf: Shelf | None = None
+
+    def warm(self, config: BenchmarkConfig) -> None:
+        """Let every worker begin to load what the first unit needs; what goes wrong shows when that unit is computed."""
+        executor = self.executor()
+        for _ in range(self.size()):
+            executor.submit(warm_up, config, self.threads, self.shelf)
+
+
+def here(workshop: Workshop, units: list[Unit], count: int | None, lost: Lost) -> Iterator[Batch]:
+    """Compute in this process, with `count` threads if it is given, each cell a batch."""
+    with nullcontext() if count is None else threads(count):
+        for unit in units:
+            try:
+                known = facts(workshop, unit)
+            except Exception as error:
+                yield lost(unit, *outcome(error)), {}
+                continue
+            for cell in workshop.cells(unit):
+                yield [cell], known
+
+
+def elsewhere(config: BenchmarkConfig, units: list[Unit], pool: Pool, lost: Lost) -> Generator[Batch, None, None]:
+    """Compute in the workers of a pool, each unit a batch; after a death each cell.
+
+    Parameters
+    ----------
+    config
+        Resolved; a worker makes everything else from it.
+    units
+        What to do.
+    pool
+        The workers.
+    lost
+        Makes the rows of a unit that could not be computed, from a status and a reason.
+    """
+    suspects = yield from _fly(config, units, pool, lost)
+    cells = [replace(unit, todo=(entry,)) for unit in suspects for entry in unit.todo]
+    for cell in (yield from _fly(config, cells, pool, lost)):
+        if (yield from _fly(config, [cell], pool, lost)):
+            yield lost(cell, *DEAD), {}
+
+
+def _fly(config: BenchmarkConfig, units: list[Unit], pool: Pool, lost: Lost) -> Generator[Batch, None, list[Unit]]:
+    """Compute units; return those that were under way when a worker died."""
+    executor = pool.executor()
+    waiting, flying, suspects = deque(units), dict[Future[Any], Unit](), list[Unit]()
+    try:
+        while waiting or flying:
+            broken = False
+            try:
+                while waiting and len(flying) < AHEAD * max(1, pool.size()):
+                    flying[executor.submit(work, config, waiting[0], pool.threads, pool.shelf)] = waiting[0]
+                    waiting.popleft()
+            except BrokenExecutor:
+                broken = True
+            for future in concurrent.futures.wait(flying, return_when=concurrent.futures.FIRST_COMPLETED).done:
+                error = _raised(future)
+                if _is_death(error):
+                    suspects.append(flying.pop(future))
+                    broken = broken or isinstance(error, BrokenExecutor)
+                    continue
+                unit = flying.pop(future)
+                if error is not None:  # it could not even be sent, or come back
+                    yield lost(unit, *outcome(error)), {}
+                    continue
+                cells, known = future.result()
+                yield (cells, known) if isinstance(cells, list) else (lost(unit, *cells), known)
+            if broken:
+                suspects += flying.values()
+                flying.clear()
+                executor = pool.executor()
+    finally:
+        for future in flying:
+            future.cancel()
+    return suspects
+
+
+def _raised(future: Future[Any]) -> BaseException | None:
+    try:
+        return future.exception()
+    except concurrent.futures.CancelledError as error:
+        raise DataError(
+            "scheduler: expected it to stay, got no connection to it; every finished cell is kept, and the same command goes on."
+        ) from error
+
+
+def _is_death(error: BaseException | None) -> bool:
+    """Whether a worker died of what it was doing; Dask says so after it has killed several."""
+    return isinstance(error, BrokenExecutor) or type(error).__name__ == "KilledWorker"
+
+
+@contextmanager
+def opened(config: BenchmarkConfig) -> Iterator[Pool | None]:
+    """The workers that a configuration asks for, which are let go of at the end; None for this process."""
+    if config.scheduler is not None:
+        with _dask(config.scheduler) as pool:
+            yield pool
+    elif config.workers > 1:
+        with _processes(config) as pool:
+            yield pool
+    else:
+        yield None
+
+
+def threads_of(config: BenchmarkConfig) -> int:
+    """Threads of each worker on this machine: as configured, or its share of the cores."""
+    import joblib
+
+    return config.threads or max(1, joblib.cpu_count() // config.workers)
+
+
+@contextmanager
+def _processes(config: BenchmarkConfig) -> Iterator[Pool]:
+    from joblib.externals.loky import get_reusable_executor
+
+    count = threads_of(config)
+    environment = dict.fromkeys(THREAD_VARIABLES, str(count))
+
+    def executor() -> Executor:
+        made: Executor = get_reusable_executor(
+            max_workers=config.workers, initializer=ignore_interrupts, env=environment
+        )
+        return made
+
+    with TemporaryDirectory(prefix="relax_quantus-", ignore_cleanup_errors=True) as folder:
+        try:
+            yield Pool(executor, lambda: config.workers, count, Shelf(folder))
+        finally:
+            get_reusable_executor().shutdown(wait=True, kill_workers=True)
+
+
+def ignore_interrupts() -> None:
+    """Leave Ctrl-C to the process that writes the store."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def _dask(address: str) -> Iterator[Pool]:
+    try:
+        import distributed
+    except ImportError as error:
+        raise MissingDependencyError(
+            'scheduler: expected Dask\'s distributed, which does not import; pip install "relax-quantus[dask]".'
+        ) from error
+    try:
+        client = distributed.Client(address, timeout=WAIT_FOR_WORKERS_S, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        checks.refuse(
+            "scheduler", "the address of a Dask scheduler that answers", f"{address!r} ({error})", "start it", DataError
+        )
+    counted = [0.0, 0]
+
+    def size() -> int:
+        if time.monotonic() - counted[0] > COUNT_AGAIN_S:
+            counted[:] = time.monotonic(), len(client.nthreads())
+        return int(counted[1])
+
+    try:
+        try:
+            client.wait_for_workers(1, timeout=WAIT_FOR_WORKERS_S)
+        except TimeoutError:
+            checks.refuse("scheduler", "at least one worker", f"none at {address}", "start `dask worker`", DataError)
+        yield Pool(lambda: client.get_executor(pure=False), size, 0)
+    finally:
+        client.close()

@@ -1,0 +1,131 @@
+"""How every figure looks, and how it is saved: colours told apart by everybody and in print, words on the axes, PNG and PDF.
+
+The colours are those of Okabe and Ito (2008); strategies differ in line and marker, too, so that a grey print is enough. pyplot is never touched.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from relax_quantus.base.files import complete
+
+COLOURS = {
+    "random": "#0072B2",
+    "time": "#D55E00",
+    "frequency": "#009E73",
+    "time_frequency": "#CC79A7",
+    "energy": "#000000",
+    "oracle": "#999999",
+}
+OTHER_COLOURS = (
+    "#E69F00",
+    "#56B4E9",
+    "#7F6000",
+    "#5B3A8C",
+    "#8C1C13",
+    "#3A6B35",
+    "#444444",
+    "#A0522D",
+    "#2F4F4F",
+    "#708090",
+)
+LINES = {
+    "random": "-",
+    "time": "--",
+    "frequency": "-.",
+    "time_frequency": (0, (5, 1, 1, 1, 1, 1)),
+    "energy": ":",
+    "oracle": "-",
+}
+MARKERS = {"random": "o", "time": "s", "frequency": "^", "time_frequency": "D", "energy": "X", "oracle": "*"}
+OTHER_MARKERS = ("v", "P", "<", ">", "p", "h", "8", "d")
+FORMATS = ("png", "pdf")
+SETTINGS = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.facecolor": "white",
+    "savefig.dpi": 200,
+    "pdf.fonttype": 42,
+}
+
+
+@contextmanager
+def figure(width: float, height: float) -> Iterator[Any]:
+    """A figure of that size in inches, in this style and with a layout that keeps texts apart."""
+    with matplotlib.rc_context(SETTINGS):
+        made = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(made)
+        yield made
+
+
+def save(made: Any, path: Path) -> list[Path]:
+    """Write `path` with each of the endings of `FORMATS`; the same figure gives the same bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for ending in FORMATS:
+        paths.append(path.with_name(f"{path.name}.{ending}"))
+        nothing: dict[str, Any] = (
+            {"Software": None} if ending == "png" else {"CreationDate": None, "Producer": None, "Creator": None}
+        )
+        with complete(paths[-1]) as draft, matplotlib.rc_context(SETTINGS):
+            made.savefig(draft, format=ending, metadata=nothing)
+    return paths
+
+
+def title(made: Any, text: str) -> None:
+    """Put a title over the whole figure, wrapped to its width."""
+    width = int(15 * made.get_size_inches()[0])
+    lines = [line for part in text.split("\n") for line in textwrap.wrap(part, width)]
+    made.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=9)
+
+
+def key(label: str) -> str:
+    """RELAX's strategy of a label, or the label's own first word (REPEAT is another method): what colour and marker hang on.
+
+    Examples
+    --------
+    >>> key("RELAX-time_frequency, fill mean"), key("REPEAT-time"), key("energy")
+    ('time_frequency', 'REPEAT-time', 'energy')
+    """
+    first = re.split(r"[:,]", label, maxsplit=1)[0].strip()
+    return first.removeprefix("RELAX-")
+
+
+def colours(labels: list[str]) -> dict[str, str]:
+    """A colour a label, always the same for strategies."""
+    others = [x for x in dict.fromkeys(map(key, labels)) if x not in COLOURS]
+    by_key = COLOURS | {x: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, x in enumerate(others)}
+    return {label: by_key[key(label)] for label in labels}
+
+
+def markers(labels: list[str]) -> dict[str, str]:
+    """A marker a label, always the same for strategies."""
+    others = [x for x in dict.fromkeys(map(key, labels)) if x not in MARKERS]
+    by_key = MARKERS | {x: OTHER_MARKERS[i % len(OTHER_MARKERS)] for i, x in enumerate(others)}
+    return {label: by_key[key(label)] for label in labels}
+
+
+def spoken(name: str) -> str:
+    """A method's name for a picture: settings in words.
+
+    Examples
+    --------
+    >>> spoken("RELAX-time:fill=mean,keep=0.3")
+    'RELAX-time, fill mean, keep 0.3'
+    """
+    return name.replace(":", ", ").replace(",", ", ").replace(",  ", ", ").replace("=", " ")

@@ -1,0 +1,103 @@
+"""What `explain --html` shows beside a clip: the recording that its maps are towards or away from, or a few of a folder's.
+
+A recording is shown and played up to a bound; a folder is named, and those of its recordings that are nearest to its centroid are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from relax_quantus.audio.reading import read_beginning
+from relax_quantus.cli.anchors import Anchor, Member
+from relax_quantus.cli.console import shown
+from relax_quantus.cli.front_ends import FrontEnd
+from relax_quantus.relax.similarity import Similarity
+from relax_quantus.views.page import Companion, Recording
+
+SHOWN = 3
+"""Recordings of a folder that are shown and played."""
+LISTED = 12
+"""Further ones that are named."""
+SHOWN_S = 20.0
+"""How much of each, in seconds."""
+
+
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """An anchor with those of its members that are shown, nearest to it first; read once, for all clips."""
+
+    role: Literal["towards", "away"]
+    anchor: Anchor
+    members: tuple[Member, ...]
+    recordings: tuple[Recording, ...]
+
+
+def compare(similarity: Similarity, h: Tensor, reference: Tensor) -> Tensor:
+    """Similarity ``(n,)`` of embeddings ``(n, D)`` to one, ``(D,)``; NaN for embeddings of zeros, which are not explained."""
+    found = similarity(reference.expand_as(h), h[None])[0]
+    return torch.where(h.any(dim=1), found, torch.nan)
+
+
+def load_beside(
+    anchors: Sequence[tuple[Literal["towards", "away"], Anchor | None]],
+    similarity: Similarity,
+    front_end: FrontEnd,
+    resampler: str,
+) -> tuple[Beside, ...]:
+    """Read what is shown of every anchor that there is."""
+    found = []
+    for role, anchor in anchors:
+        if anchor is not None:
+            embeddings = torch.stack([m.embedding for m in anchor.members])
+            nearest = compare(similarity, embeddings, anchor.embedding).nan_to_num(-torch.inf).argsort(descending=True)
+            members = tuple(anchor.members[int(i)] for i in nearest)
+            recordings = tuple(_read(member, front_end, resampler) for member in members[:SHOWN])
+            found.append(Beside(role, anchor, members, recordings))
+    return tuple(found)
+
+
+def companion(beside: Beside, h: Tensor, similarity: Similarity) -> Companion:
+    """What a page says of an anchor beside a clip with embeddings `h` ``(n, D)``."""
+    anchor, own = beside.anchor, h[h.any(dim=1)].mean(dim=0, keepdim=True)
+    recordings = beside.recordings
+    if anchor.path.is_dir():
+        recordings = tuple(
+            replace(r, note=f"{r.note}; similarity to this recording {_to(own, m, similarity)}, to the centroid {near}")
+            for m, r in zip(beside.members, recordings, strict=False)
+            for near in [_to(anchor.embedding[None], m, similarity)]
+        )
+    return Companion(beside.role, anchor.label, compare(similarity, h, anchor.embedding), recordings, _about(beside))
+
+
+def _to(h: Tensor, member: Member, similarity: Similarity) -> str:
+    return f"{float(compare(similarity, h, member.embedding)):.2f}"
+
+
+def _about(beside: Beside) -> str:
+    """Of a folder: which recordings are shown, and the names of some others."""
+    if not beside.anchor.path.is_dir():
+        return ""
+    others = beside.members[SHOWN:]
+    if not others:
+        return ""
+    named = ", ".join(shown(m.path.name) for m in others[:LISTED])
+    more = f" and {len(others) - LISTED} more" if len(others) > LISTED else ""
+    return f"Nearest to the centroid are those below, then {named}{more}."
+
+
+def _read(member: Member, front_end: FrontEnd, resampler: str) -> Recording:
+    """The beginning of a recording; the rest is decoded to know its length, and not kept."""
+    axis, frames = front_end.axis, front_end.silent_example().shape[2]
+    most = max(1, int(SHOWN_S / (frames * axis.hop_s)) if axis.in_seconds else 1)
+    reading = front_end.read(member.path, most, resampler)
+    examples = reading.examples[:most].clone()
+    shown_s = len(examples) * frames * axis.hop_s if axis.in_seconds else SHOWN_S
+    wave, rate_hz = read_beginning(member.path, shown_s + axis.window_s)
+    is_cut = len(examples) < reading.in_all and axis.in_seconds
+    part = f"the first {shown_s:.1f} of " if is_cut else ""
+    return Recording(shown(member.path.name), examples, wave, rate_hz, f"{part}{reading.seconds:.1f} s")

@@ -1,0 +1,147 @@
+"""The command ``relax-quantus``: arguments enter, one function of `relax_quantus.cli` runs, an exit code leaves.
+
+Thin on purpose: the options and their help are in `relax_quantus.cli.requests`, and whatever goes wrong becomes one plain line on stderr.
+Nothing heavy is imported, so ``--help`` answers at once; each command imports what it needs when it runs. Exit codes: 0 all done, 1 something
+could not be done or was skipped, 2 the command line cannot work, 130 Ctrl-C, 143 SIGTERM, 141 all done, but nobody reads stdout any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import relax_quantus
+from relax_quantus.cli import console, stopping, streams
+from relax_quantus.cli.help import PlainEpilog
+from relax_quantus.cli.requests.bench import BenchRequest
+from relax_quantus.cli.requests.declaring import Request, declare
+from relax_quantus.cli.requests.explain import ExplainRequest
+from relax_quantus.cli.requests.fit import FitRequest
+from relax_quantus.cli.requests.listing import ListRequest
+from relax_quantus.cli.requests.report import ReportRequest
+from relax_quantus.errors import ArgumentError, ArgumentTypeError
+
+PROGRAM = "relax-quantus"
+COMMANDS: dict[str, type[Request]] = {
+    "explain": ExplainRequest,
+    "fit": FitRequest,
+    "bench": BenchRequest,
+    "report": ReportRequest,
+    "list": ListRequest,
+}
+"""Name -> what it can be asked, in the order that ``--help`` lists them."""
+FAILED, IMPOSSIBLE = 1, 2
+UNUSABLE = (ArgumentError, ArgumentTypeError)
+EPILOG = """Examples:
+  relax-quantus explain robin.wav --out pictures --html
+  relax-quantus fit animal-sounds/ --out animals.safetensors
+  relax-quantus bench
+  relax-quantus list masks
+
+Exit codes:
+  0    all done
+  1    something could not be done, and stderr says what
+  2    the command line cannot work, and nothing was done
+  130  interrupted by Ctrl-C
+  143  stopped by SIGTERM
+"""
+
+
+class PlainGroup(PlainEpilog, TyperGroup):
+    """A group of commands that complains in one plain line, whatever becomes of the streams that it speaks to."""
+
+    def main(self, args: Sequence[str] | None = None, *_: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Run the command line `args` (those of the process by default) and exit with its code."""
+        extra["prog_name"] = PROGRAM
+        with streams.lasting() as (out, _err), console.plain():
+            code = self._code(args, extra)
+            stop = stopping.answered()
+            if stop is not None:
+                code = _stopped(stop)
+            elif out.problem is not None and not code:
+                code = _unsaid(out.problem)
+        if standalone_mode:
+            sys.exit(code if isinstance(code, int) else 0)
+        return code
+
+    def _code(self, args: Sequence[str] | None, extra: dict[str, Any]) -> Any:
+        """What the command returns, or the exit code of what went wrong; a stop is only noted."""
+        try:
+            return super().main(args, standalone_mode=False, **extra)
+        except KeyboardInterrupt as stop:
+            stopping.ask(type(stop))
+            return None
+        except Exception as problem:
+            if stopping.asked() is None:  # else a library has made something else of it
+                console.report(problem)
+            return getattr(problem, "exit_code", IMPOSSIBLE if isinstance(problem, UNUSABLE) else FAILED)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; a stop is noted before typer makes an exit of it."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            stopping.ask(type(stop))
+            raise
+
+
+def _stopped(stop: type[KeyboardInterrupt]) -> int:
+    """Say that the run was stopped and return its exit code."""
+    with contextlib.suppress(KeyboardInterrupt):  # of those who press it twice
+        console.error("interrupted; what was written before is kept")
+    return stopping.exit_code(stop)
+
+
+def _unsaid(problem: Exception) -> int:
+    """Return the exit code of a command that did all, but could not say so on stdout."""
+    if isinstance(problem, BrokenPipeError):
+        return stopping.READER_GONE
+    if isinstance(problem, OSError):
+        console.error(f"stdout: {problem.strerror}; the rest of what was to be printed is lost")
+        return FAILED
+    return 0  # it was closed before
+
+
+app = typer.Typer(
+    cls=PlainGroup,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+@app.callback(invoke_without_command=True, epilog=EPILOG)
+def root(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Which part of a sound made its embedding what it is, and how sure are we: RELAX for audio."""
+    console.debugging.set(debug)
+    if version:
+        typer.echo(f"{PROGRAM} {relax_quantus.__version__}")
+        raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+for _name, _request in COMMANDS.items():
+    declare(app, _name, _request)
+
+
+def main() -> None:
+    """Entry point of the command ``relax-quantus``; what the terminal cannot show is escaped, not fatal."""
+    streams.occupy_closed()
+    os.environ["MPLBACKEND"] = "agg"  # no window is opened, and a notebook's own, inherited, may not exist here
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    stopping.heed_signals()
+    app()

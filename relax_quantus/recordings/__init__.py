@@ -1,0 +1,4 @@
+"""A whole recording, short or long: which files are recordings, and one map over a recording's own time axis.
+
+`folders` lists recordings for all commands; `stitching` makes one map of examples that overlap.
+"""

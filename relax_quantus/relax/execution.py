@@ -1,0 +1,286 @@
+"""One call's encoder, made ready: what runs it, in which precision, how many masked copies at a time.
+
+The caller's encoder and a `Problem` enter; something to call on masked copies leaves. Between the validated call and the comparison of
+embeddings; the caller's encoder is not changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from relax_quantus.base import checks
+from relax_quantus.base.modules import modules_behind
+from relax_quantus.base.torch_state import callers_torch
+from relax_quantus.errors import ArgumentTypeError, ShapeError
+from relax_quantus.relax import micro_batch
+from relax_quantus.relax.call import Problem
+from relax_quantus.relax.captum_private import forward_repeated
+from relax_quantus.relax.fast_copy import inference_copy, is_plain, module_behind
+from relax_quantus.relax.micro_batch import Plan
+
+PRECISIONS = ("float32", "bfloat16", "auto")
+COPY_ROWS = 96
+"""Fewer masked copies than this are not worth a copy of the encoder."""
+FORWARD_ENTRIES = 1 << 22
+"""Entries of the masked copies in a forward at most, unless the caller says how many masks it takes: 16 MiB in float32."""
+AUTO_GAIN = 0.1
+"""Share of the time that bfloat16 has to save before ``"auto"`` takes it."""
+
+_INTERCHANGEABLE = (torch.float32, torch.float64)
+Encoder = Callable[..., Any]
+Choice = TypeVar("Choice")
+
+
+class Execution:
+    """Runs one call's encoder.
+
+    Parameters
+    ----------
+    encoder
+        The caller's.
+    problem
+        The call's validated arguments.
+    precision
+        ``"float32"``: as the encoder's weights are; ``"bfloat16"``: autocast; ``"auto"``: bfloat16 where the device computes in it and a
+        measurement shows that it is faster.
+
+    Attributes
+    ----------
+    plan
+        Masks a forward and precision, as `prepare` left them.
+    examples, most_rows
+        At most so many examples of the batch, and masked copies, in a forward.
+    """
+
+    def __init__(self, encoder: Encoder, problem: Problem, precision: str = "float32") -> None:
+        self.encoder, self.problem = encoder, problem
+        self.running: Encoder = encoder
+        self.requested = precision
+        self.most_rows = FORWARD_ENTRIES // self._entries()
+        self.examples = self._examples()
+        self.plan = Plan(1, "float32" if precision == "auto" else precision)
+        self.most_masks = problem.perturbations_per_eval or 0
+        self.is_filled = False
+        self.weights_type = _weights_type(encoder)
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether a forward has to hold the whole batch, since additional arguments or targets belong to it."""
+        return self.problem.additional_forward_args is not None or self.problem.target is not None
+
+    @property
+    def has_lowered_precision(self) -> bool:
+        """Whether `prepare` left a lower precision than what was embedded before it had."""
+        return self.requested == "auto" and self.plan.precision == "bfloat16"
+
+    def embed(self, inputs: tuple[Tensor, ...]) -> Any:
+        """Run the encoder on rows, or on whole batches one after another with the call's target and additional arguments.
+
+        Embeddings in 16 bits come back in float32, so that similarities are never computed in less. Where the caller says how many masks
+        a forward takes, an encoder that refuses fewer rows than those gets as many, filled up with copies whose embeddings are dropped.
+        """
+        inputs, rows, whole = self.like_weights(inputs), len(inputs[0]), self.most_masks * self._block_examples()
+        if rows >= whole:
+            return self._run(inputs)
+        if not self.is_filled:
+            kept = tuple(x.clone() for x in inputs)  # an encoder may begin with an in-place operation
+            try:
+                return self._run(inputs)
+            except Exception as error:
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise
+                try:
+                    h = self._filled(kept, rows, whole)
+                except Exception:
+                    raise error from None
+                self.is_filled = True
+                return h
+        return self._filled(inputs, rows, whole)
+
+    def like_weights(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Bring float64 inputs of a float32 network, or the other way round, to the type of its weights; others are left to the encoder."""
+        if self.weights_type is None:
+            return inputs
+        return tuple(x.to(self.weights_type) if x.dtype in _INTERCHANGEABLE else x for x in inputs)
+
+    def _run(self, inputs: tuple[Tensor, ...]) -> Any:
+        problem, times = self.problem, len(inputs[0]) // self.problem.batch if self.is_fixed else 1
+        lowered = torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=self.plan.precision == "bfloat16")
+        with callers_torch(), lowered:
+            h = forward_repeated(self.running, inputs, times, problem.target, problem.additional_forward_args)
+        return h.float() if isinstance(h, Tensor) and h.dtype in (torch.bfloat16, torch.float16) else h
+
+    def _filled(self, inputs: tuple[Tensor, ...], rows: int, whole: int) -> Any:
+        """Run the encoder on `rows` rows, repeated until there are `whole`."""
+        again = torch.arange(whole, device=inputs[0].device) % rows
+        h = self._run(tuple(x[again] for x in inputs))
+        return h[:rows] if isinstance(h, Tensor) and h.ndim > 0 and len(h) == whole else h
+
+    def refuse_misfits(self, inputs: tuple[Tensor, ...]) -> None:
+        """Raise if inputs that the encoder refused only lack axes in front, or are not of its weights' type."""
+        modules = modules_behind(self.encoder)
+        if not modules or self.is_fixed:
+            return
+        weights = next((p.dtype for m in modules for p in m.parameters() if p.is_floating_point()), None)
+        if (
+            weights is not None
+            and any(x.dtype != weights for x in inputs)
+            and self._takes(x.to(weights) for x in inputs)
+        ):
+            found = next(x for x in inputs if x.dtype != weights)
+            remedy = f"convert them with inputs.to({weights})"
+            checks.refuse("inputs", f"{weights}, the type of the encoder's weights", found, remedy, ArgumentTypeError)
+        for missing in ("None", "None, None"):
+            inputs = tuple(x[None] for x in inputs)
+            if self._takes(inputs) and self._takes(torch.cat([x, x]) for x in inputs):
+                rule = "examples of shape (B, ...), with the batch axis in front"
+                got = self.problem.inputs[0]
+                checks.refuse("inputs", rule, got, f"the encoder takes inputs[{missing}], so pass that", ShapeError)
+
+    def _takes(self, inputs: Iterable[Tensor]) -> bool:
+        """Whether the encoder returns one embedding for each of these rows."""
+        rows = tuple(x.clone() for x in inputs)
+        try:
+            h = self._run(rows)
+        except Exception:
+            return False
+        return isinstance(h, Tensor) and h.ndim == 2 and len(h) == len(rows[0])
+
+    def blocks(self, rows: slice | None = None) -> list[slice]:
+        """Cut `rows`, by default the batch, into what goes through the encoder together: as few and as even blocks as `examples` allows."""
+        start, stop = (0, self.problem.batch) if rows is None else (rows.start, rows.stop)
+        size = -(-(stop - start) // -(-(stop - start) // self.examples))
+        return [slice(i, min(i + size, stop)) for i in range(start, stop, size)]
+
+    def masks_a_forward(self, examples: int | None = None) -> int:
+        """Masks a forward, as planned, or as many more as fill it where only so many examples of a block are left."""
+        masks = self.plan.perturbations_per_eval
+        return masks if examples is None else masks * max(1, self._block_examples() // examples)
+
+    def halve(self) -> bool:
+        """Make forwards half as large, masks first, then examples, and remember it; False if they cannot be smaller."""
+        masks = self.plan.perturbations_per_eval
+        self.most_rows = min(self.most_rows, self._block_examples() * masks) // 2
+        self.most_masks = min(self.most_masks, masks // 2)
+        if masks > 1:
+            self.plan = Plan(masks // 2, self.plan.precision)
+            if self.problem.perturbations_per_eval is None:
+                micro_batch.remember(self.encoder, self._key(self.plan.precision), masks // 2)
+        elif self.examples > 1 and not self.is_fixed:
+            self.examples = -(-min(self.examples, self.problem.batch) // 2)
+        else:
+            return False
+        return True
+
+    def prepare(self) -> None:
+        """Decide how to run: as remembered, as measured within `micro_batch.BUDGET`, or as usual."""
+        problem = self.problem
+        if problem.inputs[0].device.type == "cpu":
+            micro_batch.keep_freed_memory()
+        rows, given = problem.n_samples * problem.batch, problem.perturbations_per_eval
+        precision = self._decided("precision", lambda: self._timed_precision(rows)) or self.plan.precision
+        self._make_ready(precision, rows)
+        masks = given or self._decided(precision, lambda: self._timed_masks(rows)) or self._sizes()[0]
+        self.plan = Plan(min(masks, problem.n_samples), precision)
+
+    def _decided(self, what: str, measure: Callable[[], Choice | None]) -> Choice | None:
+        """What was measured for such inputs before, or is now and then remembered; None if it is not."""
+        key = self._key(what)
+        chosen: Choice | None = micro_batch.recalled(self.encoder, key)
+        if chosen is None and self._is_timeable():
+            chosen = measure()
+            if chosen is not None:
+                micro_batch.remember(self.encoder, key, chosen)
+        return chosen
+
+    def _key(self, what: str) -> tuple[Any, ...]:
+        """Return what a choice depends on, beside the encoder."""
+        shapes = tuple((tuple(x.shape[1:]), x.dtype, str(x.device)) for x in self.problem.inputs)
+        return what, shapes, self._block_examples(), self.requested, torch.get_num_threads()
+
+    def _examples(self) -> int:
+        """At most so many examples a forward: all, where arguments belong to them."""
+        if self.is_fixed:
+            return self.problem.batch
+        return max(1, min(micro_batch.FORWARD_ROWS, self.most_rows))
+
+    def _entries(self) -> int:
+        return sum(int(t.x[0].numel()) for t in self.problem.tensors)
+
+    def _block_examples(self) -> int:
+        block = self.blocks()[0]
+        return int(block.stop - block.start)
+
+    def _is_timeable(self) -> bool:
+        """Whether the encoder can be run on other rows than the call's own."""
+        return not self.is_fixed
+
+    def _make_ready(self, precision: str, rows: int) -> None:
+        module = module_behind(self.encoder)
+        self.plan = Plan(1, precision)
+        if rows < COPY_ROWS or self.is_fixed or module is None or not is_plain(module):
+            return
+        probe = self.like_weights(tuple(torch.cat([t.x[:1], t.level[:1]]) for t in self.problem.tensors))
+        if self.most_masks:
+            probe = tuple(x[: self.most_masks * self._block_examples()] for x in probe)
+        try:
+            with callers_torch():
+                self.running = inference_copy(self.encoder, probe, torch.bfloat16 if precision == "bfloat16" else None)
+        except Exception as error:  # of an encoder that takes whole forwards only
+            if not self.most_masks or isinstance(error, torch.OutOfMemoryError):
+                raise
+
+    def _timed_precision(self, rows: int) -> str | None:
+        """Time the usual forward in both precisions; None if there is nothing to choose, or the budget is too small."""
+        masks, device = self.most_masks or self._sizes()[0], self.problem.inputs[0].device
+        cost = 2 * micro_batch.REPEATS * masks * self._block_examples()
+        if self.requested != "auto" or not micro_batch.has_bfloat16(device) or cost > micro_batch.BUDGET * rows:
+            return None
+        ready: dict[str, Encoder] = {}
+
+        def seconds(precision: str) -> float:
+            if precision not in ready:
+                self._make_ready(precision, rows)
+                ready[precision] = self.running
+            self.running, self.plan = ready[precision], Plan(1, precision)
+            return self._seconds(masks)
+
+        chosen = micro_batch.fastest(("float32", "bfloat16"), seconds, AUTO_GAIN)
+        self.running, self.plan = self.encoder, Plan(1, "float32")
+        return chosen
+
+    def _timed_masks(self, rows: int) -> int | None:
+        """Time a few sizes of forwards; None if the budget allows for one only."""
+        choices = self._sizes(micro_batch.BUDGET * rows)
+        if len(choices) < 2:
+            return None
+        return micro_batch.fastest(choices, lambda masks: self._seconds(masks) / masks)
+
+    def _sizes(self, budget_rows: float = 0) -> list[int]:
+        """Masks a forward to choose from, the usual number first."""
+        examples, device = self._block_examples(), self.problem.inputs[0].device.type
+        most = max(1, self.most_rows // examples)
+        found = micro_batch.sizes(examples, device, budget_rows)
+        return list(dict.fromkeys(min(masks, most, self.problem.n_samples) for masks in found))
+
+    def _seconds(self, masks: int) -> float:
+        """Time one forward of unmasked copies; one that does not fit counts as endless. The global generators are left as found."""
+        block = self.blocks()[0]
+        inputs = tuple(x[block].repeat(masks, *[1] * (x.ndim - 1)) for x in self.problem.inputs)
+        device = inputs[0].device
+        try:
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                return micro_batch.clock(lambda: self.embed(inputs), device)
+        except torch.OutOfMemoryError:
+            return float("inf")
+
+
+def _weights_type(encoder: Encoder) -> torch.dtype | None:
+    """Return the type of a module's weights, if they are all float32 or all float64."""
+    module = module_behind(encoder)
+    types = {p.dtype for p in module.parameters() if p.is_floating_point()} if module is not None else set()
+    return types.pop() if len(types) == 1 and types <= set(_INTERCHANGEABLE) else None

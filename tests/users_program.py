@@ -1,0 +1,36 @@
+"""A program of a user's, which mypy checks: editors and type checkers see what the package offers."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+import relax_quantus as rq
+from relax_quantus.benchmark import BenchmarkConfig, run
+
+
+def centred(x: Tensor, encoder: nn.Module) -> Tensor:
+    """One input, one explanation."""
+    explanation = rq.RELAX(encoder, masks="time").explain(x, "silence", n_samples=500)
+    return explanation.centred()
+
+
+def several(x: tuple[Tensor, ...], encoder: nn.Module) -> list[Tensor]:
+    """A tuple of inputs, an explanation each."""
+    return [e.centred_standard_error for e in rq.RELAX(encoder).explain(x)]
+
+
+def examples(path: str) -> Tensor:
+    """Examples of a recording."""
+    wave, rate_hz = rq.read_audio(path)
+    x: Tensor = rq.LogMel()(rq.resample(wave, rate_hz))
+    return x
+
+
+def misspelt(encoder: nn.Module) -> rq.RELAX:
+    """What is misspelt is seen before it runs."""
+    return rq.RELAX(encoder, maskz="time")  # type: ignore[call-arg]
+
+
+def table() -> int:
+    """Run the benchmark."""
+    return len(run(BenchmarkConfig()).rows)
