@@ -10,7 +10,7 @@ from relax_quantus.base.torch_state import neutral_torch
 
 @neutral_torch()
 def family_wise(maxima: Tensor, level: float = 0.05) -> float:
-    """Return the |z| that chance exceeds in at most `level` examples of a recording, on average.
+    """Return the ``|z|`` that chance exceeds in at most `level` examples of a recording, on average.
 
     The family is all bins of all examples. Of t, the maxima of an example say how probable it is that chance alone
     draws a bin beyond it; summed over the examples that is the expected number of examples with such a bin, which

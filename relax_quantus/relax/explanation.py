@@ -52,7 +52,7 @@ class Explanation:
     compared_with_itself
         ``(B,)`` bool: whether masked copies were compared with the example's own embedding, not with a ``reference``.
     null_maxima, null_statistic
-        ``(B, P)`` ascending and ``(B,)``, with ``explain(null=True)`` only, else None: the largest |centred| / its error
+        ``(B, P)`` ascending and ``(B,)``, with ``explain(null=True)`` only, else None: the largest ``|centred|`` / its error
         over an example's bins, under P permutations of the similarities and as they are; see `relax_quantus.relax.null`.
     """
 
@@ -115,10 +115,10 @@ class Explanation:
 
     @neutral_torch()
     def null(self, level: float = 0.05) -> Tensor:
-        """Return what |`z`| exceeds somewhere in the map by chance alone in a share `level` of cases, ``(B,)``.
+        """Return what ``|z|`` exceeds somewhere in the map by chance alone in a share `level` of cases, ``(B,)``.
 
         The family-wise threshold: similarities are permuted over the masks, which takes away what masks and
-        similarities have to do with each other, and the largest |centred| / error over all bins is noted each time.
+        similarities have to do with each other, and the largest ``|centred|`` / error over all bins is noted each time.
         Infinite where the permutations are too few for the level; NaN unless explained with ``null=True``.
 
         Raises
@@ -138,7 +138,7 @@ class Explanation:
     @property
     @neutral_torch()
     def p_value(self) -> Tensor:
-        """Return the share of permutations whose largest |z| reaches the example's own, itself counted, ``(B,)``.
+        """Return the share of permutations whose largest ``|z|`` reaches the example's own, itself counted, ``(B,)``.
 
         (1 + b) / (1 + P) for b of P permutations, with the statistic of `weighted` whatever estimator drew the map
         (Phipson and Smyth, "Permutation P-values should never be zero", 2010). A small one says that the network

@@ -1,6 +1,6 @@
-"""What chance alone draws: the largest |centred| / error of maps whose similarities were permuted over the masks.
+"""What chance alone draws: the largest ``|centred|`` / error of maps whose similarities were permuted over the masks.
 
-One call's similarities enter, and its masks, drawn again by seed; the largest |z| over an example's bins leaves, as it is
+One call's similarities enter, and its masks, drawn again by seed; the largest ``|z|`` over an example's bins leaves, as it is
 and under each permutation. Permuting takes away what masks and similarities have to do with each other and keeps both, so
 that the maxima are those of a network without main effects under the same masks. The statistic is `Weighted`'s, which is
 a few matrix products for all permutations, whatever estimator draws the map.
@@ -26,7 +26,7 @@ CACHED_ENTRIES = 512
 def null_maxima(
     stream: MaskStream, similarities: Tensor, tensor: int = 0, permutations: int = PERMUTATIONS
 ) -> tuple[Tensor, Tensor]:
-    """Return the largest |z| of permuted similarities and of the given ones.
+    """Return the largest ``|z|`` of permuted similarities and of the given ones.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def standardised(similarities: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def largest_z(stream: MaskStream, rows: Tensor, tensor: int) -> Tensor:
-    """Return the largest |centred| / error over the masks' entries for each row of similarities ``(r, N)``, ``(r,)``.
+    """Return the largest ``|centred|`` / error over the masks' entries for each row of similarities ``(r, N)``, ``(r,)``.
 
     Rows have mean 0 and variance 1. With a = M / M-bar - 1 and R the weighted mean of a row, N^2 (N - 1) / N times the
     squared error is sum a^2 (r - R)^2 - N R^2: three products of rows and masks. They are made for a few entries at a
@@ -99,7 +99,7 @@ def drawn(stream: MaskStream, tensor: int, n: int, entries: slice) -> tuple[Tens
 
 
 def _largest(kept: Tensor, rows: Tensor, squares: Tensor) -> Tensor:
-    """Largest |z| of each row over some entries of the masks ``(N, entries)``."""
+    """Largest ``|z|`` of each row over some entries of the masks ``(N, entries)``."""
     n, tiny = len(kept), torch.finfo(torch.float32).tiny
     mean = kept.mean(0)
     a = (kept / mean.clamp_min(tiny) - 1).square_()

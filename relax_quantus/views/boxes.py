@@ -49,7 +49,7 @@ class Region:
     bins
         Their number.
     z
-        Largest |value| / standard error among them; NaN where errors were not given.
+        Largest ``|value|`` / standard error among them; NaN where errors were not given.
     """
 
     begin_s: float
@@ -131,7 +131,7 @@ def _image(values: Values) -> Image:
 
 @dataclass
 class _Growing:
-    """A region whose end has not been seen: its box in frames and bands, the sum over its bins, the largest |z|."""
+    """A region whose end has not been seen: its box in frames and bands, the sum over its bins, the largest ``|z|``."""
 
     first: int
     last: int

@@ -109,12 +109,12 @@ class Bounds:
     Attributes
     ----------
     z
-        |centred| / its error has to be larger; NaN where what chance draws is not known, infinite where permutations
+        ``|centred|`` / its error has to be larger; NaN where what chance draws is not known, infinite where permutations
         are too few.
     effect
         The centred importance has to be larger; NaN where nothing passes `z`, or `p_value` is above 5 %.
     p_value
-        Of the recording: how often chance alone draws as large a |z| somewhere in it, by `weighted`'s |z|.
+        Of the recording: how often chance alone draws as large a ``|z|`` somewhere in it, by `weighted`'s ``|z|``.
     deaf, examples
         In how many examples the network hears nothing, and how many there are.
     """

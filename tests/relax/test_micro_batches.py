@@ -42,7 +42,7 @@ def test_without_a_number_forwards_hold_nearly_48_copies_in_even_blocks(batch: i
 @pytest.mark.parametrize("strategy", list(rq.masks.STRATEGIES))
 def test_micro_batches_draw_the_same_masks(strategy: str, per_eval: int) -> None:
     def masks(n: int | None) -> Tensor:
-        drawn = problem.pose(X, rq.masks.get(strategy), n_samples=300, seed=3).stream()
+        drawn = problem.pose(X, rq.masks.get(strategy), n_samples=300, seed=3).stream
         return torch.cat([m[0] for m, _ in (drawn if n is None else drawn.chunks(n))])
 
     assert torch.equal(masks(per_eval), masks(None))
