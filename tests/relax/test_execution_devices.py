@@ -53,10 +53,10 @@ def test_a_gpu_gives_the_cpus_masks_and_map(strategy: str) -> None:
     encoder, x = rq.load_encoder("vggish_mini"), rand(3, 1, 96, 64, dtype=torch.float32) - 3
     relax = rq.RELAX(encoder, strategy)
     here = relax.explain(x, baselines="noise", n_samples=300)
-    masks = [m[0] for m, _ in problem.pose(x, relax.masks, n_samples=300, seed=0).stream()]
+    masks = [m[0] for m, _ in problem.pose(x, relax.masks, n_samples=300, seed=0).stream]
     encoder.to("cuda")
     there = relax.explain(x.cuda(), baselines="noise", n_samples=300)
-    moved = [m[0] for m, _ in problem.pose(x.cuda(), relax.masks, n_samples=300, seed=0).stream()]
+    moved = [m[0] for m, _ in problem.pose(x.cuda(), relax.masks, n_samples=300, seed=0).stream]
     for field in FIELDS:
         assert getattr(there, field).device.type == "cuda"
         torch.testing.assert_close(getattr(there, field).cpu(), getattr(here, field), rtol=0, atol=1e-4)
