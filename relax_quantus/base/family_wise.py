@@ -41,6 +41,7 @@ def family_wise(maxima: Tensor, level: float = 0.05) -> float:
 
     Examples
     --------
+    >>> import torch
     >>> family_wise(torch.arange(1.0, 201.0)[None])
     191.0
     """

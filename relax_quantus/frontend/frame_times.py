@@ -89,6 +89,7 @@ def measure(make: Callable[[npt.NDArray[np.float32]], Tensor], rate_hz: int) -> 
 
     Examples
     --------
+    >>> import torch
     >>> found = measure(lambda wave: torch.from_numpy(wave[: wave.size // 4000 * 4000]).abs().reshape(-1, 1, 20, 200), 16_000)
     >>> found.every_s, round(found.first_s, 2)
     (0.0125, 0.01)

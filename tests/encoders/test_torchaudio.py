@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from command_line import problems
 from torch import Tensor, nn
 
 import relax_quantus as rq
@@ -628,13 +629,13 @@ def test_the_command_line_resamples_with_torchaudio(torchaudio: ModuleType, writ
 
 
 def command(*arguments: object) -> tuple[int, str]:
-    """Run the command line; its exit code and what it wrote to stderr."""
+    """Run the command line; its exit code and what it wrote to stderr but for its verdict."""
     from typer.testing import CliRunner
 
     from relax_quantus.cli import main as cli
 
     result = CliRunner().invoke(cli.app, [str(a) for a in arguments])
-    return result.exit_code, result.stderr
+    return result.exit_code, problems(result)
 
 
 VGGISH_LIKE = "MelSpectrogram:n_fft=512,win_length=400,hop_length=160,n_mels=64,f_min=125,f_max=7500,power=1"
