@@ -12,17 +12,21 @@ from urllib.parse import quote
 
 from torch import Tensor, nn
 
+from relax_quantus.base import checks
 from relax_quantus.cli import console
 from relax_quantus.cli.anchors import Anchor
 from relax_quantus.cli.companions import Beside
-from relax_quantus.cli.front_ends import FrontEnd
 from relax_quantus.frontend.axes import Axis
+from relax_quantus.frontend.front_end import FrontEnd
 from relax_quantus.heads.classifier import EmbeddingClassifier
 from relax_quantus.relax.attribution import RELAX
 from relax_quantus.relax.explanation import Explanation
+from relax_quantus.relax.fills import FILLS
 from relax_quantus.views.page import Entry
 from relax_quantus.views.thresholds import Bounds, StandingOut, standing_out
 
+OF_WAVEFORMS = ("silence", "zero", "mean")
+"""Fills that mean something on samples."""
 LEAST_LEFT_S = 0.1
 """Seconds at a recording's end from which on it is said that they are left out."""
 
@@ -192,3 +196,20 @@ def left_out_words(left_s: float) -> str:
     'the last 0.53 s make no whole example and are left out'
     """
     return f"the last {left_s:.2f} s make no whole example and are left out"
+
+
+def fill_for(front_end: FrontEnd, name: str, silence: Tensor | float | str | None = None) -> Any:
+    """Return what a fill's name means to `RELAX` on a front end's examples; "silence" is that of a recording, if it is given.
+
+    Raises
+    ------
+    UnknownNameError, ArgumentError
+        If there is no such fill, or none on waveforms.
+    """
+    FILLS.get(name)
+    if front_end.of_waveforms and name not in OF_WAVEFORMS:
+        rule = f"{' or '.join(OF_WAVEFORMS)} for waveforms, which have no bands"
+        checks.refuse("baselines", rule, repr(name), "pick one of these")
+    if name != "silence":
+        return name
+    return front_end.silence if silence is None else silence

@@ -15,7 +15,7 @@ from torch import Tensor
 from relax_quantus.audio.reading import read_beginning
 from relax_quantus.cli.anchors import Anchor, Member
 from relax_quantus.cli.console import shown
-from relax_quantus.cli.front_ends import FrontEnd
+from relax_quantus.frontend.front_end import FrontEnd
 from relax_quantus.relax.similarity import Similarity
 from relax_quantus.views.page import Companion, Recording
 

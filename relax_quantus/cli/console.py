@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import sys
 import traceback
 import warnings
@@ -19,6 +18,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+from relax_quantus.base.text import one_line as one_line
+from relax_quantus.base.text import shown as shown
 from relax_quantus.cli.option_names import spoken
 from relax_quantus.cli.progress import progress as progress_of
 from relax_quantus.cli.stopping import raise_if_asked
@@ -38,24 +39,6 @@ class Manner:
 
 FOR_PEOPLE = Manner()
 manner: ContextVar[Manner] = ContextVar("manner", default=FOR_PEOPLE)
-
-
-def shown(path: str | bytes | os.PathLike[Any]) -> str:
-    r"""The path as printable text on one line: control characters and bytes that do not decode are escaped.
-
-    Examples
-    --------
-    >>> print(shown("a" + chr(10) + "b.wav"))
-    a\nb.wav
-    """
-    text = os.fsdecode(path)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
-def one_line(text: str) -> str:
-    """Join the lines of `text` and replace what cannot be encoded."""
-    text = re.sub(r"\s*[\r\n]+\s*", " ", text.strip())
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _write(line: str, stream: TextIO | None) -> None:

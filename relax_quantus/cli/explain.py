@@ -17,11 +17,9 @@ from relax_quantus.base import checks
 from relax_quantus.base.modules import fingerprint
 from relax_quantus.cli import console, files, stopping
 from relax_quantus.cli.anchors import choose_similarity, load_anchor
-from relax_quantus.cli.clips import Done, Models, done, read
+from relax_quantus.cli.clips import Done, Models, done, fill_for, read
 from relax_quantus.cli.companions import Beside, load_beside
 from relax_quantus.cli.finding import embed, find
-from relax_quantus.cli.front_ends import FrontEnd
-from relax_quantus.cli.loading import load, refuse_other_front_end
 from relax_quantus.cli.long_recordings.plan import plan_for
 from relax_quantus.cli.long_recordings.running import run_plan
 from relax_quantus.cli.pages import refuse_impossible, regions_of, write_asked, write_index
@@ -30,7 +28,9 @@ from relax_quantus.cli.result_files import ResultFiles
 from relax_quantus.cli.results import facts_of, masks_used, write
 from relax_quantus.cli.telling import facts
 from relax_quantus.cli.verdicts import in_words
+from relax_quantus.encoders.loading import load, refuse_other_front_end
 from relax_quantus.errors import RelaxQuantusError
+from relax_quantus.frontend.front_end import FrontEnd
 from relax_quantus.heads.classifier import EmbeddingClassifier
 from relax_quantus.recordings.folders import is_own
 from relax_quantus.relax.attribution import RELAX
@@ -136,9 +136,9 @@ def prepare(request: ExplainRequest) -> Models:
     for name in request.baselines:
         FILLS.get(name)
     strategies = {name: STRATEGIES.get(name) for name in request.masks or STRATEGIES.names()}
-    front_end, encoder = load(request.encoder)
+    front_end, encoder = load(**request.encoder.named)
     for name in request.baselines:
-        front_end.fill(name)
+        fill_for(front_end, name)
     refuse_impossible(request, front_end)
     strategies = applicable(strategies, request, front_end)
     classifier = None if request.head is None else EmbeddingClassifier.load(request.head, encoder)

@@ -9,7 +9,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from relax_quantus.cli.clips import Findings, Models
+from relax_quantus.cli.clips import Findings, Models, fill_for
 from relax_quantus.cli.requests.explain import ExplainRequest
 from relax_quantus.recordings.stitching import phase_seed
 from relax_quantus.relax.explanation import Explanation
@@ -61,7 +61,7 @@ def find(
     """
     probabilities = None if models.classifier is None else models.classifier.head(h).softmax(dim=1)
     usable, phases = h.any(dim=1), torch.zeros(len(x), dtype=torch.long) if phases is None else phases
-    explanations, fills = {}, {name: models.front_end.fill(name, silence) for name in request.baselines}
+    explanations, fills = {}, {name: fill_for(models.front_end, name, silence) for name in request.baselines}
     for (name, relax), (fill_name, fill) in product(models.explainers.items(), fills.items()):
         parts: list[Explanation] = []
         places: list[Tensor] = []

@@ -21,10 +21,10 @@ from relax_quantus.base import checks
 from relax_quantus.benchmark.data.recordings import Entry, listing
 from relax_quantus.cli import console, files, stopping
 from relax_quantus.cli.finding import BLOCK
-from relax_quantus.cli.front_ends import FrontEnd
-from relax_quantus.cli.loading import load
 from relax_quantus.cli.requests.fit import FitRequest
+from relax_quantus.encoders.loading import load
 from relax_quantus.errors import DataError
+from relax_quantus.frontend.front_end import FrontEnd
 from relax_quantus.heads.classifier import EmbeddingClassifier
 from relax_quantus.heads.file import is_head
 from relax_quantus.heads.fine_tuning import FineTuning
@@ -44,7 +44,7 @@ def run(request: FitRequest) -> int:
     checks.integer("--fine-tune", request.fine_tune, low=0)
     checks.seed(request.seed)
     checked_resampler(request.resampler)
-    front_end, network = load(request.encoder)
+    front_end, network = load(**request.encoder.named)
     files.writable_file(request.out, is_head)
     entries = listing(request.folder)
     read = read_all(entries, front_end, request.resampler)

@@ -17,10 +17,10 @@ from relax_quantus.cli import console
 from relax_quantus.cli.clips import LEAST_LEFT_S, Clip, Findings, Models
 from relax_quantus.cli.companions import companion
 from relax_quantus.cli.console import shown
-from relax_quantus.cli.front_ends import FrontEnd, duration
 from relax_quantus.cli.requests.explain import ExplainRequest
 from relax_quantus.cli.result_files import ResultFiles
 from relax_quantus.cli.results import example_length, headline, masks_used
+from relax_quantus.frontend.front_end import FrontEnd, duration
 from relax_quantus.relax.similarity import Similarity
 from relax_quantus.views.boxes import Region, regions, write_audacity, write_raven
 from relax_quantus.views.page import Entry, Layer, index_page, page

@@ -18,10 +18,10 @@ from relax_quantus.base.files import complete
 from relax_quantus.cli import verdicts
 from relax_quantus.cli.clips import LEAST_LEFT_S, Clip, Findings, Models
 from relax_quantus.cli.console import shown
-from relax_quantus.cli.front_ends import LOG_MEL, duration
 from relax_quantus.cli.requests.explain import ExplainRequest
 from relax_quantus.cli.result_files import ResultFiles
 from relax_quantus.frontend.axes import Axis
+from relax_quantus.frontend.front_end import LOG_MEL, duration
 from relax_quantus.views.boxes import Region
 from relax_quantus.views.maps import OUTLINED_EXAMPLES, explanation_figure, save_png
 from relax_quantus.views.waveform import waveform_figure

@@ -23,11 +23,12 @@ from typer.testing import CliRunner, Result
 from relax_quantus.audio.reading import RESAMPLERS
 from relax_quantus.benchmark.config import PRESETS
 from relax_quantus.benchmark.report.output import FILES
-from relax_quantus.cli import console, front_ends, progress, terminal
+from relax_quantus.cli import console, progress, terminal
 from relax_quantus.cli import main as cli
 from relax_quantus.cli.listing import HOMES
 from relax_quantus.cli.requests.names import GROUPS, NAMES, completing
 from relax_quantus.encoders import ENCODERS
+from relax_quantus.frontend import front_end as front_ends
 from relax_quantus.relax.estimators import ESTIMATORS
 from relax_quantus.relax.execution import PRECISIONS
 from relax_quantus.relax.fills import FILLS

@@ -701,7 +701,7 @@ def test_axes_of_its_transforms(
     torchaudio: ModuleType, spec: str, size: int, label: str, first_hz: float | None, sweep: np.ndarray
 ) -> None:
     from relax_quantus.base.specifications import parse
-    from relax_quantus.cli.front_ends import build
+    from relax_quantus.frontend.front_end import build
 
     front_end = build(parse("--front-end", spec))
     x = front_end.make(sweep)

@@ -20,7 +20,6 @@ from relax_quantus.base.files import complete
 from relax_quantus.cli import verdicts
 from relax_quantus.cli.clips import LEAST_LEFT_S, Models, left_out
 from relax_quantus.cli.console import shown
-from relax_quantus.cli.front_ends import duration
 from relax_quantus.cli.long_recordings.explaining import EACH, estimators
 from relax_quantus.cli.long_recordings.plan import Plan
 from relax_quantus.cli.long_recordings.reading import Stored
@@ -28,6 +27,7 @@ from relax_quantus.cli.pages import say_scale
 from relax_quantus.cli.requests.explain import ExplainRequest
 from relax_quantus.cli.result_files import ResultFiles
 from relax_quantus.cli.results import headline, settings_of, shortened
+from relax_quantus.frontend.front_end import duration
 from relax_quantus.views.boxes import Region, RegionFinder, write_audacity, write_raven
 from relax_quantus.views.maps import save_png
 from relax_quantus.views.overview import CENTRED, STANDING_OUT, Overview, Z, loudest, telling

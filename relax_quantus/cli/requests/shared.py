@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -73,6 +73,11 @@ class EncoderOptions(NetworkOptions):
             "MelSpectrogram:n_mels=64,frames=96; or module:attribute.",
         ),
     ] = None
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """The options as `relax_quantus.encoders.loading.load` takes them."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -24,15 +24,14 @@ from relax_quantus.audio.torchaudio_bridge import import_torchaudio
 from relax_quantus.base import checks
 from relax_quantus.base.registry import nearest
 from relax_quantus.base.specifications import Specification
-from relax_quantus.cli import console
-from relax_quantus.cli.framing import Framing, framing_of_log_mel, framing_of_transform
-from relax_quantus.cli.front_end_axes import TRANSFORMS, knows_no_rest, said_axis, spectral_part, transform_axis
-from relax_quantus.cli.front_end_axes import duration as duration
+from relax_quantus.base.text import one_line
 from relax_quantus.errors import ArgumentTypeError, RelaxQuantusError, ShapeError, UnknownNameError
 from relax_quantus.frontend.axes import Axis, SampleAxis
+from relax_quantus.frontend.frame_reader import Framing, framing_of_log_mel, framing_of_transform
 from relax_quantus.frontend.log_mel import LogMel, LogMelConfig
+from relax_quantus.frontend.measured_axes import TRANSFORMS, knows_no_rest, said_axis, spectral_part, transform_axis
+from relax_quantus.frontend.measured_axes import duration as duration
 from relax_quantus.frontend.transform import TransformFrontEnd
-from relax_quantus.relax.fills import FILLS
 
 OPTION = "--front-end"
 LOG_MEL, WAVEFORM = "log_mel", "waveform"
@@ -43,8 +42,6 @@ EXAMPLE_S = 0.96
 MEASURED_S = 20
 """Seconds of silence that a front end is tried on."""
 LONGEST_S = 60
-OF_WAVEFORMS = ("silence", "zero", "mean")
-"""Fills that mean something on samples."""
 Wave = npt.NDArray[np.float32]
 
 
@@ -178,28 +175,12 @@ class FrontEnd:
         except RelaxQuantusError:
             raise
         except Exception as error:
-            got = console.one_line(f"{type(error).__name__}: {error}")
+            got = one_line(f"{type(error).__name__}: {error}")
             raise ArgumentTypeError(checks.message(OPTION, "examples of a waveform (samples,)", got)) from error
         if not isinstance(x, Tensor) or x.ndim not in (2, 4) or (x.ndim == 4 and x.shape[1] != 1):
             rule, remedy = "examples (n, 1, T, F), or waveforms (n, samples)", "return these alone"
             checks.refuse(OPTION, rule, x, remedy, ShapeError)
         return x
-
-    def fill(self, name: str, silence: Tensor | float | str | None = None) -> Any:
-        """What a fill's name means to `RELAX` here; "silence" is that of a recording, if it is given.
-
-        Raises
-        ------
-        UnknownNameError, ArgumentError
-            If there is no such fill, or none on waveforms.
-        """
-        FILLS.get(name)
-        if self.of_waveforms and name not in OF_WAVEFORMS:
-            rule = f"{' or '.join(OF_WAVEFORMS)} for waveforms, which have no bands"
-            checks.refuse("baselines", rule, repr(name), "pick one of these")
-        if name != "silence":
-            return name
-        return self.silence if silence is None else silence
 
 
 def log_mel(text: str = LOG_MEL, module: LogMel | None = None) -> FrontEnd:
@@ -249,7 +230,7 @@ def transform(
     try:
         module = made(**settings)
     except Exception as error:
-        got = console.one_line(f"{type(error).__name__}: {error}")
+        got = one_line(f"{type(error).__name__}: {error}")
         raise ArgumentTypeError(checks.message(OPTION, f"settings that {kind} takes", got, "change them")) from error
     front_end = TransformFrontEnd(module, log_offset=log_offset, frames=frames, sample_rate_hz=sample_rate)
     return of_transform(text, front_end)

@@ -14,57 +14,65 @@ from torch import nn
 
 from relax_quantus.base import checks
 from relax_quantus.base.specifications import FORM, parse, user_object
-from relax_quantus.cli import front_ends
-from relax_quantus.cli.console import one_line
-from relax_quantus.cli.front_ends import FrontEnd
-from relax_quantus.cli.requests.shared import EncoderOptions
+from relax_quantus.base.text import one_line
 from relax_quantus.encoders import ENCODERS, load_encoder
 from relax_quantus.encoders.waveform import WaveformEncoder
 from relax_quantus.encoders.weights_file import load_weights
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, WeightsError
+from relax_quantus.frontend import front_end as front_ends
+from relax_quantus.frontend.front_end import FrontEnd
 
 ENCODER, WEIGHTS, FRONT_END = "--encoder", "--weights", front_ends.OPTION
 OWN = "the encoder's own"
 
 
-def load(options: EncoderOptions) -> tuple[FrontEnd, nn.Module]:
+def load(
+    encoder: str, weights: Path | None = None, sha256: str | None = None, front_end: str | None = None
+) -> tuple[FrontEnd, nn.Module]:
     """Load an encoder, in eval mode, and its front end.
 
-    Without ``--front-end``, an encoder of waveforms gets the waveform, a pair brings its own, and any other gets log-mel.
+    Parameters
+    ----------
+    encoder
+        A name with settings, ``name:key=value,...``, or the user's own, ``module:attribute`` or ``file.py:name``.
+    weights, sha256
+        A file of its weights, and the digest that the file must have.
+    front_end
+        The same for a front end. None gives an encoder of waveforms the waveform, a pair its own, and any other log-mel.
 
     Raises
     ------
     RelaxQuantusError
         If a name, file or setting cannot work, or the two do not go together.
     """
-    if options.sha256 is not None and options.weights is None:
+    if sha256 is not None and weights is None:
         checks.refuse("--sha256", "a file to check, --weights FILE", "none", "name it, or leave --sha256 out")
-    chosen = None if options.front_end is None else _front_end(options.front_end)
-    spec = parse(ENCODER, options.encoder)
+    chosen = None if front_end is None else _front_end(front_end)
+    spec = parse(ENCODER, encoder)
     brought: Any = None
     if spec.target is not None and spec.target[0] in ENCODERS:
         checks.refuse(ENCODER, f"{FORM}, or module:attribute", repr(spec.text), "settings are key=value")
     if spec.target is not None:
-        brought, encoder = _users(spec.text, spec.target, options)
+        brought, network = _users(spec.text, spec.target, weights, sha256)
     else:
-        encoder = _registered(spec.name, spec.settings, options)
+        network = _registered(spec.name, spec.settings, weights, sha256)
     if brought is not None:
         if chosen is not None:
             rule = f"none beside {spec.text}, which brings its own"
-            checks.refuse(FRONT_END, rule, repr(options.front_end), "leave it out")
+            checks.refuse(FRONT_END, rule, repr(front_end), "leave it out")
         chosen = front_ends.of_object(OWN, brought)
     if chosen is None:
-        chosen = front_ends.waveform() if isinstance(encoder, WaveformEncoder) else front_ends.log_mel()
-    if isinstance(encoder, WaveformEncoder) and not chosen.of_waveforms:
-        rule = f"{front_ends.WAVEFORM} with {options.encoder}, an encoder of waveforms"
+        chosen = front_ends.waveform() if isinstance(network, WaveformEncoder) else front_ends.log_mel()
+    if isinstance(network, WaveformEncoder) and not chosen.of_waveforms:
+        rule = f"{front_ends.WAVEFORM} with {encoder}, an encoder of waveforms"
         checks.refuse(FRONT_END, rule, repr(chosen.text), "leave it out")
-    if spec.target is None and chosen.of_waveforms and not isinstance(encoder, WaveformEncoder):
-        rule = f"spectrograms for {options.encoder}"
+    if spec.target is None and chosen.of_waveforms and not isinstance(network, WaveformEncoder):
+        rule = f"spectrograms for {encoder}"
         checks.refuse(FRONT_END, rule, repr(chosen.text), "leave it out, or name an encoder of waveforms")
-    encoder.eval()
+    network.eval()
     if chosen.text != front_ends.LOG_MEL:
-        _try(encoder, chosen, options.encoder)
-    return chosen, encoder
+        _try(network, chosen, encoder)
+    return chosen, network
 
 
 @torch.no_grad()
@@ -88,19 +96,19 @@ def _front_end(text: str) -> FrontEnd:
     return front_ends.of_object(spec.text, user_object(FRONT_END, spec.target))
 
 
-def _registered(name: str, settings: dict[str, Any], options: EncoderOptions) -> nn.Module:
+def _registered(name: str, settings: dict[str, Any], weights: Path | None, sha256: str | None) -> nn.Module:
     """An encoder by its name."""
     for key in ("weights", "sha256"):
         if key in settings:
             checks.refuse(ENCODER, "settings of the network", f"{key}=", f"use --{key}")
-    if options.weights is not None and name in ENCODERS:
+    if weights is not None and name in ENCODERS:
         if "weights" not in inspect.signature(ENCODERS.factory(name)).parameters:
-            checks.refuse(WEIGHTS, f"none with {name}, which brings its own", str(options.weights), "leave it out")
-        settings = {**settings, "weights": options.weights, "sha256": options.sha256}
+            checks.refuse(WEIGHTS, f"none with {name}, which brings its own", str(weights), "leave it out")
+        settings = {**settings, "weights": weights, "sha256": sha256}
     return load_encoder(name, **settings)
 
 
-def _users(text: str, target: tuple[str, str], options: EncoderOptions) -> tuple[Any, nn.Module]:
+def _users(text: str, target: tuple[str, str], weights: Path | None, sha256: str | None) -> tuple[Any, nn.Module]:
     """The user's own encoder, and the front end that it comes with, or None."""
     front_end, encoder = None, user_object(ENCODER, target)
     if isinstance(encoder, tuple):
@@ -110,9 +118,9 @@ def _users(text: str, target: tuple[str, str], options: EncoderOptions) -> tuple
     if not isinstance(encoder, nn.Module):
         got, remedy = f"a {type(encoder).__name__}", "return a module"
         checks.refuse(ENCODER, f"a torch.nn.Module from {text}", got, remedy, ArgumentTypeError)
-    if options.weights is not None:
+    if weights is not None:
         remedy = "save encoder.state_dict() of this very network"
-        load_weights(encoder, options.weights, options.sha256, f"the weights of {text}", remedy)
+        load_weights(encoder, weights, sha256, f"the weights of {text}", remedy)
     if not isinstance(encoder, WaveformEncoder) and callable(getattr(encoder, "extract_features", None)):
         encoder = WaveformEncoder(encoder)
     return front_end, encoder

@@ -1,12 +1,13 @@
 """What the axes of a front end of one's own stand for: what it says of itself, what its parts say, and what clicks and tones tell.
 
-Beside `relax_quantus.cli.front_ends`: a `TransformFrontEnd` or any other front end enters, a `BinAxis` leaves. Nothing is told by shape alone:
+Beside `relax_quantus.frontend.front_end`: a `TransformFrontEnd` or any other front end enters, a `BinAxis` leaves. Nothing is told by shape alone:
 parts are believed if they make as many frames as they say and tones are loudest where they say; what nobody knows is counted and called so.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -17,10 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from relax_quantus.base import checks
-from relax_quantus.cli import console
-from relax_quantus.cli.framing import KNOWN
 from relax_quantus.errors import ShapeError
 from relax_quantus.frontend.axes import COUNTED, BinAxis, mel_centres_hz
+from relax_quantus.frontend.frame_reader import KNOWN
 from relax_quantus.frontend.frame_times import FrameTimes, confirmed, measure
 from relax_quantus.frontend.log_mel import LogMel
 from relax_quantus.frontend.transform import TransformFrontEnd
@@ -104,8 +104,9 @@ def timed(axis: BinAxis, times: FrameTimes | str, frames: int = 0) -> BinAxis:
             times = f"its examples begin every {duration(times.example_s)} s and overlap or leave gaps"
     if isinstance(times, str):
         remedy = "give it hop_s and first_s (of the first frame's middle) if you know better"
-        console.warning(
-            f"front end {axis.heading}: when its frames are could not be found out ({times}); they are counted; {remedy}"
+        warnings.warn(
+            f"front end {axis.heading}: when its frames are could not be found out ({times}); they are counted; {remedy}",
+            stacklevel=2,
         )
         return replace(axis, every_s=1.0, time_label=COUNTED)
     return replace(

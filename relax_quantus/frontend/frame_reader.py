@@ -1,6 +1,6 @@
 """How a front end's frames lie in the waveform, which is what a recording of any length has to know to be read in blocks.
 
-Beside `relax_quantus.cli.front_ends`, whose front ends read a recording as a whole: samples in blocks enter, the frames of any stretch leave,
+Beside `relax_quantus.frontend.front_end`, whose front ends read a recording as a whole: samples in blocks enter, the frames of any stretch leave,
 the same as of the whole recording.
 """
 
