@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from relax_quantus.base.checks import message, refuse
+from relax_quantus.base.extras import require
 from relax_quantus.base.modules import evaluation_mode, like_weights
 from relax_quantus.base.registry import Registry, nearest
 from relax_quantus.base.torch_state import neutral_torch
@@ -240,12 +241,13 @@ def unregister_from_quantus() -> None:
 
 def import_quantus() -> ModuleType:
     """Import Quantus, or say what is missing: its OpenCV needs libGL, which bare containers lack."""
+    require("quantus", "quantus")
     try:
         import quantus
     except ImportError as error:
         remedy = (
-            "install it with pip install quantus; if a shared library such as libGL is missing, "
-            "apt-get install libgl1 libglib2.0-0, or put opencv-python-headless in the place of opencv-python"
+            "if a shared library such as libGL is missing, apt-get install libgl1 libglib2.0-0, "
+            "or put opencv-python-headless in the place of opencv-python"
         )
         raise MissingDependencyError(message("quantus", "to be importable", f"'{error}'", remedy)) from error
     module: ModuleType = quantus

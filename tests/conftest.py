@@ -19,6 +19,8 @@ from relax_quantus.relax import micro_batch
 from relax_quantus.relax.attribution import RELAX
 from relax_quantus.relax.explanation import Explanation
 
+collect_ignore_glob = ["*conftest.py"]
+"""They are loaded, and have no examples in docstrings to be collected for."""
 ANIMAL_SOUNDS = Path(__file__).resolve().parents[2] / "shared" / "data" / "animal-sounds"
 
 

@@ -13,6 +13,8 @@ The flow, one module a step::
 import importlib.util
 from typing import Any
 
+from relax_quantus.base.extras import require
+
 _HOME = {
     "BenchmarkConfig": "config",
     "PRESETS": "config",
@@ -33,6 +35,7 @@ __all__ = sorted(_HOME)
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
+        require("bench", f"benchmark.{name}")
         return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
     if name.startswith("_") or importlib.util.find_spec(f"{__name__}.{name}") is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from relax_quantus.base import checks
+from relax_quantus.base.extras import require
 from relax_quantus.encoders.weights_file import (
     HASH_IN_NAME,
     RIGHT_FILE,
@@ -105,6 +106,7 @@ def weights_url() -> str:
 
 def _torchvggish() -> ModuleType:
     """Run torchvggish's network module on its own: importing the package takes resampy and numba along, which the network does not need."""
+    require("vggish", "encoder 'vggish'")
     package = importlib.util.find_spec("torchvggish")
     folders = package.submodule_search_locations if package else None
     source = Path(folders[0], "torchvggish.py") if folders else None
@@ -115,7 +117,7 @@ def _torchvggish() -> ModuleType:
     )
     if spec is None or spec.loader is None:
         raise MissingDependencyError(
-            "encoder 'vggish': expected torchvggish, got no such package; run pip install torchvggish."
+            "encoder 'vggish': expected torchvggish, got a package without its network; install it anew."
         )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

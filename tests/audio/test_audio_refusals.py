@@ -43,6 +43,15 @@ def test_doubtful_recordings_are_accepted_with_a_warning_that_names_them(
         assert load_examples(path).isfinite().all()
 
 
+@pytest.mark.parametrize("offset", [0.0, 0.3])
+def test_a_recording_is_nearly_silent_below_a_thousandth_of_full_scale(write_wav: Write, offset: float) -> None:
+    with pytest.warns(AudioWarning, match=r"nearly silent \(-61 dB of full scale\)"):
+        read_audio(write_wav(offset + sine(1, 16_000, peak=0.9e-3)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", AudioWarning)
+        read_audio(write_wav(offset + sine(1, 16_000, peak=1.1e-3)))
+
+
 def test_constant_is_recognised_at_another_rate_too(write_wav: Write) -> None:
     with pytest.warns(AudioWarning, match="constant"):
         load_waveform(write_wav(np.full(48_000, 0.5), 48_000))

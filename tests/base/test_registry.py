@@ -30,7 +30,8 @@ def test_names_come_in_order_of_registration_with_their_summaries(registry: Regi
     assert registry.summary("random") == ""
     assert "time" in registry
     assert "frequency" not in registry
-    assert registry.names() is not registry.names()
+    registry.names().append("mine")
+    assert registry.names() == ["time", "random"], "whoever asks may change the answer"
 
 
 def test_get_builds_with_parameters(registry: Registry[tuple[str, int]]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import planted_results as planted
 import pytest
+from console_tables import broken_cells
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -200,7 +201,23 @@ def test_the_console_shows_the_crossed_design_as_one_table_of_120_columns() -> N
     assert "own-cell" in text
     assert "SRG-bin-silence" not in text
     assert "…" not in text
-    assert all(len(line) <= 120 for line in text.split("\n") if line.startswith(("│", "┃", "┏")))
+    assert broken_cells(text, tables.tables_of(checked(Run.rows))) == []
+
+
+def test_on_the_console_many_metrics_are_several_tables_whose_cells_stay_whole() -> None:
+    one = planted.rows(sources=6, clips=1, seeds=(0,), fills=("silence",))
+    one = one[one.metric == "AUC"]
+
+    class Run:
+        rows = pd.concat([one.assign(metric=f"AUC-{i}") for i in range(12)], ignore_index=True)
+
+    (whole,) = tables.tables_of(checked(Run.rows))
+    assert len(whole.split(tables.fitting(whole))) == 3
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("relax_quantus.benchmark.report.output.provenance", lambda results: {})
+        tables.show(Run(), console)  # type: ignore[arg-type]
+    assert broken_cells(console.export_text(), [whole]) == []
 
 
 def test_latex_escapes_and_keeps_bold() -> None:

@@ -131,7 +131,8 @@ def test_loading_takes_neither_numba_nor_resampy_along(small: Path, monkeypatch:
 def test_without_torchvggish_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vggish.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(
-        MissingDependencyError, match="expected torchvggish, got no such package; run pip install torchvggish"
+        MissingDependencyError,
+        match=r"^encoder 'vggish': expected torchvggish, got no such package; pip install \"relax-quantus\[vggish\]\"\.$",
     ):
         rq.load_encoder("vggish")
 

@@ -12,7 +12,7 @@ from reference.models import rand
 
 import relax_quantus as rq
 from relax_quantus.relax import call as problem
-from relax_quantus.relax import perturbation
+from relax_quantus.relax import masked_forward, perturbation
 
 
 @pytest.mark.parametrize("baselines", ["silence", "noise"])
@@ -42,6 +42,25 @@ def test_transfers_and_conversions_do_not_grow_with_the_masks_in_a_chunk() -> No
     one_chunk = conversions(64, 64)
     assert conversions(640, 640) == one_chunk
     assert conversions(128, 64) - one_chunk < 20
+
+
+@pytest.mark.parametrize(("bad", "expected"), [(2, [True, False, False, False, False]), (None, [True] * 5)])
+def test_what_is_not_finite_is_remembered_until_the_end_where_chunks_are_not_waited_for(
+    bad: int | None, expected: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: what is asked after each of four chunks is ignored here, and the question at the end decides."""
+    asked: list[bool] = []
+    chunks: list[int] = []
+
+    def encoder(x: torch.Tensor) -> torch.Tensor:
+        if len(x) > 1:  # not the reference, nor the fill alone
+            chunks.append(len(x))
+        return ENCODER(x) * (float("nan") if len(chunks) == bad else 1.0)
+
+    monkeypatch.setattr(masked_forward, "refuse_unless", lambda finite: asked.append(bool(finite)))
+    relax = rq.RELAX(encoder, "time", estimator="weighted")
+    relax.explain(X[:1], n_samples=256, perturbations_per_eval=64)
+    assert asked == expected
 
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

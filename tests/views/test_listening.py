@@ -147,6 +147,13 @@ def test_gain_rises_with_the_map() -> None:
     torch.testing.assert_close(values, before)
 
 
+@pytest.mark.parametrize("softness", [0.1, 0.25, 2.0])
+def test_gain_is_the_logistic_of_the_distance_in_standard_deviations(softness: float) -> None:
+    values = np.random.default_rng(0).normal(3.0, 7.0, (1, 1, 20, 10))
+    expected = 1 / (1 + np.exp(-(values - 4.0) / (softness * values.std())))
+    np.testing.assert_allclose(gain(values, threshold=4.0, softness=softness), expected, atol=1e-12)
+
+
 def test_gain_of_an_explanation_keeps_nothing_that_chance_draws(hears_a_corner: Explanation) -> None:
     e = hears_a_corner
     found, standing = gain(e), standing_out(e)

@@ -49,6 +49,7 @@ def test_what_is_not_known_is_not_chosen() -> None:
     found = telling([{"centred": np.array([[np.nan], [-0.1], [np.nan], [np.nan]])}], 2)["centred"]
     assert found[0, 0] == -0.1
     assert np.isnan(found[1, 0])
+    assert telling([{"centred": np.array([[np.nan], [0.0]])}], 2)["centred"] == 0.0, "not even beside no effect at all"
 
 
 def test_colours_fade_with_the_standard_error() -> None:

@@ -19,13 +19,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from relax_quantus.base import checks
+from relax_quantus.base.extras import require
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.engine.cells import Unit
 from relax_quantus.benchmark.engine.limits import outcome
 from relax_quantus.benchmark.engine.shelf import Shelf
 from relax_quantus.benchmark.engine.store import Cell
 from relax_quantus.benchmark.engine.workshop import Workshop, facts, threads, warm_up, work
-from relax_quantus.errors import DataError, MissingDependencyError
+from relax_quantus.errors import DataError
 
 Batch = tuple[list[Cell], dict[str, Any]]
 Lost = Callable[[Unit, str, str], list[Cell]]
@@ -195,12 +196,9 @@ def ignore_interrupts() -> None:
 
 @contextmanager
 def _dask(address: str) -> Iterator[Pool]:
-    try:
-        import distributed
-    except ImportError as error:
-        raise MissingDependencyError(
-            'scheduler: expected Dask\'s distributed, which does not import; pip install "relax-quantus[dask]".'
-        ) from error
+    require("dask", "scheduler")
+    import distributed
+
     try:
         client = distributed.Client(address, timeout=WAIT_FOR_WORKERS_S, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:

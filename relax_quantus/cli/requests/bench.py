@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from relax_quantus.base.extras import require
 from relax_quantus.cli.requests.names import completing
 from relax_quantus.cli.requests.shared import DOMAIN, ENCODER, RESAMPLER, RESULTS, SEED, MessageOptions, NetworkOptions
 
@@ -132,6 +133,7 @@ class BenchRequest:
 
     def run(self) -> int:
         """Run the benchmark; see `relax_quantus.cli.bench`."""
+        require("bench", "bench")
         from relax_quantus.cli import bench
 
         return bench.run(self)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from relax_quantus.base.extras import require
 from relax_quantus.cli.requests.shared import MessageOptions
 
 
@@ -37,6 +38,7 @@ class ReportRequest:
 
     def run(self) -> int:
         """Write the report; see `relax_quantus.cli.report`."""
+        require("bench", "report")
         from relax_quantus.cli import report
 
         return report.run(self)
