@@ -23,10 +23,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 import relax_quantus as rq
+from relax_quantus.relax.call import masked_tensor
+from relax_quantus.relax.estimation import contrast
 from relax_quantus.relax.estimators import Accumulator, Estimate, MaskModel, Surrogate, Weighted
-from relax_quantus.relax.mask_model import contrast
-from relax_quantus.relax.masks.lattice import Lattice
-from relax_quantus.relax.perturbation import masked_tensor
+from relax_quantus.relax.masks.grid import Lattice
 
 FILLS = ("silence", "mean")
 SIZES = (250, 1000, 3000)

@@ -20,19 +20,15 @@ from relax_quantus.base import checks
 from relax_quantus.base.modules import evaluation_mode
 from relax_quantus.base.torch_state import neutral_torch
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, ShapeError
-from relax_quantus.relax.assembly import compared_with_another
-from relax_quantus.relax.call import Problem, Tensors, pose
+from relax_quantus.relax.call import DOMAINS, Problem, Tensors, pose
 from relax_quantus.relax.captum_private import PerturbationAttribution, log_usage
-from relax_quantus.relax.estimation import Estimation
+from relax_quantus.relax.estimation import Estimation, compared_with_another
 from relax_quantus.relax.estimators import DEFAULT, ESTIMATORS, Estimator
-from relax_quantus.relax.execution import PRECISIONS
+from relax_quantus.relax.execution import FORWARD_ROWS, PRECISIONS, Plan
 from relax_quantus.relax.explanation import Explanation
 from relax_quantus.relax.masked_forward import Comparison
 from relax_quantus.relax.masks import STRATEGIES, MaskStrategy
-from relax_quantus.relax.micro_batch import FORWARD_ROWS, Plan
-from relax_quantus.relax.perturbation import DOMAINS
-from relax_quantus.relax.similarity import SIMILARITIES, Similarity, is_directional
-from relax_quantus.relax.similarity_forward import SimilarityForward
+from relax_quantus.relax.similarity import SIMILARITIES, Similarity, SimilarityForward, is_directional
 
 __all__ = ["FEW_MASKS", "FORWARD_ROWS", "RELAX", "SimilarityForward"]
 

@@ -7,19 +7,21 @@ of the estimator take them up; what they arrive at leaves as `Explanation`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from relax_quantus.relax.assembly import explanation, together
-from relax_quantus.relax.call import Problem
-from relax_quantus.relax.estimators import Accumulator, Estimate, Estimator, Surrogate
-from relax_quantus.relax.estimators.weighted import WeightedMoments
+from relax_quantus.base.torch_state import exact
+from relax_quantus.relax.call import MaskedTensor, Problem, child_generator
+from relax_quantus.relax.estimators import Accumulator, Estimate, Estimator, MaskModel, Surrogate
+from relax_quantus.relax.estimators.moments import WeightedMoments
+from relax_quantus.relax.execution import FORWARD_ROWS
 from relax_quantus.relax.explanation import Explanation
-from relax_quantus.relax.mask_model import mask_model
 from relax_quantus.relax.masked_forward import Comparison
-from relax_quantus.relax.micro_batch import FORWARD_ROWS
+from relax_quantus.relax.masks import GridStrategy
+from relax_quantus.relax.masks.grid import Lattice, frames_and_bands
 from relax_quantus.relax.null import null_maxima
 from relax_quantus.relax.stopping import SequentialEstimate, looks
 
@@ -146,3 +148,108 @@ class Estimation:
             explanation(tensor.rows(rows), estimate, name, n_samples, fully_masked)
             for tensor, estimate in zip(self.problem.tensors, estimates, strict=True)
         ]
+
+
+def explanation(
+    tensor: MaskedTensor, estimate: Estimate, estimator: str, n_samples: int, fully_masked: Tensor
+) -> Explanation:
+    """Assemble the explanation of one tensor, in its shape and place, and in its type, but at least float32."""
+    x = tensor.x
+    dtype = exact(x.real if x.is_complex() else x[:0]).dtype
+
+    def shaped(values: Tensor) -> Tensor:
+        return tensor.spread(values).to(device=x.device, dtype=dtype).contiguous()
+
+    return Explanation(
+        importance=shaped(estimate.importance),
+        uncertainty=shaped(estimate.uncertainty),
+        standard_error=shaped(estimate.standard_error),
+        centred_standard_error=shaped(
+            torch.full_like(estimate.importance, torch.nan)
+            if estimate.centred_standard_error is None
+            else estimate.centred_standard_error
+        ),
+        mean_similarity=estimate.mean_similarity.to(device=x.device, dtype=dtype),
+        fully_masked_similarity=fully_masked.to(device=x.device, dtype=dtype),
+        n_samples=torch.full((len(x),), n_samples, device=x.device),
+        neutral=shaped(estimate.neutral),
+        estimator=estimator,
+        cell_effects=None if estimate.cell_effects is None else shaped(estimate.cell_effects),
+    )
+
+
+def together(parts: list[list[Explanation]], is_tuple: bool) -> Explanation | tuple[Explanation, ...]:
+    """Join what was explained part by part: one explanation a tensor of the inputs."""
+    explained = tuple(same[0] if len(same) == 1 else joined(same) for same in zip(*parts, strict=True))
+    return explained if is_tuple else explained[0]
+
+
+def compared_with_another(
+    explained: Explanation | tuple[Explanation, ...],
+) -> Explanation | tuple[Explanation, ...]:
+    """Note that masked copies were compared with something else than the examples themselves."""
+    if isinstance(explained, tuple):
+        return tuple(replace(e, compared_with_itself=torch.zeros_like(e.compared_with_itself)) for e in explained)
+    return replace(explained, compared_with_itself=torch.zeros_like(explained.compared_with_itself))
+
+
+def joined(explanations: Sequence[Explanation]) -> Explanation:
+    """Join explanations of successive examples."""
+    first = explanations[0]
+    values = {f.name: [getattr(e, f.name) for e in explanations] for f in fields(first)}
+    maps: dict[str, Any] = {name: torch.cat(parts) for name, parts in values.items() if isinstance(parts[0], Tensor)}
+    return replace(first, **maps)
+
+
+DRAWING = ("sample", "from_numbers", "columns", "build", "factors", "stripe_masks")
+
+
+def mask_model(problem: Problem, rows: slice) -> MaskModel | None:
+    """Describe the masks of `problem` for the examples in `rows`; a copy of the generator of its masks draws their numbers again."""
+    strategy, tensor = problem.strategy, problem.tensors[0]
+    if len(problem.tensors) > 1 or tensor.groups is not None or not isinstance(strategy, GridStrategy):
+        return None
+    if not says_its_distribution(type(strategy)):
+        return None
+    frames, bands = frames_and_bands(tensor.mask_shape)
+    try:
+        count = len(strategy.lattices(frames, bands, 1))
+    except NotImplementedError:
+        return None
+    generator, columns, device = child_generator(problem.seed, 0), strategy.columns(frames, bands), tensor.x.device
+
+    def numbers(n: int) -> torch.Tensor:
+        return torch.rand(n, columns, generator=generator, device=generator.device, dtype=torch.float32)
+
+    def build(uniform: torch.Tensor) -> torch.Tensor:
+        return strategy.from_numbers(uniform, tensor.mask_shape)
+
+    def factors(uniform: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        if count == 1:
+            return (masks.reshape(len(masks), *masks.shape[-2:]) if masks.ndim > 2 else masks[:, None],)
+        return strategy.factors(uniform, frames, bands)
+
+    def lattices(at_least: int, bank: int = 0) -> tuple[Lattice, ...]:
+        return tuple(lattice.to(device) for lattice in strategy.lattices(frames, bands, at_least, bank))
+
+    return MaskModel(numbers, build, factors, lattices, contrast(tensor.rows(rows), frames, bands))
+
+
+def says_its_distribution(strategy: type[GridStrategy]) -> bool:
+    """Whether no subclass draws other masks than the class that describes their distribution, `lattices`, knew of."""
+
+    def definer(method: str) -> int:
+        return next(i for i, cls in enumerate(strategy.__mro__) if method in vars(cls))
+
+    return all(definer("lattices") <= definer(drawing) for drawing in DRAWING)
+
+
+def contrast(tensor: MaskedTensor, frames: int, bands: int) -> torch.Tensor:
+    """How much each entry changes when it is masked, over all axes but the last two: ``(B, frames, bands)`` float32, relative to the largest."""
+    x, level = tensor.x, tensor.level
+    if not x.is_floating_point():
+        x, level = x.to(torch.complex128), level.to(torch.complex128)
+    gap = (x - level).abs().double()
+    largest = gap.flatten(1).amax(1).clamp_min(torch.finfo(gap.dtype).tiny)
+    gap = (gap / largest.reshape(-1, *[1] * (gap.ndim - 1))).float()
+    return gap.square().reshape(len(gap), -1, frames, bands).sum(1).sqrt()

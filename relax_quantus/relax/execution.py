@@ -1,12 +1,20 @@
 """One call's encoder, made ready: what runs it, in which precision, how many masked copies at a time.
 
-The caller's encoder and a `Problem` enter; something to call on masked copies leaves. Between the validated call and the comparison of
+The caller's encoder and a call enter; something to call on masked copies leaves. Between the validated call and the comparison of
 embeddings; the caller's encoder is not changed.
+
+How many copies go through at once, and in which precision, is measured and remembered. A CPU is fastest where a micro-batch's activations
+stay in its cache, a GPU where there is enough to do; the few sizes that a small share of the call pays for are timed, on copies of the input
+itself, so that no mask is drawn. The plan is the only thing that is remembered between calls: as long as the encoder lives, by what can
+change it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import time
+import weakref
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -16,11 +24,133 @@ from relax_quantus.base import checks
 from relax_quantus.base.modules import modules_behind
 from relax_quantus.base.torch_state import callers_torch
 from relax_quantus.errors import ArgumentTypeError, ShapeError
-from relax_quantus.relax import micro_batch
 from relax_quantus.relax.call import Problem
 from relax_quantus.relax.captum_private import forward_repeated
 from relax_quantus.relax.fast_copy import inference_copy, is_plain, module_behind
-from relax_quantus.relax.micro_batch import Plan
+
+FORWARD_ROWS = 48
+"""Copies a forward where nothing was measured on a CPU; also the most examples of a batch that go through it together."""
+CPU_ROWS = (24, 96, 12, 192)
+"""What is tried beside `FORWARD_ROWS`, in this order, as far as the budget goes."""
+GPU_ROWS = 256
+OTHER_GPU_ROWS = (512, 1024, 128)
+REPEATS = 2
+BUDGET = 0.05
+"""Share of the call's forwards that measuring may cost."""
+GAIN = 0.03
+"""Share of the time by which another size has to be faster than the usual one, which is otherwise kept: timings are noisy."""
+
+_LARGEST_KEPT_BYTES = (32 << 20) - 8192
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a call runs the encoder.
+
+    Parameters
+    ----------
+    perturbations_per_eval
+        Masks a forward, each with the whole batch (or with a block of at most `FORWARD_ROWS` examples of it).
+    precision
+        ``"float32"`` or ``"bfloat16"``.
+    """
+
+    perturbations_per_eval: int
+    precision: str = "float32"
+
+
+_measured: weakref.WeakKeyDictionary[object, dict[Hashable, Any]] = weakref.WeakKeyDictionary()
+
+
+def recalled(encoder: object, key: Hashable) -> Any:
+    """Return what was measured for `encoder` and `key`, or None."""
+    owner, name = _owner(encoder)
+    try:
+        return _measured.get(owner, {}).get((name, key))
+    except TypeError:
+        return None
+
+
+def remember(encoder: object, key: Hashable, chosen: object) -> None:
+    """Keep a choice for as long as `encoder`, or the object that it is a method of, lives; without weak references it is not kept."""
+    owner, name = _owner(encoder)
+    try:
+        _measured.setdefault(owner, {})[name, key] = chosen
+    except TypeError:
+        return
+
+
+def _owner(encoder: object) -> tuple[object, str]:
+    """Return what lives as long as the caller means the encoder to: for a bound method its object, with the method's name."""
+    owner = getattr(encoder, "__self__", None)
+    return (encoder, "") if owner is None else (owner, str(getattr(encoder, "__name__", "")))
+
+
+def sizes(examples: int, device: str, budget_rows: float) -> list[int]:
+    """Masks a forward, the usual number first, then others as far as timing them all costs at most `budget_rows` copies.
+
+    Parameters
+    ----------
+    examples
+        That go through a forward with each mask.
+    device
+        Its kind, ``"cpu"``, ``"cuda"``, ...
+    budget_rows
+        See `BUDGET`.
+    """
+    usual, others = (FORWARD_ROWS, CPU_ROWS) if device == "cpu" else (GPU_ROWS, OTHER_GPU_ROWS)
+    found = [max(1, usual // examples)]
+    spent = REPEATS * found[0] * examples
+    for rows in others:
+        masks = max(1, rows // examples)
+        spent += REPEATS * masks * examples
+        if spent > budget_rows:
+            break
+        if masks not in found:
+            found.append(masks)
+    return found
+
+
+def fastest(choices: Sequence[Choice], seconds: Callable[[Choice], float], gain: float = GAIN) -> Choice:
+    """Return the first of `choices`, unless another's least time of `REPEATS` is shorter by the share `gain`; taken in turn."""
+    times = dict.fromkeys(range(len(choices)), float("inf"))
+    for _ in range(REPEATS):
+        for i, choice in enumerate(choices):
+            times[i] = min(times[i], seconds(choice))
+    best = min(times, key=lambda i: times[i])
+    return choices[best] if times[best] < (1 - gain) * times[0] else choices[0]
+
+
+def keep_freed_memory() -> None:
+    """Let glibc's allocator keep what a forward frees for the next one.
+
+    It takes blocks of more than a threshold from the system and gives memory back beyond twice that, so that each forward's activations are
+    mapped, and their pages cleared, anew: a quarter of the time of `vggish_mini`. The threshold follows the largest block freed so far, up to
+    32 MiB; this frees one, never touched, of just that size. Elsewhere it does nothing.
+    """
+    torch.empty(_LARGEST_KEPT_BYTES, dtype=torch.uint8)
+
+
+def clock(run: Callable[[], object], device: torch.device) -> float:
+    """Seconds that `run` takes on `device`."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 itself; emulated, it is several times slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return any(bool(getattr(torch.cpu, name, lambda: False)()) for name in probes)
+    return False
+
 
 PRECISIONS = ("float32", "bfloat16", "auto")
 COPY_ROWS = 96
@@ -169,7 +299,7 @@ class Execution:
         if masks > 1:
             self.plan = Plan(masks // 2, self.plan.precision)
             if self.problem.perturbations_per_eval is None:
-                micro_batch.remember(self.encoder, self._key(self.plan.precision), masks // 2)
+                remember(self.encoder, self._key(self.plan.precision), masks // 2)
         elif self.examples > 1 and not self.is_fixed:
             self.examples = -(-min(self.examples, self.problem.batch) // 2)
         else:
@@ -177,10 +307,10 @@ class Execution:
         return True
 
     def prepare(self) -> None:
-        """Decide how to run: as remembered, as measured within `micro_batch.BUDGET`, or as usual."""
+        """Decide how to run: as remembered, as measured within `BUDGET`, or as usual."""
         problem = self.problem
         if problem.inputs[0].device.type == "cpu":
-            micro_batch.keep_freed_memory()
+            keep_freed_memory()
         rows, given = problem.n_samples * problem.batch, problem.perturbations_per_eval
         precision = self._decided("precision", lambda: self._timed_precision(rows)) or self.plan.precision
         self._make_ready(precision, rows)
@@ -190,11 +320,11 @@ class Execution:
     def _decided(self, what: str, measure: Callable[[], Choice | None]) -> Choice | None:
         """What was measured for such inputs before, or is now and then remembered; None if it is not."""
         key = self._key(what)
-        chosen: Choice | None = micro_batch.recalled(self.encoder, key)
+        chosen: Choice | None = recalled(self.encoder, key)
         if chosen is None and self._is_timeable():
             chosen = measure()
             if chosen is not None:
-                micro_batch.remember(self.encoder, key, chosen)
+                remember(self.encoder, key, chosen)
         return chosen
 
     def _key(self, what: str) -> tuple[Any, ...]:
@@ -206,7 +336,7 @@ class Execution:
         """At most so many examples a forward: all, where arguments belong to them."""
         if self.is_fixed:
             return self.problem.batch
-        return max(1, min(micro_batch.FORWARD_ROWS, self.most_rows))
+        return max(1, min(FORWARD_ROWS, self.most_rows))
 
     def _entries(self) -> int:
         return sum(int(t.x[0].numel()) for t in self.problem.tensors)
@@ -237,8 +367,8 @@ class Execution:
     def _timed_precision(self, rows: int) -> str | None:
         """Time the usual forward in both precisions; None if there is nothing to choose, or the budget is too small."""
         masks, device = self.most_masks or self._sizes()[0], self.problem.inputs[0].device
-        cost = 2 * micro_batch.REPEATS * masks * self._block_examples()
-        if self.requested != "auto" or not micro_batch.has_bfloat16(device) or cost > micro_batch.BUDGET * rows:
+        cost = 2 * REPEATS * masks * self._block_examples()
+        if self.requested != "auto" or not has_bfloat16(device) or cost > BUDGET * rows:
             return None
         ready: dict[str, Encoder] = {}
 
@@ -249,22 +379,22 @@ class Execution:
             self.running, self.plan = ready[precision], Plan(1, precision)
             return self._seconds(masks)
 
-        chosen = micro_batch.fastest(("float32", "bfloat16"), seconds, AUTO_GAIN)
+        chosen = fastest(("float32", "bfloat16"), seconds, AUTO_GAIN)
         self.running, self.plan = self.encoder, Plan(1, "float32")
         return chosen
 
     def _timed_masks(self, rows: int) -> int | None:
         """Time a few sizes of forwards; None if the budget allows for one only."""
-        choices = self._sizes(micro_batch.BUDGET * rows)
+        choices = self._sizes(BUDGET * rows)
         if len(choices) < 2:
             return None
-        return micro_batch.fastest(choices, lambda masks: self._seconds(masks) / masks)
+        return fastest(choices, lambda masks: self._seconds(masks) / masks)
 
     def _sizes(self, budget_rows: float = 0) -> list[int]:
         """Masks a forward to choose from, the usual number first."""
         examples, device = self._block_examples(), self.problem.inputs[0].device.type
         most = max(1, self.most_rows // examples)
-        found = micro_batch.sizes(examples, device, budget_rows)
+        found = sizes(examples, device, budget_rows)
         return list(dict.fromkeys(min(masks, most, self.problem.n_samples) for masks in found))
 
     def _seconds(self, masks: int) -> float:
@@ -274,7 +404,7 @@ class Execution:
         device = inputs[0].device
         try:
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                return micro_batch.clock(lambda: self.embed(inputs), device)
+                return clock(lambda: self.embed(inputs), device)
         except torch.OutOfMemoryError:
             return float("inf")
 

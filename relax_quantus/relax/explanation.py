@@ -44,7 +44,7 @@ class Explanation:
     cell_effects
         Shaped like ``x``, by ``surrogate`` only, else None: how much the similarity changes as one of the strategy's cells goes from replaced
         to kept, all others being equal. Free of the crosses that product masks leave in the importance; see
-        `relax_quantus.relax.estimators.cell_effects`.
+        `relax_quantus.relax.estimators.surrogate`.
     centred_standard_error
         Shaped like ``x``: of `centred`, what pictures draw. It is mostly smaller than `standard_error`, as an error of
         all bins alike does not enter it, and larger where one event decides. NaN where similarities do not vary at

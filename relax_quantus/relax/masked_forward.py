@@ -17,12 +17,67 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from relax_quantus.base import checks
+from relax_quantus.base.modules import checked_embedding
 from relax_quantus.base.torch_state import callers_torch
-from relax_quantus.errors import EncoderError, ShapeError
+from relax_quantus.errors import ArgumentTypeError, EncoderError, ShapeError
 from relax_quantus.relax.call import Problem
 from relax_quantus.relax.execution import Execution
-from relax_quantus.relax.references import references
 from relax_quantus.relax.similarity import Similarity, is_directional
+
+Embed = Callable[[tuple[Tensor, ...]], Tensor]
+
+
+def references(reference: Any, inputs: tuple[Tensor, ...], embed: Embed, nonzero: bool) -> list[tuple[float, Tensor]]:
+    """Return the weighted embeddings ``(weight, (B, D))`` that similarities are taken to.
+
+    Parameters
+    ----------
+    reference
+        None for the input's own embedding; an embedding ``(D,)``, ``(1, D)`` or ``(B, D)``; an input ``x.shape[1:]``,
+        ``(1, *x.shape[1:])`` or like ``x``; or a 2-tuple of these, (towards, away).
+    inputs
+        The inputs to explain.
+    embed
+        Runs the encoder on a tuple of inputs.
+    nonzero
+        Refuse all-zero embeddings.
+    """
+    if isinstance(reference, tuple):
+        if len(reference) != 2:
+            checks.refuse("reference", "a 2-tuple (towards, away)", f"{len(reference)} entries", "pass two")
+        if any(isinstance(r, tuple) for r in reference):
+            checks.refuse("reference", "tensors or None in the tuple", "a tuple in a tuple", "pass (towards, away)")
+        towards, away = (references(r, inputs, embed, nonzero)[0][1] for r in reference)
+        if towards.shape != away.shape:
+            checks.refuse("reference", f"embeddings of one shape, {tuple(towards.shape)}", away, "", ShapeError)
+        return [(1.0, towards), (-1.0, away)]
+    batch = len(inputs[0])
+    if reference is None:
+        own = tuple(x.clone() for x in inputs)  # an encoder may begin with an in-place operation
+        return [(1.0, checked_embedding(embed(own), batch, nonzero=nonzero))]
+    if not isinstance(reference, Tensor):
+        rule = "None, a tensor, or a 2-tuple (towards, away)"
+        checks.refuse("reference", rule, type(reference).__name__, "convert it to a tensor", ArgumentTypeError)
+    checks.finite("reference", reference)
+    reference = reference.detach().to(inputs[0].device)
+    shape = inputs[0].shape[1:]
+    if len(inputs) == 1 and reference.ndim >= 3 and reference.shape[-len(shape) :] == shape:
+        example = reference[None] if reference.ndim == len(shape) else reference
+        if example.ndim != inputs[0].ndim or len(example) not in (1, batch):
+            checks.refuse(
+                "reference",
+                f"an input of shape {tuple(inputs[0].shape)}, or one of its rows",
+                reference,
+                "",
+                ShapeError,
+            )
+        example = example.to(inputs[0].dtype).expand(batch, *shape).clone()
+        return [(1.0, checked_embedding(embed((example,)), batch, nonzero=nonzero))]
+    embedding = reference[None] if reference.ndim == 1 else reference
+    if embedding.ndim != 2 or len(embedding) not in (1, batch):
+        rule = f"an embedding (D,) or ({batch}, D), or an input like {tuple(inputs[0].shape)}"
+        checks.refuse("reference", rule, reference, "reshape it", ShapeError)
+    return [(1.0, checked_embedding(embedding.expand(batch, -1), batch, nonzero=nonzero, what="reference"))]
 
 
 class Comparison:

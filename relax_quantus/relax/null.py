@@ -14,8 +14,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from relax_quantus.relax.estimators.accumulation import SAME
-from relax_quantus.relax.perturbation import MaskStream, child_generator
+from relax_quantus.relax.call import MaskStream, child_generator
+from relax_quantus.relax.estimators.moments import SAME
 
 PERMUTATIONS = 200
 BLOCK_BYTES = 1 << 28

@@ -15,7 +15,7 @@ from relax_quantus.relax.estimators import Estimate, Surrogate, Weighted, kernel
 from relax_quantus.relax.estimators.kernel_ridge import Fit, kernel
 from relax_quantus.relax.estimators.surrogate import MaskModel, SurrogateMoments
 from relax_quantus.relax.masks import GridStrategy
-from relax_quantus.relax.masks.lattice import Lattice
+from relax_quantus.relax.masks.grid import Lattice
 from tests.reference.models import rand
 from tests.reference.spline import hard_overlap, smooth_overlap
 

@@ -28,8 +28,8 @@ from relax_quantus.benchmark.methods.questions import (
     fingerprint,
 )
 from relax_quantus.relax.attribution import RELAX
+from relax_quantus.relax.call import child_generator
 from relax_quantus.relax.masks import STRATEGIES, GridStrategy, MaskStrategy
-from relax_quantus.relax.perturbation import child_generator
 
 TWIN_STREAM = 2_654_435_761
 REPEATS = 10

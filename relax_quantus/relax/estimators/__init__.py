@@ -5,10 +5,8 @@ in any chunks and asked for its result, under a tolerance more than once.
 """
 
 from relax_quantus.base.registry import Registry
-from relax_quantus.relax.estimators.accumulation import Accumulator, Estimate, Estimator
-from relax_quantus.relax.estimators.paper import Paper
+from relax_quantus.relax.estimators.moments import Accumulator, Estimate, Estimator, Paper, Weighted
 from relax_quantus.relax.estimators.surrogate import MaskModel, Surrogate
-from relax_quantus.relax.estimators.weighted import Weighted
 
 __all__ = [
     "DEFAULT",

@@ -21,11 +21,48 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from relax_quantus.relax.estimators.accumulation import Accumulator, Estimate
-from relax_quantus.relax.estimators.cell_effects import cell_effects
-from relax_quantus.relax.estimators.kernel_ridge import Features, Fit, fit, kernel, predictor
-from relax_quantus.relax.estimators.mask_features import Lattice, MaskFeatures
-from relax_quantus.relax.estimators.weighted import WeightedMoments
+from relax_quantus.relax.estimators.kernel_ridge import (
+    Features,
+    Fit,
+    Lattice,
+    MaskFeatures,
+    averaging,
+    fit,
+    kernel,
+    predictor,
+)
+from relax_quantus.relax.estimators.moments import Accumulator, Estimate, WeightedMoments
+
+SMALLEST = 1e-6
+
+
+def cell_effects(lattices: Sequence[Lattice], centred: Tensor) -> Tensor:
+    """Effects from ``centred (B, T, F)``, importance minus mean similarity, of masks that are the lattices' product.
+
+    Returns
+    -------
+    Tensor
+        ``(B, T, F)`` float64, constant over each of the cells that span the axes without a shift: the change of the similarity as the cell
+        goes from replaced to kept.
+    """
+    device, counts, sizes = centred.device, [1, 1], [1, 1]
+    second = mean = torch.ones(1, 1, dtype=torch.float64, device=device)
+    for lattice in lattices:
+        count, size = lattice.cell_counts, (lattice.frames, lattice.bands)
+        over_time, over_frequency = (averaging(c, s).to(device) for c, s in zip(count, size, strict=True))
+        values, share = lattice.values(over_time, over_frequency).double(), lattice.weights.reshape(-1, 1).double()
+        second = torch.kron(second, values.T @ (share * values))
+        mean = mean * lattice.expectation(torch.ones_like(share).float())[..., 0].double()
+        counts = [max(pair) for pair in zip(counts, count, strict=True)]
+        sizes = [max(pair) for pair in zip(sizes, size, strict=True)]
+    over_time, over_frequency = (averaging(c, s).to(device).double() for c, s in zip(counts, sizes, strict=True))
+    cells = (over_time @ mean @ over_frequency.T).reshape(-1)
+    covariance = second - torch.outer(cells, cells)
+    with_similarity = (over_time @ (centred.double() * mean) @ over_frequency.T).flatten(1)
+    effects: Tensor = torch.linalg.pinv(covariance, rtol=SMALLEST, hermitian=True) @ with_similarity.T
+    where = [torch.arange(s, device=device) * c // s for c, s in zip(counts, sizes, strict=True)]
+    return effects.T.reshape(-1, *counts)[:, where[0]][:, :, where[1]]
+
 
 FITTED_MASKS = 1024
 """So many are fitted on; residuals of the others are added as they come."""

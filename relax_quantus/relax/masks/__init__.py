@@ -10,12 +10,9 @@ import torch
 from torch import Tensor
 
 from relax_quantus.base.registry import Registry
-from relax_quantus.relax.masks.frequency import Frequency
-from relax_quantus.relax.masks.grid import GridStrategy
-from relax_quantus.relax.masks.groups import Groups
+from relax_quantus.relax.masks.grid import GridStrategy, Groups
 from relax_quantus.relax.masks.random import Random
-from relax_quantus.relax.masks.time import Time
-from relax_quantus.relax.masks.time_frequency import TimeFrequency
+from relax_quantus.relax.masks.stripes import Frequency, Time, TimeFrequency
 
 __all__ = [
     "STRATEGIES",
