@@ -1,39 +1,149 @@
-"""One call's arguments, validated: inputs, what replaces their masked entries, groups and masks, ready to be perturbed.
+"""One call of RELAX: its arguments, listed once, and what they are checked into.
 
-What a caller passes to `RELAX` enters, a frozen `Problem` leaves. `MaskedTensor` knows one input tensor, its fill and its feature groups;
-`MaskStream` draws the masks of all tensors of an input in order and in chunks, so that memory does not grow with their number.
+What a caller passes enters as a frozen `Call`; a `CheckedCall` leaves, ready to be perturbed. A `MaskedTensor` is one
+input with what replaces its masked entries, of which it makes masked copies. No encoder runs here.
 """
 
 from __future__ import annotations
 
 import numbers
 import secrets
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from relax_quantus.base import checks
 from relax_quantus.base.torch_state import callers_torch, exact
 from relax_quantus.errors import ArgumentTypeError, ShapeError
-from relax_quantus.relax.fills import FILLS, Fill
-from relax_quantus.relax.masks import GridStrategy, Groups, MaskStrategy
+from relax_quantus.relax.fills import FILLS, Fill, carried_silence
+from relax_quantus.relax.masks import BindingStrategy, MaskStrategy
 
 Tensors = Tensor | tuple[Tensor, ...]
+Strategy = MaskStrategy | BindingStrategy
 
+DOMAINS = ("log", "amplitude")
 SUMS_BYTES = 1 << 29
-"""What sums over masks and the maps made from them may take at a time; larger batches are explained part by part, with the same masks."""
+"""Bytes that sums over masks, and the maps made from them, may take; larger batches are explained part by part."""
 BYTES_AN_ENTRY = 192
-"""Of those, for each entry of the input: four sums in float64, and as much again twice to three times while maps are made."""
+"""Of those, for each entry of the input: four sums in float64, and as much again two or three times for maps."""
 
 
 @dataclass(frozen=True)
-class Problem:
-    """One call's validated arguments.
+class Call:
+    """The arguments of `RELAX.attribute`, `RELAX.explain` and `RELAX.similarities`, as they are given.
+
+    Parameters
+    ----------
+    inputs
+        ``(B, ...)`` or a tuple of such tensors, of any rank from 2. Row i of the result depends on example i alone.
+    baselines
+        What replaces masked entries: None for 0, a name (``"silence"``, ``"background"``, ...), a number, a tensor, a
+        `Fill`, a callable ``x -> level``, or a tuple with one of these a tensor. ``"silence"`` is the inputs' own where
+        they carry it as an attribute ``silence``, else ln(0.01).
+    target
+        Selects an output of the encoder, as elsewhere in Captum; leaves a scalar, so it needs a similarity other than
+        a cosine.
+    additional_forward_args
+        Passed on to the encoder; tensors are repeated with the masked copies, whole batch after whole batch.
+    feature_mask
+        Integer groups, broadcastable to the inputs, the same for every example: a group is kept or replaced as one.
+        Geometry then comes from the groups: built-in strategies keep each independently with their
+        ``keep_probability``.
+    n_samples
+        Number of masks N; with a tolerance the most that an example is given.
+    perturbations_per_eval
+        Masks an encoder forward, each with the whole batch (of more than 48 examples: with even blocks of at most 48,
+        unless `target` or `additional_forward_args` belong to it); None picks a number, measured where the call is
+        large enough to pay for it, see `RELAX.plan`. It never changes the result beyond rounding, and is halved should
+        the memory not suffice. No forward has more rows than that; one with fewer is filled up where the encoder
+        refuses it, as networks of a fixed batch do.
+    show_progress
+        Show a progress bar.
+    reference
+        What masked copies are compared with: None for the input's own embedding; an embedding ``(D,)`` or ``(B, D)``;
+        an input; or a tuple (towards, away), whose similarities are subtracted.
+    seed
+        Seeds a generator of this call's own; None takes fresh entropy. The masks are shared by the batch.
+    """
+
+    inputs: Tensors
+    baselines: Any = None
+    target: Any = None
+    additional_forward_args: Any = None
+    feature_mask: Tensors | None = None
+    n_samples: int = 3000
+    perturbations_per_eval: int | None = None
+    show_progress: bool = False
+    _: KW_ONLY
+    reference: Any = None
+    seed: int | None = 0
+
+    def checked(self, strategy: Strategy, domain: str = "log") -> CheckedCall:
+        """Check the arguments against each other; see the parameters for what they may be."""
+        inputs = self.inputs if isinstance(self.inputs, tuple) else (self.inputs,)
+        xs = checked_inputs(inputs)
+        levels = one_each("baselines", self.baselines, len(xs))
+        feature_masks = one_each("feature_mask", self.feature_mask, len(xs))
+        groups = [feature_groups(x, mask) for x, mask in zip(xs, feature_masks, strict=True)]
+        per_eval = self.perturbations_per_eval
+        if per_eval is not None:
+            per_eval = checks.integer("perturbations_per_eval", per_eval)
+        seed = checks.seed(self.seed)
+        return CheckedCall(
+            tensors=tuple(
+                masked_tensor(x, level, group, domain, given)
+                for x, level, group, given in zip(xs, levels, groups, inputs, strict=True)
+            ),
+            is_tuple=isinstance(self.inputs, tuple),
+            strategy=strategy,
+            n_samples=checks.integer("n_samples", self.n_samples),
+            seed=secrets.randbits(63) if seed is None else seed,
+            perturbations_per_eval=per_eval,
+            target=self.target,
+            additional_forward_args=self.additional_forward_args,
+            reference=self.reference,
+            show_progress=self.show_progress,
+        )
+
+
+@dataclass(frozen=True)
+class ExplainCall(Call):
+    """The arguments of `RELAX.explain`: those of a `Call`, and how far to go.
+
+    Parameters
+    ----------
+    tolerance
+        Stop each example by itself, without further forwards, when the largest standard error of its centred map
+        is under this share of the map's spread, its standard deviation over the example's entries (of each
+        tensor's, where there are several). The spread is free of the map's own noise: the mean squared standard
+        error is subtracted from its variance. An example where nothing is left, or where an error is unknown,
+        never stops. Looked at after 64, 96, 128, 192, 256, ... masks, of these where N grew enough for it to be
+        likely; ``n_samples`` of the result says how many each example took. The result is that of as many masks
+        without a tolerance, and does not depend on the rest of the batch. None never stops.
+    null
+        Also say what chance alone draws: `Explanation.null` and `Explanation.p_value`, from permutations of the
+        similarities. No further forward; masks are drawn once more, and the time grows with N times the entries of
+        the masks.
+    """
+
+    _: KW_ONLY
+    tolerance: float | None = None
+    null: bool = False
+
+    def checked(self, strategy: Strategy, domain: str = "log") -> CheckedCall:
+        """Check the arguments, as `Call.checked` does."""
+        tolerance = self.tolerance if self.tolerance is None else checks.positive("tolerance", self.tolerance)
+        if not isinstance(self.null, bool):
+            found = repr(self.null)
+            checks.refuse("null", "True or False", found, "the level is asked of the result", ArgumentTypeError)
+        return replace(super().checked(strategy, domain), tolerance=tolerance, null=self.null)
+
+
+@dataclass(frozen=True)
+class CheckedCall:
+    """One call's validated arguments, as in `Call` and `ExplainCall` where they are not named here.
 
     Parameters
     ----------
@@ -41,26 +151,26 @@ class Problem:
         The inputs with what replaces them, in tuple order.
     is_tuple
         Whether the caller passed a tuple and gets one back.
-    strategy, n_samples, seed
+    strategy
         Where the masks come from.
-    perturbations_per_eval
-        Masks a forward, or None to leave the choice to `relax_quantus.relax.execution`.
-    target, additional_forward_args
-        For the encoder.
     """
 
     tensors: tuple[MaskedTensor, ...]
     is_tuple: bool
-    strategy: MaskStrategy
+    strategy: Strategy
     n_samples: int
     seed: int
-    perturbations_per_eval: int | None = None
-    target: Any = None
-    additional_forward_args: Any = None
+    perturbations_per_eval: int | None
+    target: Any
+    additional_forward_args: Any
+    reference: Any
+    show_progress: bool
+    tolerance: float | None = None
+    null: bool = False
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
-        """The inputs as they came, ``(B, ...)`` each."""
+        """The inputs, ``(B, ...)`` each."""
         return tuple(t.x for t in self.tensors)
 
     @property
@@ -68,17 +178,11 @@ class Problem:
         """Number of examples."""
         return len(self.tensors[0].x)
 
-    @cached_property
-    def stream(self) -> MaskStream:
-        """This call's masks; a user's are asked for when they are first needed, once."""
-        return MaskStream(self.strategy, self.tensors, self.n_samples, self.seed)
-
     def parts(self, most: int | None = None) -> list[slice]:
-        """Rows of the batch whose sums are kept at the same time, one part after another: as few as `SUMS_BYTES` allows, and even.
+        """Cut the batch into rows whose sums are kept at the same time: as few parts as `SUMS_BYTES` allows, and even.
 
-        Parts of more than `most` examples are cut, too.
-
-        Additional arguments and targets belong to the whole batch, which is then one part.
+        Parts of more than `most` examples are cut, too. Additional arguments and targets belong to the whole batch,
+        which is then one part.
         """
         if self.additional_forward_args is not None or self.target is not None:
             return [slice(0, self.batch)]
@@ -86,38 +190,6 @@ class Problem:
         count = max(-(-self.batch * each // SUMS_BYTES), -(-self.batch // (most or self.batch)))
         size = -(-self.batch // min(count, self.batch))
         return [slice(i, min(i + size, self.batch)) for i in range(0, self.batch, size)]
-
-
-def pose(
-    inputs: Tensors,
-    strategy: MaskStrategy,
-    *,
-    baselines: Any = None,
-    feature_mask: Any = None,
-    n_samples: int,
-    seed: int | None,
-    domain: str = "log",
-    perturbations_per_eval: int | None = None,
-    target: Any = None,
-    additional_forward_args: Any = None,
-) -> Problem:
-    """Validate one call's arguments; see `RELAX.attribute` for what they mean and what is refused."""
-    xs = checked_inputs(inputs if isinstance(inputs, tuple) else (inputs,))
-    levels = one_each("baselines", baselines, len(xs))
-    groups = [feature_groups(x, g) for x, g in zip(xs, one_each("feature_mask", feature_mask, len(xs)), strict=True)]
-    if perturbations_per_eval is not None:
-        perturbations_per_eval = checks.integer("perturbations_per_eval", perturbations_per_eval)
-    seed = checks.seed(seed)
-    return Problem(
-        tensors=tuple(masked_tensor(x, b, g, domain) for x, b, g in zip(xs, levels, groups, strict=True)),
-        is_tuple=isinstance(inputs, tuple),
-        strategy=strategy,
-        n_samples=checks.integer("n_samples", n_samples),
-        seed=secrets.randbits(63) if seed is None else seed,
-        perturbations_per_eval=perturbations_per_eval,
-        target=target,
-        additional_forward_args=additional_forward_args,
-    )
 
 
 def checked_inputs(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -133,7 +205,12 @@ def checked_inputs(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         if len(x) != len(inputs[0]):
             checks.refuse("inputs", f"{len(inputs[0])} examples in every tensor", x, "pass equal batches", ShapeError)
         checks.finite("inputs", x)
-    return tuple(x.detach() for x in inputs)
+    return tuple(plain(x) for x in inputs)
+
+
+def plain(x: Tensor) -> Tensor:
+    """Return `x` detached, and without what it carries of its own, which masked copies of it would not mean."""
+    return x.detach() if carried_silence(x) is None else x.detach().as_subclass(Tensor)
 
 
 def one_each(argument: str, value: Any, count: int) -> tuple[Any, ...]:
@@ -147,13 +224,6 @@ def one_each(argument: str, value: Any, count: int) -> tuple[Any, ...]:
     if len(value) != count:
         checks.refuse(argument, f"{count} entries, one a tensor of the inputs", f"{len(value)}", "", ShapeError)
     return value
-
-
-CHUNK_MASKS = 64
-CHUNK_ENTRIES = 1 << 22
-DOMAINS = ("log", "amplitude")
-
-Drawn = tuple[list[Tensor], list[Tensor | None]]
 
 
 @dataclass(frozen=True)
@@ -172,6 +242,8 @@ class MaskedTensor:
         Group index of each entry, shape `shape`, or None where masks are per entry.
     domain
         ``"log"`` or ``"amplitude"``: where soft masks blend, see `RELAX`.
+    given
+        `x` as the caller gave it, with what it may carry; `x` itself if None.
     """
 
     x: Tensor
@@ -179,6 +251,7 @@ class MaskedTensor:
     level: Tensor
     groups: Tensor | None
     domain: str = "log"
+    given: Tensor | None = None
 
     @property
     def mask_shape(self) -> tuple[int, ...]:
@@ -198,12 +271,15 @@ class MaskedTensor:
     def copies(self, masks: Tensor, noise: Tensor | None, rows: slice | list[int]) -> Tensor:
         """Masked copies ``(m * b, *shape)`` of the examples in `rows`, all examples under the first mask first.
 
-        A kept entry is exactly the input's, a masked one exactly the fill's. Integer and boolean inputs keep an entry from mask value .5 up.
+        Masks are ``(m, *s)``, or ``(m, B, *s)`` where each example has its own. A kept entry is exactly the input's, a
+        masked one exactly the fill's. Integer and boolean inputs keep an entry from mask value .5 up.
         """
         x, level = self.x[rows], self.level[rows]
         if self.groups is not None:
             masks = self.spread(masks)
-        masks = masks.to(x.device)[:, None]
+        own = masks.ndim > self.x.ndim
+        masks = masks.to(x.device)
+        masks = masks[:, rows] if own else masks[:, None]
         if x.is_floating_point() or x.is_complex():
             fill = level if noise is None else level + noise[:, None]
             precise = exact(x)
@@ -221,8 +297,11 @@ def blend(fill: Tensor, x: Tensor, masks: Tensor, domain: str) -> Tensor:
     return torch.lerp(fill.expand(shape), x, masks.expand(shape))
 
 
-def masked_tensor(x: Tensor, baseline: Any, groups: Tensor | None, domain: str = "log") -> MaskedTensor:
+def masked_tensor(
+    x: Tensor, baseline: Any, groups: Tensor | None, domain: str = "log", given: Tensor | None = None
+) -> MaskedTensor:
     """Assemble a `MaskedTensor` from what a user may pass as its baseline: None, a name, a number, a tensor, a `Fill` or a callable."""
+    source = x if given is None or carried_silence(given) is None else given
     fill = FILLS.get(baseline) if isinstance(baseline, str) else baseline
     if fill is None:
         level = torch.zeros((), dtype=x.dtype)
@@ -231,19 +310,20 @@ def masked_tensor(x: Tensor, baseline: Any, groups: Tensor | None, domain: str =
     elif isinstance(fill, Tensor):
         level = fill
     elif isinstance(fill, Fill):
-        level = fill.level(x)
+        level = fill.level(source)
     elif callable(fill):
         with callers_torch():
-            level = checks.tensor("baselines", fill(x))
+            level = checks.tensor("baselines", fill(source))
     else:
         known = f"a name ({', '.join(FILLS)}), a number, a tensor, a Fill or a callable"
         checks.refuse("baselines", known, type(fill).__name__, "pass one of them", ArgumentTypeError)
     try:
-        level = level.to(device=x.device, dtype=x.dtype).expand_as(x)
+        level = level.as_subclass(Tensor).to(device=x.device, dtype=x.dtype).expand_as(x)
     except RuntimeError:
         remedy = "pass one value, or a tensor of the input's shape"
         checks.refuse("baselines", f"something broadcastable to {tuple(x.shape)}", level, remedy, ShapeError)
-    return MaskedTensor(x, fill if isinstance(fill, Fill) else None, checks.finite("baselines", level), groups, domain)
+    noisy = fill if isinstance(fill, Fill) else None
+    return MaskedTensor(x, noisy, checks.finite("baselines", level), groups, domain, given)
 
 
 def feature_groups(x: Tensor, feature_mask: Tensor | None) -> Tensor | None:
@@ -262,132 +342,3 @@ def feature_groups(x: Tensor, feature_mask: Tensor | None) -> Tensor | None:
         checks.refuse("feature_mask", rule, "rows that differ", "explain the examples one by one")
     groups: Tensor = torch.unique(mask[0], return_inverse=True)[1]
     return groups
-
-
-class MaskStream:
-    """The masks of one explanation, in order, in chunks; each iteration gives the same ones.
-
-    Parameters
-    ----------
-    strategy
-        Built-in strategies draw from one generator a tensor, chunk by chunk; a tensor with groups gets `Groups` of their `keep_probability`.
-        Any other object is asked once a tensor, in tuple order, for all `n_samples` masks.
-    tensors
-        The input's tensors, in tuple order.
-    n_samples
-        Masks a tensor.
-    seed
-        Tensor 0's generator is seeded with it directly; the others, and the fills' noise, with numbers derived from it.
-    """
-
-    def __init__(self, strategy: MaskStrategy, tensors: tuple[MaskedTensor, ...], n_samples: int, seed: int) -> None:
-        self.strategy, self.tensors, self.n_samples, self.seed = strategy, tensors, n_samples, seed
-        self.block = max(1, min(CHUNK_MASKS, CHUNK_ENTRIES // max(t.x[0].numel() for t in tensors)))
-        self._given = [
-            None if isinstance(strategy, GridStrategy) else self._ask(t, child_generator(seed, i))
-            for i, t in enumerate(tensors)
-        ]
-
-    def __iter__(self) -> Iterator[Drawn]:
-        """Yield, a tensor each, masks ``(m, *s)`` and the fill's noise ``(m, *shape)`` or None."""
-        return self.chunks(1)
-
-    def masks(self) -> Iterator[list[Tensor]]:
-        """Yield the masks alone, a tensor each, without the fill's noise."""
-        draws = [self._masks(i, t) for i, t in enumerate(self.tensors)]
-        for start in range(0, self.n_samples, self.block):
-            m = min(self.block, self.n_samples - start)
-            yield [moved(draw(m), t.x.device) for draw, t in zip(draws, self.tensors, strict=True)]
-
-    def chunks(self, multiple: int) -> Iterator[Drawn]:
-        """Yield as `__iter__` does, a multiple of so many masks at a time, on the inputs' device.
-
-        Chunks hold whole forwards of `multiple` masks, as many as fit into `block` masks or one. Masks and noise do not depend on it.
-        """
-        chunk = multiple * max(1, self.block // multiple)
-        masks = [self._masks(i, t) for i, t in enumerate(self.tensors)]
-        noise = [self._noise(i, t) for i, t in enumerate(self.tensors)]
-        for start in range(0, self.n_samples, chunk):
-            m = min(chunk, self.n_samples - start)
-            drawn = [moved(draw(m), t.x.device) for draw, t in zip(masks, self.tensors, strict=True)]
-            yield drawn, [draw(m) for draw in noise]
-
-    def _ask(self, tensor: MaskedTensor, generator: torch.Generator) -> Tensor:
-        """Ask a user's object for all its masks, and check them."""
-        shape = tensor.mask_shape
-        return checked_masks(self.strategy.sample(self.n_samples, shape, generator), self.n_samples, shape)
-
-    def _masks(self, index: int, tensor: MaskedTensor) -> Callable[[int], Tensor]:
-        """Return a function that hands out the next n masks of one tensor."""
-        given = self._given[index]
-        if given is not None:
-            return successive(given)
-        generator, shape = child_generator(self.seed, index), tensor.mask_shape
-        grouped = isinstance(self.strategy, GridStrategy) and tensor.groups is not None
-        strategy = Groups(self.strategy.keep_probability) if grouped else self.strategy  # type: ignore[attr-defined]
-        return lambda n: strategy.sample(n, shape, generator)
-
-    def _noise(self, index: int, tensor: MaskedTensor) -> Callable[[int], Tensor | None]:
-        """Return a function that hands out the fill's noise for the next n masks, drawn in blocks that do not depend on n."""
-        fill, generator = tensor.fill, child_generator(self.seed, len(self.tensors) + index)
-        left = self.n_samples
-        waiting: list[Tensor] = []
-
-        def draw(n: int) -> Tensor | None:
-            nonlocal left, waiting
-            while fill is not None and left > 0 and sum(map(len, waiting)) < n:
-                drawn = fill.draw(min(self.block, left), tensor.x, generator)
-                if drawn is None:
-                    return None
-                left -= len(drawn)
-                waiting.append(drawn)
-            if not waiting:
-                return None
-            together = waiting[0] if len(waiting) == 1 else torch.cat(waiting)
-            waiting = [together[n:]]
-            return together[:n]
-
-        return draw
-
-
-def successive(masks: Tensor) -> Callable[[int], Tensor]:
-    """Return a function that hands out the next n rows."""
-    position = 0
-
-    def draw(n: int) -> Tensor:
-        nonlocal position
-        position += n
-        return masks[position - n : position]
-
-    return draw
-
-
-def moved(masks: Tensor, device: torch.device) -> Tensor:
-    """Bring a chunk of masks to a device in one transfer, during which a GPU goes on computing."""
-    if device.type == "cuda" and masks.device.type == "cpu":
-        return masks.contiguous().pin_memory().to(device, non_blocking=True)
-    return masks.to(device)
-
-
-def child_generator(seed: int, index: int) -> torch.Generator:
-    """Return the CPU generator number `index` of a seed; number 0 is seeded with the seed itself."""
-    if index:
-        seed = int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0] >> np.uint64(1))
-    return torch.Generator().manual_seed(seed)
-
-
-def checked_masks(masks: object, n: int, shape: tuple[int, ...]) -> Tensor:
-    """Return a user's masks expanded to ``(n, *shape)``, or refuse them."""
-    masks = checks.tensor("masks", masks)
-    if masks.ndim == 0 or len(masks) != n:
-        checks.refuse("masks", f"{n} masks from sample({n}, {shape}, generator)", masks, "return that many", ShapeError)
-    if not masks.is_floating_point():
-        masks = masks.float()
-    checks.finite("masks", masks)
-    if bool((masks < 0).any()) or bool((masks > 1).any()):
-        found = f"{float(masks.min()):.4g} to {float(masks.max()):.4g}"
-        checks.refuse("masks", "values from 0 (replace) to 1 (keep)", found, "clip or rescale them")
-    try:
-        return masks.expand(n, *shape)
-    except RuntimeError:
-        checks.refuse("masks", f"masks broadcastable to {(n, *shape)}", masks, "reshape them", ShapeError)

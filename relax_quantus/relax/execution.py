@@ -24,7 +24,7 @@ from relax_quantus.base import checks
 from relax_quantus.base.modules import modules_behind
 from relax_quantus.base.torch_state import callers_torch
 from relax_quantus.errors import ArgumentTypeError, ShapeError
-from relax_quantus.relax.call import Problem
+from relax_quantus.relax.call import CheckedCall
 from relax_quantus.relax.captum_private import forward_repeated
 from relax_quantus.relax.fast_copy import inference_copy, is_plain, module_behind
 
@@ -172,8 +172,8 @@ class Execution:
     ----------
     encoder
         The caller's.
-    problem
-        The call's validated arguments.
+    call
+        The call's checked arguments.
     precision
         ``"float32"``: as the encoder's weights are; ``"bfloat16"``: autocast; ``"auto"``: bfloat16 where the device computes in it and a
         measurement shows that it is faster.
@@ -186,21 +186,21 @@ class Execution:
         At most so many examples of the batch, and masked copies, in a forward.
     """
 
-    def __init__(self, encoder: Encoder, problem: Problem, precision: str = "float32") -> None:
-        self.encoder, self.problem = encoder, problem
+    def __init__(self, encoder: Encoder, call: CheckedCall, precision: str = "float32") -> None:
+        self.encoder, self.call = encoder, call
         self.running: Encoder = encoder
         self.requested = precision
         self.most_rows = FORWARD_ENTRIES // self._entries()
         self.examples = self._examples()
         self.plan = Plan(1, "float32" if precision == "auto" else precision)
-        self.most_masks = problem.perturbations_per_eval or 0
+        self.most_masks = call.perturbations_per_eval or 0
         self.is_filled = False
         self.weights_type = _weights_type(encoder)
 
     @property
     def is_fixed(self) -> bool:
         """Whether a forward has to hold the whole batch, since additional arguments or targets belong to it."""
-        return self.problem.additional_forward_args is not None or self.problem.target is not None
+        return self.call.additional_forward_args is not None or self.call.target is not None
 
     @property
     def has_lowered_precision(self) -> bool:
@@ -238,11 +238,15 @@ class Execution:
         return tuple(x.to(self.weights_type) if x.dtype in _INTERCHANGEABLE else x for x in inputs)
 
     def _run(self, inputs: tuple[Tensor, ...]) -> Any:
-        problem, times = self.problem, len(inputs[0]) // self.problem.batch if self.is_fixed else 1
         lowered = torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=self.plan.precision == "bfloat16")
         with callers_torch(), lowered:
-            h = forward_repeated(self.running, inputs, times, problem.target, problem.additional_forward_args)
+            h = self._run_repeated(inputs) if self.is_fixed else self.running(*inputs)
         return h.float() if isinstance(h, Tensor) and h.dtype in (torch.bfloat16, torch.float16) else h
+
+    def _run_repeated(self, inputs: tuple[Tensor, ...]) -> Any:
+        """Run with the target and the additional arguments of the batch, repeated for as many batches as there are."""
+        call, times = self.call, len(inputs[0]) // self.call.batch
+        return forward_repeated(self.running, inputs, times, call.target, call.additional_forward_args)
 
     def _filled(self, inputs: tuple[Tensor, ...], rows: int, whole: int) -> Any:
         """Run the encoder on `rows` rows, repeated until there are `whole`."""
@@ -268,7 +272,7 @@ class Execution:
             inputs = tuple(x[None] for x in inputs)
             if self._takes(inputs) and self._takes(torch.cat([x, x]) for x in inputs):
                 rule = "examples of shape (B, ...), with the batch axis in front"
-                got = self.problem.inputs[0]
+                got = self.call.inputs[0]
                 checks.refuse("inputs", rule, got, f"the encoder takes inputs[{missing}], so pass that", ShapeError)
 
     def _takes(self, inputs: Iterable[Tensor]) -> bool:
@@ -282,7 +286,7 @@ class Execution:
 
     def blocks(self, rows: slice | None = None) -> list[slice]:
         """Cut `rows`, by default the batch, into what goes through the encoder together: as few and as even blocks as `examples` allows."""
-        start, stop = (0, self.problem.batch) if rows is None else (rows.start, rows.stop)
+        start, stop = (0, self.call.batch) if rows is None else (rows.start, rows.stop)
         size = -(-(stop - start) // -(-(stop - start) // self.examples))
         return [slice(i, min(i + size, stop)) for i in range(start, stop, size)]
 
@@ -298,24 +302,24 @@ class Execution:
         self.most_masks = min(self.most_masks, masks // 2)
         if masks > 1:
             self.plan = Plan(masks // 2, self.plan.precision)
-            if self.problem.perturbations_per_eval is None:
+            if self.call.perturbations_per_eval is None:
                 remember(self.encoder, self._key(self.plan.precision), masks // 2)
         elif self.examples > 1 and not self.is_fixed:
-            self.examples = -(-min(self.examples, self.problem.batch) // 2)
+            self.examples = -(-min(self.examples, self.call.batch) // 2)
         else:
             return False
         return True
 
     def prepare(self) -> None:
         """Decide how to run: as remembered, as measured within `BUDGET`, or as usual."""
-        problem = self.problem
-        if problem.inputs[0].device.type == "cpu":
+        call = self.call
+        if call.inputs[0].device.type == "cpu":
             keep_freed_memory()
-        rows, given = problem.n_samples * problem.batch, problem.perturbations_per_eval
+        rows, given = call.n_samples * call.batch, call.perturbations_per_eval
         precision = self._decided("precision", lambda: self._timed_precision(rows)) or self.plan.precision
         self._make_ready(precision, rows)
         masks = given or self._decided(precision, lambda: self._timed_masks(rows)) or self._sizes()[0]
-        self.plan = Plan(min(masks, problem.n_samples), precision)
+        self.plan = Plan(min(masks, call.n_samples), precision)
 
     def _decided(self, what: str, measure: Callable[[], Choice | None]) -> Choice | None:
         """What was measured for such inputs before, or is now and then remembered; None if it is not."""
@@ -329,17 +333,17 @@ class Execution:
 
     def _key(self, what: str) -> tuple[Any, ...]:
         """Return what a choice depends on, beside the encoder."""
-        shapes = tuple((tuple(x.shape[1:]), x.dtype, str(x.device)) for x in self.problem.inputs)
+        shapes = tuple((tuple(x.shape[1:]), x.dtype, str(x.device)) for x in self.call.inputs)
         return what, shapes, self._block_examples(), self.requested, torch.get_num_threads()
 
     def _examples(self) -> int:
         """At most so many examples a forward: all, where arguments belong to them."""
         if self.is_fixed:
-            return self.problem.batch
+            return self.call.batch
         return max(1, min(FORWARD_ROWS, self.most_rows))
 
     def _entries(self) -> int:
-        return sum(int(t.x[0].numel()) for t in self.problem.tensors)
+        return sum(int(t.x[0].numel()) for t in self.call.tensors)
 
     def _block_examples(self) -> int:
         block = self.blocks()[0]
@@ -354,7 +358,7 @@ class Execution:
         self.plan = Plan(1, precision)
         if rows < COPY_ROWS or self.is_fixed or module is None or not is_plain(module):
             return
-        probe = self.like_weights(tuple(torch.cat([t.x[:1], t.level[:1]]) for t in self.problem.tensors))
+        probe = self.like_weights(tuple(torch.cat([t.x[:1], t.level[:1]]) for t in self.call.tensors))
         if self.most_masks:
             probe = tuple(x[: self.most_masks * self._block_examples()] for x in probe)
         try:
@@ -366,7 +370,7 @@ class Execution:
 
     def _timed_precision(self, rows: int) -> str | None:
         """Time the usual forward in both precisions; None if there is nothing to choose, or the budget is too small."""
-        masks, device = self.most_masks or self._sizes()[0], self.problem.inputs[0].device
+        masks, device = self.most_masks or self._sizes()[0], self.call.inputs[0].device
         cost = 2 * REPEATS * masks * self._block_examples()
         if self.requested != "auto" or not has_bfloat16(device) or cost > BUDGET * rows:
             return None
@@ -392,15 +396,15 @@ class Execution:
 
     def _sizes(self, budget_rows: float = 0) -> list[int]:
         """Masks a forward to choose from, the usual number first."""
-        examples, device = self._block_examples(), self.problem.inputs[0].device.type
+        examples, device = self._block_examples(), self.call.inputs[0].device.type
         most = max(1, self.most_rows // examples)
         found = sizes(examples, device, budget_rows)
-        return list(dict.fromkeys(min(masks, most, self.problem.n_samples) for masks in found))
+        return list(dict.fromkeys(min(masks, most, self.call.n_samples) for masks in found))
 
     def _seconds(self, masks: int) -> float:
         """Time one forward of unmasked copies; one that does not fit counts as endless. The global generators are left as found."""
         block = self.blocks()[0]
-        inputs = tuple(x[block].repeat(masks, *[1] * (x.ndim - 1)) for x in self.problem.inputs)
+        inputs = tuple(x[block].repeat(masks, *[1] * (x.ndim - 1)) for x in self.call.inputs)
         device = inputs[0].device
         try:
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -75,6 +76,16 @@ class Explanation:
         object.__setattr__(self, "centred_standard_error", whole)
         itself = self.compared_with_itself.to(self.mean_similarity.device).expand(self.mean_similarity.shape)
         object.__setattr__(self, "compared_with_itself", itself)
+
+    @classmethod
+    def concatenate(cls, explanations: Sequence[Explanation]) -> Explanation:
+        """Join explanations of successive examples, all of one estimator."""
+        first = explanations[0]
+        if len(explanations) == 1:
+            return first
+        values = {f.name: [getattr(e, f.name) for e in explanations] for f in fields(cls)}
+        joined: dict[str, Any] = {name: torch.cat(v) for name, v in values.items() if isinstance(v[0], Tensor)}
+        return replace(first, **joined)
 
     @neutral_torch()
     def u_relax(self) -> Tensor:

@@ -16,9 +16,10 @@ from reference.models import Given, rand, relu_encoder
 from torch import Tensor, nn
 
 import relax_quantus as rq
-from relax_quantus.relax import call as problem
-from relax_quantus.relax import execution
+from relax_quantus.relax import call, execution, masked_forward
+from relax_quantus.relax.call import Call
 from relax_quantus.relax.execution import FORWARD_ROWS, REPEATS, Plan
+from relax_quantus.relax.masked_forward import MaskStream
 
 # -- micro-batches -----------------------------------------------------------------------------------------------------------------------
 
@@ -46,7 +47,7 @@ def test_without_a_number_forwards_hold_nearly_48_copies_in_even_blocks(batch: i
 @pytest.mark.parametrize("strategy", list(rq.masks.STRATEGIES))
 def test_micro_batches_draw_the_same_masks(strategy: str, per_eval: int) -> None:
     def masks(n: int | None) -> Tensor:
-        drawn = problem.pose(X, rq.masks.get(strategy), n_samples=300, seed=3).stream
+        drawn = MaskStream.of(Call(X, n_samples=300, seed=3).checked(rq.masks.get(strategy)))
         return torch.cat([m[0] for m, _ in (drawn if n is None else drawn.chunks(n))])
 
     assert torch.equal(masks(per_eval), masks(None))
@@ -235,7 +236,7 @@ def test_a_batch_whose_sums_do_not_fit_is_explained_part_by_part(masks: str, mon
     whole = rq.RELAX(ENCODER, user, estimator="weighted").explain(x, baselines="noise", n_samples=90)
     given.asked.clear()
     updates: list[int] = []
-    monkeypatch.setattr(problem, "SUMS_BYTES", 3 * 12 * problem.BYTES_AN_ENTRY)
+    monkeypatch.setattr(call, "SUMS_BYTES", 3 * 12 * call.BYTES_AN_ENTRY)
 
     class Noting(rq.estimators.Weighted):
         def start(self) -> Any:
@@ -261,7 +262,7 @@ def test_parts_of_tuples(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = (rand(4, 3), rand(4, 1, 2, 2, seed=1))
     relax = rq.RELAX(lambda p, q: torch.cat([p, q.flatten(1)], 1))
     whole = relax.attribute(inputs, n_samples=20)
-    monkeypatch.setattr(problem, "SUMS_BYTES", 1)
+    monkeypatch.setattr(call, "SUMS_BYTES", 1)
     for part, all_at_once in zip(relax.attribute(inputs, n_samples=20), whole, strict=True):
         torch.testing.assert_close(part, all_at_once, rtol=0, atol=1e-12)
 
@@ -317,8 +318,10 @@ def test_activations_are_not_mapped_anew_in_each_forward() -> None:
 @pytest.mark.parametrize("baselines", ["silence", "noise"])
 def test_masks_are_moved_a_chunk_at_a_time(baselines: str, monkeypatch: pytest.MonkeyPatch) -> None:
     moved: list[int] = []
-    real = problem.moved
-    monkeypatch.setattr(problem, "moved", lambda masks, device: (moved.append(len(masks)), real(masks, device))[1])
+    real = masked_forward.moved
+    monkeypatch.setattr(
+        masked_forward, "moved", lambda masks, device: (moved.append(len(masks)), real(masks, device))[1]
+    )
     rq.RELAX(ENCODER).attribute(X, baselines=baselines, n_samples=200, perturbations_per_eval=50)
     assert moved == [50] * 4
 
@@ -352,10 +355,10 @@ def test_a_gpu_gives_the_cpus_masks_and_map(strategy: str) -> None:
     encoder, x = rq.load_encoder("vggish_mini"), rand(3, 1, 96, 64, dtype=torch.float32) - 3
     relax = rq.RELAX(encoder, strategy)
     here = relax.explain(x, baselines="noise", n_samples=300)
-    masks = [m[0] for m, _ in problem.pose(x, relax.masks, n_samples=300, seed=0).stream]
+    masks = [m[0] for m, _ in MaskStream.of(Call(x, n_samples=300).checked(relax.masks))]
     encoder.to("cuda")
     there = relax.explain(x.cuda(), baselines="noise", n_samples=300)
-    moved = [m[0] for m, _ in problem.pose(x.cuda(), relax.masks, n_samples=300, seed=0).stream]
+    moved = [m[0] for m, _ in MaskStream.of(Call(x.cuda(), n_samples=300).checked(relax.masks))]
     for field in FIELDS:
         assert getattr(there, field).device.type == "cuda"
         torch.testing.assert_close(getattr(there, field).cpu(), getattr(here, field), rtol=0, atol=1e-4)

@@ -16,13 +16,15 @@ encoder sees neighbours together.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, Self, cast
+from typing import cast
 
 import torch
 from torch import Tensor
+
+from relax_quantus.relax.bound_masks import Lattice
 
 CONSTANT = 0.3
 GAUSSIAN_BESIDE_LINEAR = 0.3
@@ -259,49 +261,6 @@ class LeaveOneOut:
 
 NEIGHBOURS = (3, 2)
 QUADRATIC = 0.3
-
-
-class Lattice(Protocol):
-    """The distribution of one factor of the masks as weighted states, as mask strategies hand it out; see
-    `relax_quantus.relax.masks.grid.Lattice`.
-    """
-
-    @property
-    def frames(self) -> int:
-        """Entries along time."""
-        ...
-
-    @property
-    def bands(self) -> int:
-        """Entries along frequency."""
-        ...
-
-    @property
-    def cell_counts(self) -> tuple[int, int]:
-        """Cells that span each axis."""
-        ...
-
-    @property
-    def weights(self) -> Tensor:
-        """Probabilities of the states."""
-        ...
-
-    def values(self, over_time: Tensor, over_frequency: Tensor) -> Tensor:
-        """Apply ``(t, T)`` and ``(f, F)`` to every state's mask: ``(states, t * f)``."""
-        ...
-
-    def expectation(self, functions: Tensor) -> Tensor:
-        """E[g M], ``(T, F, n)``, for functions ``(states, n)``."""
-        ...
-
-    @property
-    def sampled(self) -> bool:
-        """Whether the states are a sample of the distribution, not all of it."""
-        ...
-
-    def parts(self, states: int) -> Iterator[Self]:
-        """Cut into parts of about so many states, over which expectations add up."""
-        ...
 
 
 def averaging(bins: int, size: int) -> Tensor:

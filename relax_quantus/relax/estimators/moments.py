@@ -13,6 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from relax_quantus.relax.bound_masks import BoundMasks
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -39,7 +41,11 @@ TINY = torch.finfo(torch.float64).tiny
 
 
 class Accumulator(Protocol):
-    """Takes masks and similarities in chunks of any size."""
+    """Takes masks and similarities in chunks of any size.
+
+    One that is not what was asked for says with an attribute ``known_as`` what the explanation is to name as its
+    estimator.
+    """
 
     def update(self, similarities: Tensor, masks: Tensor) -> None:
         """Add ``(m, B)`` similarities and their ``(m, *s)`` masks."""
@@ -61,8 +67,17 @@ class Estimator(Protocol):
         """What the explanation says it was estimated by."""
         ...
 
-    def start(self) -> Accumulator:
-        """Begin an explanation."""
+    def start(self, masks: BoundMasks, contrast: Tensor | None) -> Accumulator:
+        """Begin an explanation.
+
+        Parameters
+        ----------
+        masks
+            The masks of the call, for estimators that make use of their distribution or draw them again.
+        contrast
+            ``(B, T, F)`` float32: how much each entry of the examples changes when it is masked, relative to the
+            example's largest change; None under a feature mask.
+        """
         ...
 
 
@@ -70,10 +85,15 @@ class Moments:
     """Sums over masks M of 1, d, d^2 times M and times M^2, and of d and d^2.
 
     d = s - origin, where origin is the first mask's similarity.
+
+    Parameters
+    ----------
+    known_as
+        Name of the estimator, where it is another than the one that was asked for.
     """
 
-    def __init__(self) -> None:
-        self.count = 0
+    def __init__(self, known_as: str | None = None) -> None:
+        self.count, self.known_as = 0, known_as
 
     def update(self, similarities: Tensor, masks: Tensor) -> None:
         """Add ``(m, B)`` similarities and ``(m, *s)`` masks; two matrix products."""
@@ -220,8 +240,8 @@ class Weighted:
 
     name: str = "weighted"
 
-    def start(self) -> Accumulator:
-        """Begin an explanation."""
+    def start(self, masks: BoundMasks | None = None, contrast: Tensor | None = None) -> Accumulator:
+        """Begin an explanation, whatever the masks."""
         return WeightedMoments()
 
 
@@ -274,6 +294,6 @@ class Paper:
 
     name: str = "paper"
 
-    def start(self) -> Accumulator:
-        """Begin an explanation."""
+    def start(self, masks: BoundMasks | None = None, contrast: Tensor | None = None) -> Accumulator:
+        """Begin an explanation, whatever the masks."""
         return PaperMoments()

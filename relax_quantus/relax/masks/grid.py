@@ -24,6 +24,7 @@ from torch import Tensor
 
 from relax_quantus.base import checks
 from relax_quantus.base.torch_state import neutral_torch
+from relax_quantus.relax.bound_masks import BoundMasks
 
 ENUMERATED_CELLS = 12
 SMOOTH_NODES = (16, 64)
@@ -243,9 +244,25 @@ class GridStrategy(ABC):
             checks.refuse(
                 "shape", "at least one axis without its batch axis, none empty", repr(tuple(shape)), "add an axis"
             )
+        return self.from_numbers(self.numbers(n, shape, generator), shape)
+
+    def bind(self, x: Tensor) -> BoundMasks:
+        """Bind the masks to an input ``(B, *shape)``, of which they use the shape alone, and say how they are distributed.
+
+        Of a subclass that draws otherwise than the class whose `lattices` it has, the distribution is not known.
+        """
+        shape = tuple(x.shape[1:])
+        known = GridDistribution(self, shape, x.device) if says_its_distribution(type(self)) else None
+        return BoundMasks(lambda n, generator: self.sample(n, shape, generator), known)
+
+    def bind_groups(self, count: int) -> BoundMasks:
+        """Bind masks to the groups of a feature mask: their geometry is the caller's, so each is kept by itself."""
+        return Groups(self.keep_probability).bind_groups(count)
+
+    def numbers(self, n: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Draw the uniforms ``(n, columns)`` that the next n masks are built from."""
         columns = self.columns(*frames_and_bands(shape))
-        uniform = torch.rand(n, columns, generator=generator, device=generator.device, dtype=torch.float32)
-        return self.from_numbers(uniform, shape)
+        return torch.rand(n, columns, generator=generator, device=generator.device, dtype=torch.float32)
 
     def from_numbers(self, uniform: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Turn uniforms ``(n, columns)`` into masks ``(n, *s)``, ``s`` broadcastable to `shape`: what `sample` returns."""
@@ -302,6 +319,45 @@ class GridStrategy(ABC):
         return Lattice(one, basis, states[:, :, None], weights, (1, stripes), sampled)
 
 
+DRAWING = ("sample", "numbers", "from_numbers", "columns", "build", "factors", "stripe_masks")
+"""Methods of `GridStrategy` that decide which masks are drawn."""
+
+
+def says_its_distribution(strategy: type[GridStrategy]) -> bool:
+    """Whether no subclass draws other masks than the class that describes their distribution, `lattices`, knew of."""
+
+    def definer(method: str) -> int:
+        return next(i for i, cls in enumerate(strategy.__mro__) if method in vars(cls))
+
+    return all(definer("lattices") <= definer(drawing) for drawing in DRAWING)
+
+
+@dataclass(frozen=True)
+class GridDistribution:
+    """The distribution of a strategy's masks of one shape; methods as in `relax_quantus.relax.bound_masks.Distribution`."""
+
+    strategy: GridStrategy
+    shape: tuple[int, ...]
+    device: torch.device
+
+    def numbers(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw the uniforms ``(n, columns)`` that the next n masks are built from."""
+        return self.strategy.numbers(n, self.shape, generator)
+
+    def build(self, numbers: Tensor) -> Tensor:
+        """Build masks ``(n, *s)`` from their numbers."""
+        return self.strategy.from_numbers(numbers, self.shape)
+
+    def factors(self, numbers: Tensor) -> tuple[Tensor, ...]:
+        """Build the masks' factors, ``(n, T or 1, F or 1)`` each."""
+        return self.strategy.factors(numbers, *frames_and_bands(self.shape))
+
+    def lattices(self, at_least: int, bank: int = 0) -> tuple[Lattice, ...]:
+        """Return each factor's distribution, on the input's device."""
+        found = self.strategy.lattices(*frames_and_bands(self.shape), at_least, bank)
+        return tuple(lattice.to(self.device) for lattice in found)
+
+
 def axis_basis(shifts: Tensor, cells: int, size: int, edges: str) -> Tensor:
     """How the cells of an axis spread over its entries at each shift, ``(nodes, size, cells + 2)``."""
     lower, weight = interpolation(shifts, cells, size, edges)
@@ -330,3 +386,7 @@ class Groups:
         """Draw the next `n` masks ``(n, *shape)`` of zeros and ones; `shape` is (groups,)."""
         uniform = torch.rand(n, math.prod(shape), generator=generator, device=generator.device, dtype=torch.float32)
         return (uniform < self.keep_probability).float().reshape(n, *shape)
+
+    def bind_groups(self, count: int) -> BoundMasks:
+        """Bind masks to so many groups."""
+        return BoundMasks(lambda n, generator: self.sample(n, (count,), generator))
