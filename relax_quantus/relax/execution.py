@@ -5,12 +5,26 @@ embeddings; the caller's encoder is not changed.
 
 How many copies go through at once, and in which precision, is measured and remembered. A CPU is fastest where a micro-batch's activations
 stay in its cache, a GPU where there is enough to do; the few sizes that a small share of the call pays for are timed, on copies of the input
-itself, so that no mask is drawn. The plan is the only thing that is remembered between calls: as long as the encoder lives, by what can
-change it.
+itself, so that no mask is drawn.
+
+Hidden state: all that this package keeps between calls, or changes in the process, without being asked. With the
+environment variable ``RELAX_QUANTUS_HIDDEN_STATE=off``, which is read in each call, it does nothing of the first three.
+
+- What was measured: masks a forward, and the precision chosen by ``"auto"``, for an encoder, the shapes and types of its
+  inputs and the number of threads, as long as the encoder lives. Off: the usual numbers and float32, and nothing is
+  timed. The result is the same but for rounding.
+- The allocator's threshold: on a CPU glibc is led to keep memory that forwards free; see `keep_freed_memory`.
+- The descriptor of stderr: while a decoder runs that chatters there, stderr leads to the null device; see
+  `relax_quantus.audio.decoding`.
+- Tables that depend on their arguments alone, such as the matrix of mel bands, are computed once a process.
+
+While a call runs, and only then, the encoder is in eval mode and torch has its default settings
+(`relax_quantus.base.modules`, `relax_quantus.base.torch_state`); both are as they were when it ends.
 """
 
 from __future__ import annotations
 
+import os
 import time
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -40,6 +54,9 @@ BUDGET = 0.05
 GAIN = 0.03
 """Share of the time by which another size has to be faster than the usual one, which is otherwise kept: timings are noisy."""
 
+HIDDEN_STATE = "RELAX_QUANTUS_HIDDEN_STATE"
+"""Environment variable that switches hidden state off."""
+
 _LARGEST_KEPT_BYTES = (32 << 20) - 8192
 
 
@@ -57,6 +74,14 @@ class Plan:
 
     perturbations_per_eval: int
     precision: str = "float32"
+
+
+def keeps_state() -> bool:
+    """Whether something may be kept between calls, or changed in the process; see the module's documentation."""
+    chosen = os.environ.get(HIDDEN_STATE, "on")
+    if chosen not in ("on", "off"):
+        checks.refuse(HIDDEN_STATE, "'on' or 'off'", repr(chosen), "set one of them, or unset it")
+    return chosen == "on"
 
 
 _measured: weakref.WeakKeyDictionary[object, dict[Hashable, Any]] = weakref.WeakKeyDictionary()
@@ -302,7 +327,7 @@ class Execution:
         self.most_masks = min(self.most_masks, masks // 2)
         if masks > 1:
             self.plan = Plan(masks // 2, self.plan.precision)
-            if self.call.perturbations_per_eval is None:
+            if self.call.perturbations_per_eval is None and keeps_state():
                 remember(self.encoder, self._key(self.plan.precision), masks // 2)
         elif self.examples > 1 and not self.is_fixed:
             self.examples = -(-min(self.examples, self.call.batch) // 2)
@@ -313,7 +338,7 @@ class Execution:
     def prepare(self) -> None:
         """Decide how to run: as remembered, as measured within `BUDGET`, or as usual."""
         call = self.call
-        if call.inputs[0].device.type == "cpu":
+        if call.inputs[0].device.type == "cpu" and keeps_state():
             keep_freed_memory()
         rows, given = call.n_samples * call.batch, call.perturbations_per_eval
         precision = self._decided("precision", lambda: self._timed_precision(rows)) or self.plan.precision
@@ -323,6 +348,8 @@ class Execution:
 
     def _decided(self, what: str, measure: Callable[[], Choice | None]) -> Choice | None:
         """What was measured for such inputs before, or is now and then remembered; None if it is not."""
+        if not keeps_state():
+            return None
         key = self._key(what)
         chosen: Choice | None = recalled(self.encoder, key)
         if chosen is None and self._is_timeable():
