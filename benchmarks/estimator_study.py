@@ -23,10 +23,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 import relax_quantus as rq
-from relax_quantus.relax.estimators import Accumulator, Estimate, MaskModel, Surrogate, Weighted
-from relax_quantus.relax.mask_model import contrast
-from relax_quantus.relax.masks.lattice import Lattice
-from relax_quantus.relax.perturbation import masked_tensor
+from relax_quantus.relax.call import masked_tensor
+from relax_quantus.relax.estimation import contrast
+from relax_quantus.relax.estimators import Accumulator, BoundMasks, Estimate, Surrogate, Weighted
+from relax_quantus.relax.masks.grid import Lattice
 
 FILLS = ("silence", "mean")
 SIZES = (250, 1000, 3000)
@@ -64,32 +64,42 @@ class Stratum:
 
     def accumulator(self, estimator: str, rows: slice) -> Accumulator:
         """Begin an estimate from the masks in `rows`, to be given in their order."""
-        frames, bands = self.contrast.shape[1:]
         if estimator == "weighted":
             return Weighted().start()
-        given = rows.start
-
-        def numbers(n: int) -> Tensor:
-            """Number the next n masks: what they are built from is at hand."""
-            nonlocal given
-            given += n
-            return torch.arange(given - n, given)
-
-        def factors(rows: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
-            return tuple(f[rows] for f in self.factors)
-
-        def lattices(at_least: int, bank: int) -> tuple[Lattice, ...]:
-            return self.strategy.lattices(frames, bands, at_least, bank)
-
-        return Surrogate().start_with(
-            MaskModel(numbers, lambda rows: self.masks[rows], factors, lattices, self.contrast)
-        )
+        distribution = AtHand(self, rows.start)
+        masks = BoundMasks(lambda n, generator: distribution.build(distribution.numbers(n, generator)), distribution)
+        return Surrogate().start(masks, self.contrast)
 
     def estimate(self, estimator: str, rows: slice) -> Estimate:
         """Estimate from the masks in `rows`."""
         accumulator = self.accumulator(estimator, rows)
         accumulator.update(self.similarities[rows], self.masks[rows])
         return accumulator.finish()
+
+
+class AtHand:
+    """The distribution of masks that are at hand: their numbers are their rows."""
+
+    def __init__(self, stratum: Stratum, first: int) -> None:
+        self.stratum, self.next = stratum, first
+
+    def numbers(self, n: int, generator: torch.Generator) -> Tensor:
+        """Number the next n masks."""
+        self.next += n
+        return torch.arange(self.next - n, self.next)
+
+    def build(self, numbers: Tensor) -> Tensor:
+        """Return the masks of these rows."""
+        return self.stratum.masks[numbers]
+
+    def factors(self, numbers: Tensor) -> tuple[Tensor, ...]:
+        """Return the factors of these rows."""
+        return tuple(f[numbers] for f in self.stratum.factors)
+
+    def lattices(self, at_least: int, bank: int = 0) -> tuple[Lattice, ...]:
+        """Return each factor's distribution."""
+        frames, bands = self.stratum.contrast.shape[1:]
+        return self.stratum.strategy.lattices(frames, bands, at_least, bank)
 
 
 def examples(folder: Path, clips: int) -> Tensor:
@@ -127,6 +137,8 @@ def stratum(x: Tensor, name: str, fill: str, masks: int, pool: Path) -> Stratum:
     assert isinstance(strategy, rq.masks.GridStrategy)
     frames, bands = x.shape[-2:]
     columns = strategy.columns(frames, bands)
+    changed = contrast(masked_tensor(x, fill, None))
+    assert changed is not None
     seeds = range(FIRST_SEED, FIRST_SEED + masks // ROUND)
     uniform = torch.cat([torch.rand(ROUND, columns, generator=torch.Generator().manual_seed(s)) for s in seeds])
     return Stratum(
@@ -134,7 +146,7 @@ def stratum(x: Tensor, name: str, fill: str, masks: int, pool: Path) -> Stratum:
         pooled(x, name, fill, masks, pool),
         strategy.build(uniform, frames, bands),
         strategy.factors(uniform, frames, bands),
-        contrast(masked_tensor(x, fill, None), frames, bands),
+        changed,
     )
 
 

@@ -32,8 +32,8 @@ from relax_quantus.relax import masks as masks
 from relax_quantus.relax import similarity as similarity
 from relax_quantus.relax.attribution import RELAX as RELAX
 from relax_quantus.relax.explanation import Explanation as Explanation
-from relax_quantus.relax.similarity_forward import SimilarityForward as SimilarityForward
-from relax_quantus.relax.similarity_model import SimilarityModel as SimilarityModel
+from relax_quantus.relax.similarity import SimilarityForward as SimilarityForward
+from relax_quantus.relax.similarity import SimilarityModel as SimilarityModel
 from relax_quantus.views import maps as plotting
 
 __version__: str

@@ -30,8 +30,7 @@ from relax_quantus.relax.attribution import RELAX
 from relax_quantus.relax.estimators import Estimator
 from relax_quantus.relax.explanation import Explanation
 from relax_quantus.relax.masks import STRATEGIES, MaskStrategy
-from relax_quantus.relax.similarity import Similarity
-from relax_quantus.relax.similarity_model import SimilarityModel
+from relax_quantus.relax.similarity import Similarity, SimilarityModel
 
 __all__ = [
     "SimilarityModel",

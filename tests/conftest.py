@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from relax_quantus.audio import decoding
 from relax_quantus.encoders import ENCODERS
-from relax_quantus.relax import micro_batch
+from relax_quantus.relax import execution
 from relax_quantus.relax.attribution import RELAX
 from relax_quantus.relax.explanation import Explanation
 
@@ -144,7 +144,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], float]],
         def timed(run: Callable[[], Any], device: torch.device) -> float:
             return seconds(len(run()))
 
-        monkeypatch.setattr(micro_batch, "clock", timed)
+        monkeypatch.setattr(execution, "clock", timed)
 
     return install
 

@@ -14,6 +14,32 @@ def centred(x: Tensor, encoder: nn.Module) -> Tensor:
     return explanation.centred()
 
 
+def map_alone(x: Tensor, encoder: nn.Module) -> Tensor:
+    """Return one map; its arguments are known by name."""
+    return rq.RELAX(encoder).attribute(inputs=x, baselines="silence", seed=None)
+
+
+def misspelt_in_a_call(x: Tensor, encoder: nn.Module) -> None:
+    """Arguments of a call that are misspelt, or another method's, are seen before it runs."""
+    rq.RELAX(encoder).attribute(x, n_sample=200)  # type: ignore[call-overload]
+    rq.RELAX(encoder).attribute(x, tolerance=0.1)  # type: ignore[call-overload]
+    rq.RELAX(encoder).explain(x, seed="fresh")  # type: ignore[call-overload]
+
+
+class Halves:
+    """Masks of a user's own, which look at the input."""
+
+    def bind(self, x: Tensor) -> rq.masks.BoundMasks:
+        """Keep what is loud or what is soft."""
+        loud = (x > x.mean()).float()
+        return rq.masks.BoundMasks(lambda n, generator: loud.expand(n, *x.shape), by_example=True)
+
+
+def own_masks(x: Tensor, encoder: nn.Module) -> Tensor:
+    """Explain with them."""
+    return rq.RELAX(encoder, Halves()).explain(x).importance
+
+
 def several(x: tuple[Tensor, ...], encoder: nn.Module) -> list[Tensor]:
     """A tuple of inputs, an explanation each."""
     return [e.centred_standard_error for e in rq.RELAX(encoder).explain(x)]

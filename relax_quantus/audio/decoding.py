@@ -58,6 +58,8 @@ class _QuietStderr:
                 self._saved = None
 
     def _redirect(self) -> None:
+        if os.environ.get("RELAX_QUANTUS_HIDDEN_STATE") == "off":  # see relax_quantus.relax.execution
+            return
         with contextlib.suppress(Exception):  # sys.stderr may be None, closed or replaced
             sys.stderr.flush()  # else what it still holds would be lost
         try:

@@ -211,3 +211,41 @@ def embed_all(encoder: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     if bool((embedded == embedded[0]).all()):
         refuse("encoder", "embeddings that differ between examples", "the same one for all", _LOOK, EncoderError)
     return embedded
+
+
+def checked_embedding(h: object, rows: int, *, nonzero: bool, what: str = "encoder") -> Tensor:
+    """Return embeddings as ``(rows, D)``, or say what is wrong with what the encoder returned.
+
+    Parameters
+    ----------
+    h
+        What the encoder returned: ``(rows, D)``, or ``(rows,)``, which counts as D = 1.
+    rows
+        Expected number of embeddings.
+    nonzero
+        Refuse rows of zeros, which have no direction.
+    what
+        What to call it in messages.
+
+    Raises
+    ------
+    EncoderError
+        Unless it is a finite tensor of that shape.
+    """
+    if not isinstance(h, Tensor):
+        refuse(what, "a tensor (n, D)", f"a {type(h).__name__}", "return the embedding alone", EncoderError)
+    if h.ndim == 1 and len(h) == rows:
+        h = h[:, None]
+    if h.ndim != 2 or len(h) != rows or h.shape[1] == 0:
+        remedy = "return one vector an example, for example by flatten(1) or a mean over the extra axes"
+        refuse(what, f"embeddings of shape ({rows}, D)", h, remedy, EncoderError)
+    if not h.is_floating_point():
+        h = h.float()
+    if not bool(torch.isfinite(h).all()):
+        refuse(what, "finite embeddings", "NaN or infinite ones", "check its weights and input scale", EncoderError)
+    if nonzero and bool((h == 0).all(dim=1).any()):
+        remedy = (
+            "an all-zero embedding has no direction to compare with; check the weights, or use a layer before the ReLU"
+        )
+        refuse(what, "non-zero embeddings", "an all-zero one", remedy, EncoderError)
+    return h

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from relax_quantus.base.modules import checked_embedding
 from relax_quantus.cli import console, files, stopping
 from relax_quantus.errors import ArgumentError, AudioError, DataError, EncoderError
 from relax_quantus.frontend.front_end import FrontEnd
-from relax_quantus.relax.references import checked_embedding
 from relax_quantus.relax.similarity import Similarity
 from relax_quantus.relax.similarity import get as get_similarity
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from relax_quantus.audio.reading import checked_resampler
 from relax_quantus.base import checks
-from relax_quantus.base.modules import fingerprint
+from relax_quantus.base.modules import checked_embedding, fingerprint
 from relax_quantus.cli import console, files, stopping
 from relax_quantus.cli.anchors import choose_similarity, load_anchor
 from relax_quantus.cli.clips import Done, Models, done, fill_for, read
@@ -36,7 +36,6 @@ from relax_quantus.recordings.folders import is_own
 from relax_quantus.relax.attribution import RELAX
 from relax_quantus.relax.fills import FILLS, warn_of_loud_silence
 from relax_quantus.relax.masks import STRATEGIES, MaskStrategy
-from relax_quantus.relax.references import checked_embedding
 from relax_quantus.views.page import Entry
 
 ON_WAVEFORMS = ("time",)

@@ -9,12 +9,12 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from relax_quantus.base.modules import checked_embedding
 from relax_quantus.cli.clips import Findings, Models, fill_for
 from relax_quantus.cli.requests.explain import ExplainRequest
 from relax_quantus.recordings.stitching import phase_seed
 from relax_quantus.relax.explanation import Explanation
 from relax_quantus.relax.null import PERMUTATIONS
-from relax_quantus.relax.references import checked_embedding
 
 BLOCK = 8
 NOT_EXPLAINED = "none"

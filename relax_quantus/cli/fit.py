@@ -18,6 +18,7 @@ from torch import Tensor
 from relax_quantus import __version__
 from relax_quantus.audio.reading import checked_resampler
 from relax_quantus.base import checks
+from relax_quantus.base.modules import checked_embedding
 from relax_quantus.benchmark.data.recordings import Entry, listing
 from relax_quantus.cli import console, files, stopping
 from relax_quantus.cli.finding import BLOCK
@@ -28,7 +29,6 @@ from relax_quantus.frontend.front_end import FrontEnd
 from relax_quantus.heads.classifier import EmbeddingClassifier
 from relax_quantus.heads.file import is_head
 from relax_quantus.heads.fine_tuning import FineTuning
-from relax_quantus.relax.references import checked_embedding
 
 
 def run(request: FitRequest) -> int:

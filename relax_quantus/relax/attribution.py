@@ -1,17 +1,19 @@
 """`RELAX`: the attribution class, and the heart of the flow.
 
-Inputs enter, a Captum attribution (`RELAX.attribute`) or an `Explanation` (`RELAX.explain`) leaves. Masks, fills, similarities and estimators
-plug in by name or as objects.
+Inputs enter, a Captum attribution (`RELAX.attribute`) or an `Explanation` (`RELAX.explain`) leaves. Masks, fills,
+similarities and estimators plug in by name or as objects. The arguments of a call are listed in
+`relax_quantus.relax.call`, and only there: `takes` gives them to the methods.
 
 Source: Wickstrom et al., "RELAX: Representation Learning Explainability", IJCV 131:1584-1610, 2023 (arXiv 2112.10161).
 """
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
 
 import torch
 from torch import Tensor
@@ -20,19 +22,14 @@ from relax_quantus.base import checks
 from relax_quantus.base.modules import evaluation_mode
 from relax_quantus.base.torch_state import neutral_torch
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, ShapeError
-from relax_quantus.relax.assembly import compared_with_another
-from relax_quantus.relax.call import Problem, Tensors, pose
-from relax_quantus.relax.captum_private import PerturbationAttribution, log_usage
-from relax_quantus.relax.estimation import Estimation
+from relax_quantus.relax.call import DOMAINS, Call, CheckedCall, ExplainCall, Strategy, Tensors
+from relax_quantus.relax.captum_private import PerturbationAttribution, logged
+from relax_quantus.relax.estimation import Estimation, Explanations
 from relax_quantus.relax.estimators import DEFAULT, ESTIMATORS, Estimator
-from relax_quantus.relax.execution import PRECISIONS
-from relax_quantus.relax.explanation import Explanation
-from relax_quantus.relax.masked_forward import Comparison
-from relax_quantus.relax.masks import STRATEGIES, MaskStrategy
-from relax_quantus.relax.micro_batch import FORWARD_ROWS, Plan
-from relax_quantus.relax.perturbation import DOMAINS
-from relax_quantus.relax.similarity import SIMILARITIES, Similarity, is_directional
-from relax_quantus.relax.similarity_forward import SimilarityForward
+from relax_quantus.relax.execution import FORWARD_ROWS, PRECISIONS, Plan
+from relax_quantus.relax.masked_forward import MaskedForward, MaskStream
+from relax_quantus.relax.masks import STRATEGIES, BindingStrategy, MaskStrategy
+from relax_quantus.relax.similarity import SIMILARITIES, Similarity, SimilarityForward, is_directional
 
 __all__ = ["FEW_MASKS", "FORWARD_ROWS", "RELAX", "SimilarityForward"]
 
@@ -40,7 +37,27 @@ FEW_MASKS = 50
 """With fewer, errors are estimated too roughly to be believed; `RELAX.explain` warns."""
 
 Arguments = ParamSpec("Arguments")
+Others = ParamSpec("Others")
 Result = TypeVar("Result")
+Told = TypeVar("Told", covariant=True)
+SomeCall = TypeVar("SomeCall", bound=Call)
+
+
+class OneEach(Protocol[Others, Told]):
+    """A method that returns one result for a tensor, and for a tuple of tensors one each."""
+
+    @overload
+    def __call__(self, inputs: Tensor, *args: Others.args, **kwargs: Others.kwargs) -> Told: ...
+
+    @overload
+    def __call__(self, inputs: tuple[Tensor, ...], *args: Others.args, **kwargs: Others.kwargs) -> tuple[Told, ...]: ...
+
+
+def one_each(
+    method: Callable[Concatenate[RELAX, Any, Others], Told | tuple[Told, ...]],
+) -> OneEach[Others, Told]:
+    """Tell type checkers what a method returns for which inputs; the method is left as it is."""
+    return cast(OneEach[Others, Told], method)
 
 
 def undisturbed(
@@ -56,6 +73,39 @@ def undisturbed(
     return run
 
 
+def takes(
+    kind: Callable[Arguments, SomeCall],
+) -> Callable[[Callable[[RELAX, SomeCall], Result]], Callable[Concatenate[RELAX, Arguments], Result]]:
+    """Give a method of one call the arguments of that kind of call, its signature and their documentation; `undisturbed`."""
+
+    def given(method: Callable[[RELAX, SomeCall], Result]) -> Callable[Concatenate[RELAX, Arguments], Result]:
+        name, made_by = f"RELAX.{method.__name__}", f"{getattr(kind, '__name__', '')}.__init__"
+
+        @wraps(method)
+        def run(self: RELAX, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+            try:
+                call = kind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(str(error).replace(made_by, name)) from None
+            with neutral_torch(), evaluation_mode(self.forward_func):
+                return method(self, call)
+
+        own, arguments = inspect.signature(method), inspect.signature(kind)
+        first = next(iter(own.parameters.values()))
+        signature = own.replace(parameters=[first, *arguments.parameters.values()])
+        run.__signature__ = signature  # type: ignore[attr-defined]
+        run.__doc__ = (inspect.getdoc(method) or "").replace("{parameters}", documented(kind))
+        return run
+
+    return given
+
+
+def documented(kind: Any) -> str:
+    """Return the parameters' documentation of a kind of call, with the ones that it has from others first."""
+    sections = [inspect.getdoc(k) or "" for k in reversed(kind.__mro__) if issubclass(k, Call)]
+    return "Parameters\n----------\n" + "\n".join(s.split("----------\n", 1)[1].rstrip() for s in sections)
+
+
 class RELAX(PerturbationAttribution):  # type: ignore[misc]
     """RELAX: which part of an input made its embedding what it is.
 
@@ -69,9 +119,9 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         has the caller's torch settings, autocast apart, which is `precision`'s; all else is computed as in a fresh process. Inputs in float64
         go to a module with float32 weights in float32, and the other way round.
     masks
-        Name of a strategy (``"random"``, ``"time"``, ``"frequency"``, ``"time_frequency"``) or an object with
-        ``sample(n, shape, generator)``, see `relax_quantus.relax.masks`. Such an object is asked once a tensor, in tuple order, for all ``n_samples``
-        masks.
+        Name of a strategy (``"random"``, ``"time"``, ``"frequency"``, ``"time_frequency"``) or an object of your own, see
+        `relax_quantus.relax.masks`: with ``bind(x)``, which streams and may look at the input, or with
+        ``sample(n, shape, generator)`` alone, which is asked once a tensor, in tuple order, for all ``n_samples`` masks.
     similarity
         ``"cosine"``, ``"dot"``, ``"negative_euclidean"``, a `CentredCosine`, or any callable ``(h (B, D), h_masked (M, B, D)) -> (M, B)``.
     estimator
@@ -96,7 +146,7 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
     def __init__(
         self,
         forward_func: Callable[..., Any],
-        masks: str | MaskStrategy = "random",
+        masks: str | MaskStrategy | BindingStrategy = "random",
         similarity: str | Similarity = "cosine",
         estimator: str | Estimator | None = None,
         domain: str = "log",
@@ -111,9 +161,10 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
                 ArgumentTypeError,
             )
         super().__init__(forward_func)
-        self.masks: MaskStrategy = STRATEGIES.resolve(masks)
-        if isinstance(masks, type) or not callable(getattr(self.masks, "sample", None)):
-            rule = "a name or an object with sample(n, shape, generator)"
+        self.masks: Strategy = STRATEGIES.resolve(masks)
+        draws = any(callable(getattr(self.masks, way, None)) for way in ("bind", "sample"))
+        if isinstance(masks, type) or not draws:
+            rule = "a name or an object with sample(n, shape, generator) or bind(x)"
             checks.refuse("masks", rule, type(masks).__name__, f"names: {', '.join(STRATEGIES)}", ArgumentTypeError)
         self.similarity: Similarity = SIMILARITIES.resolve(similarity)
         if not callable(self.similarity):
@@ -132,52 +183,13 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         """Return "RELAX", which Captum would split into letters."""
         return "RELAX"
 
-    @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
-    @undisturbed
-    def attribute(
-        self,
-        inputs: Tensors,
-        baselines: Any = None,
-        target: Any = None,
-        additional_forward_args: Any = None,
-        feature_mask: Tensors | None = None,
-        n_samples: int = 3000,
-        perturbations_per_eval: int | None = None,
-        show_progress: bool = False,
-        *,
-        reference: Any = None,
-        seed: int | None = 0,
-    ) -> Tensors:
+    @one_each
+    @logged
+    @takes(Call)
+    def attribute(self, call: Call) -> Tensors:
         """Return the importance map alone, as Captum's attributions do.
 
-        Parameters
-        ----------
-        inputs
-            ``(B, ...)`` or a tuple of such tensors, of any rank from 2. Row i of the result depends on example i alone.
-        baselines
-            What replaces masked entries: None for 0, a name (``"silence"``, ``"background"``, ...), a number, a tensor, a `Fill`, a callable
-            ``x -> level``, or a tuple with one of these a tensor.
-        target
-            Selects an output of the encoder, as elsewhere in Captum; leaves a scalar, so it needs a similarity other than a cosine.
-        additional_forward_args
-            Passed on to the encoder; tensors are repeated with the masked copies, whole batch after whole batch.
-        feature_mask
-            Integer groups, broadcastable to the inputs, the same for every example: a group is kept or replaced as one. Geometry then comes
-            from the groups: built-in strategies keep each independently with their ``keep_probability``.
-        n_samples
-            Number of masks N.
-        perturbations_per_eval
-            Masks an encoder forward, each with the whole batch (of more than 48 examples: with even blocks of at most 48, unless `target` or
-            `additional_forward_args` belong to it); None picks a number, measured where the call is large enough to pay for it, see `plan`.
-            It never changes the result beyond rounding, and is halved should the memory not suffice. No forward has more rows than that; one
-            with fewer is filled up where the encoder refuses it, as networks of a fixed batch do.
-        show_progress
-            Show a progress bar.
-        reference
-            What masked copies are compared with: None for the input's own embedding; an embedding ``(D,)`` or ``(B, D)``; an input; or a tuple
-            (towards, away), whose similarities are subtracted.
-        seed
-            Seeds a generator of this call's own; None takes fresh entropy. The masks are shared by the batch.
+        {parameters}
 
         Returns
         -------
@@ -191,189 +203,43 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         EncoderError
             If the encoder returns anything but finite embeddings ``(n, D)``, or zeros for the reference.
         """
-        comparison = self._comparison(
-            inputs,
-            baselines,
-            target,
-            additional_forward_args,
-            feature_mask,
-            n_samples,
-            perturbations_per_eval,
-            seed,
-            reference,
-        )
-        unknown = torch.full((comparison.problem.batch,), torch.nan)
-        explained = Estimation(self.estimator, comparison.problem).of(comparison, unknown, show_progress)
-        return tuple(e.importance for e in explained) if isinstance(explained, tuple) else explained.importance
+        forward = self._forward(call)
+        return Estimation(self.estimator, forward.call, forward.stream).importance(forward)
 
     def attribute_future(self) -> None:
         """Not available: RELAX has no asynchronous form."""
         raise NotImplementedError("attribute_future is not implemented for RELAX")
 
-    @overload
-    @undisturbed
-    def explain(
-        self,
-        inputs: Tensor,
-        baselines: Any = None,
-        target: Any = None,
-        additional_forward_args: Any = None,
-        feature_mask: Tensors | None = None,
-        n_samples: int = 3000,
-        perturbations_per_eval: int | None = None,
-        show_progress: bool = False,
-        *,
-        reference: Any = None,
-        seed: int | None = 0,
-        tolerance: float | None = None,
-        null: bool = False,
-    ) -> Explanation: ...
+    @one_each
+    @takes(ExplainCall)
+    def explain(self, call: ExplainCall) -> Explanations:
+        """Return all that RELAX says, for N + 2 forwards an example at most.
 
-    @overload
-    @undisturbed
-    def explain(
-        self,
-        inputs: tuple[Tensor, ...],
-        baselines: Any = None,
-        target: Any = None,
-        additional_forward_args: Any = None,
-        feature_mask: Tensors | None = None,
-        n_samples: int = 3000,
-        perturbations_per_eval: int | None = None,
-        show_progress: bool = False,
-        *,
-        reference: Any = None,
-        seed: int | None = 0,
-        tolerance: float | None = None,
-        null: bool = False,
-    ) -> tuple[Explanation, ...]: ...
-
-    @undisturbed
-    def explain(
-        self,
-        inputs: Tensors,
-        baselines: Any = None,
-        target: Any = None,
-        additional_forward_args: Any = None,
-        feature_mask: Tensors | None = None,
-        n_samples: int = 3000,
-        perturbations_per_eval: int | None = None,
-        show_progress: bool = False,
-        *,
-        reference: Any = None,
-        seed: int | None = 0,
-        tolerance: float | None = None,
-        null: bool = False,
-    ) -> Explanation | tuple[Explanation, ...]:
-        """Return all that RELAX says, for N + 2 forwards an example at most; parameters as in `attribute`.
-
-        Parameters
-        ----------
-        inputs, baselines, target, additional_forward_args, feature_mask, perturbations_per_eval, show_progress, reference, seed
-            As in `attribute`.
-        n_samples
-            Number of masks N; with a tolerance the most that an example is given.
-        tolerance
-            Stop each example by itself, without further forwards, when the largest standard error of its centred map
-            is under this share of the map's spread, its standard deviation over the example's entries (of each
-            tensor's, where there are several). The spread is free of the map's own noise: the mean squared standard
-            error is subtracted from its variance. An example where nothing is left, or where an error is unknown,
-            never stops. Looked at after 64, 96, 128, 192, 256, ... masks, of these where N grew enough for it to be
-            likely; ``n_samples`` of the result says how many each example took. The result is that of as many masks
-            without a tolerance, and does not depend on the rest of the batch. None never stops.
-        null
-            Also say what chance alone draws: `Explanation.null` and `Explanation.p_value`, from permutations of the
-            similarities. No further forward; masks are drawn once more, and the time grows with N times the entries of
-            the masks.
+        {parameters}
 
         Returns
         -------
         Explanation or tuple of Explanation
             One a tensor of the inputs.
         """
-        if tolerance is not None:
-            tolerance = checks.positive("tolerance", tolerance)
-        if not isinstance(null, bool):
-            checks.refuse("null", "True or False", repr(null), "the level is asked of the result", ArgumentTypeError)
-        comparison = self._comparison(
-            inputs,
-            baselines,
-            target,
-            additional_forward_args,
-            feature_mask,
-            n_samples,
-            perturbations_per_eval,
-            seed,
-            reference,
-        )
-        if comparison.problem.n_samples < FEW_MASKS:
+        forward = self._forward(call)
+        if forward.call.n_samples < FEW_MASKS:
             warnings.warn(
-                f"n_samples: {comparison.problem.n_samples} masks are few, and errors estimated from them are rough; "
+                f"n_samples: {forward.call.n_samples} masks are few, and errors estimated from them are rough; "
                 f"use {FEW_MASKS} or more.",
                 stacklevel=3,
             )
-        estimation, fully_masked = Estimation(self.estimator, comparison.problem, null), comparison.fully_masked()
-        if tolerance is None:
-            explained = estimation.of(comparison, fully_masked, show_progress)
-        else:
-            explained = estimation.until(comparison, fully_masked, show_progress, tolerance)
-        return explained if reference is None else compared_with_another(explained)
+        return Estimation(self.estimator, forward.call, forward.stream).explained(forward)
 
-    @undisturbed
-    def similarities(
-        self,
-        inputs: Tensors,
-        baselines: Any = None,
-        target: Any = None,
-        additional_forward_args: Any = None,
-        feature_mask: Tensors | None = None,
-        n_samples: int = 3000,
-        perturbations_per_eval: int | None = None,
-        show_progress: bool = False,
-        *,
-        reference: Any = None,
-        seed: int | None = 0,
-    ) -> Tensor:
-        """Return the similarity under each mask, ``(N, B)`` float64 on the CPU, in the masks' order; parameters as in `attribute`."""
-        comparison = self._comparison(
-            inputs,
-            baselines,
-            target,
-            additional_forward_args,
-            feature_mask,
-            n_samples,
-            perturbations_per_eval,
-            seed,
-            reference,
-        )
-        return torch.cat([s.cpu() for s, _ in comparison.similarities(show_progress)])
+    @takes(Call)
+    def similarities(self, call: Call) -> Tensor:
+        """Return the similarity under each mask, ``(N, B)`` float64 on the CPU, in the masks' order.
 
-    @overload
-    @undisturbed
-    def estimate(
-        self,
-        inputs: Tensor,
-        similarities: Tensor,
-        *,
-        baselines: Any = None,
-        feature_mask: Tensors | None = None,
-        seed: int | None = 0,
-        null: bool = False,
-    ) -> Explanation: ...
+        {parameters}
+        """
+        return torch.cat([s.cpu() for s, _ in self._forward(call).similarities()])
 
-    @overload
-    @undisturbed
-    def estimate(
-        self,
-        inputs: tuple[Tensor, ...],
-        similarities: Tensor,
-        *,
-        baselines: Any = None,
-        feature_mask: Tensors | None = None,
-        seed: int | None = 0,
-        null: bool = False,
-    ) -> tuple[Explanation, ...]: ...
-
+    @one_each
     @undisturbed
     def estimate(
         self,
@@ -384,11 +250,11 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         feature_mask: Tensors | None = None,
         seed: int | None = 0,
         null: bool = False,
-    ) -> Explanation | tuple[Explanation, ...]:
+    ) -> Explanations:
         """Pair given similarities with the masks of this seed, without running the encoder.
 
-        With the output of `similarities` it gives the result of `explain`; with its rows permuted, the *shuffled twin*: the same masks, hence
-        the same smoothness and stripes, and no information.
+        With the output of `similarities` it gives the result of `explain`; with its rows permuted, the *shuffled
+        twin*: the same masks, hence the same smoothness and stripes, and no information.
 
         Parameters
         ----------
@@ -397,66 +263,41 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         similarities
             ``(N, B)``.
         baselines, feature_mask, seed
-            As they were for `similarities`; of the baselines only ``surrogate`` makes use, to weigh what each mask changes.
+            As they were for `similarities`; of the baselines only ``surrogate`` makes use, to weigh what each mask
+            changes.
         null
             As in `explain`.
         """
         similarities = checks.finite("similarities", checks.tensor("similarities", similarities))
-        problem = self._pose(inputs, baselines, None, None, feature_mask, len(similarities), None, seed)
-        if tuple(similarities.shape) != (problem.n_samples, problem.batch):
-            rule = f"shape (N, B) = (N, {problem.batch})"
+        call = self._checked(
+            ExplainCall(inputs, baselines, None, None, feature_mask, len(similarities), seed=seed, null=null)
+        )
+        if tuple(similarities.shape) != (call.n_samples, call.batch):
+            rule = f"shape (N, B) = (N, {call.batch})"
             checks.refuse("similarities", rule, similarities, "pass what `similarities` returned", ShapeError)
-        return Estimation(self.estimator, problem, null).of_given(similarities)
+        return Estimation(self.estimator, call, MaskStream.of(call)).of_given(similarities)
 
     @undisturbed
-    def plan(
-        self,
-        inputs: Tensors,
-        n_samples: int = 3000,
-        perturbations_per_eval: int | None = None,
-    ) -> Plan:
+    def plan(self, inputs: Tensors, n_samples: int = 3000, perturbations_per_eval: int | None = None) -> Plan:
         """Say how `attribute` runs the encoder on such inputs: masks a forward, and precision.
 
-        With the `Plan`'s ``perturbations_per_eval`` and ``precision`` given, the result is the same bit for bit as with None, on the same
-        device with the same number of threads. What has not been measured yet for such inputs is measured now, if ``n_samples`` masks pay
-        for it, and remembered for as long as the encoder lives. Costs a forward an example, and at most a twentieth of the call's.
+        With the `Plan`'s ``perturbations_per_eval`` and ``precision`` given, the result is the same bit for bit as with
+        None, on the same device with the same number of threads. What has not been measured yet for such inputs is
+        measured now, if ``n_samples`` masks pay for it, and remembered for as long as the encoder lives. Costs a forward
+        an example, and at most a twentieth of the call's.
         """
-        return self._comparison(
-            inputs, None, None, None, None, n_samples, perturbations_per_eval, 0, None
-        ).execution.plan
+        call = Call(inputs, n_samples=n_samples, perturbations_per_eval=perturbations_per_eval)
+        return self._forward(call).execution.plan
 
-    def _pose(
-        self,
-        inputs: Tensors,
-        baselines: Any,
-        target: Any,
-        additional_forward_args: Any,
-        feature_mask: Any,
-        n_samples: int,
-        perturbations_per_eval: int | None,
-        seed: int | None,
-    ) -> Problem:
-        """Validate one call's arguments against this attribution's settings."""
-        if target is not None and is_directional(self.similarity):
+    def _checked(self, call: Call) -> CheckedCall:
+        """Check one call's arguments, against this attribution's settings too."""
+        if call.target is not None and is_directional(self.similarity):
             raise ArgumentError(
                 "target: expected None with a cosine, got a target, which leaves a scalar whose cosine is +-1; "
                 "pass another similarity or explain the whole embedding."
             )
-        return pose(
-            inputs,
-            self.masks,
-            baselines=baselines,
-            feature_mask=feature_mask,
-            n_samples=n_samples,
-            seed=seed,
-            domain=self.domain,
-            perturbations_per_eval=perturbations_per_eval,
-            target=target,
-            additional_forward_args=additional_forward_args,
-        )
+        return call.checked(self.masks, self.domain)
 
-    def _comparison(self, inputs: Tensors, *arguments: Any) -> Comparison:
-        """Validate one call's arguments, those of `_pose` and last the reference, and embed the reference."""
-        *settings, reference = arguments
-        problem = self._pose(inputs, *settings)
-        return Comparison(self.forward_func, self.similarity, problem, reference, self.precision)
+    def _forward(self, call: Call) -> MaskedForward:
+        """Check one call's arguments, and make the encoder ready for it."""
+        return MaskedForward(self.forward_func, self.similarity, self._checked(call), self.precision).prepare()

@@ -6,14 +6,21 @@ They barely change and every third-party attribution uses them; should a release
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from captum._utils.common import _expand_additional_forward_args, _expand_target, _run_forward
 from captum.attr import PerturbationAttribution
 from captum.log import log_usage
 from torch import Tensor
 
-__all__ = ["PerturbationAttribution", "forward_repeated", "log_usage"]
+__all__ = ["PerturbationAttribution", "forward_repeated", "logged"]
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def logged(method: Method) -> Method:
+    """Let Captum log the use of an attribution's method, where its user has switched that on."""
+    return cast(Method, log_usage(part_of_slo=True)(method))
 
 
 def forward_repeated(

@@ -1,148 +1,268 @@
 """Similarities and masks -> explanations, one part of the batch after another, so that sums over masks fit the memory.
 
-A `Problem` and, mask by mask, similarities enter: from the encoder, to the last mask or until an example is sure enough, or given. Accumulators
-of the estimator take them up; what they arrive at leaves as `Explanation`.
+A checked call and, mask by mask, similarities enter: from the encoder, to the last mask or until an example is sure
+enough, or given. Accumulators of the estimator take them up; what they arrive at leaves as maps or as `Explanation`.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from relax_quantus.relax.assembly import explanation, together
-from relax_quantus.relax.call import Problem
-from relax_quantus.relax.estimators import Accumulator, Estimate, Estimator, Surrogate
-from relax_quantus.relax.estimators.weighted import WeightedMoments
+from relax_quantus.base.torch_state import exact
+from relax_quantus.relax.bound_masks import BoundMasks
+from relax_quantus.relax.call import CheckedCall, MaskedTensor, Tensors
+from relax_quantus.relax.estimators import Accumulator, Estimate, Estimator
+from relax_quantus.relax.execution import FORWARD_ROWS
 from relax_quantus.relax.explanation import Explanation
-from relax_quantus.relax.mask_model import mask_model
-from relax_quantus.relax.masked_forward import Comparison
-from relax_quantus.relax.micro_batch import FORWARD_ROWS
+from relax_quantus.relax.masked_forward import MaskedForward, MaskStream
+from relax_quantus.relax.masks.grid import frames_and_bands
 from relax_quantus.relax.null import null_maxima
 from relax_quantus.relax.stopping import SequentialEstimate, looks
 
 Pairs = Iterator[tuple[Tensor, Sequence[Tensor]]]
-"""Similarities ``(m, rows)`` with their masks, ``(m, *s)`` a tensor, chunk by chunk."""
+"""Similarities ``(m, b)`` with their masks, ``(m, *s)`` or ``(m, B, *s)`` a tensor, chunk by chunk."""
+Explanations = Explanation | tuple[Explanation, ...]
 
 
 @dataclass(frozen=True)
 class Estimation:
-    """How one call's similarities become explanations.
+    """How one call's similarities become maps.
 
     Parameters
     ----------
     estimator
         What pairs similarities with masks.
-    problem
-        The call.
-    null
-        Whether explanations say what chance alone draws.
+    call
+        The call's checked arguments.
+    stream
+        The call's masks.
     """
 
     estimator: Estimator
-    problem: Problem
-    null: bool = False
+    call: CheckedCall
+    stream: MaskStream
 
-    def of(
-        self, comparison: Comparison, fully_masked: Tensor, show_progress: bool
-    ) -> Explanation | tuple[Explanation, ...]:
-        """Run the encoder over all masks and estimate."""
-        problem = self.problem
-        parts = [
-            self._explained(rows, comparison.similarities(show_progress, rows), fully_masked)
-            for rows in problem.parts()
-        ]
-        return together(parts, problem.is_tuple)
+    def importance(self, forward: MaskedForward) -> Tensors:
+        """Run the encoder over all masks and estimate the importance alone, one map a tensor of the inputs."""
+        parts = []
+        for rows in self.call.parts():
+            accumulators = self._fed(rows, forward.similarities(rows))
+            tensors = [t.rows(rows) for t in self.call.tensors]
+            parts.append([shaped(t, a.finish().importance) for t, a in zip(tensors, accumulators, strict=True)])
+        maps = tuple(same[0] if len(same) == 1 else torch.cat(same) for same in zip(*parts, strict=True))
+        return maps if self.call.is_tuple else maps[0]
 
-    def of_given(self, similarities: Tensor) -> Explanation | tuple[Explanation, ...]:
-        """Estimate from similarities ``(N, B)`` that are known; the encoder is not run, so what the fill alone gives is not known."""
-        problem, stream = self.problem, self.problem.stream
-        unknown, device = torch.full((problem.batch,), torch.nan), problem.tensors[0].x.device
+    def explained(self, forward: MaskedForward) -> Explanations:
+        """Run the encoder over all masks, or until each example is sure enough, and estimate."""
+        fully_masked = forward.fully_masked()
+        if self.call.tolerance is not None:
+            return self._together(self._until(forward, fully_masked, self.call.tolerance))
+        return self._together(
+            [self._explained(rows, forward.similarities(rows), fully_masked) for rows in self.call.parts()]
+        )
+
+    def of_given(self, similarities: Tensor) -> Explanations:
+        """Estimate from similarities ``(N, B)`` that are known; what the fill alone gives is not."""
+        unknown, device = torch.full((self.call.batch,), torch.nan), self.call.tensors[0].x.device
 
         def paired(rows: slice) -> Pairs:
             position = 0
-            for masks, _ in stream:
+            for masks, _ in self.stream:
                 yield similarities[position : position + len(masks[0]), rows].to(device), masks
                 position += len(masks[0])
 
-        return together([self._explained(rows, paired(rows), unknown) for rows in problem.parts()], problem.is_tuple)
+        return self._together([self._explained(rows, paired(rows), unknown) for rows in self.call.parts()])
 
-    def until(
-        self, comparison: Comparison, fully_masked: Tensor, show_progress: bool, tolerance: float
-    ) -> Explanation | tuple[Explanation, ...]:
+    def _together(self, parts: Sequence[Sequence[Explanation]]) -> Explanations:
+        """Join what was explained part by part: one explanation a tensor of the inputs."""
+        explained = tuple(Explanation.concatenate(same) for same in zip(*parts, strict=True))
+        return explained if self.call.is_tuple else explained[0]
+
+    def _until(self, forward: MaskedForward, fully_masked: Tensor, tolerance: float) -> list[list[Explanation]]:
         """Run the encoder over the masks until each example is sure enough, each with accumulators of its own."""
-        problem, ends = self.problem, looks(self.problem.n_samples)
+        call, ends = self.call, looks(self.call.n_samples)
         explained: dict[int, list[Explanation]] = {}
-        seen: dict[int, list[Tensor]] = {i: [] for i in range(problem.batch)}
-        for rows in problem.parts(FORWARD_ROWS):
+        seen: dict[int, list[Tensor]] = {i: [] for i in range(call.batch)}
+        for rows in call.parts(FORWARD_ROWS):
             running = {i: self._sequential(i, tolerance) for i in range(rows.start, rows.stop)}
             active = list(running)
-            for similarities, masks in comparison.similarities(show_progress, active, ends):
+            for similarities, masks in forward.similarities(active, ends):
                 for column, i in enumerate(tuple(active)):
                     example, one_column = running[i], similarities[:, column : column + 1]
-                    example.update(one_column, masks)
-                    if self.null:
+                    one = slice(i, i + 1)
+                    example.update(one_column, self._masks_of(one, masks))
+                    if call.null:
                         seen[i].append(one_column)
-                    if example.count == problem.n_samples or (example.count in ends and example.is_sure()):
-                        one = slice(i, i + 1)
+                    if example.count == call.n_samples or (example.count in ends and example.is_sure()):
                         explained[i] = self._explanations(
-                            example.accumulators, fully_masked[one], one, example.count, example.estimates()
+                            example.accumulators, example.estimates(), fully_masked[one], one, example.count
                         )
-                        explained[i] = self._with_null(explained[i], seen.pop(i))
+                        explained[i] = self._with_null(explained[i], seen.pop(i), one)
                         active.remove(i)
                         del running[i], example
-        return together([explained[i] for i in range(problem.batch)], problem.is_tuple)
+        return [explained[i] for i in range(call.batch)]
 
     def _explained(self, rows: slice, pairs: Pairs, fully_masked: Tensor) -> list[Explanation]:
         """Estimate some rows of the batch from all masks."""
-        accumulators, seen = self._accumulators(rows), list[Tensor]()
-        for similarities, masks in pairs:
-            for accumulator, mask in zip(accumulators, masks, strict=True):
-                accumulator.update(similarities, mask)
-            if self.null:
-                seen.append(similarities)
-        return self._with_null(self._explanations(accumulators, fully_masked[rows], rows), seen)
+        seen: list[Tensor] = []
+        accumulators = self._fed(rows, pairs, seen if self.call.null else None)
+        estimates = [a.finish() for a in accumulators]
+        explanations = self._explanations(accumulators, estimates, fully_masked[rows], rows, self.call.n_samples)
+        return self._with_null(explanations, seen, rows)
 
-    def _with_null(self, explanations: list[Explanation], similarities: Sequence[Tensor]) -> list[Explanation]:
+    def _fed(self, rows: slice, pairs: Pairs, seen: list[Tensor] | None = None) -> list[Accumulator]:
+        """Begin to estimate some rows of the batch and take up all pairs; similarities are noted in `seen`."""
+        accumulators = self._accumulators(rows)
+        for similarities, masks in pairs:
+            for accumulator, mask in zip(accumulators, self._masks_of(rows, masks), strict=True):
+                accumulator.update(similarities, mask)
+            if seen is not None:
+                seen.append(similarities)
+        return accumulators
+
+    def _masks_of(self, rows: slice, masks: Sequence[Tensor]) -> list[Tensor]:
+        """Return the masks of some rows of the batch: all that are shared, and of an example's own those that are theirs."""
+        pairs = zip(masks, self.stream.bound, strict=True)
+        return [mask[:, rows] if bound.by_example else mask for mask, bound in pairs]
+
+    def _with_null(
+        self, explanations: list[Explanation], similarities: Sequence[Tensor], rows: slice
+    ) -> list[Explanation]:
         """Add what chance alone draws, where it is asked for, under the masks that the similarities belong to."""
-        if not self.null:
+        if not self.call.null:
             return explanations
-        stream, whole, found = self.problem.stream, torch.cat(list(similarities)), list[Explanation]()
+        whole, found = torch.cat(list(similarities)), list[Explanation]()
         for tensor, e in enumerate(explanations):
-            maxima, statistic = (v.to(e.mean_similarity) for v in null_maxima(stream, whole, tensor))
+            maxima, statistic = (v.to(e.mean_similarity) for v in null_maxima(self.stream, whole, tensor, rows=rows))
             found.append(replace(e, null_maxima=maxima, null_statistic=statistic))
         return found
 
     def _sequential(self, example: int, tolerance: float) -> SequentialEstimate:
         """Begin to estimate one example."""
         one = slice(example, example + 1)
-        return SequentialEstimate([t.rows(one) for t in self.problem.tensors], self._accumulators(one), tolerance)
+        return SequentialEstimate([t.rows(one) for t in self.call.tensors], self._accumulators(one), tolerance)
 
     def _accumulators(self, rows: slice) -> list[Accumulator]:
-        """Begin to estimate, one a tensor; with a model of the masks where the estimator wants one and the masks have one."""
-        if isinstance(self.estimator, Surrogate):
-            model = mask_model(self.problem, rows)
-            if model is not None:
-                return [self.estimator.start_with(model)]
-        return [self.estimator.start() for _ in self.problem.tensors]
+        """Begin to estimate some rows of the batch, one accumulator a tensor."""
+        found: list[Accumulator] = []
+        for tensor, masks in zip(self.call.tensors, self.stream.bound, strict=True):
+            if masks.by_example:
+                each = [tensor.rows(slice(i, i + 1)) for i in range(rows.start, rows.stop)]
+                found.append(EachExample([begun(self.estimator, masks, contrast(one)) for one in each]))
+            else:
+                found.append(begun(self.estimator, masks, contrast(tensor.rows(rows))))
+        return found
 
     def _explanations(
         self,
         accumulators: Sequence[Accumulator],
+        estimates: Sequence[Estimate],
         fully_masked: Tensor,
         rows: slice,
-        n_samples: int | None = None,
-        estimates: Sequence[Estimate] | None = None,
+        n_samples: int,
     ) -> list[Explanation]:
-        """Bring the estimates for some rows of the batch, by default the accumulators' from all masks, to the inputs' shapes and types."""
-        n_samples = self.problem.n_samples if n_samples is None else n_samples
-        estimates = [a.finish() for a in accumulators] if estimates is None else estimates
-        name = self.estimator.name
-        if isinstance(self.estimator, Surrogate) and isinstance(accumulators[0], WeightedMoments):
-            name = "weighted"
+        """Bring the estimates for some rows of the batch to the inputs' shapes and types."""
         return [
-            explanation(tensor.rows(rows), estimate, name, n_samples, fully_masked)
-            for tensor, estimate in zip(self.problem.tensors, estimates, strict=True)
+            explanation(
+                tensor.rows(rows),
+                estimate,
+                getattr(accumulator, "known_as", None) or self.estimator.name,
+                n_samples,
+                fully_masked,
+                self.call.reference is None,
+            )
+            for tensor, accumulator, estimate in zip(self.call.tensors, accumulators, estimates, strict=True)
         ]
+
+
+class EachExample:
+    """Accumulate for each example by itself, where each has masks of its own; all of the same estimator.
+
+    Parameters
+    ----------
+    accumulators
+        One an example.
+    """
+
+    def __init__(self, accumulators: Sequence[Accumulator]) -> None:
+        self.accumulators = accumulators
+        self.known_as: str | None = getattr(accumulators[0], "known_as", None)
+
+    def update(self, similarities: Tensor, masks: Tensor) -> None:
+        """Add ``(m, b)`` similarities and their ``(m, b, *s)`` masks."""
+        for i, accumulator in enumerate(self.accumulators):
+            accumulator.update(similarities[:, i : i + 1], masks[:, i])
+
+    def finish(self) -> Estimate:
+        """Return the estimates, joined over the examples."""
+        estimates = [a.finish() for a in self.accumulators]
+        joined: dict[str, Any] = {}
+        for name in (f.name for f in fields(Estimate)):
+            values = [getattr(e, name) for e in estimates]
+            joined[name] = None if values[0] is None else torch.cat(values)
+        return Estimate(**joined)
+
+
+def begun(estimator: Estimator, masks: BoundMasks, contrast: Tensor | None) -> Accumulator:
+    """Begin an explanation; an estimator whose ``start()`` takes no arguments, as in version 0.1, is not told of the masks."""
+    if inspect.signature(estimator.start).parameters:
+        return estimator.start(masks, contrast)
+    return estimator.start()  # type: ignore[call-arg]
+
+
+def contrast(tensor: MaskedTensor) -> Tensor | None:
+    """Measure how much each entry changes when it is masked, over all axes but the last two, relative to the largest.
+
+    Returns
+    -------
+    Tensor or None
+        ``(B, frames, bands)`` float32; None where masks are of groups.
+    """
+    if tensor.groups is not None:
+        return None
+    x, level = tensor.x, tensor.level
+    if not x.is_floating_point():
+        x, level = x.to(torch.complex128), level.to(torch.complex128)
+    gap = (x - level).abs().double()
+    largest = gap.flatten(1).amax(1).clamp_min(torch.finfo(gap.dtype).tiny)
+    gap = (gap / largest.reshape(-1, *[1] * (gap.ndim - 1))).float()
+    frames, bands = frames_and_bands(tensor.mask_shape)
+    return gap.square().reshape(len(gap), -1, frames, bands).sum(1).sqrt()
+
+
+def shaped(tensor: MaskedTensor, values: Tensor) -> Tensor:
+    """Bring values ``(B, *s)`` in the masks' shape to an input's shape, place and type, but at least float32."""
+    return tensor.spread(values).to(device=tensor.x.device, dtype=result_type(tensor.x)).contiguous()
+
+
+def result_type(x: Tensor) -> torch.dtype:
+    """Return the type of an input's maps: its own, but real and at least float32."""
+    return exact(x.real if x.is_complex() else x[:0]).dtype
+
+
+def explanation(
+    tensor: MaskedTensor, estimate: Estimate, estimator: str, n_samples: int, fully_masked: Tensor, with_itself: bool
+) -> Explanation:
+    """Assemble the explanation of one tensor, in its shape, place and type, but at least float32."""
+    x, dtype, centred_error = tensor.x, result_type(tensor.x), estimate.centred_standard_error
+    if centred_error is None:
+        centred_error = torch.full_like(estimate.importance, torch.nan)
+    return Explanation(
+        importance=shaped(tensor, estimate.importance),
+        uncertainty=shaped(tensor, estimate.uncertainty),
+        standard_error=shaped(tensor, estimate.standard_error),
+        centred_standard_error=shaped(tensor, centred_error),
+        mean_similarity=estimate.mean_similarity.to(device=x.device, dtype=dtype),
+        fully_masked_similarity=fully_masked.to(device=x.device, dtype=dtype),
+        n_samples=torch.full((len(x),), n_samples, device=x.device),
+        neutral=shaped(tensor, estimate.neutral),
+        estimator=estimator,
+        cell_effects=None if estimate.cell_effects is None else shaped(tensor, estimate.cell_effects),
+        compared_with_itself=torch.tensor(with_itself),
+    )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,7 +45,7 @@ class Explanation:
     cell_effects
         Shaped like ``x``, by ``surrogate`` only, else None: how much the similarity changes as one of the strategy's cells goes from replaced
         to kept, all others being equal. Free of the crosses that product masks leave in the importance; see
-        `relax_quantus.relax.estimators.cell_effects`.
+        `relax_quantus.relax.estimators.surrogate`.
     centred_standard_error
         Shaped like ``x``: of `centred`, what pictures draw. It is mostly smaller than `standard_error`, as an error of
         all bins alike does not enter it, and larger where one event decides. NaN where similarities do not vary at
@@ -75,6 +76,16 @@ class Explanation:
         object.__setattr__(self, "centred_standard_error", whole)
         itself = self.compared_with_itself.to(self.mean_similarity.device).expand(self.mean_similarity.shape)
         object.__setattr__(self, "compared_with_itself", itself)
+
+    @classmethod
+    def concatenate(cls, explanations: Sequence[Explanation]) -> Explanation:
+        """Join explanations of successive examples, all of one estimator."""
+        first = explanations[0]
+        if len(explanations) == 1:
+            return first
+        values = {f.name: [getattr(e, f.name) for e in explanations] for f in fields(cls)}
+        joined: dict[str, Any] = {name: torch.cat(v) for name, v in values.items() if isinstance(v[0], Tensor)}
+        return replace(first, **joined)
 
     @neutral_torch()
     def u_relax(self) -> Tensor:

@@ -41,6 +41,12 @@ def warn_of_loud_silence(x: Tensor, silence: Tensor) -> None:
     )
 
 
+def carried_silence(x: Tensor) -> float | Tensor | None:
+    """Return the level of silence that an input carries as its attribute ``silence``; None for plain tensors."""
+    level: float | Tensor | None = getattr(x, "silence", None)
+    return level
+
+
 class Fill(ABC):
     """What RELAX asks of a fill."""
 
@@ -81,8 +87,10 @@ class Silence(Fill):
     """
 
     def level(self, x: Tensor) -> Tensor:
-        """Return a scalar tensor; warns if it is no silence for `x`."""
-        silence = torch.tensor(SILENCE, dtype=real(x).dtype, device=x.device)
+        """Return what silence is for `x`: what it carries, broadcastable to it, else a scalar; warns if `x` is below it."""
+        carried = carried_silence(x)
+        level = SILENCE if carried is None else carried
+        silence = torch.as_tensor(level, dtype=real(x).dtype, device=x.device)
         warn_of_loud_silence(x, silence)
         return silence
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from relax_quantus.relax.estimators.accumulation import SAME
-from relax_quantus.relax.perturbation import MaskStream, child_generator
+from relax_quantus.relax.estimators.moments import SAME
+from relax_quantus.relax.masked_forward import MaskStream, child_generator
 
 PERMUTATIONS = 200
 BLOCK_BYTES = 1 << 28
@@ -24,7 +24,11 @@ CACHED_ENTRIES = 512
 
 
 def null_maxima(
-    stream: MaskStream, similarities: Tensor, tensor: int = 0, permutations: int = PERMUTATIONS
+    stream: MaskStream,
+    similarities: Tensor,
+    tensor: int = 0,
+    permutations: int = PERMUTATIONS,
+    rows: slice | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the largest ``|z|`` of permuted similarities and of the given ones.
 
@@ -38,6 +42,8 @@ def null_maxima(
         Which of the input's tensors the masks are for.
     permutations
         P.
+    rows
+        Which examples of the batch the similarities are of; all if None. It matters where each has masks of its own.
 
     Returns
     -------
@@ -53,8 +59,14 @@ def null_maxima(
         + [torch.randperm(n, generator=generator, device=generator.device) for _ in range(permutations)]
     )
     standard, varies = standardised(similarities)
-    rows = standard.T.float()[:, orders.to(device)].reshape(-1, n)
-    largest = largest_z(stream, rows, tensor).reshape(batch, -1).masked_fill(~varies[:, None], torch.nan)
+    permuted = standard.T.float()[:, orders.to(device)]
+    if stream.bound[tensor].by_example:
+        first = 0 if rows is None else rows.start
+        each = [largest_z(stream, r, tensor, first + i) for i, r in enumerate(permuted)]
+        largest = torch.stack(each)
+    else:
+        largest = largest_z(stream, permuted.reshape(-1, n), tensor).reshape(batch, -1)
+    largest = largest.masked_fill(~varies[:, None], torch.nan)
     return largest[:, 1:].sort(dim=1).values, largest[:, 0]
 
 
@@ -66,8 +78,10 @@ def standardised(similarities: Tensor) -> tuple[Tensor, Tensor]:
     return (values - mean) / torch.where(varies, spread, torch.ones_like(spread)), varies
 
 
-def largest_z(stream: MaskStream, rows: Tensor, tensor: int) -> Tensor:
+def largest_z(stream: MaskStream, rows: Tensor, tensor: int, example: int | None = None) -> Tensor:
     """Return the largest ``|centred|`` / error over the masks' entries for each row of similarities ``(r, N)``, ``(r,)``.
+
+    With `example`, under that example's own masks.
 
     Rows have mean 0 and variance 1. With a = M / M-bar - 1 and R the weighted mean of a row, N^2 (N - 1) / N times the
     squared error is sum a^2 (r - R)^2 - N R^2: three products of rows and masks. They are made for a few entries at a
@@ -76,18 +90,19 @@ def largest_z(stream: MaskStream, rows: Tensor, tensor: int) -> Tensor:
     n, largest, start, entries = rows.shape[1], torch.zeros(len(rows), device=rows.device), 0, 1
     squares, at_once = rows.square(), max(1, BLOCK_BYTES // (4 * n))
     while start < entries:
-        kept, entries = drawn(stream, tensor, n, slice(start, start + at_once))
+        kept, entries = drawn(stream, tensor, n, slice(start, start + at_once), example)
         for few in torch.split(kept.to(rows.device), CACHED_ENTRIES, dim=1):
             torch.maximum(largest, _largest(few, rows, squares), out=largest)
         start += at_once
     return largest
 
 
-def drawn(stream: MaskStream, tensor: int, n: int, entries: slice) -> tuple[Tensor, int]:
+def drawn(stream: MaskStream, tensor: int, n: int, entries: slice, example: int | None = None) -> tuple[Tensor, int]:
     """Return some entries of the first n masks, float32 ``(n, entries)``, and how many entries masks have."""
     kept, count, every = torch.empty(0), 0, 0
     for masks in stream.masks():
-        flat = masks[tensor][: n - count].flatten(1)
+        some = masks[tensor][: n - count]
+        flat = (some if example is None else some[:, example]).flatten(1)
         if not count:
             every = flat.shape[1]
             kept = flat.new_empty(n, len(range(every)[entries]), dtype=torch.float32)

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from relax_quantus.relax.call import MaskedTensor
 from relax_quantus.relax.estimators import Accumulator, Estimate
-from relax_quantus.relax.perturbation import MaskedTensor
 
 FIRST_LOOK = 64
 LATEST_LOOK = 4.0

@@ -22,7 +22,7 @@ from relax_quantus.heads.logistic import CrossValidation
 from relax_quantus.relax.attribution import RELAX
 from relax_quantus.relax.fills import FILLS, SILENCE
 from relax_quantus.relax.masks import STRATEGIES
-from relax_quantus.relax.similarity_model import SimilarityModel
+from relax_quantus.relax.similarity import SimilarityModel
 
 PLANT = np.zeros((96, 64), dtype=bool)
 PLANT[24:60, 16:40] = True

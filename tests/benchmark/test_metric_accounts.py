@@ -26,7 +26,7 @@ from relax_quantus.benchmark.metrics.excluded import EXCLUDED
 from relax_quantus.benchmark.metrics.imputing import impute
 from relax_quantus.cli.main import app
 from relax_quantus.relax.fills import FILLS, SILENCE
-from relax_quantus.relax.similarity_model import SimilarityModel
+from relax_quantus.relax.similarity import SimilarityModel
 
 BASES = {"Metric", "BatchedMetric"}
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"

@@ -18,7 +18,7 @@ from relax_quantus.benchmark.metrics.case import global_generators
 from relax_quantus.benchmark.metrics.remembering import Remembering
 from relax_quantus.heads.classifier import EmbeddingClassifier
 from relax_quantus.relax.fills import SILENCE
-from relax_quantus.relax.similarity_model import SimilarityModel
+from relax_quantus.relax.similarity import SimilarityModel
 
 PLANT = np.zeros((96, 64), dtype=bool)
 PLANT[24:60, 16:40] = True

@@ -29,11 +29,11 @@ from relax_quantus.cli.listing import HOMES
 from relax_quantus.cli.requests.names import GROUPS, NAMES, completing
 from relax_quantus.encoders import ENCODERS
 from relax_quantus.frontend import front_end as front_ends
+from relax_quantus.relax.call import DOMAINS
 from relax_quantus.relax.estimators import ESTIMATORS
 from relax_quantus.relax.execution import PRECISIONS
 from relax_quantus.relax.fills import FILLS
 from relax_quantus.relax.masks import STRATEGIES
-from relax_quantus.relax.perturbation import DOMAINS
 from relax_quantus.relax.similarity import SIMILARITIES
 
 FEW = ("--n-samples", "6", "--masks", "time")

@@ -14,7 +14,7 @@ from relax_quantus.benchmark.methods.registry import Method
 from relax_quantus.benchmark.metrics import METRICS, Case
 from relax_quantus.benchmark.metrics.remembering import Remembering
 from relax_quantus.heads.classifier import EmbeddingClassifier
-from relax_quantus.relax.similarity_model import SimilarityModel
+from relax_quantus.relax.similarity import SimilarityModel
 
 PLANT = np.zeros((96, 64), dtype=bool)
 PLANT[24:60, 16:40] = True

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import relax_quantus as rq
-from relax_quantus.relax.estimators.cell_effects import averaging, cell_effects
+from relax_quantus.relax.estimators.surrogate import averaging, cell_effects
 
 STRATEGIES = list(rq.masks.STRATEGIES)
 

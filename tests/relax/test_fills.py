@@ -240,3 +240,65 @@ def test_bad_parameters_are_refused() -> None:
         fills.get("blur", sigma=3)
     with pytest.raises(UnknownNameError, match=r"did you mean 'noise'"):
         fills.get("nose")
+
+
+# -- silence that an input carries ------------------------------------------------------------------------------------
+
+
+class Carrying(Tensor):
+    """A tensor that says what silence is for it, as a front end's examples do."""
+
+    silence: float | Tensor
+
+
+def carrying(x: Tensor, silence: float | Tensor) -> Carrying:
+    marked = x.as_subclass(Carrying)
+    marked.silence = silence
+    return marked
+
+
+def flat(x: Tensor) -> Tensor:
+    assert type(x) is Tensor
+    return x.flatten(1).sigmoid()
+
+
+@pytest.mark.parametrize("silence", [-80.0, torch.tensor(-80.0), torch.full((3, 1, 1, 1), -80.0)])
+@pytest.mark.parametrize("baselines", ["silence", fills.Silence()])
+def test_silence_is_what_the_input_carries(baselines: object, silence: float | Tensor) -> None:
+    """Decibels with a floor of -80: ln(0.01) would be loud there. The encoder gets plain tensors."""
+    decibels = 8 * rand(3, 1, 6, 5) - 40
+    x, relax = carrying(decibels, silence), rq.RELAX(flat, estimator="surrogate")
+    found, expected = (relax.explain(z, b, n_samples=60) for z, b in ((x, baselines), (decibels, -80.0)))
+    for values in (found.importance, found.standard_error, found.fully_masked_similarity):
+        assert type(values) is Tensor
+    assert torch.equal(found.importance, expected.importance)
+    assert torch.equal(found.fully_masked_similarity, expected.fully_masked_similarity)
+    assert torch.equal(relax.attribute(x, baselines, n_samples=60), expected.importance)
+    given = relax.similarities(x, baselines, n_samples=60)
+    assert torch.equal(relax.estimate(x, given, baselines=baselines).importance, expected.importance)
+    assert torch.equal(relax.attribute(x, -80.0, n_samples=60), expected.importance)  # other baselines are as they were
+
+
+def test_each_tensor_of_a_tuple_has_its_own_silence() -> None:
+    x, y = (8 * rand(2, 1, 6, 5, seed=i) - 40 for i in (0, 1))
+    relax = rq.RELAX(lambda a, b: flat(a) + flat(b))
+    found = relax.attribute((carrying(x, -80.0), carrying(y, -90.0)), "silence", n_samples=60)
+    expected = relax.attribute((x, y), (-80.0, -90.0), n_samples=60)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_silence_above_the_5th_percentile_of_a_plain_input_is_warned_of(recwarn: pytest.WarningsRecorder) -> None:
+    """Above 0 and in decibels alike; not where at most 5 % of the input is lower, nor where what is carried lies below."""
+    decibels = 8 * rand(2, 1, 10, 10) - 40
+    with pytest.warns(UserWarning, match=r"^baselines: expected silence at the bottom of the input, got more than 5 %"):
+        rq.RELAX(flat).attribute(decibels, "silence", n_samples=60)
+    quiet = torch.zeros(1, 1, 10, 10)
+    quiet.view(-1)[:5] = -6.0
+    recwarn.clear()
+    rq.RELAX(flat).attribute(quiet, "silence", n_samples=60)
+    rq.RELAX(flat).attribute(carrying(decibels, -80.0), "silence", n_samples=60)
+    assert not recwarn.list
+    quiet.view(-1)[5] = -6.0
+    with pytest.warns(UserWarning, match="more than 5 %"):
+        rq.RELAX(flat).attribute(quiet, "silence", n_samples=60)

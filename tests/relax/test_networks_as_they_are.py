@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import relax_quantus as rq
 from relax_quantus.base.modules import evaluation_mode, modules_behind
 from relax_quantus.errors import ArgumentTypeError, EncoderError, ShapeError
-from relax_quantus.relax import micro_batch
+from relax_quantus.relax import execution
 
 F32 = torch.float32
 X = rand(4, 1, 24, 16, dtype=F32)
@@ -220,7 +220,7 @@ def test_fixed_batches_under_a_tolerance_with_arguments_and_timed_precisions(
         x, additional_forward_args=torch.ones(batch, 2), n_samples=31, perturbations_per_eval=masks
     )
     torch.testing.assert_close(argued, rq.RELAX(net.net, "time").attribute(x, n_samples=31), rtol=0, atol=2e-5)
-    monkeypatch.setattr(micro_batch, "has_bfloat16", lambda _: True)
+    monkeypatch.setattr(execution, "has_bfloat16", lambda _: True)
     automatic = rq.RELAX(net, "time", precision="auto")
     automatic.attribute(x, n_samples=900, perturbations_per_eval=masks)
 

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 import relax_quantus as rq
 from relax_quantus.cli import main as cli
 from relax_quantus.errors import ArgumentError
-from relax_quantus.relax import execution, micro_batch
-from relax_quantus.relax.micro_batch import FORWARD_ROWS, Plan
+from relax_quantus.relax import execution
+from relax_quantus.relax.execution import FORWARD_ROWS, Plan
 
 
 def test_unknown_precisions_are_refused() -> None:
@@ -31,7 +31,7 @@ def test_unknown_precisions_are_refused() -> None:
 
 @pytest.mark.parametrize("precision", execution.PRECISIONS)
 def test_similarities_never_see_short_numbers(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(micro_batch, "has_bfloat16", lambda _: False)
+    monkeypatch.setattr(execution, "has_bfloat16", lambda _: False)
     autocast, dtypes = [], []
     encoder = relu_encoder(12, dtype=torch.float32)
 
@@ -59,7 +59,7 @@ def test_similarities_never_see_short_numbers(precision: str, monkeypatch: pytes
 def test_auto_takes_what_is_measured_to_be_clearly_faster(
     saved: float, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(micro_batch, "has_bfloat16", lambda _: True)
+    monkeypatch.setattr(execution, "has_bfloat16", lambda _: True)
     inside: list[bool] = []  # of forwards, not of trying a copy on two rows
 
     class Noting(nn.Module):
@@ -75,7 +75,7 @@ def test_auto_takes_what_is_measured_to_be_clearly_faster(
     def timed(run: Callable[[], Tensor], device: torch.device) -> float:
         return len(run()) * (1 - saved if inside[-1] else 1.0)
 
-    monkeypatch.setattr(micro_batch, "clock", timed)
+    monkeypatch.setattr(execution, "clock", timed)
     relax = rq.RELAX(Noting().eval(), precision="auto")
     x = X.float()
     assert relax.plan(x, n_samples=MANY).precision == chosen
@@ -87,7 +87,7 @@ def test_auto_takes_what_is_measured_to_be_clearly_faster(
 
 
 def test_auto_measures_nothing_where_the_device_has_no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(micro_batch, "has_bfloat16", lambda _: False)
+    monkeypatch.setattr(execution, "has_bfloat16", lambda _: False)
     encoder = Counting()
     relax = rq.RELAX(encoder, precision="auto")
     assert relax.plan(X, n_samples=1000) == Plan(FORWARD_ROWS // 2)

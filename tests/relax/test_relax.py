@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 import relax_quantus as rq
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, RelaxQuantusError, ShapeError, UnknownNameError
+from relax_quantus.relax.execution import FORWARD_ROWS
 from relax_quantus.relax.masks import Groups
-from relax_quantus.relax.micro_batch import FORWARD_ROWS
 
 ENCODER = relu_encoder(12)
 X = rand(2, 1, 4, 3)

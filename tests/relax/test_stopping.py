@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 import relax_quantus as rq
 from relax_quantus.cli import main as cli
 from relax_quantus.errors import ArgumentError, ArgumentTypeError
+from relax_quantus.relax.call import masked_tensor
 from relax_quantus.relax.estimators import ESTIMATORS, Estimate
-from relax_quantus.relax.perturbation import masked_tensor
 from relax_quantus.relax.stopping import looks, relative_error
 
 ENCODER = relu_encoder(48)

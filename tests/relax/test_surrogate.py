@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 import pytest
@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 import relax_quantus as rq
-from relax_quantus.relax.estimators import Estimate, Surrogate, Weighted, kernel_ridge, surrogate
+from relax_quantus.relax.estimators import BoundMasks, Estimate, Surrogate, Weighted, kernel_ridge, surrogate
 from relax_quantus.relax.estimators.kernel_ridge import Fit, kernel
-from relax_quantus.relax.estimators.surrogate import MaskModel, SurrogateMoments
+from relax_quantus.relax.estimators.surrogate import SurrogateMoments
 from relax_quantus.relax.masks import GridStrategy
-from relax_quantus.relax.masks.lattice import Lattice
+from relax_quantus.relax.masks.grid import Lattice
 from tests.reference.models import rand
 from tests.reference.spline import hard_overlap, smooth_overlap
 
@@ -68,26 +68,14 @@ class Toy:
             columns.append(torch.nn.functional.cosine_similarity(h, reference[None], dim=1))
         return torch.stack(columns, 1)
 
-    def model(self, uniform: Tensor) -> MaskModel:
-        """What the estimator knows of the masks made of `uniform`."""
-        position = 0
+    @property
+    def contrast(self) -> Tensor:
+        """How much masking changes each entry of the two examples."""
+        return torch.stack([rand(FRAMES, BANDS, seed=seed).add(2).abs().float() for seed in (1, 2)])
 
-        def numbers(n: int) -> Tensor:
-            nonlocal position
-            position += n
-            return uniform[position - n : position]
-
-        def factors(numbers: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
-            return self.strategy.factors(numbers, FRAMES, BANDS)
-
-        contrast = torch.stack([rand(FRAMES, BANDS, seed=seed).add(2).abs().float() for seed in (1, 2)])
-        return MaskModel(numbers, self.masks, factors, lambda n, bank: lattices_of(self.strategy, n, bank), contrast)
-
-    def start(self, uniform: Tensor) -> SurrogateMoments:
-        """Begin with these masks' model."""
-        accumulator = Surrogate().start_with(self.model(uniform))
-        assert isinstance(accumulator, SurrogateMoments)
-        return accumulator
+    def start(self, uniform: Tensor, contrast: Tensor | None = None) -> SurrogateMoments:
+        """Begin with these masks."""
+        return started(Known(self, uniform), self.contrast if contrast is None else contrast)
 
     def truth(self, n: int = 60_000) -> Estimate:
         """`weighted` over many masks."""
@@ -96,6 +84,40 @@ class Toy:
             masks = self.masks(self.uniform(20_000, 10_000 + seed))
             accumulator.update(self.similarities(masks), masks)
         return accumulator.finish()
+
+
+@dataclass
+class Known:
+    """The distribution of a toy's masks that are made of `uniform`, in its order."""
+
+    task: Toy
+    uniform: Tensor
+    position: int = 0
+
+    def numbers(self, n: int, generator: torch.Generator) -> Tensor:
+        """Hand out the next rows."""
+        self.position += n
+        return self.uniform[self.position - n : self.position]
+
+    def build(self, numbers: Tensor) -> Tensor:
+        """Build masks as the toy does."""
+        return self.task.masks(numbers)
+
+    def factors(self, numbers: Tensor) -> tuple[Tensor, ...]:
+        """Build factors as the strategy does."""
+        return self.task.strategy.factors(numbers, FRAMES, BANDS)
+
+    def lattices(self, at_least: int, bank: int = 0) -> tuple[Lattice, ...]:
+        """The strategy's."""
+        return lattices_of(self.task.strategy, at_least, bank)
+
+
+def started(known: Known, contrast: Tensor) -> SurrogateMoments:
+    """Begin with masks of this distribution."""
+    masks = BoundMasks(lambda n, generator: known.build(known.numbers(n, generator)), known)
+    accumulator = Surrogate().start(masks, contrast)
+    assert isinstance(accumulator, SurrogateMoments)
+    return accumulator
 
 
 def toy(name: str, edges: str = "smooth", domain: str = "log") -> Toy:
@@ -195,8 +217,7 @@ def test_exact_for_a_similarity_linear_in_the_mask(name: str, edges: str, monkey
     shape = masks.shape[2:]
     pooled = effects.sum_to_size(shape).flatten()
     truth = (second @ pooled / 0.5).reshape(1, *shape)
-    model = task.model(uniform)
-    accumulator = Surrogate().start_with(replace(model, contrast=effects[None].float()))
+    accumulator = task.start(uniform, effects[None].float())
     accumulator.update((masks.flatten(1).double() @ pooled)[:, None], masks)
     error = accumulator.finish().importance - truth
     assert float(error.square().mean().sqrt()) < 0.1 * float(truth.std())
@@ -272,8 +293,7 @@ def test_each_example_is_as_alone() -> None:
     similarities = task.similarities(masks)
     both = estimated(task, 200, seed=0)[1]
     for b in range(2):
-        model = task.model(uniform)
-        alone = Surrogate().start_with(replace(model, contrast=model.contrast[b : b + 1]))
+        alone = task.start(uniform, task.contrast[b : b + 1])
         alone.update(similarities[:, b : b + 1], masks)
         torch.testing.assert_close(both.importance[b : b + 1], alone.finish().importance, atol=1e-6, rtol=1e-6)
         torch.testing.assert_close(both.standard_error[b : b + 1], alone.finish().standard_error, atol=1e-6, rtol=1e-5)
@@ -311,13 +331,15 @@ def test_more_masks_ask_for_more_states_and_banks(monkeypatch: pytest.MonkeyPatc
         task, asked = toy(name), set()
         uniform = task.uniform(n, 0)
         masks = task.masks(uniform)
-        model = task.model(uniform)
 
-        def lattices(at_least: int, bank: int, model: MaskModel = model, asked: set[tuple[int, int]] = asked) -> object:
-            asked.add((at_least, bank))
-            return model.lattices(at_least, bank)
+        class Asked(Known):
+            def lattices(
+                self, at_least: int, bank: int = 0, asked: set[tuple[int, int]] = asked
+            ) -> tuple[Lattice, ...]:
+                asked.add((at_least, bank))
+                return super().lattices(at_least, bank)
 
-        accumulator = Surrogate().start_with(replace(model, lattices=lattices))
+        accumulator = started(Asked(task, uniform), task.contrast)
         accumulator.update(task.similarities(masks), masks)
         accumulator.finish()
         assert asked == expected

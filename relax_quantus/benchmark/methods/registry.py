@@ -31,9 +31,9 @@ from relax_quantus.benchmark.methods.questions import (
 from relax_quantus.benchmark.methods.relax import REPEATS, Repeat, Strategy, as_map, mask_parameters
 from relax_quantus.errors import ArgumentError, UnknownNameError
 from relax_quantus.relax import masks as mask_strategies
+from relax_quantus.relax.call import DOMAINS
 from relax_quantus.relax.estimators import ESTIMATORS
 from relax_quantus.relax.fills import FILLS, SILENCE
-from relax_quantus.relax.perturbation import DOMAINS
 
 __all__ = ["METHODS", "Method", "Simple", "Strategy", "as_map", "build", "names", "resolve"]
 

@@ -28,8 +28,9 @@ from relax_quantus.benchmark.methods.questions import (
     fingerprint,
 )
 from relax_quantus.relax.attribution import RELAX
-from relax_quantus.relax.masks import STRATEGIES, GridStrategy, MaskStrategy
-from relax_quantus.relax.perturbation import child_generator
+from relax_quantus.relax.call import Call
+from relax_quantus.relax.masked_forward import MaskStream
+from relax_quantus.relax.masks import STRATEGIES, MaskStrategy
 
 TWIN_STREAM = 2_654_435_761
 REPEATS = 10
@@ -168,13 +169,12 @@ class Repeat(Strategy):
 
     def runs(self, q: Question, s: Tensor, runs: int) -> list[Tensor]:
         """Importance ``(1, 96, 64)`` of each run, sum s M / sum M; the mean similarity where a run keeps a bin never."""
-        strategy, shape, generator = self.strategy(), q.x.shape[1:], child_generator(q.seed, 0)
-        given = None if isinstance(strategy, GridStrategy) else strategy.sample(len(s), tuple(shape), generator)
-        found, parts, start = [], torch.tensor_split(s[:, 0].double(), runs), 0
-        for part in parts:
-            n = len(part)
-            masks = strategy.sample(n, tuple(shape), generator) if given is None else given[start : start + n]
-            start, masks = start + n, masks.double()
+        call = Call(q.x, n_samples=len(s), seed=q.seed).checked(self.strategy())
+        stream, shape = MaskStream.of(call), q.x.shape[1:]
+        draw, found = stream.reader(0), []
+        for part in torch.tensor_split(s[:, 0].double(), runs):
+            masks = draw(len(part)).double()
+            masks = masks[:, 0] if stream.bound[0].by_example else masks
             kept = masks.sum(0)
             weighed = torch.tensordot(part, masks, dims=1)
             found.append(torch.where(kept > 0, weighed / kept.clamp(min=1e-12), part.mean()).expand(shape))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from relax_quantus.base.modules import checked_embedding
 from relax_quantus.cli import console
 from relax_quantus.cli.clips import LEAST_LEFT_S, Done, Findings, Models, done, left_out_words
 from relax_quantus.cli.long_recordings.explaining import explain_blocks
@@ -26,7 +27,6 @@ from relax_quantus.cli.long_recordings.store import BlockStore
 from relax_quantus.cli.requests.explain import ExplainRequest
 from relax_quantus.cli.result_files import ResultFiles, plain_stem
 from relax_quantus.cli.verdicts import in_words
-from relax_quantus.relax.references import checked_embedding
 
 
 def run_plan(plan: Plan, request: ExplainRequest, models: Models) -> tuple[Done, BlockStore]:

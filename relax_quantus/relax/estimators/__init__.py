@@ -1,14 +1,13 @@
 """Estimators: similarities and masks -> importance, uncertainty, standard error.
 
-Siblings of masks, fills and similarities. An estimator is a factory: ``start()`` gives an accumulator that is fed masks and similarities
-in any chunks and asked for its result, under a tolerance more than once.
+Siblings of masks, fills and similarities. An estimator is a factory: ``start(masks, contrast)`` gives an accumulator that is fed
+masks and similarities in any chunks and asked for its result, under a tolerance more than once.
 """
 
 from relax_quantus.base.registry import Registry
-from relax_quantus.relax.estimators.accumulation import Accumulator, Estimate, Estimator
-from relax_quantus.relax.estimators.paper import Paper
-from relax_quantus.relax.estimators.surrogate import MaskModel, Surrogate
-from relax_quantus.relax.estimators.weighted import Weighted
+from relax_quantus.relax.bound_masks import BoundMasks
+from relax_quantus.relax.estimators.moments import Accumulator, Estimate, Estimator, Paper, Weighted
+from relax_quantus.relax.estimators.surrogate import Surrogate
 
 __all__ = [
     "DEFAULT",
@@ -16,7 +15,7 @@ __all__ = [
     "Accumulator",
     "Estimate",
     "Estimator",
-    "MaskModel",
+    "BoundMasks",
     "Paper",
     "Surrogate",
     "Weighted",

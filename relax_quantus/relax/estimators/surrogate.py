@@ -21,11 +21,17 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from relax_quantus.relax.estimators.accumulation import Accumulator, Estimate
-from relax_quantus.relax.estimators.cell_effects import cell_effects
-from relax_quantus.relax.estimators.kernel_ridge import Features, Fit, fit, kernel, predictor
-from relax_quantus.relax.estimators.mask_features import Lattice, MaskFeatures
-from relax_quantus.relax.estimators.weighted import WeightedMoments
+from relax_quantus.relax.bound_masks import BoundMasks, Distribution, Lattice
+from relax_quantus.relax.estimators.kernel_ridge import (
+    Features,
+    Fit,
+    MaskFeatures,
+    averaging,
+    fit,
+    kernel,
+    predictor,
+)
+from relax_quantus.relax.estimators.moments import Accumulator, Estimate, Weighted, WeightedMoments
 
 FITTED_MASKS = 1024
 """So many are fitted on; residuals of the others are added as they come."""
@@ -38,33 +44,36 @@ BLOCK_BYTES = 1 << 24
 INFLATION_ENTRIES = 256
 COLUMNS = 3
 """What is summed for each example: residuals of the similarity and of its squared deviation, and the similarity itself."""
+SMALLEST = 1e-6
+"""Share of the largest eigenvalue of the cells' covariance under which one counts as zero."""
 
 
-@dataclass(frozen=True)
-class MaskModel:
-    """What `Surrogate` must know of the masks beyond their values.
+def cell_effects(lattices: Sequence[Lattice], centred: Tensor) -> Tensor:
+    """Effects from ``centred (B, T, F)``, importance minus mean similarity, of masks that are the lattices' product.
 
-    Parameters
-    ----------
-    numbers
-        ``n -> (n, columns)``: the random numbers that the next n masks are built from, in the stream's order. They are
-        kept in the masks' place: few, however long the example is.
-    build
-        ``numbers -> masks (n, *s)``.
-    factors
-        ``(numbers, masks) -> tuple``: the masks' factors, ``(n, T or 1, F or 1)`` each.
-    lattices
-        ``(at_least, bank) -> tuple``: the distribution of each factor, in at least so many states where they are not enumerated, others for
-        each number of a bank.
-    contrast
-        ``(B, T, F)``: how much each entry changes between kept and masked. A mask's effect grows with what it changes.
+    Returns
+    -------
+    Tensor
+        ``(B, T, F)`` float64, constant over each of the cells that span the axes without a shift: the change of the similarity as the cell
+        goes from replaced to kept.
     """
-
-    numbers: Callable[[int], Tensor]
-    build: Callable[[Tensor], Tensor]
-    factors: Callable[[Tensor, Tensor], Sequence[Tensor]]
-    lattices: Callable[[int, int], Sequence[Lattice]]
-    contrast: Tensor
+    device, counts, sizes = centred.device, [1, 1], [1, 1]
+    second = mean = torch.ones(1, 1, dtype=torch.float64, device=device)
+    for lattice in lattices:
+        count, size = lattice.cell_counts, (lattice.frames, lattice.bands)
+        over_time, over_frequency = (averaging(c, s).to(device) for c, s in zip(count, size, strict=True))
+        values, share = lattice.values(over_time, over_frequency).double(), lattice.weights.reshape(-1, 1).double()
+        second = torch.kron(second, values.T @ (share * values))
+        mean = mean * lattice.expectation(torch.ones_like(share).float())[..., 0].double()
+        counts = [max(pair) for pair in zip(counts, count, strict=True)]
+        sizes = [max(pair) for pair in zip(sizes, size, strict=True)]
+    over_time, over_frequency = (averaging(c, s).to(device).double() for c, s in zip(counts, sizes, strict=True))
+    cells = (over_time @ mean @ over_frequency.T).reshape(-1)
+    covariance = second - torch.outer(cells, cells)
+    with_similarity = (over_time @ (centred.double() * mean) @ over_frequency.T).flatten(1)
+    effects: Tensor = torch.linalg.pinv(covariance, rtol=SMALLEST, hermitian=True) @ with_similarity.T
+    where = [torch.arange(s, device=device) * c // s for c, s in zip(counts, sizes, strict=True)]
+    return effects.T.reshape(-1, *counts)[:, where[0]][:, :, where[1]]
 
 
 @dataclass(frozen=True)
@@ -111,12 +120,26 @@ class SurrogateMoments:
     """Keeps what the first masks are made from, fits a surrogate for each example, and sums residuals from then on.
 
     Masks are built again when their residuals are known, so that memory does not grow with masks times entries.
+
+    Parameters
+    ----------
+    distribution
+        Of the masks.
+    seed
+        Of the generator that they are drawn from.
+    contrast
+        ``(B, T, F)``: how much each entry changes between kept and masked. A mask's effect grows with what it changes.
+
+    Raises
+    ------
+    NotImplementedError
+        If the masks do not say their distribution after all.
     """
 
-    def __init__(self, model: MaskModel) -> None:
-        self.model = model
-        self.lattices = model.lattices(FEWEST_STATES, 0)
-        self.features = MaskFeatures(self.lattices, model.contrast)
+    def __init__(self, distribution: Distribution, seed: int, contrast: Tensor) -> None:
+        self.distribution, self.generator = distribution, torch.Generator().manual_seed(seed)
+        self.lattices = distribution.lattices(FEWEST_STATES, 0)
+        self.features = MaskFeatures(self.lattices, contrast)
         self.waiting: list[Waiting] = []
         self.count = 0
         self.origin = torch.zeros(())
@@ -124,12 +147,12 @@ class SurrogateMoments:
         self.moments = WeightedMoments()
 
     def update(self, similarities: Tensor, masks: Tensor) -> None:
-        """Add ``(m, B)`` similarities and ``(m, *s)`` masks, the next of the model's."""
+        """Add ``(m, B)`` similarities and ``(m, *s)`` masks, the next of the stream."""
         if self.count == 0:
             self.origin = similarities[0].double().clone()
-        difference, numbers = similarities.double() - self.origin, self.model.numbers(len(masks))
+        difference, numbers = similarities.double() - self.origin, self.distribution.numbers(len(masks), self.generator)
         device, flat = difference.device, masks.flatten(1)
-        averages = self.features.averages([f.to(device) for f in self.model.factors(numbers, masks)])
+        averages = self.features.averages([f.to(device) for f in self.factors(numbers, masks)])
         stride = flat.shape[1] // INFLATION_ENTRIES | 1  # odd, so that entries lie in all columns
         entries = flat[:, ::stride].clone().to(device)  # a view would keep the masks
         self.waiting.append(Waiting(difference, numbers, averages, entries))
@@ -144,6 +167,12 @@ class SurrogateMoments:
             self.waiting = [rest] if len(rest) else []
         else:
             self.flush()
+
+    def factors(self, numbers: Tensor, masks: Tensor) -> Sequence[Tensor]:
+        """Build the masks' factors, ``(m, T or 1, F or 1)`` each; a single one is the masks themselves."""
+        if len(self.lattices) > 1:
+            return self.distribution.factors(numbers)
+        return (masks.reshape(len(masks), *masks.shape[-2:]) if masks.ndim > 2 else masks[:, None],)
 
     def fitted(self, waiting: Waiting) -> tuple[list[Fit | None], Tensor]:
         """Fit each example's similarity and squared deviation; the fits, and residuals ``(n, B, 2)`` of masks left out."""
@@ -162,7 +191,7 @@ class SurrogateMoments:
         for numbers, some in zip(
             torch.split(waiting.numbers, self.block), torch.split(columns, self.block), strict=True
         ):
-            moments.update(some, self.model.build(numbers))
+            moments.update(some, self.distribution.build(numbers))
 
     @property
     def block(self) -> int:
@@ -242,7 +271,7 @@ class SurrogateMoments:
     def bank(self, number: int) -> Sequence[Lattice]:
         """Lattices of as many states as are wanted, up to `MOST_STATES`, others for each number."""
         size = min(max(FEWEST_STATES, 1 << (self.states_wanted - 1).bit_length()), MOST_STATES)
-        return self.lattices if number == 0 and size == FEWEST_STATES else self.model.lattices(size, number)
+        return self.lattices if number == 0 and size == FEWEST_STATES else self.distribution.lattices(size, number)
 
     @property
     def axes(self) -> tuple[int, int]:
@@ -314,7 +343,7 @@ def grouped(values: Tensor) -> Tensor:
 class Surrogate:
     r"""Importance = E[s M] / E[M], the estimand of `weighted`, by a cross-fitted surrogate.
 
-    Needs to know the masks' distribution: for masks that do not say it, `RELAX` uses `weighted`.
+    Needs to know the masks' distribution: for masks that do not say it, it is `weighted`, and says so.
 
     Notes
     -----
@@ -332,10 +361,11 @@ class Surrogate:
 
     name: str = "surrogate"
 
-    def start(self) -> Accumulator:
-        """Begin without a model of the masks: `weighted`."""
-        return WeightedMoments()
-
-    def start_with(self, model: MaskModel) -> Accumulator:
-        """Begin an explanation whose masks are known."""
-        return SurrogateMoments(model)
+    def start(self, masks: BoundMasks | None = None, contrast: Tensor | None = None) -> Accumulator:
+        """Begin an explanation: `weighted`, under its own name, where the distribution of the masks is not known."""
+        if masks is not None and masks.distribution is not None and contrast is not None:
+            try:
+                return SurrogateMoments(masks.distribution, masks.seed, contrast)
+            except NotImplementedError:
+                pass
+        return WeightedMoments(known_as=Weighted.name)

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from relax_quantus.base.registry import Registry
-from relax_quantus.relax.masks.frequency import Frequency
-from relax_quantus.relax.masks.grid import GridStrategy
-from relax_quantus.relax.masks.groups import Groups
+from relax_quantus.relax.bound_masks import BoundMasks
+from relax_quantus.relax.masks.grid import GridStrategy, Groups
 from relax_quantus.relax.masks.random import Random
-from relax_quantus.relax.masks.time import Time
-from relax_quantus.relax.masks.time_frequency import TimeFrequency
+from relax_quantus.relax.masks.stripes import Frequency, Time, TimeFrequency
 
 __all__ = [
     "STRATEGIES",
+    "BindingStrategy",
+    "BoundMasks",
     "Frequency",
     "GridStrategy",
     "Groups",
@@ -31,14 +31,29 @@ __all__ = [
 
 
 class MaskStrategy(Protocol):
-    """What RELAX asks of a mask object.
+    """What RELAX asks of a mask object at least: masks that depend on nothing but the input's shape.
 
-    One may also say with an attribute ``granularity`` what it masks at a time: "bin", "patch", "time" or "frequency" stripe. The benchmark then
-    does not let evaluators that remove the same judge it.
+    All masks of a call are asked for at once, a tensor of the inputs each, in tuple order. An object that also has
+    `bind` is not asked; see `BindingStrategy`.
+
+    One may also say with an attribute ``granularity`` what it masks at a time: "bin", "patch", "time" or "frequency"
+    stripe. The benchmark then does not let evaluators that remove the same judge it.
     """
 
     def sample(self, n: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Draw the next `n` masks, ``(n, *s)`` with ``s`` broadcastable to `shape`, values in [0, 1]."""
+        ...
+
+
+class BindingStrategy(Protocol):
+    """What RELAX asks of a mask object that streams, looks at the input or gives each example masks of its own.
+
+    With a feature mask, whose groups are kept or replaced as one, ``bind_groups(count) -> BoundMasks`` is asked
+    instead, for masks ``(n, count)``; without that method ``sample(n, (count,), generator)``.
+    """
+
+    def bind(self, x: Tensor) -> BoundMasks:
+        """Look at the input ``(B, *shape)``, once a call, and say how its masks are drawn."""
         ...
 
 

@@ -1,30 +1,158 @@
-"""What the built-in strategies share: random cells, a random shift, smooth or hard edges.
+"""What the built-in strategies share: random cells, a random shift, smooth or hard edges, and the distribution that these give.
 
 One axis is cut into cells of equal width; each mask shifts the lattice by a uniform fraction of a cell and keeps each cell with probability
 p. Smooth edges interpolate linearly between cell centres (Petsiuk et al., RISE, BMVC 2018, section 3.2), hard edges do not. RISE stretches
 s cells over s + 1 and so changes their size; here the lattice is extended beyond the axis instead, so that every bin has the same
 distribution of mask values and is kept with expectation p exactly.
+
+`Lattice` is that distribution as weighted states, for expectations that need no encoder. A mask is linear in its cells once the lattice's
+shift is known: A_t(shift) cells A_f(shift)'. A strategy hands out one `Lattice` for each of the independent factors whose product its masks
+are; estimators take exact expectations over them. Shifts become equidistant nodes: as cells are identically distributed, an expectation given
+the shift is periodic in it, and the rectangle rule converges fast. Cells are enumerated where there are few, else they come from a scrambled
+Sobol sequence (Owen, "Randomly permuted (t,m,s)-nets and (t,s)-sequences", 1995).
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from relax_quantus.base import checks
 from relax_quantus.base.torch_state import neutral_torch
-from relax_quantus.relax.masks.lattice import (
-    ENUMERATED_CELLS,
-    Lattice,
-    enumerated,
-    node_shifts,
-    shift_nodes,
-    sobol_cells,
-)
+from relax_quantus.relax.bound_masks import BoundMasks
+
+ENUMERATED_CELLS = 12
+SMOOTH_NODES = (16, 64)
+HARD_NODES = 64
+SOBOL_SEED = 20110413
+GOLDEN = (math.sqrt(5) - 1) / 2
+TENSORS = ("over_time", "over_frequency", "cells", "weights")
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Weighted states of one factor, in G groups that share a shift.
+
+    Parameters
+    ----------
+    over_time
+        ``(G, T, rows)``: how cells spread over the frames; ``(1, 1, 1)`` ones for a factor that does not vary over time.
+    over_frequency
+        ``(G, F, columns)``: the same over the bands.
+    cells
+        ``(G, s, rows, columns)`` of zeros and ones.
+    weights
+        ``(G, s)``, positive, sum 1.
+    cell_counts
+        Cells that span each axis, without those beyond its ends; 1 where the factor does not vary.
+    sampled
+        Whether the cells are a sample, one of many banks, and not all that there are.
+    """
+
+    over_time: Tensor
+    over_frequency: Tensor
+    cells: Tensor
+    weights: Tensor
+    cell_counts: tuple[int, int]
+    sampled: bool = False
+
+    def __post_init__(self) -> None:
+        for name in TENSORS:  # whatever torch's default type is
+            object.__setattr__(self, name, getattr(self, name).float())
+
+    @property
+    def frames(self) -> int:
+        """Entries along time, 1 where the factor does not vary."""
+        return self.over_time.shape[1]
+
+    @property
+    def bands(self) -> int:
+        """Entries along frequency, 1 where the factor does not vary."""
+        return self.over_frequency.shape[1]
+
+    def values(self, over_time: Tensor, over_frequency: Tensor) -> Tensor:
+        """Apply ``(t, T)`` and ``(f, F)`` matrices to every state's mask: ``(G * s, t * f)``, without building the masks."""
+        left = over_time @ self.over_time
+        right = over_frequency @ self.over_frequency
+        return (left[:, None] @ self.cells @ right.transpose(1, 2)[:, None]).flatten(0, 1).flatten(1)
+
+    def expectation(self, functions: Tensor) -> Tensor:
+        """E[g M] for functions ``(G * s, n)`` given at the states: ``(T, F, n)``."""
+        groups, states = self.weights.shape
+        rows, columns = self.cells.shape[2:]
+        weighted = (self.cells * self.weights[:, :, None, None]).flatten(2).transpose(1, 2)
+        cells = (weighted @ functions.reshape(groups, states, -1)).reshape(groups, rows, columns, -1)
+        return torch.einsum("gta,gafn->tfn", self.over_time, torch.einsum("gfb,gabn->gafn", self.over_frequency, cells))
+
+    def parts(self, states: int) -> Iterator[Lattice]:
+        """Cut into lattices of whole groups and about so many states, whose weights keep their values: expectations over them add up."""
+        groups, each = self.weights.shape
+        step = max(1, states // each)
+        for start in range(0, groups, step):
+            cut = {name: getattr(self, name)[start : start + step] for name in ("cells", "weights")}
+            spread = {name: getattr(self, name) for name in ("over_time", "over_frequency")}
+            yield replace(self, **cut, **{k: v[start : start + step] if len(v) > 1 else v for k, v in spread.items()})
+
+    def to(self, device: torch.device | str) -> Lattice:
+        """Move all tensors to `device`."""
+        return replace(self, **{name: getattr(self, name).to(device) for name in TENSORS})
+
+
+def shift_nodes(cells: int, size: int, edges: str, at_least: int = 0) -> int:
+    """Number of equidistant shifts over [0, 1) that stand for all; a power of two or exact.
+
+    With smooth edges the rectangle rule's error falls with the square of their number: 16 are within .2 % of a cell's variance; more where
+    many states are asked for. With hard ones as many shifts as in the period of `node_shifts` are exact.
+    """
+    if edges == "smooth":
+        wanted = 1 << max(0, math.ceil(math.log2(max(1, at_least) / 1024)))
+        return min(max(SMOOTH_NODES[0], wanted), SMOOTH_NODES[1])
+    return min(size // math.gcd(size, cells), HARD_NODES)
+
+
+def node_shifts(nodes: int, cells: int, size: int, edges: str, bank: int = 0) -> tuple[Tensor, Tensor]:
+    """Return the shifts of so many nodes, and their weights, sum 1; both ``(nodes,)``.
+
+    With hard edges a bin changes its cell at the shifts (k + c / 2) / period only, where cells / size = c / period in lowest terms. Nodes
+    enough for all intervals between these stand in an interval's middle or start, away from the changes, and share its weight. Otherwise they
+    are equidistant, elsewhere for each `bank`.
+    """
+    common = math.gcd(size, cells)
+    period, steps = size // common, cells // common
+    if edges == "hard" and period <= nodes:
+        interval = torch.arange(nodes) * period // nodes
+        shifts = (interval + (0.5 if steps % 2 == 0 else 0.0)) / period
+        return shifts, 1 / (period * torch.bincount(interval)[interval])
+    return (torch.arange(nodes) + bank * GOLDEN % 1) / nodes, torch.full((nodes,), 1 / nodes)
+
+
+def enumerated(cells: int, keep_probability: float) -> tuple[Tensor, Tensor]:
+    """All combinations of `cells` cells, ``(2^cells, cells)``, and their probabilities."""
+    states = (torch.arange(2**cells)[:, None] >> torch.arange(cells) & 1).float()
+    kept = states.sum(1)
+    return states, keep_probability**kept * (1 - keep_probability) ** (cells - kept)
+
+
+def sobol_cells(nodes: tuple[int, int], cells: int, keep_probability: float, at_least: int, bank: int = 0) -> Tensor:
+    """Cells ``(G, s, cells)`` of a scrambled Sobol sequence whose first two axes choose the pair of shift nodes, G = their product.
+
+    Whole multiples of a power of two points are drawn, so that every pair of nodes (powers of two) gets equally many. Each `bank` is
+    scrambled by itself.
+    """
+    groups = nodes[0] * nodes[1]
+    count = groups * 2 ** max(0, math.ceil(math.log2(at_least / groups)))
+    engine = torch.quasirandom.SobolEngine(2 + cells, scramble=True, seed=SOBOL_SEED + bank)  # type: ignore[no-untyped-call]
+    uniform = engine.draw(count)
+    limits = torch.tensor(nodes)
+    node = (uniform[:, :2] * limits).long().minimum(limits - 1)
+    order = torch.argsort(node[:, 0] * nodes[1] + node[:, 1], stable=True)
+    return (uniform[order, 2:] < keep_probability).float().reshape(groups, -1, cells)
+
 
 EXTRA_CELLS = 2
 
@@ -116,9 +244,25 @@ class GridStrategy(ABC):
             checks.refuse(
                 "shape", "at least one axis without its batch axis, none empty", repr(tuple(shape)), "add an axis"
             )
+        return self.from_numbers(self.numbers(n, shape, generator), shape)
+
+    def bind(self, x: Tensor) -> BoundMasks:
+        """Bind the masks to an input ``(B, *shape)``, of which they use the shape alone, and say how they are distributed.
+
+        Of a subclass that draws otherwise than the class whose `lattices` it has, the distribution is not known.
+        """
+        shape = tuple(x.shape[1:])
+        known = GridDistribution(self, shape, x.device) if says_its_distribution(type(self)) else None
+        return BoundMasks(lambda n, generator: self.sample(n, shape, generator), known)
+
+    def bind_groups(self, count: int) -> BoundMasks:
+        """Bind masks to the groups of a feature mask: their geometry is the caller's, so each is kept by itself."""
+        return Groups(self.keep_probability).bind_groups(count)
+
+    def numbers(self, n: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Draw the uniforms ``(n, columns)`` that the next n masks are built from."""
         columns = self.columns(*frames_and_bands(shape))
-        uniform = torch.rand(n, columns, generator=generator, device=generator.device, dtype=torch.float32)
-        return self.from_numbers(uniform, shape)
+        return torch.rand(n, columns, generator=generator, device=generator.device, dtype=torch.float32)
 
     def from_numbers(self, uniform: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Turn uniforms ``(n, columns)`` into masks ``(n, *s)``, ``s`` broadcastable to `shape`: what `sample` returns."""
@@ -175,9 +319,74 @@ class GridStrategy(ABC):
         return Lattice(one, basis, states[:, :, None], weights, (1, stripes), sampled)
 
 
+DRAWING = ("sample", "numbers", "from_numbers", "columns", "build", "factors", "stripe_masks")
+"""Methods of `GridStrategy` that decide which masks are drawn."""
+
+
+def says_its_distribution(strategy: type[GridStrategy]) -> bool:
+    """Whether no subclass draws other masks than the class that describes their distribution, `lattices`, knew of."""
+
+    def definer(method: str) -> int:
+        return next(i for i, cls in enumerate(strategy.__mro__) if method in vars(cls))
+
+    return all(definer("lattices") <= definer(drawing) for drawing in DRAWING)
+
+
+@dataclass(frozen=True)
+class GridDistribution:
+    """The distribution of a strategy's masks of one shape; methods as in `relax_quantus.relax.bound_masks.Distribution`."""
+
+    strategy: GridStrategy
+    shape: tuple[int, ...]
+    device: torch.device
+
+    def numbers(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw the uniforms ``(n, columns)`` that the next n masks are built from."""
+        return self.strategy.numbers(n, self.shape, generator)
+
+    def build(self, numbers: Tensor) -> Tensor:
+        """Build masks ``(n, *s)`` from their numbers."""
+        return self.strategy.from_numbers(numbers, self.shape)
+
+    def factors(self, numbers: Tensor) -> tuple[Tensor, ...]:
+        """Build the masks' factors, ``(n, T or 1, F or 1)`` each."""
+        return self.strategy.factors(numbers, *frames_and_bands(self.shape))
+
+    def lattices(self, at_least: int, bank: int = 0) -> tuple[Lattice, ...]:
+        """Return each factor's distribution, on the input's device."""
+        found = self.strategy.lattices(*frames_and_bands(self.shape), at_least, bank)
+        return tuple(lattice.to(self.device) for lattice in found)
+
+
 def axis_basis(shifts: Tensor, cells: int, size: int, edges: str) -> Tensor:
     """How the cells of an axis spread over its entries at each shift, ``(nodes, size, cells + 2)``."""
     lower, weight = interpolation(shifts, cells, size, edges)
     basis = torch.zeros(len(shifts), size, cells + EXTRA_CELLS)
     basis.scatter_(2, lower[..., None], 1 - weight[..., None])
     return basis.scatter_add_(2, lower[..., None] + 1, weight[..., None])
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Independent groups: geometry comes from the caller's feature mask, so the strategy's own cells do not apply.
+
+    Parameters
+    ----------
+    keep_probability
+        Probability of keeping a group.
+    """
+
+    keep_probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        checks.fraction("keep_probability", self.keep_probability)
+
+    @neutral_torch()
+    def sample(self, n: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Draw the next `n` masks ``(n, *shape)`` of zeros and ones; `shape` is (groups,)."""
+        uniform = torch.rand(n, math.prod(shape), generator=generator, device=generator.device, dtype=torch.float32)
+        return (uniform < self.keep_probability).float().reshape(n, *shape)
+
+    def bind_groups(self, count: int) -> BoundMasks:
+        """Bind masks to so many groups."""
+        return BoundMasks(lambda n, generator: self.sample(n, (count,), generator))

@@ -10,8 +10,18 @@ import torch
 from torch import Tensor
 
 from relax_quantus.base import checks
-from relax_quantus.relax.masks.grid import EXTRA_CELLS, GridStrategy, along, axis_basis, axis_cells, interpolation
-from relax_quantus.relax.masks.lattice import Lattice, node_shifts, shift_nodes, sobol_cells
+from relax_quantus.relax.masks.grid import (
+    EXTRA_CELLS,
+    GridStrategy,
+    Lattice,
+    along,
+    axis_basis,
+    axis_cells,
+    interpolation,
+    node_shifts,
+    shift_nodes,
+    sobol_cells,
+)
 
 
 @dataclass(frozen=True)

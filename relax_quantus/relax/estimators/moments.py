@@ -1,8 +1,8 @@
-"""Streaming sums of masks and similarities, and the protocol that estimators follow.
+"""Streaming sums of masks and similarities, the protocol that estimators follow, and the two estimators that need no more than the sums.
 
 Chunks of masks ``(m, *s)`` and similarities ``(m, B)`` enter; six sums over masks are kept, so memory does not grow with
 their number. Similarities are accumulated as differences from the first mask's, in float64, so that variances do not
-cancel.
+cancel. `Weighted` and `Paper` finish them by their formulas.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from relax_quantus.relax.bound_masks import BoundMasks
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,11 @@ TINY = torch.finfo(torch.float64).tiny
 
 
 class Accumulator(Protocol):
-    """Takes masks and similarities in chunks of any size."""
+    """Takes masks and similarities in chunks of any size.
+
+    One that is not what was asked for says with an attribute ``known_as`` what the explanation is to name as its
+    estimator.
+    """
 
     def update(self, similarities: Tensor, masks: Tensor) -> None:
         """Add ``(m, B)`` similarities and their ``(m, *s)`` masks."""
@@ -61,8 +67,17 @@ class Estimator(Protocol):
         """What the explanation says it was estimated by."""
         ...
 
-    def start(self) -> Accumulator:
-        """Begin an explanation."""
+    def start(self, masks: BoundMasks, contrast: Tensor | None) -> Accumulator:
+        """Begin an explanation.
+
+        Parameters
+        ----------
+        masks
+            The masks of the call, for estimators that make use of their distribution or draw them again.
+        contrast
+            ``(B, T, F)`` float32: how much each entry of the examples changes when it is masked, relative to the
+            example's largest change; None under a feature mask.
+        """
         ...
 
 
@@ -70,10 +85,15 @@ class Moments:
     """Sums over masks M of 1, d, d^2 times M and times M^2, and of d and d^2.
 
     d = s - origin, where origin is the first mask's similarity.
+
+    Parameters
+    ----------
+    known_as
+        Name of the estimator, where it is another than the one that was asked for.
     """
 
-    def __init__(self) -> None:
-        self.count = 0
+    def __init__(self, known_as: str | None = None) -> None:
+        self.count, self.known_as = 0, known_as
 
     def update(self, similarities: Tensor, masks: Tensor) -> None:
         """Add ``(m, B)`` similarities and ``(m, *s)`` masks; two matrix products."""
@@ -165,3 +185,115 @@ class Moments:
             self.shaped(neutral.expand_as(importance)),
             centred_standard_error=known(centred_squared_error, self.varying_together()),
         )
+
+
+class WeightedMoments(Moments):
+    """Moments that end in the self-normalised estimate."""
+
+    def finish(self) -> Estimate:
+        """Estimate importance, uncertainty and both errors; `Weighted` has the formulas.
+
+        A bin that no mask kept takes the unconditional mean and the variance over all masks; its errors are unknown.
+        """
+        weight = self.sum(0, 1)
+        kept = weight > 0
+        safe = torch.where(kept, weight, torch.ones_like(weight))
+        ratio = self.sum(1, 1) / safe
+        uncertainty = self.sum(2, 1) / safe - ratio.square()
+        residual = self.sum(2, 2) - 2 * ratio * self.sum(1, 2) + ratio.square() * self.sum(0, 2)
+        relative = residual / safe.square()
+        centred = relative + (self.variance[:, None] - 2 * uncertainty) / self.count
+        if not bool(kept.all()):
+            ratio = torch.where(kept, ratio, (self.total / self.count)[:, None])
+            uncertainty = torch.where(kept, uncertainty, self.variance[:, None])
+        return self.estimate(
+            self.origin[:, None] + ratio,
+            uncertainty,
+            self.unbiased * relative,
+            self.unbiased * centred,
+            self.mean_similarity[:, None],
+        )
+
+
+@dataclass(frozen=True)
+class Weighted:
+    r"""Importance = E[s M] / E[M].
+
+    The mean similarity over the masks that keep a bin. Takes any masks.
+
+    Notes
+    -----
+    With s the similarity under mask n of N and M its value in the bin,
+
+    .. math:: R = \frac{\sum_n s_n M_n}{\sum_n M_n}, \qquad U = \frac{\sum_n M_n (s_n - R)^2}{\sum_n M_n}, \qquad
+       \mathrm{SE}^2 = \frac{N}{N-1} \frac{\sum_n M_n^2 (s_n - R)^2}{\big(\sum_n M_n\big)^2}
+
+    The centred map is R minus the mean similarity over all masks. With bars for means over masks, its error is
+
+    .. math:: \mathrm{SE}_c^2 = \frac{1}{N (N-1)} \sum_n
+       \Big( \frac{M_n}{\bar M} (s_n - R) - (s_n - \bar s) \Big)^2
+
+    Source: the official package of Wickstrom et al., relax_xai; the standard error by linearisation of the ratio (Owen, "Monte Carlo theory,
+    methods and examples", chapter 9). Departures: U is divided by the weights, which the package forgets, and there are standard
+    errors.
+    """
+
+    name: str = "weighted"
+
+    def start(self, masks: BoundMasks | None = None, contrast: Tensor | None = None) -> Accumulator:
+        """Begin an explanation, whatever the masks."""
+        return WeightedMoments()
+
+
+class PaperMoments(Moments):
+    """Moments that end in the paper's formulas."""
+
+    def finish(self) -> Estimate:
+        """Estimate importance, uncertainty and both errors; `Paper` has the formulas."""
+        n = self.count
+        origin = self.origin[:, None]
+        importance = (self.sum(1, 1) + origin * self.sum(0, 1)) / n
+        gap = importance - origin
+        uncertainty = (self.sum(2, 1) - 2 * gap * self.sum(1, 1) + gap.square() * self.sum(0, 1)) / n
+        second_moment = (self.sum(2, 2) + 2 * origin * self.sum(1, 2) + origin.square() * self.sum(0, 2)) / n
+        mean, mask = (self.total / n)[:, None], self.sum(0, 1) / n
+        squares = [  # of (s - s-bar) (M - M-bar), by the power of M: the mean of (s - s-bar)^2 M^k
+            self.variance[:, None],
+            *((self.sum(2, k) - 2 * mean * self.sum(1, k) + mean.square() * self.sum(0, k)) / n for k in (1, 2)),
+        ]
+        product = squares[2] - 2 * mask * squares[1] + mask.square() * squares[0]
+        covariance = self.sum(1, 1) / n - mean * mask
+        return self.estimate(
+            importance,
+            uncertainty,
+            self.unbiased * (second_moment - importance.square()) / n,
+            self.unbiased * (product - covariance.square()) / n,
+            self.mean_similarity[:, None] * mask,
+        )
+
+
+@dataclass(frozen=True)
+class Paper:
+    r"""Importance = (1/N) sum s M.
+
+    As published. A bin's value carries how often it happened to be kept, and the uncertainty mostly restates the importance.
+
+    Notes
+    -----
+    With s the similarity under mask n of N and M its value in the bin,
+
+    .. math:: R = \frac1N \sum_n s_n M_n, \qquad U = \frac1N \sum_n (s_n - R)^2 M_n, \qquad
+       \mathrm{SE}^2 = \frac{1}{N-1} \Big(\frac1N \sum_n (s_n M_n)^2 - R^2\Big)
+
+    The centred map is R minus the mean similarity times the mean mask, C, the covariance of s and M. Its error is
+
+    .. math:: \mathrm{SE}_c^2 = \frac{1}{N (N-1)} \sum_n \Big( (s_n - \bar s)(M_n - \bar M) - C \Big)^2
+
+    Source: Wickstrom et al., "RELAX: Representation Learning Explainability", IJCV 131:1584-1610, 2023, equations 3 and 5.
+    """
+
+    name: str = "paper"
+
+    def start(self, masks: BoundMasks | None = None, contrast: Tensor | None = None) -> Accumulator:
+        """Begin an explanation, whatever the masks."""
+        return PaperMoments()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import relax_quantus as rq
 from relax_quantus.relax.masks import grid
-from relax_quantus.relax.masks.lattice import Lattice, enumerated, node_shifts, shift_nodes, sobol_cells
+from relax_quantus.relax.masks.grid import Lattice, enumerated, node_shifts, shift_nodes, sobol_cells
 from tests.reference.spline import hard_overlap, smooth_overlap
 
 NAMES = rq.masks.STRATEGIES.names()
