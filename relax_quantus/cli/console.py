@@ -6,27 +6,52 @@ lines of text, with ``--json`` one JSON object a line; with ``--quiet`` nothing 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any, Self, TextIO, cast
 
 from relax_quantus.base.text import one_line as one_line
 from relax_quantus.base.text import shown as shown
-from relax_quantus.cli.option_names import spoken
-from relax_quantus.cli.progress import progress as progress_of
 from relax_quantus.cli.stopping import raise_if_asked
-from relax_quantus.cli.terminal import painted, redraws
 from relax_quantus.errors import RelaxQuantusError
 
 debugging: ContextVar[bool] = ContextVar("debugging", default=False)
+
+COLOURS = {"red": 31, "yellow": 33}
+EVERY_S = 30.0
+"""Seconds between two plain lines of progress, and before the first: what is done sooner says nothing."""
+
+_SAME = (
+    *("away", "data", "domain", "encoder", "estimator", "fine_tune", "front_end", "masks", "max_clips"),
+    *("max_examples", "n_samples", "precision", "preset", "reference", "resampler", "retry", "scheduler"),
+    *("seed", "sha256", "similarity", "strict", "time_limit", "tolerance", "weights", "workers"),
+)
+OPTIONS = {
+    **{name: f"--{name.replace('_', '-')}" for name in _SAME},
+    "baselines": "--baseline",
+    "fill": "--baseline",
+    "forward_func": "--encoder",
+    "hop_s": "--hop",
+    "layer": "--encoder NAME:layer",
+    "model": "--encoder",
+    "normalize": "--encoder NAME:normalize",
+    "pooling": "--encoder NAME:pooling",
+    "transform": "--front-end",
+}
+"""The library's argument -> what to call it on the command line."""
+
+
+# What is said
 
 
 @dataclass(frozen=True)
@@ -150,11 +175,180 @@ def plain() -> Iterator[None]:
             manner.reset(tokens[1])
 
 
-def progress(total: int, what: str, unit: str, begun: int = 0) -> Any:
-    """How far it is, on stderr, unless ``--quiet``; see `relax_quantus.cli.progress`."""
-    return progress_of(total, what, unit, begun, say=None if manner.get().quiet else note)
+def spoken(text: str) -> str:
+    """Replace the argument at the beginning of a message by its option.
+
+    Examples
+    --------
+    >>> spoken("baselines: expected the name of a fill, got 'silense'")
+    "--baseline: expected the name of a fill, got 'silense'"
+    >>> spoken("masks.wav: expected sound")
+    'masks.wav: expected sound'
+    """
+    argument, colon, rest = text.partition(":")
+    name, equals, value = argument.partition("=")
+    if not colon or name not in OPTIONS or (equals and not value):
+        return text
+    return f"{OPTIONS[name]}{' ' if equals else ''}{value}:{rest}"
+
+
+# How far it is
 
 
 def bars() -> bool:
     """Whether the library may draw its own progress bars."""
     return redraws(sys.stderr) and not manner.get().quiet
+
+
+class Progress:
+    """How far a command is: a bar on a terminal, elsewhere a plain line every `EVERY_S` at most, with ``--quiet`` nothing.
+
+    A context whose `update` is told of what is done, and where a command can be stopped.
+    """
+
+    def __init__(self, total: int, what: str, unit: str, begun: int = 0) -> None:
+        self.total, self.what, self.unit, self.begun = total, what, unit, begun
+        self.done, self.started = begun, time.monotonic()
+        self.said = self.started
+        self.bar: Any = None
+        if bars():
+            from tqdm import tqdm
+
+            shown_as: dict[str, Any] = {"desc": what, "unit": unit, "leave": False, "dynamic_ncols": True}
+            self.bar = tqdm(total=total, initial=begun, file=sys.stderr, disable=False, **shown_as)
+
+    def update(self, n: int = 1) -> None:
+        """Count `n` more."""
+        raise_if_asked()
+        self.done += n
+        now = time.monotonic()
+        if self.bar is not None:
+            self.bar.update(n)
+        elif now - self.said >= EVERY_S and self.done < self.total:
+            self.said = now
+            note(self.line(now - self.started))
+
+    def set_postfix(self, **facts: object) -> None:
+        """Show `facts` after the bar, if there is one."""
+        if self.bar is not None:
+            self.bar.set_postfix(facts)
+
+    def line(self, seconds: float) -> str:
+        """How far it is after so many seconds, and how long the rest may take, hours:minutes:seconds."""
+        from tqdm import tqdm
+
+        fresh = self.done - self.begun
+        left = seconds / fresh * (self.total - self.done) if fresh else None
+        times = tqdm.format_interval(seconds) + ("" if left is None else f", about {tqdm.format_interval(left)} left")
+        return f"{self.what}: {self.done} of {self.total} {self.unit}s after {times}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+progress = Progress
+
+
+# Where it is said
+
+
+def coloured(stream: TextIO) -> bool:
+    """Whether colours may be written to a stream; NO_COLOR wins."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or redraws(stream)
+
+
+def redraws(stream: TextIO | None) -> bool:
+    """Whether a line on it can be replaced: it is a terminal, and not a dumb one."""
+    return stream is not None and not stream.closed and stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def painted(text: str, colour: str, stream: TextIO) -> str:
+    """`text` in a colour of `COLOURS`, bold, where the stream may have it."""
+    return f"\x1b[1;{COLOURS[colour]}m{text}\x1b[0m" if coloured(stream) else text
+
+
+class Lasting:
+    """A text stream whose writes never fail: from the first that does on, what is written is dropped.
+
+    Attributes
+    ----------
+    problem
+        Why writing failed, once it has.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.problem: Exception | None = None
+
+    def write(self, text: str) -> int:
+        """Write `text` as far as the stream takes it."""
+        if self.problem is None:
+            try:
+                self._stream.write(text)
+            except UnicodeError:
+                raise
+            except (OSError, ValueError) as problem:  # broken or full; closed
+                self._lose(problem)
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        """Write every one of `lines`."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """Flush as far as the stream takes it."""
+        if self.problem is None:
+            try:
+                self._stream.flush()
+            except (OSError, ValueError) as problem:
+                self._lose(problem)
+
+    def isatty(self) -> bool:
+        """Whether somebody sits before it."""
+        try:
+            return self.problem is None and self._stream.isatty()
+        except ValueError:
+            return False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _lose(self, problem: Exception) -> None:
+        self.problem = problem
+        with contextlib.suppress(OSError, ValueError):  # what it still holds must go somewhere when Python ends
+            null = os.open(os.devnull, os.O_WRONLY)
+            try:
+                os.dup2(null, self._stream.fileno())
+            finally:
+                os.close(null)
+
+
+@contextmanager
+def lasting() -> Iterator[tuple[Lasting, Lasting]]:
+    """Let stdout and stderr last; they are as before at the end. Where there is none, there is one that drops everything."""
+    before = sys.stdout, sys.stderr
+    with open(os.devnull, "w", encoding="utf-8") as null:
+        streams = Lasting(before[0] or null), Lasting(before[1] or null)
+        sys.stdout, sys.stderr = (cast(TextIO, stream) for stream in streams)
+        try:
+            yield streams
+        finally:
+            for stream in streams:
+                stream.flush()
+            sys.stdout, sys.stderr = before
+
+
+def occupy_closed() -> None:
+    """Open the null device as each of the descriptors 0 to 2 that is closed, or the next file that is opened is taken for a stream."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)

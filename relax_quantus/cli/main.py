@@ -1,6 +1,6 @@
 """The command ``relax-quantus``: arguments enter, one function of `relax_quantus.cli` runs, an exit code leaves.
 
-Thin on purpose: the options and their help are in `relax_quantus.cli.requests`, and whatever goes wrong becomes one plain line on stderr.
+Thin on purpose: options, help and what a command does are in its own file, and whatever goes wrong becomes one plain line on stderr.
 Nothing heavy is imported, so ``--help`` answers at once; each command imports what it needs when it runs. Exit codes: 0 all done, 1 something
 could not be done or was skipped, 2 the command line cannot work, 130 Ctrl-C, 143 SIGTERM, 141 all done, but nobody reads stdout any more.
 """
@@ -18,14 +18,13 @@ import typer
 from typer.core import TyperGroup
 
 import relax_quantus
-from relax_quantus.cli import console, stopping, streams
-from relax_quantus.cli.help import PlainEpilog
-from relax_quantus.cli.requests.bench import BenchRequest
-from relax_quantus.cli.requests.declaring import Request, declare
+from relax_quantus.cli import console, stopping
+from relax_quantus.cli.bench import BenchRequest
+from relax_quantus.cli.fit import FitRequest
+from relax_quantus.cli.list_names import ListRequest
+from relax_quantus.cli.options import PlainEpilog, Request, declare
+from relax_quantus.cli.report import ReportRequest
 from relax_quantus.cli.requests.explain import ExplainRequest
-from relax_quantus.cli.requests.fit import FitRequest
-from relax_quantus.cli.requests.listing import ListRequest
-from relax_quantus.cli.requests.report import ReportRequest
 from relax_quantus.errors import ArgumentError, ArgumentTypeError
 
 PROGRAM = "relax-quantus"
@@ -60,7 +59,7 @@ class PlainGroup(PlainEpilog, TyperGroup):
     def main(self, args: Sequence[str] | None = None, *_: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         """Run the command line `args` (those of the process by default) and exit with its code."""
         extra["prog_name"] = PROGRAM
-        with streams.lasting() as (out, _err), console.plain():
+        with console.lasting() as (out, _err), console.plain():
             code = self._code(args, extra)
             stop = stopping.answered()
             if stop is not None:
@@ -138,7 +137,7 @@ for _name, _request in COMMANDS.items():
 
 def main() -> None:
     """Entry point of the command ``relax-quantus``; what the terminal cannot show is escaped, not fatal."""
-    streams.occupy_closed()
+    console.occupy_closed()
     os.environ["MPLBACKEND"] = "agg"  # no window is opened, and a notebook's own, inherited, may not exist here
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
