@@ -1,6 +1,6 @@
-"""Progress: one way to show how far a long call is, by a bar on stderr or by what the caller brings.
+"""Show how far a long call is, by a bar on stderr or by what the caller brings.
 
-A function of the package takes ``show_progress``, True, False or a callable, and passes it on to `progress_bar`.
+A function that takes ``show_progress``, True, False or a callable, passes it on to `progress_bar`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 Progress = Callable[..., Any]
-"""Called with ``total``, ``what``, ``unit`` and ``begun``; returns a context manager with ``update(n)``."""
+"""Called with ``total``, ``what``, ``unit``, ``begun``; returns a context with ``update(n)``."""
 
 
 def progress_bar(show_progress: bool | Progress, total: int, what: str, unit: str, begun: int = 0) -> Any:
@@ -19,7 +19,7 @@ def progress_bar(show_progress: bool | Progress, total: int, what: str, unit: st
     Parameters
     ----------
     show_progress
-        True for tqdm's bar on stderr, False for none, or a callable that makes something else of it.
+        True for tqdm's bar on stderr, False for none, or a callable as `Progress` says.
     total, begun
         How many there are in all, and how many were done before.
     what, unit

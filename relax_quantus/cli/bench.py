@@ -1,6 +1,6 @@
-"""``relax-quantus bench``: the benchmark engine run or gone on with, its table printed, its files written.
+"""``relax-quantus bench``: options and a configuration file -> a benchmark's table and files.
 
-An option that is None was not given, and is the configuration file's or the preset's to say.
+An option that is None was not given; the configuration file or the preset decides then.
 """
 
 from __future__ import annotations
@@ -38,11 +38,13 @@ class BenchRequest:
 
     Every strategy stands beside its shuffled twin, the same masks without information.
 
-    Every finished cell is on disk before the next begins. Whatever stops a run, the same command goes on from there; what is added to it (clips,
-    seeds, methods, metrics) is all that is computed.
+    Every finished cell is on disk before the next begins. Whatever stops a run, the same command
+    goes on from there; what is added to it (clips, seeds, methods, metrics) is all that is
+    computed.
 
-    The encoder is shown log-mel examples; one of waveforms, or with a front end of its own, is refused, as the metrics know VGGish's bands.
-    DIR gets the tidy results (results.csv, results.parquet), the curves, the table (table.md) and what they depend on (run.json).
+    The encoder is shown log-mel examples; one of waveforms, or with a front end of its own, is
+    refused, as the metrics know VGGish's bands. DIR gets the tidy results (results.csv,
+    results.parquet), the curves, the table (table.md) and what they depend on (run.json).
 
     \b
     Examples:
@@ -149,9 +151,10 @@ class BenchRequest:
     messages: MessageOptions = field(default_factory=MessageOptions)
 
     def run(self) -> int:
-        """Run what a file or a preset says, with what was given beside it.
+        """Run the benchmark that the file, the preset and the other options describe.
 
-        Returns 0, 1 if a recording or a cell could not be used, 130 after Ctrl-C and 143 after SIGTERM.
+        Return 0, or 1 if a recording or a cell could not be used, 130 after Ctrl-C, 143 after
+        SIGTERM.
 
         Raises
         ------
@@ -202,7 +205,7 @@ class BenchRequest:
 
 
 def tell(results: Results) -> None:
-    """Print the tables; for programs, every cell of them."""
+    """Print the tables; with ``--json`` each score as an object."""
     from relax_quantus import benchmark
     from relax_quantus.benchmark.report.tables import tables
 
@@ -218,7 +221,7 @@ def tell(results: Results) -> None:
 
 
 def configured(request: BenchRequest) -> BenchmarkConfig:
-    """The configuration that was asked for; what was not given is left to the file or the preset."""
+    """Return the configuration: the file's or the preset's, with the options that were given."""
     from relax_quantus.base import checks
     from relax_quantus.benchmark.config import BenchmarkConfig
 
@@ -229,7 +232,7 @@ def configured(request: BenchRequest) -> BenchmarkConfig:
     }
     if request.encoder != NetworkOptions():
         given |= {"encoder": specification(request.encoder), "encoders": ()}
-    # What is given in the short way replaces the file's list.
+    # An option for one data set or seed replaces the file's list.
     given |= {many: () for short, many in (("data", "datasets"), ("seed", "seeds")) if short in given}
     if request.config is None:
         config = BenchmarkConfig.from_preset(request.preset or "quick", **given)
@@ -242,7 +245,7 @@ def configured(request: BenchRequest) -> BenchmarkConfig:
 
 
 def specification(encoder: NetworkOptions) -> str:
-    """An encoder with its weights, as one text."""
+    """Return the encoder and its weights as one text, as a configuration holds it."""
     from relax_quantus.base import checks
 
     if encoder.sha256 is not None and encoder.weights is None:

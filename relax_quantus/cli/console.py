@@ -1,7 +1,9 @@
-"""What the command line says, to people or with ``--json`` to programs: one line at a time, and how an error reads as one line.
+"""What the command line prints: results, errors, warnings and progress, one line each.
 
-Errors and warnings go to stderr, results to stdout, all without wrapping or boxes, so that names can be copied and lines counted. Results are
-lines of text, with ``--json`` one JSON object a line; with ``--quiet`` nothing is said but errors.
+Errors and warnings go to stderr and results to stdout, without wrapping or boxes, so that names
+can be copied and lines counted. Results are lines of text, with ``--json`` one JSON object a line;
+with ``--quiet`` only errors are printed. A stream that is closed or breaks ends nothing: daemons
+start programs without stdout or stderr, readers such as ``head`` stop early, disks run full.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ debugging: ContextVar[bool] = ContextVar("debugging", default=False)
 
 COLOURS = {"red": 31, "yellow": 33}
 EVERY_S = 30.0
-"""Seconds between two plain lines of progress, and before the first: what is done sooner says nothing."""
+"""Seconds before the first line of progress where there is no bar, and between two of them."""
 
 _SAME = (
     *("away", "data", "domain", "encoder", "estimator", "fine_tune", "front_end", "masks", "max_clips"),
@@ -48,15 +50,15 @@ OPTIONS = {
     "pooling": "--encoder NAME:pooling",
     "transform": "--front-end",
 }
-"""The library's argument -> what to call it on the command line."""
+"""Name of an argument in the library and of the option that stands for it."""
 
 
-# What is said
+# Results, errors and warnings
 
 
 @dataclass(frozen=True)
 class Manner:
-    """How to speak: not at all unless something goes wrong, as JSON."""
+    """Say what is printed: errors only (`quiet`), results as JSON (`json`)."""
 
     quiet: bool = False
     json: bool = False
@@ -67,7 +69,7 @@ manner: ContextVar[Manner] = ContextVar("manner", default=FOR_PEOPLE)
 
 
 def _write(line: str, stream: TextIO | None) -> None:
-    if stream is None:  # outside of the command line, whose streams last
+    if stream is None:  # only outside of `lasting`
         return
     if "tqdm" in sys.modules:
         from tqdm import tqdm
@@ -79,7 +81,11 @@ def _write(line: str, stream: TextIO | None) -> None:
 
 
 def result(line: str, kind: str | None = None, /, **facts: Any) -> None:
-    """Write a line to stdout, above any progress bar; with ``--json`` the `facts` as an object of a `kind` instead, if it has one."""
+    """Print a result on stdout, above any progress bar.
+
+    With ``--json`` an object of type `kind` with the `facts` is printed instead, or nothing if
+    there is no `kind`.
+    """
     raise_if_asked()
     if manner.get().json:
         if kind is not None:
@@ -89,7 +95,7 @@ def result(line: str, kind: str | None = None, /, **facts: Any) -> None:
 
 
 def machine(value: Any) -> Any:
-    """`value` as what JSON knows: paths are texts, numbers that are not finite are null."""
+    """Convert `value` to what JSON knows: paths become strings, NaN and infinity null."""
     if isinstance(value, dict):
         return {str(key): machine(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -100,31 +106,31 @@ def machine(value: Any) -> Any:
 
 
 def for_people() -> bool:
-    """Whether results are read by people: neither ``--json`` nor ``--quiet``."""
+    """Return whether results are printed as text: neither ``--json`` nor ``--quiet``."""
     return manner.get() == FOR_PEOPLE
 
 
 def error(line: str, about: str | os.PathLike[str] | None = None) -> None:
-    """Write ``error: ...`` to stderr as one line, above any progress bar; with ``--json`` an object on stdout, too."""
+    """Print ``error: ...`` as one line on stderr; with ``--json`` also an object on stdout."""
     _write(f"{painted('error:', 'red', sys.stderr)} {one_line(line)}", sys.stderr)
     if manner.get().json:
         result("", "error", about=about, message=one_line(line))
 
 
 def warning(line: str) -> None:
-    """Write ``warning: ...`` to stderr as one line, above any progress bar."""
+    """Print ``warning: ...`` as one line on stderr, above any progress bar."""
     if not manner.get().quiet:
         _write(f"{painted('warning:', 'yellow', sys.stderr)} {one_line(line)}", sys.stderr)
 
 
 def note(line: str) -> None:
-    """Write a line about how things go to stderr, above any progress bar."""
+    """Print a remark as one line on stderr, above any progress bar."""
     if not manner.get().quiet:
         _write(one_line(line), sys.stderr)
 
 
 def report(problem: BaseException, about: str | os.PathLike[str] | None = None) -> None:
-    """Write what went wrong to stderr as one line that names the file it is `about`; the traceback too when debugging."""
+    """Print an error as one line that names the file it is `about`, with its traceback if debugging."""
     text = complaint(problem)
     if about is not None and os.fspath(about) not in text and shown(about) not in text:
         text = f"{shown(about)}: {text}"
@@ -134,10 +140,10 @@ def report(problem: BaseException, about: str | os.PathLike[str] | None = None) 
 
 
 def complaint(problem: BaseException) -> str:
-    """Say what went wrong, and what to do, in one line.
+    """Say in one line what went wrong and what to do.
 
-    Our own errors say it themselves; errors of the command line name the help to read; those of the file system name the file. Anything else
-    is a defect of ours or of a library and is said to be unexpected.
+    The package's own errors say so themselves; errors of the command line name the help to read,
+    and those of the file system the file. Anything else is a defect, and is called unexpected.
     """
     if isinstance(problem, RelaxQuantusError):
         return spoken(str(problem))
@@ -156,7 +162,10 @@ def complaint(problem: BaseException) -> str:
 
 @contextmanager
 def plain() -> Iterator[None]:
-    """Show each warning once, as one plain line; when debugging, say where warnings and errors come from. How to speak is forgotten at the end."""
+    """Print each warning once, as one line, with ``--debug`` with where it comes from.
+
+    What ``--quiet``, ``--json`` and ``--debug`` have set is reset at the end.
+    """
     seen: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
@@ -192,18 +201,19 @@ def spoken(text: str) -> str:
     return f"{OPTIONS[name]}{' ' if equals else ''}{value}:{rest}"
 
 
-# How far it is
+# Progress
 
 
 def bars() -> bool:
-    """Whether the library may draw its own progress bars."""
+    """Return whether progress bars may be drawn."""
     return redraws(sys.stderr) and not manner.get().quiet
 
 
 class Progress:
-    """How far a command is: a bar on a terminal, elsewhere a plain line every `EVERY_S` at most, with ``--quiet`` nothing.
+    """Show how far a command is, and stop it where that was asked for.
 
-    A context whose `update` is told of what is done, and where a command can be stopped.
+    A bar on a terminal; elsewhere, as in a cluster's log, a line at most every `EVERY_S`; nothing
+    with ``--quiet``. A context manager.
     """
 
     def __init__(self, total: int, what: str, unit: str, begun: int = 0) -> None:
@@ -234,7 +244,7 @@ class Progress:
             self.bar.set_postfix(facts)
 
     def line(self, seconds: float) -> str:
-        """How far it is after so many seconds, and how long the rest may take, hours:minutes:seconds."""
+        """Say how far it is after so many `seconds`, and how long the rest may take."""
         from tqdm import tqdm
 
         fresh = self.done - self.begun
@@ -253,33 +263,33 @@ class Progress:
 progress = Progress
 
 
-# Where it is said
+# Streams
 
 
 def coloured(stream: TextIO) -> bool:
-    """Whether colours may be written to a stream; NO_COLOR wins."""
+    """Return whether `stream` may have colours; NO_COLOR wins over FORCE_COLOR."""
     if os.environ.get("NO_COLOR"):
         return False
     return bool(os.environ.get("FORCE_COLOR")) or redraws(stream)
 
 
 def redraws(stream: TextIO | None) -> bool:
-    """Whether a line on it can be replaced: it is a terminal, and not a dumb one."""
+    """Return whether a line on `stream` can be replaced: it is a terminal and not a dumb one."""
     return stream is not None and not stream.closed and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def painted(text: str, colour: str, stream: TextIO) -> str:
-    """`text` in a colour of `COLOURS`, bold, where the stream may have it."""
+    """Return `text` in bold and in a colour of `COLOURS`, where `stream` may have colours."""
     return f"\x1b[1;{COLOURS[colour]}m{text}\x1b[0m" if coloured(stream) else text
 
 
 class Lasting:
-    """A text stream whose writes never fail: from the first that does on, what is written is dropped.
+    """Write to a text stream that may break: after the first failure, drop what is written.
 
     Attributes
     ----------
     problem
-        Why writing failed, once it has.
+        The error of the first write that failed, or None.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -287,7 +297,7 @@ class Lasting:
         self.problem: Exception | None = None
 
     def write(self, text: str) -> int:
-        """Write `text` as far as the stream takes it."""
+        """Write `text` unless the stream has failed."""
         if self.problem is None:
             try:
                 self._stream.write(text)
@@ -303,7 +313,7 @@ class Lasting:
             self.write(line)
 
     def flush(self) -> None:
-        """Flush as far as the stream takes it."""
+        """Flush unless the stream has failed."""
         if self.problem is None:
             try:
                 self._stream.flush()
@@ -311,7 +321,7 @@ class Lasting:
                 self._lose(problem)
 
     def isatty(self) -> bool:
-        """Whether somebody sits before it."""
+        """Return whether the stream is a terminal."""
         try:
             return self.problem is None and self._stream.isatty()
         except ValueError:
@@ -322,7 +332,8 @@ class Lasting:
 
     def _lose(self, problem: Exception) -> None:
         self.problem = problem
-        with contextlib.suppress(OSError, ValueError):  # what it still holds must go somewhere when Python ends
+        # What the stream still holds must go somewhere when Python ends.
+        with contextlib.suppress(OSError, ValueError):
             null = os.open(os.devnull, os.O_WRONLY)
             try:
                 os.dup2(null, self._stream.fileno())
@@ -332,7 +343,7 @@ class Lasting:
 
 @contextmanager
 def lasting() -> Iterator[tuple[Lasting, Lasting]]:
-    """Let stdout and stderr last; they are as before at the end. Where there is none, there is one that drops everything."""
+    """Make stdout and stderr `Lasting`, and put them back at the end; a missing one drops all."""
     before = sys.stdout, sys.stderr
     with open(os.devnull, "w", encoding="utf-8") as null:
         streams = Lasting(before[0] or null), Lasting(before[1] or null)
@@ -346,7 +357,7 @@ def lasting() -> Iterator[tuple[Lasting, Lasting]]:
 
 
 def occupy_closed() -> None:
-    """Open the null device as each of the descriptors 0 to 2 that is closed, or the next file that is opened is taken for a stream."""
+    """Open the null device as each closed descriptor of 0 to 2, or a file would be taken for it."""
     for number in range(3):
         try:
             os.fstat(number)

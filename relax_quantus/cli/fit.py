@@ -1,6 +1,6 @@
 """``relax-quantus fit``: a folder of labelled recordings -> a classifier for `explain --head`.
 
-It says what `relax_quantus.recordings.fitting` does, and writes what that makes.
+The work is done by `relax_quantus.fit_recordings`; its result is written and described here.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ class FitRequest:
 
     It is a logistic regression on the recordings' embeddings.
 
-    Recordings with the same source_group (by default: each recording alone) are kept together in cross-validation. A recording that cannot
-    be used is reported and left out, and the exit code is 1 although the classifier is written.
+    Recordings with the same source_group (by default: each recording alone) are kept together in
+    cross-validation. A recording that cannot be used is reported and left out, and the exit code
+    is 1 although the classifier is written.
 
-    With --fine-tune, a copy of the encoder is trained together with the classifier, a fifth of each class's sources being held out. The encoder
-    that names more of those correctly is kept, the fine-tuned one in FILE, from which `explain --head` takes it. Ctrl-C ends the training early;
-    the best epoch so far is compared and kept in the same way.
+    With --fine-tune, a copy of the encoder is trained together with the classifier, a fifth of
+    each class's sources being held out. The encoder that names more of those correctly is kept,
+    the fine-tuned one in FILE, from which `explain --head` takes it. Ctrl-C ends the training
+    early; the best epoch so far is compared and kept in the same way.
 
     \b
     Examples:
@@ -58,14 +60,14 @@ class FitRequest:
     def run(self) -> int:
         """Fit, write and describe a classifier; return 0, or 1 if a recording had to be left out.
 
-        Ctrl-C during fine-tuning ends that, with a warning; the classifier is written all the same. So does SIGTERM,
-        and the exit code is then 143.
+        Ctrl-C during fine-tuning ends that, with a warning; the classifier is written all the
+        same. So does SIGTERM, and the exit code is then 143.
 
         Raises
         ------
         RelaxQuantusError
-            If no classifier can be made: an unknown encoder, a folder without recordings, fewer than two classes of
-            usable ones.
+            If no classifier can be made: an unknown encoder, a folder without recordings, fewer
+            than two classes of usable ones.
         """
         from relax_quantus.audio.reading import checked_resampler
         from relax_quantus.base import checks

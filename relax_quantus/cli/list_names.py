@@ -1,4 +1,4 @@
-"""``relax-quantus list``: the names that options take, with one line about each, from the registries themselves."""
+"""``relax-quantus list``: the names in a registry, with one line about each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HOMES = {
     "methods": ("relax_quantus.benchmark.methods.registry", "METHODS"),
     "metrics": ("relax_quantus.benchmark.metrics", "METRICS"),
 }
-"""What can be listed -> the module and the name of its registry."""
+"""Kind of names that can be listed, and the module and attribute of its registry."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ class ListRequest:
     messages: MessageOptions = field(default_factory=MessageOptions)
 
     def run(self) -> int:
-        """Print name and summary of everything of one kind; of metrics also those of Quantus that are not used, and why.
+        """Print name and summary of each entry of one kind.
+
+        Metrics of Quantus that are not used are listed too, with the reason.
 
         Raises
         ------

@@ -1,8 +1,12 @@
-"""What a person can ask of a command: options that several commands share, and how a dataclass of options becomes a command.
+"""Options that several commands share, and how a dataclass of options becomes a command.
 
-A field of such a class says everything about its option once: name, type, default and, in its annotation, what ``--help`` says. Its docstring is
-the help, its `run` what the command does. Imported for every ``--help`` and at every press of Tab, so nothing heavy is imported here; names that a
-shell completes are said once more, as looking into the registries would load torch. A test compares them.
+A field of such a class says everything about its option once: name, type, default and, in its
+annotation, what ``--help`` says. The docstring of the class is the command's help, its method `run`
+is what the command does.
+
+Imported for every ``--help`` and at every press of Tab, so nothing heavy is imported here. Names
+that a shell completes are listed, as looking into the registries would load torch; a test compares
+them.
 """
 
 from __future__ import annotations
@@ -52,11 +56,11 @@ NAMES: dict[str, tuple[str, ...]] = {
     "kinds": ("encoders", "masks", "fills", "similarities", "estimators", "methods", "metrics"),
 }
 GROUPS = {kind: f"relax_quantus.{kind}" for kind in ("encoders", "masks", "fills")}
-"""Kind -> the entry points that add to it."""
+"""Kind of names and the group of entry points by which other distributions add to it."""
 
 
 def completing(kind: str) -> Callable[[str], list[str]]:
-    """What typer asks for the names of a `kind` that begin with what was typed."""
+    """Return the function that typer calls for the names of a `kind` that complete a word."""
 
     def complete(incomplete: str) -> list[str]:
         added = (point.name for point in importlib.metadata.entry_points(group=GROUPS[kind])) if kind in GROUPS else ()
@@ -83,7 +87,7 @@ Seed = Annotated[int, typer.Option(metavar="N", help=SEED)]
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """Which network makes the embeddings, and its weights."""
+    """Choose the network that makes the embeddings, and its weights."""
 
     encoder: Annotated[
         str,
@@ -117,7 +121,7 @@ class NetworkOptions:
 
 @dataclass(frozen=True)
 class EncoderOptions(NetworkOptions):
-    """Which network makes the embeddings, and of what."""
+    """Choose the network that makes the embeddings, and what it is shown."""
 
     front_end: Annotated[
         str | None,
@@ -133,13 +137,13 @@ class EncoderOptions(NetworkOptions):
 
     @property
     def named(self) -> dict[str, Any]:
-        """The options as `relax_quantus.encoders.loading.load` takes them."""
+        """Return the options as arguments of `relax_quantus.encoders.loading.load`."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class MessageOptions:
-    """What is said while a command runs."""
+    """Choose what a command prints while it runs."""
 
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", rich_help_panel=MESSAGES, help="Say nothing but what went wrong.")
@@ -157,26 +161,26 @@ class MessageOptions:
 EXAMPLES = "\b\nExamples:"
 NUMBERS: dict[type, str] = {int: "a whole number", float: "a number"}
 LARGEST = 2**63 - 1
-"""Of whole numbers: what torch and numpy can count to."""
+"""The largest whole number that an option takes: what torch and numpy can count to."""
 
 
 class PlainEpilog:
-    """What comes last in the help of a command or of a group of commands, line by line as it was written."""
+    """Write the end of a help text line by line as it was written."""
 
     epilog: str | None
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Write it."""
+        """Write the epilog without wrapping it."""
         if self.epilog:
             formatter.write_paragraph()
             formatter.write(self.epilog.strip() + "\n")
 
 
 class GroupedCommand(PlainEpilog, TyperCommand):
-    """A command whose help lists its options under headings, in the order in which these first come, messages last."""
+    """List options under headings, in the order in which these first come, messages last."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write arguments and options."""
+        """Write arguments and options, each group under its heading."""
         groups: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
@@ -191,12 +195,12 @@ class GroupedCommand(PlainEpilog, TyperCommand):
                     formatter.write_dl(records)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """What follows the command's name in the first line."""
+        """Return what follows the command's name in the first line, without braces."""
         return [re.sub(r"[{}]", "", piece) for piece in super().collect_usage_pieces(ctx)]
 
 
 def plain(name: str, text: str) -> tuple[str, str]:
-    """An option's name and help without an argument's type and the brackets around a default in words.
+    """Take the type out of an argument's name, and brackets off a default in words.
 
     Examples
     --------
@@ -207,18 +211,18 @@ def plain(name: str, text: str) -> tuple[str, str]:
 
 
 class Request(Protocol):
-    """What a command was asked."""
+    """What `declare` needs of a dataclass of options."""
 
     @property
     def messages(self) -> MessageOptions:
-        """What is said meanwhile."""
+        """Return what the command prints while it runs."""
 
     def run(self) -> int:
-        """Do it and return the exit code."""
+        """Run the command and return its exit code."""
 
 
 def declare(app: typer.Typer, name: str, request: type[Request]) -> None:
-    """Add the command `name` to `app`: it builds a `request` of what was given, runs it, and its exit code is the command's."""
+    """Add the command `name` to `app`: build a `request` of what was typed, and run it."""
 
     def command(**given: Any) -> int:
         asked: Request = built(request, given)
@@ -240,7 +244,7 @@ def declare(app: typer.Typer, name: str, request: type[Request]) -> None:
 
 
 def options(request: Any) -> Iterator[tuple[Field[Any], Any, Any]]:
-    """Each option's field, default and annotation; a field that is a dataclass itself stands for its own fields."""
+    """Yield each option's field, default and annotation; unfold fields that are dataclasses."""
     hints = get_type_hints(request, include_extras=True)
     for field in fields(request):
         if is_dataclass(hints[field.name]):
@@ -250,7 +254,7 @@ def options(request: Any) -> Iterator[tuple[Field[Any], Any, Any]]:
 
 
 def _parsed(name: str, annotation: Any) -> Any:
-    """The annotation of an option; that of a number brings its own way to read one, which says in our words what is no number."""
+    """Return the annotation of an option; add `number` as the parser of numbers."""
     kind, info = get_args(annotation)[:2]
     numbers = [k for k in NUMBERS if k is kind or k in get_args(kind)]
     if not numbers:
@@ -261,7 +265,7 @@ def _parsed(name: str, annotation: Any) -> Any:
 
 
 def number(option: str, kind: type) -> Callable[[Any], Any]:
-    """What reads the number of an option, an int or a float.
+    """Return a parser of an option's number that refuses other text in one plain line.
 
     Examples
     --------

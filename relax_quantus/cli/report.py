@@ -16,8 +16,9 @@ from relax_quantus.cli.options import MessageOptions
 class ReportRequest:
     """Make a page, tables and figures from the results of `bench`.
 
-    Nothing is computed anew: results.parquet (or .csv) is enough; curves.parquet gives flipping curves, maps.parquet runtimes, run.json the
-    settings. DIR gets report.html, table.md, statistics.md and .json, tables/ (CSV, LaTeX) and figures/ (PNG, PDF).
+    Nothing is computed anew: results.parquet (or .csv) is enough; curves.parquet gives flipping
+    curves, maps.parquet runtimes, run.json the settings. DIR gets report.html, table.md,
+    statistics.md and .json, tables/ (CSV, LaTeX) and figures/ (PNG, PDF).
 
     \b
     Examples:

@@ -1,7 +1,7 @@
-"""A folder of labelled recordings -> a classifier on an encoder: what ``relax-quantus fit`` does, as one call.
+"""A folder of labelled recordings -> a classifier: ``relax-quantus fit`` as one call.
 
-Recordings enter with their labels and sources (`relax_quantus.recordings.labelled`), all examples of
-all of them are embedded, and a `RecordingFit` leaves: the classifier and what it was fitted on.
+Recordings enter with their labels and sources (`relax_quantus.recordings.labelled`), all examples
+of all of them are embedded, and a `RecordingFit` leaves: the classifier and what it was fitted on.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class RecordingFit:
     Attributes
     ----------
     classifier
-        On the encoder that was asked for, or on a fine-tuned copy of it; ``classifier.save(path)`` writes it.
+        On the encoder that was asked for, or on a fine-tuned copy of it;
+        ``classifier.save(path)`` writes it.
     classes
         How many recordings, sources and examples of each class were used.
     left_out
@@ -68,7 +69,7 @@ class RecordingFit:
     left_out: tuple[tuple[Path, Exception], ...]
 
     def lines(self) -> list[str]:
-        """Describe the fit: a table of the classes, how fine-tuning went, and the accuracy in cross-validation."""
+        """Describe the fit: the classes, how fine-tuning went, accuracy in cross-validation."""
         width = max(len("class"), *(len(shown(c.name)) for c in self.classes))
         lines = [f"{'class':<{width}}  {'clips':>6}  {'sources':>7}  {'examples':>8}"]
         for c in self.classes:
@@ -91,7 +92,7 @@ class RecordingFit:
 
 
 def _described(tuning: FineTuning) -> list[str]:
-    """Say how fine-tuning went: both accuracies, on what they were measured, and which encoder was kept."""
+    """Say how fine-tuning went: both accuracies, and which encoder was kept."""
     tuned = "not measured" if tuning.tuned_accuracy is None else f"{tuning.tuned_accuracy:.1%}"
     ended = ", interrupted" if tuning.interrupted else ""
     kept = "the fine-tuned encoder" if tuning.kept == "fine_tuned" else "the encoder as it was"
@@ -118,17 +119,19 @@ def fit_recordings(
 ) -> RecordingFit:
     """Fit a classifier on the labelled recordings of a folder.
 
-    Costs one encoder forward an example; fine-tuning adds about four an epoch. Deterministic for a `seed`.
+    Costs one encoder forward an example; fine-tuning adds about four an epoch. Deterministic for
+    a `seed`.
 
     Parameters
     ----------
     folder
-        One folder a class, or with a ``clips.csv`` (columns ``file``, ``label``, ``source_group``). Recordings of the
-        same source are kept together in cross-validation; by default each is its own source.
+        A folder with one folder a class, or with a ``clips.csv`` (columns ``file``, ``label``,
+        ``source_group``). Recordings of the same source are kept together in cross-validation;
+        by default each is its own source.
     encoder
-        A name with settings, ``"name:key=value,..."``, the user's own, ``"module:attribute"`` or ``"file.py:name"``;
-        an encoder of log-mel examples or a `WaveformEncoder`; or a front end and an encoder, as
-        `relax_quantus.encoders.loading.load` returns them.
+        A name with settings, ``"name:key=value,..."``, or the user's own, ``"module:attribute"``
+        or ``"file.py:name"``; an encoder of log-mel examples or a `WaveformEncoder`; or a front
+        end and an encoder, as `relax_quantus.encoders.loading.load` returns them.
     weights, sha256, front_end
         See `relax_quantus.encoders.loading.load`; only with the name of an encoder.
     fine_tune
@@ -138,10 +141,11 @@ def fit_recordings(
     resampler
         See `relax_quantus.resample`.
     show_progress
-        Show bars on stderr while recordings are read and the encoder is trained; or what makes something else of
-        them, see `relax_quantus.base.progress`.
+        Show bars on stderr while recordings are read and the encoder is trained; or a callable
+        that makes something else of them, see `relax_quantus.base.progress`.
     when_left_out
-        Called with path and error of each recording that cannot be used, when that is found; None warns.
+        Called with path and error of each recording that cannot be used, when that is found;
+        None warns.
 
     Raises
     ------
@@ -153,7 +157,8 @@ def fit_recordings(
     Warns
     -----
     UserWarning
-        If recordings or classes are left out, recordings are odd (once for each kind), or Ctrl-C ended fine-tuning.
+        If recordings or classes are left out, recordings are odd (once for each kind), or Ctrl-C
+        ended fine-tuning.
     """
     checks.integer("fine_tune", fine_tune, low=0)
     checks.seed(seed)
@@ -274,7 +279,7 @@ def _counted(read: _Read, names: Sequence[str]) -> tuple[ClassCount, ...]:
 
 
 def digest(messages: Sequence[str]) -> list[str]:
-    """Say once what was said of many recordings: messages that differ in the file and in numbers become one line.
+    """Join messages that differ only in the recording and in numbers into one line.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """A folder of labelled recordings -> its entries: path, class and source of each.
 
-One folder a class, or a ``clips.csv`` (columns ``file``, ``label``, ``source_group``). What `fit_recordings` fits on and the benchmark draws its
-data sets from.
+A folder with one folder a class, or with a ``clips.csv`` (columns ``file``, ``label``,
+``source_group``). `fit_recordings` fits on these, and the benchmark draws its data sets from them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TABLE = "clips.csv"
 
 @dataclass(frozen=True)
 class Entry:
-    """One recording of a folder: its path, the name to print, class, source, and fold where the folder says one."""
+    """One recording: its path, the name to print, class, source, and fold if it has one."""
 
     path: Path
     name: str
@@ -30,12 +30,13 @@ class Entry:
 
 
 def listing(folder: str | os.PathLike[str]) -> list[Entry]:
-    """Recordings of a folder, in a stable order: from its ``clips.csv`` if it has one, else one class a subfolder.
+    """List a folder's recordings in a stable order, by its ``clips.csv`` or its subfolders.
 
     Raises
     ------
     DataError
-        If the folder is missing or has no recording, the table lacks a column, or there is only one class.
+        If the folder is missing or has no recording, the table lacks a column, or there is only
+        one class.
 
     Warns
     -----
@@ -64,7 +65,7 @@ def listing(folder: str | os.PathLike[str]) -> list[Entry]:
 
 
 def _from_table(root: Path) -> tuple[list[Entry], list[str], str]:
-    """The table's entries, what to say of what is left out, and the same in a few words."""
+    """Return the table's entries, warnings of what is left out, and these in a few words."""
     path = root / TABLE
     columns, rows = table(read_text(path, "a CSV table"), "file")
     for column in ("file", "label"):
@@ -88,12 +89,12 @@ def _from_table(root: Path) -> tuple[list[Entry], list[str], str]:
 
 
 def _with_slashes(name: str, root: Path) -> str:
-    """A file's name as it is found on this system: Windows separates folders by backslashes, which are letters elsewhere."""
+    """Return a name with slashes, if that of the table has Windows's backslashes."""
     return name if "\\" not in name or (root / name).exists() else PureWindowsPath(name).as_posix()
 
 
 def _from_folders(root: Path) -> tuple[list[Entry], list[str], str]:
-    """As `_from_table`, of a folder with one folder a class."""
+    """Return the same as `_from_table`, for a folder with one folder a class."""
     found = surveyed(root)
     inside = [path for path in found.recordings if len(path.relative_to(root).parts) > 1]
     stray = [path for path in found.recordings if path.parent == root]
