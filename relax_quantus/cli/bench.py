@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from relax_quantus.benchmark.config import BenchmarkConfig
     from relax_quantus.benchmark.engine.runner import Results
 
-RUNNING = "How it is run"
+RUNNING = "Execution"
 OUT = "relax-quantus-results"
 
 
@@ -80,11 +80,11 @@ class BenchRequest:
     ] = None
     max_clips: Annotated[
         int | None,
-        typer.Option(metavar="N", show_default="the preset's", help="Clips to explain."),
+        typer.Option(metavar="N", show_default="the preset's", help="Number of clips to explain."),
     ] = None
     n_samples: Annotated[
         int | None,
-        typer.Option(metavar="N", show_default="the preset's", help="Masks N of each method."),
+        typer.Option(metavar="N", show_default="the preset's", help="Number of masks for each method."),
     ] = None
     out: Annotated[
         Path | None,
@@ -112,7 +112,12 @@ class BenchRequest:
     ] = None
     workers: Annotated[
         int | None,
-        typer.Option(metavar="N", rich_help_panel=RUNNING, show_default="1", help="Processes; they share the cores."),
+        typer.Option(
+            metavar="N",
+            rich_help_panel=RUNNING,
+            show_default="1",
+            help="Number of worker processes, which share the cores.",
+        ),
     ] = None
     scheduler: Annotated[
         str | None,
@@ -129,13 +134,15 @@ class BenchRequest:
             metavar="SECONDS",
             rich_help_panel=RUNNING,
             show_default="none",
-            help="For one map, or one metric of one clip; longer is a row that says so.",
+            help="Time limit for one map, or for one metric of one clip; a row records what takes longer.",
         ),
     ] = None
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", rich_help_panel=RUNNING, help="Say what it would cost here in time and memory, and stop."
+            "--dry-run",
+            rich_help_panel=RUNNING,
+            help="Print what the run would cost here in time and memory, and stop.",
         ),
     ] = False
     strict: Annotated[
@@ -146,7 +153,7 @@ class BenchRequest:
     ] = False
     retry: Annotated[
         bool,
-        typer.Option("--retry", rich_help_panel=RUNNING, help="Try again what failed when the same was run before."),
+        typer.Option("--retry", rich_help_panel=RUNNING, help="Try cells again that failed in an earlier run."),
     ] = False
     messages: MessageOptions = field(default_factory=MessageOptions)
 

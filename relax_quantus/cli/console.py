@@ -130,7 +130,7 @@ def note(line: str) -> None:
 
 
 def report(problem: BaseException, about: str | os.PathLike[str] | None = None) -> None:
-    """Print an error as one line that names the file it is `about`, with its traceback if debugging."""
+    """Print an error as one line that names the file it is `about`; with ``--debug`` trace it."""
     text = complaint(problem)
     if about is not None and os.fspath(about) not in text and shown(about) not in text:
         text = f"{shown(about)}: {text}"

@@ -47,11 +47,11 @@ class FitRequest:
             help="One folder a class, or a clips.csv with file, label[, source_group].",
         ),
     ]
-    out: Annotated[Path, typer.Option(metavar="FILE", show_default=False, help="Where the classifier is written.")]
+    out: Annotated[Path, typer.Option(metavar="FILE", show_default=False, help="File to write the classifier to.")]
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
     fine_tune: Annotated[
         int,
-        typer.Option(metavar="EPOCHS", show_default="not done", help="Train the encoder on, for at most EPOCHS."),
+        typer.Option(metavar="EPOCHS", show_default="no fine-tuning", help="Fine-tune the encoder for at most EPOCHS."),
     ] = 0
     seed: Seed = 0
     resampler: Resampler = "soxr"

@@ -71,11 +71,11 @@ def completing(kind: str) -> Callable[[str], list[str]]:
 
 # Options of several commands
 
-RESULTS, ENCODER, MESSAGES = "What is written", "Encoder", "Messages"
+RESULTS, ENCODER, MESSAGES = "Output", "Encoder", "Messages"
 
-DOMAIN = "Where soft masks blend clip and fill: log or amplitude."
-RESAMPLER = "What brings clips to the encoder's rate: soxr, or torchaudio where it imports."
-SEED = "Seed of everything random."
+DOMAIN = "Domain in which soft masks blend clip and fill: log or amplitude."
+RESAMPLER = "Resampler that brings clips to the encoder's rate: soxr, or torchaudio if it is installed."
+SEED = "Seed of all random draws."
 
 Domain = Annotated[str, typer.Option(metavar="NAME", autocompletion=completing("domains"), help=DOMAIN)]
 Resampler = Annotated[
@@ -105,7 +105,7 @@ class NetworkOptions:
             metavar="FILE",
             rich_help_panel=ENCODER,
             show_default="its own",
-            help="Weights of that encoder, safetensors or a torch.save'd state dict; torchaudio's models need it.",
+            help="Weights of that encoder, safetensors or a torch.save'd state dict; torchaudio's models need this.",
         ),
     ] = None
     sha256: Annotated[
@@ -145,11 +145,12 @@ class EncoderOptions(NetworkOptions):
 class MessageOptions:
     """Choose what a command prints while it runs."""
 
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", rich_help_panel=MESSAGES, help="Say nothing but what went wrong.")
-    ] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", rich_help_panel=MESSAGES, help="Print errors only.")] = False
     json: Annotated[
-        bool, typer.Option("--json", rich_help_panel=MESSAGES, help="Results as JSON, one object a line, for programs.")
+        bool,
+        typer.Option(
+            "--json", rich_help_panel=MESSAGES, help="Print results as JSON, one object a line, for programs."
+        ),
     ] = False
     debug: Annotated[
         bool, typer.Option("--debug", rich_help_panel=MESSAGES, help="Show the traceback of an error.")

@@ -34,7 +34,7 @@ class ReportRequest:
         Path | None,
         typer.Option(metavar="DIR", show_default="RESULTS", help="Folder that the report is written to."),
     ] = None
-    figures: Annotated[bool, typer.Option(help="Draw figures, too.")] = True
+    figures: Annotated[bool, typer.Option(help="Draw figures as well.")] = True
     messages: MessageOptions = field(default_factory=MessageOptions)
 
     def run(self) -> int:
