@@ -23,6 +23,8 @@ from relax_quantus.heads.classifier import EmbeddingClassifier as EmbeddingClass
 from relax_quantus.quantus_bridge import explain_func as explain_func
 from relax_quantus.quantus_bridge import register_with_quantus as register_with_quantus
 from relax_quantus.quantus_bridge import unregister_from_quantus as unregister_from_quantus
+from relax_quantus.recordings.fitting import RecordingFit as RecordingFit
+from relax_quantus.recordings.fitting import fit_recordings as fit_recordings
 from relax_quantus.recordings.stitching import Stitched as Stitched
 from relax_quantus.recordings.stitching import explain_overlapping as explain_overlapping
 from relax_quantus.recordings.stitching import stitch as stitch
@@ -47,6 +49,7 @@ __all__ = [
     "LogMel",
     "LogMelConfig",
     "RELAX",
+    "RecordingFit",
     "SimilarityForward",
     "SimilarityModel",
     "Stitched",
@@ -61,6 +64,7 @@ __all__ = [
     "explain_func",
     "explain_overlapping",
     "fills",
+    "fit_recordings",
     "frontend",
     "heads",
     "import_torchaudio",

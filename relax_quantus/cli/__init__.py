@@ -1,4 +1,5 @@
-"""What each command of ``relax-quantus`` does, one file a command, and in `requests` the options of each.
+"""The command line, one file a command: `explain`, `fit`, `bench`, `report`, `list_names`.
 
-Last step of the flow: parsed options enter, files and lines of text leave. Nothing here is imported for ``--help`` but `console` and `requests`.
+Last step of the flow: options enter, a call of the package is made, lines of text and an exit code leave. Nothing heavy is imported before a
+command runs.
 """

@@ -1,71 +1,223 @@
-"""``relax-quantus bench``: the benchmark engine run or gone on with, its table printed, its files written."""
+"""``relax-quantus bench``: options and a configuration file -> a benchmark's table and files.
+
+An option that is None was not given; the configuration file or the preset decides then.
+"""
 
 from __future__ import annotations
 
-import sqlite3
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from relax_quantus import benchmark
-from relax_quantus.audio.reading import checked_resampler
-from relax_quantus.base import checks
-from relax_quantus.benchmark.config import BenchmarkConfig
-from relax_quantus.benchmark.engine.runner import Results
-from relax_quantus.benchmark.report.tables import tables
-from relax_quantus.cli import console, files, stopping
-from relax_quantus.cli.requests.bench import BenchRequest
-from relax_quantus.cli.requests.shared import NetworkOptions
+import typer
+
+from relax_quantus.base.extras import require
+from relax_quantus.cli import console, stopping
+from relax_quantus.cli.options import (
+    DOMAIN,
+    ENCODER,
+    RESAMPLER,
+    RESULTS,
+    SEED,
+    MessageOptions,
+    NetworkOptions,
+    completing,
+)
 from relax_quantus.errors import DataError
 
+if TYPE_CHECKING:
+    from relax_quantus.benchmark.config import BenchmarkConfig
+    from relax_quantus.benchmark.engine.runner import Results
+
+RUNNING = "Execution"
 OUT = "relax-quantus-results"
 
 
-def run(request: BenchRequest) -> int:
-    """Run what a file or a preset says, with what was given beside it.
+@dataclass(frozen=True)
+class BenchRequest:
+    """Score masking strategies and other methods, and print tables.
 
-    Returns 0, 1 if a recording or a cell could not be used, 130 after Ctrl-C and 143 after SIGTERM.
+    Every strategy stands beside its shuffled twin, the same masks without information.
 
-    Raises
-    ------
-    RelaxQuantusError
-        If the file, the preset, a number, the recordings or the folder cannot work.
+    Every finished cell is on disk before the next begins. Whatever stops a run, the same command
+    goes on from there; what is added to it (clips, seeds, methods, metrics) is all that is
+    computed.
+
+    The encoder is shown log-mel examples; one of waveforms, or with a front end of its own, is
+    refused, as the metrics know VGGish's bands. DIR gets the tidy results (results.csv,
+    results.parquet), the curves, the table (table.md) and what they depend on (run.json).
+
+    \b
+    Examples:
+      relax-quantus bench
+      relax-quantus bench --data animal-sounds/ --max-clips 48 --out results --workers 4
+      relax-quantus bench grid.toml --dry-run
     """
-    config = configured(request)
-    checked_resampler(config.resampler)
-    if request.dry_run:
-        forecast = benchmark.forecast(config)
-        console.result("\n".join(forecast.lines()), "forecast", **asdict(forecast))
-        return 0
-    out = files.writable_folder(Path(str(config.out)))
-    try:
-        results = benchmark.run(config, show_progress=console.progress)
-    except KeyboardInterrupt as stop:
-        stopping.answered()
-        console.error(f"interrupted; every finished cell is kept in {console.shown(out)}, and the same command goes on")
-        return stopping.exit_code(stop)
-    except sqlite3.OperationalError as error:
-        rule, remedy = (
-            "room for the results",
-            "make room or name another folder; the same command goes on from what is finished",
-        )
-        raise DataError(checks.message(console.shown(out), rule, str(error), remedy)) from error
-    try:
-        tell(results)
-    finally:
-        for name in benchmark.FILES:
-            console.result(console.shown(out / name), "file", path=out / name)
-    lost = results.rows[results.rows.status.isin(benchmark.LOST) & (results.rows.part == "")]
-    if len(lost):
-        first = lost.iloc[0]
-        console.error(
-            f"{len(lost)} cells could not be computed, such as {first.metric} of {first.method} on {first['clip']} "
-            f"({first.status}: {first.reason}); their rows in results.csv say why, and --retry tries them again"
-        )
-    return 1 if len(lost) or any(data.skipped for data in results.datasets.values()) else 0
+
+    config: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="CONFIG",
+            show_default="the preset alone",
+            help="TOML file of settings; options given beside it win.",
+        ),
+    ] = None
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=completing("presets"),
+            show_default="quick",
+            help="How much to do: quick (minutes), default or paper (hours).",
+        ),
+    ] = None
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            show_default="synthetic soundscapes, whose truth is known",
+            help="Recordings, as for `fit`.",
+        ),
+    ] = None
+    max_clips: Annotated[
+        int | None,
+        typer.Option(metavar="N", show_default="the preset's", help="Number of clips to explain."),
+    ] = None
+    n_samples: Annotated[
+        int | None,
+        typer.Option(metavar="N", show_default="the preset's", help="Number of masks for each method."),
+    ] = None
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            rich_help_panel=RESULTS,
+            show_default=OUT,
+            help="Folder for the results; a run that stopped goes on from what is there.",
+        ),
+    ] = None
+    seed: Annotated[int | None, typer.Option(metavar="N", show_default="0", help=SEED)] = None
+    domain: Annotated[
+        str | None, typer.Option(metavar="NAME", autocompletion=completing("domains"), show_default="log", help=DOMAIN)
+    ] = None
+    encoder: NetworkOptions = field(default_factory=NetworkOptions)
+    resampler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=ENCODER,
+            autocompletion=completing("resamplers"),
+            show_default="soxr",
+            help=RESAMPLER,
+        ),
+    ] = None
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            rich_help_panel=RUNNING,
+            show_default="1",
+            help="Number of worker processes, which share the cores.",
+        ),
+    ] = None
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            rich_help_panel=RUNNING,
+            show_default="none",
+            help="Dask scheduler whose workers are used, such as tcp://10.0.0.1:8786.",
+        ),
+    ] = None
+    time_limit: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            rich_help_panel=RUNNING,
+            show_default="none",
+            help="Time limit for one map, or for one metric of one clip; a row records what takes longer.",
+        ),
+    ] = None
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            rich_help_panel=RUNNING,
+            help="Print what the run would cost here in time and memory, and stop.",
+        ),
+    ] = False
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict", rich_help_panel=RUNNING, help="Stop at the first cell that fails or runs out of memory or time."
+        ),
+    ] = False
+    retry: Annotated[
+        bool,
+        typer.Option("--retry", rich_help_panel=RUNNING, help="Try cells again that failed in an earlier run."),
+    ] = False
+    messages: MessageOptions = field(default_factory=MessageOptions)
+
+    def run(self) -> int:
+        """Run the benchmark that the file, the preset and the other options describe.
+
+        Return 0, or 1 if a recording or a cell could not be used, 130 after Ctrl-C, 143 after
+        SIGTERM.
+
+        Raises
+        ------
+        RelaxQuantusError
+            If the file, the preset, a number, the recordings or the folder cannot work.
+        """
+        require("bench", "bench")
+        import sqlite3
+
+        from relax_quantus import benchmark
+        from relax_quantus.audio.reading import checked_resampler
+        from relax_quantus.base import checks
+        from relax_quantus.cli import files
+
+        config = configured(self)
+        checked_resampler(config.resampler)
+        if self.dry_run:
+            forecast = benchmark.forecast(config)
+            console.result("\n".join(forecast.lines()), "forecast", **asdict(forecast))
+            return 0
+        out = files.writable_folder(Path(str(config.out)))
+        try:
+            results = benchmark.run(config, show_progress=console.progress)
+        except KeyboardInterrupt as stop:
+            stopping.answered()
+            console.error(
+                f"interrupted; every finished cell is kept in {console.shown(out)}, and the same command goes on"
+            )
+            return stopping.exit_code(stop)
+        except sqlite3.OperationalError as error:
+            rule, remedy = (
+                "room for the results",
+                "make room or name another folder; the same command goes on from what is finished",
+            )
+            raise DataError(checks.message(console.shown(out), rule, str(error), remedy)) from error
+        try:
+            tell(results)
+        finally:
+            for name in benchmark.FILES:
+                console.result(console.shown(out / name), "file", path=out / name)
+        lost = results.rows[results.rows.status.isin(benchmark.LOST) & (results.rows.part == "")]
+        if len(lost):
+            first = lost.iloc[0]
+            console.error(
+                f"{len(lost)} cells could not be computed, such as {first.metric} of {first.method} on {first['clip']} "
+                f"({first.status}: {first.reason}); their rows in results.csv say why, and --retry tries them again"
+            )
+        return 1 if len(lost) or any(data.skipped for data in results.datasets.values()) else 0
 
 
 def tell(results: Results) -> None:
-    """Print the tables; for programs, every cell of them."""
+    """Print the tables; with ``--json`` each score as an object."""
+    from relax_quantus import benchmark
+    from relax_quantus.benchmark.report.tables import tables
+
     if console.for_people():
         benchmark.show(results)
         return
@@ -78,7 +230,10 @@ def tell(results: Results) -> None:
 
 
 def configured(request: BenchRequest) -> BenchmarkConfig:
-    """The configuration that was asked for; what was not given is left to the file or the preset."""
+    """Return the configuration: the file's or the preset's, with the options that were given."""
+    from relax_quantus.base import checks
+    from relax_quantus.benchmark.config import BenchmarkConfig
+
     settings = {f.name for f in fields(BenchmarkConfig)} - {"preset", "encoder"}
     given = {f.name: getattr(request, f.name) for f in fields(request) if f.name in settings}
     given = {
@@ -86,7 +241,7 @@ def configured(request: BenchRequest) -> BenchmarkConfig:
     }
     if request.encoder != NetworkOptions():
         given |= {"encoder": specification(request.encoder), "encoders": ()}
-    # What is given in the short way replaces the file's list.
+    # An option for one data set or seed replaces the file's list.
     given |= {many: () for short, many in (("data", "datasets"), ("seed", "seeds")) if short in given}
     if request.config is None:
         config = BenchmarkConfig.from_preset(request.preset or "quick", **given)
@@ -99,7 +254,9 @@ def configured(request: BenchRequest) -> BenchmarkConfig:
 
 
 def specification(encoder: NetworkOptions) -> str:
-    """An encoder with its weights, as one text."""
+    """Return the encoder and its weights as one text, as a configuration holds it."""
+    from relax_quantus.base import checks
+
     if encoder.sha256 is not None and encoder.weights is None:
         checks.refuse("--sha256", "a file to check, --weights FILE", "none", "name it, or leave --sha256 out")
     settings = {"weights": encoder.weights, "sha256": encoder.sha256}

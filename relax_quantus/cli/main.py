@@ -1,8 +1,11 @@
-"""The command ``relax-quantus``: arguments enter, one function of `relax_quantus.cli` runs, an exit code leaves.
+"""The command ``relax-quantus``: arguments enter, one command runs, an exit code leaves.
 
-Thin on purpose: the options and their help are in `relax_quantus.cli.requests`, and whatever goes wrong becomes one plain line on stderr.
-Nothing heavy is imported, so ``--help`` answers at once; each command imports what it needs when it runs. Exit codes: 0 all done, 1 something
-could not be done or was skipped, 2 the command line cannot work, 130 Ctrl-C, 143 SIGTERM, 141 all done, but nobody reads stdout any more.
+Thin on purpose: the options, the help and the work of each command are in its own file, and
+whatever goes wrong becomes one plain line on stderr. Nothing heavy is imported, so ``--help``
+answers at once; each command imports what it needs when it runs.
+
+Exit codes: 0 all done, 1 something could not be done or was skipped, 2 the command line cannot
+work, 130 Ctrl-C, 143 SIGTERM, 141 all done, but nobody reads stdout any more.
 """
 
 from __future__ import annotations
@@ -18,14 +21,13 @@ import typer
 from typer.core import TyperGroup
 
 import relax_quantus
-from relax_quantus.cli import console, stopping, streams
-from relax_quantus.cli.help import PlainEpilog
-from relax_quantus.cli.requests.bench import BenchRequest
-from relax_quantus.cli.requests.declaring import Request, declare
+from relax_quantus.cli import console, stopping
+from relax_quantus.cli.bench import BenchRequest
+from relax_quantus.cli.fit import FitRequest
+from relax_quantus.cli.list_names import ListRequest
+from relax_quantus.cli.options import PlainEpilog, Request, declare
+from relax_quantus.cli.report import ReportRequest
 from relax_quantus.cli.requests.explain import ExplainRequest
-from relax_quantus.cli.requests.fit import FitRequest
-from relax_quantus.cli.requests.listing import ListRequest
-from relax_quantus.cli.requests.report import ReportRequest
 from relax_quantus.errors import ArgumentError, ArgumentTypeError
 
 PROGRAM = "relax-quantus"
@@ -36,7 +38,7 @@ COMMANDS: dict[str, type[Request]] = {
     "report": ReportRequest,
     "list": ListRequest,
 }
-"""Name -> what it can be asked, in the order that ``--help`` lists them."""
+"""Name of each command and its options, in the order in which ``--help`` lists them."""
 FAILED, IMPOSSIBLE = 1, 2
 UNUSABLE = (ArgumentError, ArgumentTypeError)
 EPILOG = """Examples:
@@ -55,12 +57,12 @@ Exit codes:
 
 
 class PlainGroup(PlainEpilog, TyperGroup):
-    """A group of commands that complains in one plain line, whatever becomes of the streams that it speaks to."""
+    """Run a group of commands; report any error in one plain line, even if a stream breaks."""
 
     def main(self, args: Sequence[str] | None = None, *_: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         """Run the command line `args` (those of the process by default) and exit with its code."""
         extra["prog_name"] = PROGRAM
-        with streams.lasting() as (out, _err), console.plain():
+        with console.lasting() as (out, _err), console.plain():
             code = self._code(args, extra)
             stop = stopping.answered()
             if stop is not None:
@@ -72,7 +74,7 @@ class PlainGroup(PlainEpilog, TyperGroup):
         return code
 
     def _code(self, args: Sequence[str] | None, extra: dict[str, Any]) -> Any:
-        """What the command returns, or the exit code of what went wrong; a stop is only noted."""
+        """Return the command's exit code, or that of what went wrong; only note a stop."""
         try:
             return super().main(args, standalone_mode=False, **extra)
         except KeyboardInterrupt as stop:
@@ -84,7 +86,7 @@ class PlainGroup(PlainEpilog, TyperGroup):
             return getattr(problem, "exit_code", IMPOSSIBLE if isinstance(problem, UNUSABLE) else FAILED)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; a stop is noted before typer makes an exit of it."""
+        """Run the command; note a stop before typer turns it into an exit."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
@@ -94,13 +96,13 @@ class PlainGroup(PlainEpilog, TyperGroup):
 
 def _stopped(stop: type[KeyboardInterrupt]) -> int:
     """Say that the run was stopped and return its exit code."""
-    with contextlib.suppress(KeyboardInterrupt):  # of those who press it twice
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C may be pressed twice
         console.error("interrupted; what was written before is kept")
     return stopping.exit_code(stop)
 
 
 def _unsaid(problem: Exception) -> int:
-    """Return the exit code of a command that did all, but could not say so on stdout."""
+    """Return the exit code of a command that did its work but could not print all of it."""
     if isinstance(problem, BrokenPipeError):
         return stopping.READER_GONE
     if isinstance(problem, OSError):
@@ -137,9 +139,9 @@ for _name, _request in COMMANDS.items():
 
 
 def main() -> None:
-    """Entry point of the command ``relax-quantus``; what the terminal cannot show is escaped, not fatal."""
-    streams.occupy_closed()
-    os.environ["MPLBACKEND"] = "agg"  # no window is opened, and a notebook's own, inherited, may not exist here
+    """Run the command ``relax-quantus``; escape what the terminal cannot show."""
+    console.occupy_closed()
+    os.environ["MPLBACKEND"] = "agg"  # a backend inherited from a notebook may not exist here
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -1,7 +1,8 @@
-"""How a command is stopped from outside, by Ctrl-C or SIGTERM, and the exit code that a shell expects then.
+"""Stopping a command by Ctrl-C or SIGTERM, and the exit code that a shell expects then.
 
-The signal is raised where it arrives, as Python does it, and remembered: where that was in the callback of a library, which cannot pass it on, the
-next thing that is said or counted raises it again (`raise_if_asked`).
+A signal raises an exception where it arrives, as Python does it, and is remembered. If it arrived
+in a callback of a library that swallows exceptions, the next line that is printed or the next step
+that is counted raises it again (`raise_if_asked`).
 """
 
 from __future__ import annotations
@@ -12,28 +13,31 @@ from contextlib import contextmanager
 from typing import Any
 
 READER_GONE = 128 + 13
-"""The exit code for a closed pipe: SIGPIPE's number, which Windows does not know."""
+"""Exit code for a closed pipe, 128 + SIGPIPE; Windows does not know that signal."""
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, as from a cluster's scheduler: to stop as at Ctrl-C."""
+    """Raised at SIGTERM, as from a cluster's scheduler; handled as Ctrl-C."""
 
 
 class _Asked:
-    """Which stop was asked for and not yet answered, and how many parts of the program must not be interrupted now."""
+    """The stop that was asked for, and how many `held` blocks must not be interrupted now."""
 
     kind: type[KeyboardInterrupt] | None = None
     held = 0
 
 
 def exit_code(stop: BaseException | type[BaseException]) -> int:
-    """128 and the signal's number, as shells count."""
+    """Return 128 plus the signal's number, as shells do."""
     kind = stop if isinstance(stop, type) else type(stop)
     return 128 + int(signal.SIGTERM if issubclass(kind, Terminated) else signal.SIGINT)
 
 
 def heed_signals() -> None:
-    """Let Ctrl-C and SIGTERM stop the process at any moment; where Ctrl-C is ignored, as in a shell's background jobs, it stays so."""
+    """Install the handlers of Ctrl-C and SIGTERM.
+
+    Where Ctrl-C is ignored, as in a shell's background jobs, it stays ignored.
+    """
     _Asked.kind = None
     signal.signal(signal.SIGTERM, _stop)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
@@ -46,31 +50,31 @@ def _stop(number: int, _: Any) -> None:
 
 
 def ask(kind: type[KeyboardInterrupt]) -> None:
-    """Note a stop; SIGTERM counts more than Ctrl-C."""
+    """Remember a stop; SIGTERM counts more than Ctrl-C."""
     if _Asked.kind is not Terminated:
         _Asked.kind = kind
 
 
 def asked() -> type[KeyboardInterrupt] | None:
-    """Which stop was asked for, if any."""
+    """Return the stop that was asked for, or None."""
     return _Asked.kind
 
 
 def raise_if_asked() -> None:
-    """Stop where it was asked for and the exception was lost on its way."""
+    """Raise the stop that was asked for, unless a `held` block is running."""
     if _Asked.kind is not None and not _Asked.held:
         raise _Asked.kind
 
 
 def answered() -> type[KeyboardInterrupt] | None:
-    """Say that a stop has been seen to, and return which it was."""
+    """Forget the stop that was asked for, as it has been handled, and return it."""
     kind, _Asked.kind = _Asked.kind, None
     return kind
 
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Put a stop off until the end of what must not be done by halves."""
+    """Put a stop off until the end of the block, which must be done as a whole."""
     _Asked.held += 1
     try:
         yield

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from relax_quantus.base import checks
 from relax_quantus.base.checks import examples, message, refuse
 from relax_quantus.base.modules import embed_all, fingerprint, has_weights, like_weights
+from relax_quantus.base.progress import Progress
 from relax_quantus.base.torch_state import neutral_torch
 from relax_quantus.errors import ArgumentTypeError, EncoderError, WeightsError
 from relax_quantus.heads import file as head_file
@@ -132,7 +133,7 @@ class EmbeddingClassifier(nn.Module):
         freeze: Sequence[str] | None = None,
         learning_rate: float = LEARNING_RATE,
         seed: int | None = 0,
-        show_progress: bool = False,
+        show_progress: bool | Progress = False,
     ) -> EmbeddingClassifier:
         """Fit a standardised logistic regression on the embeddings of `x`.
 
@@ -178,7 +179,8 @@ class EmbeddingClassifier(nn.Module):
             Of the split, the batches, the shifts in time and dropout; None takes fresh entropy. The global generators
             are left as found. Without `fine_tune` nothing is random.
         show_progress
-            Show a bar with the time left to the last epoch while fine-tuning.
+            Show a bar with the time left to the last epoch while fine-tuning; or what makes something else of it,
+            see `relax_quantus.base.progress`.
 
         Returns
         -------

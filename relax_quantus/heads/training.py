@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import difflib
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm.auto import tqdm
 
 from relax_quantus.base.checks import message, refuse
 from relax_quantus.base.modules import MICRO_BATCH, like_weights
+from relax_quantus.base.progress import Progress, progress_bar
 from relax_quantus.base.torch_state import callers_torch
 from relax_quantus.errors import EncoderError
 from relax_quantus.heads.holding_out import Labelled, group_weights
@@ -45,7 +44,7 @@ class Settings:
     freeze: Sequence[str] | None = None
     learning_rate: float = LEARNING_RATE
     seed: int | None = 0
-    show_progress: bool = False
+    show_progress: bool | Progress = False
 
 
 @dataclass
@@ -164,12 +163,7 @@ def train(
     )
     steps = -(-int((~held).sum()) // BATCH)
     try:
-        with tqdm(
-            total=settings.epochs * steps,
-            desc="fine-tune",
-            unit="batch",
-            disable=not settings.show_progress or sys.stderr is None,
-        ) as bar:
+        with progress_bar(settings.show_progress, settings.epochs * steps, "fine-tune", "batch") as bar:
             while len(course.losses) < settings.epochs and len(course.losses) - course.best_epoch < PATIENCE:
                 _epoch(tuned, trained, head, data, ~held, optimiser, generator, bar)
                 loss = _validation_loss(tuned, head, data, held)
@@ -177,7 +171,8 @@ def train(
                     best = {name: parameter.detach().clone() for name, parameter in trained.items()}
                     course.best, course.best_epoch = best, len(course.losses) + 1
                 course.losses.append(loss)
-                bar.set_postfix(epoch=len(course.losses), best=course.best_epoch, loss=f"{loss:.3f}")
+                if hasattr(bar, "set_postfix"):
+                    bar.set_postfix(epoch=len(course.losses), best=course.best_epoch, loss=f"{loss:.3f}")
     except KeyboardInterrupt:
         course.interrupted = True
         best_so_far = f"the best so far, epoch {course.best_epoch}," if course.best_epoch else "the encoder as given"

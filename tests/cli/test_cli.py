@@ -118,7 +118,7 @@ def test_a_defect_is_said_to_be_unexpected(monkeypatch: pytest.MonkeyPatch) -> N
     def broken(kind: str) -> int:
         raise TypeError("two\nlines")
 
-    monkeypatch.setattr("relax_quantus.cli.listing.run", broken)
+    monkeypatch.setattr("relax_quantus.cli.list_names.ListRequest.run", broken)
     result = call("list", "masks")
     assert (result.exit_code, result.stderr) == (
         1,

@@ -12,11 +12,9 @@ from typer.testing import CliRunner
 
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.cli import main as cli
-from relax_quantus.cli.bench import OUT, configured
-from relax_quantus.cli.requests.bench import BenchRequest
-from relax_quantus.cli.requests.declaring import declare, options
+from relax_quantus.cli.bench import OUT, BenchRequest, configured
+from relax_quantus.cli.options import EncoderOptions, MessageOptions, NetworkOptions, declare, options
 from relax_quantus.cli.requests.explain import ExplainRequest
-from relax_quantus.cli.requests.shared import EncoderOptions, MessageOptions, NetworkOptions
 from relax_quantus.relax import estimators
 
 COMMANDS = sorted(cli.COMMANDS)
@@ -97,7 +95,7 @@ def test_a_benchmark_is_configured_by_what_was_given_alone(tmp_path: Path) -> No
 
 
 def test_messages_call_every_option_by_its_name() -> None:
-    from relax_quantus.cli.option_names import OPTIONS
+    from relax_quantus.cli.console import OPTIONS
 
     known = {
         f"--{option.name.replace('_', '-')}" for request in cli.COMMANDS.values() for option, _, _ in options(request)

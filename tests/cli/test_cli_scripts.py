@@ -23,10 +23,10 @@ from typer.testing import CliRunner, Result
 from relax_quantus.audio.reading import RESAMPLERS
 from relax_quantus.benchmark.config import PRESETS
 from relax_quantus.benchmark.report.output import FILES
-from relax_quantus.cli import console, progress, terminal
+from relax_quantus.cli import console
 from relax_quantus.cli import main as cli
-from relax_quantus.cli.listing import HOMES
-from relax_quantus.cli.requests.names import GROUPS, NAMES, completing
+from relax_quantus.cli.list_names import HOMES
+from relax_quantus.cli.options import GROUPS, NAMES, completing
 from relax_quantus.encoders import ENCODERS
 from relax_quantus.frontend import front_end as front_ends
 from relax_quantus.relax.call import DOMAINS
@@ -226,9 +226,9 @@ def test_colour_is_the_environments_choice(
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert terminal.coloured(Terminal()) == on_terminal
-    assert terminal.coloured(io.StringIO()) == elsewhere
-    assert terminal.painted("error:", "red", Terminal()) == ("\x1b[1;31merror:\x1b[0m" if on_terminal else "error:")
+    assert console.coloured(Terminal()) == on_terminal
+    assert console.coloured(io.StringIO()) == elsewhere
+    assert console.painted("error:", "red", Terminal()) == ("\x1b[1;31merror:\x1b[0m" if on_terminal else "error:")
 
 
 def test_an_error_is_coloured_where_it_is_wanted(tmp_path: Path) -> None:
@@ -242,8 +242,9 @@ def test_an_error_is_coloured_where_it_is_wanted(tmp_path: Path) -> None:
 def test_progress_in_a_log_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     now = [1000.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    with progress.progress(10, "explain", "clip", 2, say=said.append) as bar:
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(console, "note", said.append)
+    with console.Progress(10, "explain", "clip", 2) as bar:
         for seconds in (10, 10, 10, 10, 25, 30):
             now[0] += seconds
             bar.update()
@@ -257,12 +258,16 @@ def test_progress_in_a_log_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatc
 def test_a_bar_on_a_terminal_and_silence_when_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TERM", raising=False)
     monkeypatch.setattr(sys, "stderr", Terminal())
-    with progress.progress(2, "explain", "clip", say=lambda line: None) as bar:
+    with console.Progress(2, "explain", "clip") as bar:
         bar.update()
     assert "explain: " in sys.stderr.getvalue()  # type: ignore[attr-defined]
     monkeypatch.setattr(sys, "stderr", Terminal())
-    with progress.progress(2, "explain", "clip", say=None) as bar:
-        bar.update()
+    console.manner.set(console.Manner(quiet=True))
+    try:
+        with console.Progress(2, "explain", "clip") as bar:
+            bar.update()
+    finally:
+        console.manner.set(console.FOR_PEOPLE)
     assert sys.stderr.getvalue() == ""  # type: ignore[attr-defined]
 
 

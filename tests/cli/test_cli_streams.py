@@ -16,10 +16,9 @@ from typing import get_args
 import pytest
 from command_line import FEW, call, refused, run
 
-from relax_quantus.cli import console, stopping, streams
+from relax_quantus.cli import console, stopping
 from relax_quantus.cli import main as cli
-from relax_quantus.cli.progress import progress
-from relax_quantus.cli.requests.declaring import options
+from relax_quantus.cli.options import options
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -95,7 +94,7 @@ def test_closed_descriptors_are_not_taken_by_files(closed: tuple[int, ...], tmp_
 
 
 def test_a_stream_that_lasts_delegates_and_remembers() -> None:
-    good, bad = streams.Lasting(io.StringIO()), streams.Lasting(Broken(OSError(errno.ENOSPC, "full")))
+    good, bad = console.Lasting(io.StringIO()), console.Lasting(Broken(OSError(errno.ENOSPC, "full")))
     print("a", file=good, flush=True)  # type: ignore[call-overload]
     assert good.getvalue() == "a\n"
     bad.flush()
@@ -183,7 +182,7 @@ def test_a_stop_waits_for_what_must_not_be_done_by_halves() -> None:
     with pytest.raises(stopping.Terminated):
         work()
     assert done == [1]
-    with progress(3, "a", "b", say=None) as bar, pytest.raises(stopping.Terminated):
+    with console.Progress(3, "a", "b") as bar, pytest.raises(stopping.Terminated):
         bar.update()
     assert stopping.answered() is stopping.Terminated
     stopping.raise_if_asked()

@@ -9,7 +9,7 @@ import typer.main
 from command_line import call, refused
 
 from relax_quantus.cli import main as cli
-from relax_quantus.cli.option_names import OPTIONS, spoken
+from relax_quantus.cli.console import OPTIONS, spoken
 
 
 def options_of_all_commands() -> set[str]:

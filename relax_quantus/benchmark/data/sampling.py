@@ -12,7 +12,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,21 +24,11 @@ from relax_quantus.base import checks
 from relax_quantus.benchmark.data.clips import Clip, Dataset, Examples
 from relax_quantus.errors import AudioError, DataError
 from relax_quantus.frontend.log_mel import LogMel, LogMelConfig
+from relax_quantus.recordings.labelled import Entry as Entry
 
 EXAMPLES_PER_CLIP = 8
 
 Wave = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One recording of a folder: its path, the name to print, class, source, and fold where the folder says one."""
-
-    path: Path
-    name: str
-    label_name: str
-    source_group: str
-    fold: int = 0
 
 
 def spread(entries: Sequence[Entry], rng: np.random.Generator) -> list[Entry]:
