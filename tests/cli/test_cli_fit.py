@@ -14,7 +14,7 @@ import torch
 from command_line import FEW, call, refused
 from torch import nn
 
-import relax_quantus
+import relax_quantus.views.maps
 from relax_quantus.base.modules import fingerprint
 from relax_quantus.encoders import ENCODERS
 
