@@ -105,7 +105,7 @@ def _described(tuning: FineTuning) -> list[str]:
 
 def fit_recordings(
     folder: str | os.PathLike[str],
-    encoder: str | nn.Module | tuple[FrontEnd, nn.Module] = "vggish_mini",
+    encoder: str | nn.Module | tuple[Any, nn.Module] = "vggish_mini",
     *,
     weights: str | os.PathLike[str] | None = None,
     sha256: str | None = None,
