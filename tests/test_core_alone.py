@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import subprocess
 import sys
 import tomllib
@@ -13,12 +14,21 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import relax_quantus
 from relax_quantus.base import extras
 from relax_quantus.errors import MissingDependencyError
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 OPTIONAL: dict[str, list[str]] = PROJECT["optional-dependencies"]
+
+
+def ran(*program: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a process of its own, which finds the package that is tested here."""
+    paths = [str(Path(relax_quantus.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, *program]
+    return subprocess.run(command, capture_output=True, text=True, timeout=250, cwd=ROOT, env=environment)
 
 
 def distributions(requirements: Iterable[str], extra: str = "") -> set[str]:
@@ -60,8 +70,7 @@ def test_the_core_alone_explains_and_says_what_is_missing() -> None:
     outside = outside_the_core()
     assert {"pandas", "quantus", "typer", "rich", "torchvggish", "statsmodels"} <= set(outside)
     assert not {"torch", "captum", "matplotlib", "numpy", "sklearn", "joblib"} & set(outside)
-    program = [sys.executable, str(ROOT / "tests" / "core_alone.py"), "--block", *outside]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=250, cwd=ROOT)
+    done = ran(str(ROOT / "tests" / "core_alone.py"), "--block", *outside)
     assert done.returncode == 0, done.stderr
     assert "what is missing is named" in done.stdout
 
@@ -108,9 +117,7 @@ def test_commands_say_what_they_lack(command: str, package: str, tmp_path: Path)
         f"sys.argv = ['relax-quantus', {command!r}, *sys.argv[1:]]; main()"
     )
     arguments = [str(tmp_path)] if command == "report" else []
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120, cwd=ROOT
-    )
+    done = ran("-c", code, *arguments)
     assert done.returncode == 1
     line = f'error: {command}: expected pandas, got no such package; pip install "relax-quantus[bench]".\n'
     assert (done.stdout, done.stderr) == ("", line)
@@ -122,6 +129,6 @@ def test_without_its_packages_the_command_line_says_so_in_one_line() -> None:
         "sys.meta_path.insert(0, Refusing({'typer'})); import runpy;"
         "sys.argv = ['relax-quantus', '--version']; runpy.run_module('relax_quantus', run_name='__main__')"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=ROOT)
+    done = ran("-c", code)
     line = 'error: relax-quantus: expected typer, got no such package; pip install "relax-quantus[cli]".\n'
     assert (done.returncode, done.stderr) == (2, line)
