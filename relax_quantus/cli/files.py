@@ -1,4 +1,4 @@
-"""Files that enter and leave the commands: recordings in folders, and places that can be written to.
+"""Files that enter and leave the commands: each recording once, and places that can be written to.
 
 Nothing is decoded here: whether a recording can be used shows when it is read. How files are written is in `relax_quantus.base.files`.
 """
@@ -7,34 +7,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from relax_quantus.base.files import complete as complete
 from relax_quantus.base.files import sweep
-from relax_quantus.cli.console import shown
-from relax_quantus.errors import ArgumentError, DataError
-
-
-def recordings_in(folder: Path) -> list[Path]:
-    """List every recording in `folder` and below it, sorted by path; what is left out is warned of, once for each reason.
-
-    Raises
-    ------
-    DataError
-        If there is none, or the folder cannot be read.
-    """
-    from relax_quantus.benchmark.data.recordings import surveyed
-    from relax_quantus.recordings.folders import SUFFIXES
-
-    found = surveyed(folder)
-    if not found.recordings:
-        got = f"none, {found.why()}" if found.left_out else f"none; known are {' '.join(sorted(SUFFIXES))}"
-        raise DataError(f"{folder}: expected recordings in the folder or below, got {got}.")
-    for line in found.remarks():
-        warnings.warn(line, stacklevel=2)
-    return list(found.recordings)
+from relax_quantus.base.text import shown
+from relax_quantus.errors import ArgumentError
 
 
 def unique(paths: Sequence[Path]) -> list[Path]:

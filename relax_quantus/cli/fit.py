@@ -20,7 +20,6 @@ from relax_quantus.audio.reading import checked_resampler
 from relax_quantus.base import checks
 from relax_quantus.benchmark.data.recordings import Entry, listing
 from relax_quantus.cli import console, files, stopping
-from relax_quantus.cli.finding import BLOCK
 from relax_quantus.cli.requests.fit import FitRequest
 from relax_quantus.encoders.loading import load
 from relax_quantus.errors import DataError
@@ -28,6 +27,7 @@ from relax_quantus.frontend.front_end import FrontEnd
 from relax_quantus.heads.classifier import EmbeddingClassifier
 from relax_quantus.heads.file import is_head
 from relax_quantus.heads.fine_tuning import FineTuning
+from relax_quantus.recordings.plan import TOGETHER
 from relax_quantus.relax.references import checked_embedding
 
 
@@ -114,7 +114,7 @@ def those_embedded(read: list[tuple[Entry, Tensor]], network: Any) -> list[tuple
     usable = []
     for entry, x in read:
         try:
-            for part in torch.split(x, BLOCK):
+            for part in torch.split(x, TOGETHER):
                 checked_embedding(network(part), len(part), nonzero=False)
         except Exception as problem:
             stopping.raise_if_asked()

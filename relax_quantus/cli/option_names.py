@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 OPTIONS = {
+    "annotations": "--annotations",
     "away": "--away",
     "baselines": "--baseline",
+    "corpus": "--corpus",
     "data": "--data",
     "domain": "--domain",
     "encoder": "--encoder",
@@ -14,6 +16,7 @@ OPTIONS = {
     "forward_func": "--encoder",
     "front_end": "--front-end",
     "hop_s": "--hop",
+    "html": "--html",
     "layer": "--encoder NAME:layer",
     "masks": "--masks",
     "max_clips": "--max-clips",
@@ -22,6 +25,7 @@ OPTIONS = {
     "n_samples": "--n-samples",
     "normalize": "--encoder NAME:normalize",
     "pooling": "--encoder NAME:pooling",
+    "out": "--out",
     "precision": "--precision",
     "preset": "--preset",
     "reference": "--reference",
@@ -31,6 +35,7 @@ OPTIONS = {
     "seed": "--seed",
     "sha256": "--sha256",
     "similarity": "--similarity",
+    "sounds": "--sounds",
     "strict": "--strict",
     "time_limit": "--time-limit",
     "tolerance": "--tolerance",
@@ -42,7 +47,7 @@ OPTIONS = {
 
 
 def spoken(text: str) -> str:
-    """Replace the argument at the beginning of a message by its option.
+    """Replace the argument at the beginning of a message by its option, and advice for Python by that for a command.
 
     Examples
     --------
@@ -51,6 +56,7 @@ def spoken(text: str) -> str:
     >>> spoken("masks.wav: expected sound")
     'masks.wav: expected sound'
     """
+    text = text.replace("; max_examples=0 explains all of it", "; --max-examples 0 explains all of it")
     argument, colon, rest = text.partition(":")
     name, equals, value = argument.partition("=")
     if not colon or name not in OPTIONS or (equals and not value):

@@ -12,6 +12,7 @@ import json
 import mimetypes
 import os
 import stat
+import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ import soundfile
 from relax_quantus.audio.decoding import quiet_stderr
 from relax_quantus.base.text import printable
 from relax_quantus.base.text_files import listed
+from relax_quantus.errors import DataError
 from relax_quantus.relax.masks import STRATEGIES
 
 SUFFIXES = {f".{name}".lower() for name in soundfile.available_formats()} | {
@@ -165,6 +167,37 @@ def recordings_in(folder: str | os.PathLike[str]) -> Found:
     recordings.sort()
     unlikely = tuple(path for path in recordings if path.suffix.lower() not in SUFFIXES)
     return Found(root, tuple(recordings), tuple(sorted(left_out)), tuple(sorted(texts)), unlikely)
+
+
+def surveyed(root: Path) -> Found:
+    """List what is in a folder.
+
+    Raises
+    ------
+    DataError
+        If the folder cannot be read.
+    """
+    try:
+        return recordings_in(root)
+    except OSError as error:
+        raise DataError(f"{root}: expected a folder that can be read, got {error.strerror}; check it.") from error
+
+
+def paths_in(folder: Path) -> list[Path]:
+    """Return the recordings in a folder and below it, by path; what is left out is warned of, once for each reason.
+
+    Raises
+    ------
+    DataError
+        If there is none, or the folder cannot be read.
+    """
+    found = surveyed(folder)
+    if not found.recordings:
+        got = f"none, {found.why()}" if found.left_out else f"none; known are {' '.join(sorted(SUFFIXES))}"
+        raise DataError(f"{folder}: expected recordings in the folder or below, got {got}.")
+    for line in found.remarks():
+        warnings.warn(line, stacklevel=2)
+    return list(found.recordings)
 
 
 def is_hidden(entry: os.DirEntry[str] | Path) -> bool:

@@ -13,9 +13,9 @@ import errno
 import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +24,14 @@ import numpy.typing as npt
 from torch import Tensor
 
 from relax_quantus import __version__
+from relax_quantus.audio.decoding import Recording
 from relax_quantus.audio.quality import AudioWarning
+from relax_quantus.audio.reading import waveform_blocks
 from relax_quantus.base import checks
 from relax_quantus.base.files import complete
 from relax_quantus.errors import ArgumentTypeError, MissingDependencyError, ShapeError
 from relax_quantus.frontend.axes import Axis, Image, SampleAxis
+from relax_quantus.frontend.framing import Sliding
 from relax_quantus.frontend.log_mel import hz_to_mel
 from relax_quantus.views.thresholds import Bins, Values, as_values, is_explanation, least_effect, standing_out
 
@@ -43,6 +46,8 @@ BLOCK = 512
 FLAT = 1e-12
 STRETCH = 1 << 18
 """Samples that are written or read at a time."""
+CHUNK_S = 20.0
+"""Seconds that are split at a time."""
 NOT_WHOLE = "could not be written whole; is the disk full?"
 SUBTYPES = {".wav": "PCM_24", ".flac": "PCM_24"}
 MADE_BY = f"relax_quantus {__version__}"
@@ -286,6 +291,89 @@ def write_parts(kept: str | os.PathLike[str], removed: str | os.PathLike[str], p
         with sound_file(path, parts.rate_hz, scale=scale) as sink:
             sink.write(scale * wave)
     return scale
+
+
+def write_separated(
+    recording: str | os.PathLike[str],
+    kept: str | os.PathLike[str],
+    removed: str | os.PathLike[str],
+    gains: Iterable[Image],
+    frames: int,
+    axis: Axis | None = None,
+) -> float:
+    """Write what gains keep of a recording of any length and what they remove, with 24 bits; return the scale of both.
+
+    It is read, split and written a few seconds at a time, at its own rate; the files are those that `separate` and
+    `write_parts` make of the whole. The scale is 1 unless a sample of either passes full scale, and then all is done once more.
+
+    Parameters
+    ----------
+    recording
+        Any file that libsndfile reads.
+    kept, removed
+        Files to write; names end in .flac or .wav.
+    gains
+        ``(rows, F)`` in [0, 1], frame after frame from the recording's beginning, `frames` rows in all. Of an iterator, which can be gone
+        through only once, all is kept in memory.
+    axis
+        What the gains' axes stand for; VGGish's front end from 0 s by default.
+
+    Raises
+    ------
+    RelaxQuantusError
+        As `separate` and `relax_quantus.read_audio`.
+    OSError
+        If a file cannot be written.
+    """
+    axis = axis or Axis()
+    with Recording(recording) as opened:
+        rate_hz = opened.rate_hz
+    gains = list(gains) if isinstance(gains, Iterator) else gains
+    scale = 1.0
+    for _ in range(2):
+        with (
+            sound_file(kept, rate_hz, scale=scale) as kept_file,
+            sound_file(removed, rate_hz, scale=scale) as removed_file,
+        ):
+            largest = 0.0
+            for parts in _separated(recording, rate_hz, gains, frames, axis):
+                largest = max(largest, peak(parts.kept), peak(parts.removed))
+                kept_file.write(scale * parts.kept)
+                removed_file.write(scale * parts.removed)
+        if scale == full_scale(largest):
+            break
+        scale = full_scale(largest)
+    return scale
+
+
+def _separated(
+    recording: str | os.PathLike[str], rate_hz: int, gains: Iterable[Image], frames: int, axis: Axis
+) -> Iterator[Parts]:
+    """Both parts, a few seconds after another."""
+    margin = OVERLAP * max(1, round(WINDOW_S * rate_hz / OVERLAP))
+    step = margin * max(1, round(CHUNK_S * rate_hz / margin))
+    wave, rows = Sliding(waveform_blocks(recording, None)), Sliding(gains)
+    start, is_wave = 0, isinstance(axis, SampleAxis)
+    while True:
+        first = max(0, start - margin)
+        heard = wave.take(first, start + step + margin)
+        if first + len(heard) <= start:
+            return
+        begin, end = _frames_of(first / rate_hz, (first + len(heard)) / rate_hz, frames, axis)
+        here = replace(axis, start_s=axis.start_s + begin * axis.hop_s - first / rate_hz)
+        image = rows.take(begin, end)
+        parts = separate(heard, rate_hz, image.reshape(1, -1) if is_wave else image[None, None], here)
+        inner = slice(start - first, start - first + step)
+        yield Parts(parts.kept[inner], parts.removed[inner], rate_hz)
+        start += step
+
+
+def _frames_of(begin_s: float, end_s: float, frames: int, axis: Axis) -> tuple[int, int]:
+    """First frame, and the one after the last, that have a say in what is heard in between: at least one, the nearest."""
+    reach = math.ceil((axis.window_s / 2 + WINDOW_S) / axis.hop_s) + 2
+    begin, end = (math.floor((second - float(axis.times_s(1)[0])) / axis.hop_s) for second in (begin_s, end_s))
+    begin = min(max(begin - reach, 0), frames - 1)
+    return begin, min(max(end + reach, begin + 1), frames)
 
 
 def peak(wave: npt.NDArray[Any]) -> float:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from relax_quantus.views.streamed_sounds import write_separated
 
 from relax_quantus.base import files as drafts
 from relax_quantus.base.files import ABANDONED_S, Draft, complete, sweep, write_text
@@ -20,7 +21,6 @@ from relax_quantus.base.result_folder import LIST, require_ours, written_togethe
 from relax_quantus.errors import DataError
 from relax_quantus.views.page.packing import sound_uri
 from relax_quantus.views.sounds import Parts, separate, write_parts, write_sound
-from relax_quantus.views.streamed_sounds import write_separated
 
 fcntl = pytest.importorskip("fcntl")
 

@@ -16,7 +16,7 @@ from relax_quantus.base.text_files import read_text, table
 from relax_quantus.benchmark.data.clips import Dataset
 from relax_quantus.benchmark.data.sampling import Entry, Reader, draw, loudest
 from relax_quantus.errors import DataError
-from relax_quantus.recordings.folders import Found, recordings_in
+from relax_quantus.recordings.folders import surveyed
 
 __all__ = ["Entry", "folder", "listing", "loudest"]
 
@@ -108,20 +108,6 @@ def _from_folders(root: Path) -> tuple[list[Entry], list[str], str]:
             taken.add((label, real))
             entries.append(Entry(path, name, label, first.setdefault(real, name)))
     return entries, remarks, ", ".join(why)
-
-
-def surveyed(root: Path) -> Found:
-    """List what is in a folder.
-
-    Raises
-    ------
-    DataError
-        If the folder cannot be read.
-    """
-    try:
-        return recordings_in(root)
-    except OSError as error:
-        raise DataError(f"{root}: expected a folder that can be read, got {error.strerror}; check it.") from error
 
 
 def folder(

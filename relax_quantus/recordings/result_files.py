@@ -10,14 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from relax_quantus.base.files import Draft, alone_in, digest, naming
-from relax_quantus.cli import console, stopping
+from relax_quantus.base.text import shown
 
 LONGEST_STEM = 100
 ARRAYS = "npz"
@@ -28,11 +31,16 @@ Digests = dict[str, list[str]]
 class ResultFiles:
     """What is written about `clip` into `out`; nothing of it is there before `publish`, and all of it after.
 
-    To be used in a ``with`` statement, which removes drafts that were not published.
+    What an earlier run wrote about the same recording is then replaced or, where this one writes no such file, removed.
+
+    To be used in a ``with`` statement, which removes drafts that were not published. Nothing may stop the program in the
+    context `uninterrupted`, in which files are moved.
     """
 
-    def __init__(self, clip: Path, out: Path) -> None:
-        self.clip, self.out = clip, out
+    def __init__(
+        self, clip: Path, out: Path, uninterrupted: Callable[[], AbstractContextManager[Any]] = nullcontext
+    ) -> None:
+        self.clip, self.out, self._uninterrupted = clip, out, uninterrupted
         self._drafts: dict[str, Draft] = {}
 
     def draft(self, suffix: str) -> Path:
@@ -60,7 +68,7 @@ class ResultFiles:
         for suffix, draft in self._drafts.items():
             with naming(self.out / f"{plain_stem(self.clip)}.{suffix}"):
                 draft.flush()
-        with alone_in(self.out), stopping.held():
+        with alone_in(self.out), self._uninterrupted():
             stem, known = self._name()
             arrays = self._drafts[ARRAYS]
             with naming(self.out / f"{stem}.{ARRAYS}"):
@@ -71,6 +79,16 @@ class ResultFiles:
             for suffix in digests:
                 with naming(self.out / f"{stem}.{suffix}"):
                     self._drafts[suffix].move(self.out / f"{stem}.{suffix}")
+            for suffix in set(known) - set(digests):  # of an earlier run that was asked for more
+                path = self.out / f"{stem}.{suffix}"
+                with suppress(OSError):
+                    if (
+                        path.parent == self.out
+                        and path.is_file()
+                        and not path.is_symlink()
+                        and _short(path) in known[suffix]
+                    ):
+                        path.unlink()
         return stem
 
     def _name(self) -> tuple[str, Digests]:
@@ -80,9 +98,10 @@ class ResultFiles:
             taken, known = self._taken(stem)
             if taken is None:
                 if kept is not None:
-                    console.warning(
-                        f"{console.shown(self.clip)}: {console.shown(kept)} was not written by relax-quantus, or was changed since, and is "
-                        f"kept; the results are called {console.shown(stem)}; move that file away to have its name"
+                    warnings.warn(
+                        f"{shown(self.clip)}: {shown(kept)} was not written by relax-quantus, or was changed since, and is "
+                        f"kept; the results are called {shown(stem)}; move that file away to have its name",
+                        stacklevel=4,
                     )
                 return stem, known
             kept = kept or (
@@ -132,7 +151,7 @@ def stems_for(clip: Path) -> Iterator[str]:
 
 
 def plain_stem(clip: Path) -> str:
-    """The clip's own name without suffix, as far as a file may be called so."""
+    """Return the clip's own name without suffix, as far as a file may be called so."""
     return "".join(c if c.isprintable() else "_" for c in clip.stem).lstrip(".")[:LONGEST_STEM] or "clip"
 
 

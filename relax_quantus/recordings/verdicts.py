@@ -1,11 +1,12 @@
 """What stands out in a recording's maps, in words for people and as facts for programs.
 
-Bounds of each map (`relax_quantus.views.thresholds.Bounds`), errors and regions by label enter; sentences and what ``--json`` and
-an .npz say of them leave.
+Bounds of each map (`relax_quantus.views.thresholds.Bounds`), errors and regions by label enter; sentences, and what
+``--json`` and an .npz say of them, leave.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -13,7 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from relax_quantus.cli import console
 from relax_quantus.views.boxes import Region
 from relax_quantus.views.thresholds import FRACTION, Bounds
 
@@ -98,4 +98,5 @@ def facts(
         }
         for label, of in bounds.items()
     }
-    return dict(console.machine(found))
+    plain: dict[str, Any] = json.loads(json.dumps(found), parse_constant=lambda _: None)
+    return plain
