@@ -23,10 +23,14 @@ __version__ = "0.1.0"
 
 _HOME = {
     "EmbeddingClassifier": "heads.classifier",
+    "ExplainSettings": "recordings.settings",
     "Explanation": "relax.explanation",
     "LogMel": "frontend.log_mel",
     "LogMelConfig": "frontend.log_mel",
     "RELAX": "relax.attribution",
+    "RecordingExplanation": "recordings.recording",
+    "RecordingMap": "recordings.recording",
+    "Session": "recordings.session",
     "SimilarityForward": "relax.similarity_forward",
     "SimilarityModel": "relax.similarity_model",
     "Stitched": "recordings.stitching",
@@ -34,6 +38,7 @@ _HOME = {
     "WaveformEncoder": "encoders.waveform",
     "explain_func": "quantus_bridge",
     "explain_overlapping": "recordings.stitching",
+    "explain_recording": "recordings.session",
     "import_torchaudio": "audio.torchaudio_bridge",
     "load_encoder": "encoders",
     "load_examples": "frontend.log_mel",
