@@ -17,9 +17,9 @@ from torch import Tensor
 
 from relax_quantus import __version__
 from relax_quantus.audio.reading import checked_resampler
-from relax_quantus.base import checks
+from relax_quantus.base import checks, files
 from relax_quantus.benchmark.data.recordings import Entry, listing
-from relax_quantus.cli import console, files, stopping
+from relax_quantus.cli import console, stopping
 from relax_quantus.cli.requests.fit import FitRequest
 from relax_quantus.encoders.loading import load
 from relax_quantus.errors import DataError

@@ -19,10 +19,10 @@ from typer.core import TyperGroup
 
 import relax_quantus
 from relax_quantus.cli import console, stopping, streams
+from relax_quantus.cli.explain import ExplainRequest
 from relax_quantus.cli.help import PlainEpilog
 from relax_quantus.cli.requests.bench import BenchRequest
 from relax_quantus.cli.requests.declaring import Request, declare
-from relax_quantus.cli.requests.explain import ExplainRequest
 from relax_quantus.cli.requests.fit import FitRequest
 from relax_quantus.cli.requests.listing import ListRequest
 from relax_quantus.cli.requests.report import ReportRequest

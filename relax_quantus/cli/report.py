@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from relax_quantus.base import files
 from relax_quantus.benchmark.report import report
-from relax_quantus.cli import console, files
+from relax_quantus.cli import console
 from relax_quantus.cli.requests.report import ReportRequest
 
 

@@ -19,12 +19,11 @@ from relax_quantus.audio.reading import read_beginning
 from relax_quantus.base.text import one_line, shown
 from relax_quantus.errors import AudioError, DataError, EncoderError, RelaxQuantusError
 from relax_quantus.frontend.front_end import FrontEnd
+from relax_quantus.recordings.explaining import embed
 from relax_quantus.recordings.folders import paths_in
-from relax_quantus.relax.references import checked_embedding
 from relax_quantus.relax.similarity import Similarity
 from relax_quantus.views.page import Companion, Recording
 
-BLOCK = 48
 SHOWN = 3
 """Recordings of a folder that are shown and played."""
 LISTED = 12
@@ -111,10 +110,8 @@ def _complaint(problem: Exception) -> str:
     return one_line(f"unexpected {type(problem).__name__}: {problem}")
 
 
-@torch.no_grad()
 def _embed(path: Path, encoder: nn.Module, front_end: FrontEnd, resampler: str) -> Tensor:
-    parts = torch.split(front_end.read(path, resampler=resampler).examples, BLOCK)
-    return torch.cat([checked_embedding(encoder(x), len(x), nonzero=False) for x in parts]).mean(dim=0)
+    return embed(front_end.read(path, resampler=resampler).examples, encoder).mean(dim=0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
-"""The finished blocks of one recording: in memory where there is one, else on disk, so that a stopped run goes on.
+"""The finished blocks of one recording on disk, so that a stopped run goes on.
 
-On disk, each map is one array over the whole recording, of which every block writes its rows; what else there is of a
+Each map is one array over the whole recording, of which every block writes its rows; what else there is of a
 block is a file of its own, written last and brought to the disk, with the digests of those rows. So a block that has its
 file is whole, however the run ended. The folder's name and every block hold the key of what they depend on
 (`relax_quantus.recordings.plan.key_of`): blocks of another recording, setting or version are never found.
@@ -14,99 +14,20 @@ import os
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 from filelock import FileLock, Timeout
 
 from relax_quantus.base import checks
 from relax_quantus.base.files import PART, complete, naming
 from relax_quantus.errors import DataError
+from relax_quantus.recordings.explaining import Array, Block
 
 FOLDER = "unfinished"
 KEY, LOCK, ROWS, CARRY = "key", ".lock", "rows", "carry/"
 STRETCH = 1 << 16
 """Rows of unknown values that are written at a time."""
-Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """What was found in a block.
-
-    Attributes
-    ----------
-    first
-        Number of the frame with which it begins.
-    rows
-        Its finished frames ``(rows, F)`` of the examples and of every map, by name.
-    each
-        What there is one of an example, by name, and one of a block.
-    carry
-        What the next block goes on from, by map and kind.
-    """
-
-    first: int
-    rows: Mapping[str, Array]
-    each: Mapping[str, Array]
-    carry: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
-
-
-class Blocks(Protocol):
-    """What `relax_quantus.recordings.explaining` writes to, and `relax_quantus.recordings.recording` reads from."""
-
-    def finished(self) -> int:
-        """Return how many blocks there are, from the first on."""
-
-    def put(self, number: int, block: Block) -> None:
-        """Store a block."""
-
-    def carry(self, number: int) -> Mapping[str, Mapping[str, Array]]:
-        """Return what the block after a stored one goes on from."""
-
-    def rows(self, name: str) -> Array | None:
-        """Return a map of the whole recording, ``(frames, F)``; None if no block has it."""
-
-    def each(self, name: str) -> Array | None:
-        """Return what there is one of an example, of all; None if no block has it."""
-
-    def remove(self) -> None:
-        """Delete what was stored."""
-
-
-class OneBlock:
-    """The only block of a recording, in memory."""
-
-    def __init__(self) -> None:
-        self._block: Block | None = None
-
-    def finished(self) -> int:
-        """Return 0 until the block is there."""
-        return int(self._block is not None)
-
-    def put(self, number: int, block: Block) -> None:
-        """Keep the block."""
-        self._block = block
-
-    def carry(self, number: int) -> Mapping[str, Mapping[str, Array]]:
-        """Return nothing: no block follows."""
-        return {}
-
-    def rows(self, name: str) -> Array | None:
-        """Return a map, ``(frames, F)``."""
-        assert self._block is not None
-        return self._block.rows.get(name)
-
-    def each(self, name: str) -> Array | None:
-        """Return what there is one of an example."""
-        assert self._block is not None
-        return self._block.each.get(name)
-
-    def remove(self) -> None:
-        """Do nothing."""
 
 
 class BlockStore:
@@ -275,11 +196,3 @@ def _offset(path: Path) -> int:
         np.lib.format.read_magic(source)
         np.lib.format.read_array_header_1_0(source)
         return source.tell()
-
-
-def part(values: Array, rows: slice) -> Array:
-    """Return some rows of a map; of a memory map as a copy, so that what was read does not stay in memory."""
-    if isinstance(values, np.memmap) and values.filename is not None:
-        fresh = np.memmap(values.filename, values.dtype, "r", values.offset, values.shape)
-        return np.array(fresh[rows])
-    return values[rows]

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from relax_quantus.audio.reading import waveform_blocks
 from relax_quantus.base import checks
+from relax_quantus.base.modules import evaluation_mode
 from relax_quantus.base.text import shown
 from relax_quantus.frontend.frame_reader import FrameReader
 from relax_quantus.frontend.framing import cut
 from relax_quantus.frontend.front_end import FrontEnd
-from relax_quantus.recordings.blocks import Array, Block, Blocks
 from relax_quantus.recordings.plan import TOGETHER, Plan
 from relax_quantus.recordings.stitching import Stitcher, maps_of, phase_seed
 from relax_quantus.relax.explanation import Explanation
@@ -38,6 +39,91 @@ EACH = (
 )
 """What there is one, or one row, of an example."""
 Silence = Tensor | float | str
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """What was found in a block.
+
+    Attributes
+    ----------
+    first
+        Number of the frame with which it begins.
+    rows
+        Its finished frames ``(rows, F)`` of the examples and of every map, by name.
+    each
+        What there is one of an example, by name, and one of a block.
+    carry
+        What the next block goes on from, by map and kind.
+    """
+
+    first: int
+    rows: Mapping[str, Array]
+    each: Mapping[str, Array]
+    carry: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
+
+
+class Blocks(Protocol):
+    """What `relax_quantus.recordings.explaining` writes to, and `relax_quantus.recordings.recording` reads from."""
+
+    def finished(self) -> int:
+        """Return how many blocks there are, from the first on."""
+
+    def put(self, number: int, block: Block) -> None:
+        """Store a block."""
+
+    def carry(self, number: int) -> Mapping[str, Mapping[str, Array]]:
+        """Return what the block after a stored one goes on from."""
+
+    def rows(self, name: str) -> Array | None:
+        """Return a map of the whole recording, ``(frames, F)``; None if no block has it."""
+
+    def each(self, name: str) -> Array | None:
+        """Return what there is one of an example, of all; None if no block has it."""
+
+    def remove(self) -> None:
+        """Delete what was stored."""
+
+
+class OneBlock:
+    """The only block of a recording, in memory."""
+
+    def __init__(self) -> None:
+        self._block: Block | None = None
+
+    def finished(self) -> int:
+        """Return 0 until the block is there."""
+        return int(self._block is not None)
+
+    def put(self, number: int, block: Block) -> None:
+        """Keep the block."""
+        self._block = block
+
+    def carry(self, number: int) -> Mapping[str, Mapping[str, Array]]:
+        """Return nothing: no block follows."""
+        return {}
+
+    def rows(self, name: str) -> Array | None:
+        """Return a map, ``(frames, F)``."""
+        assert self._block is not None
+        return self._block.rows.get(name)
+
+    def each(self, name: str) -> Array | None:
+        """Return what there is one of an example."""
+        assert self._block is not None
+        return self._block.each.get(name)
+
+    def remove(self) -> None:
+        """Do nothing."""
+
+
+def part(values: Array, rows: slice) -> Array:
+    """Return some rows of a map; of a memory map as a copy, so that what was read does not stay in memory."""
+    if isinstance(values, np.memmap) and values.filename is not None:
+        fresh = np.memmap(values.filename, values.dtype, "r", values.offset, values.shape)
+        return np.array(fresh[rows])
+    return values[rows]
 
 
 def explain_plan(plan: Plan, store: Blocks, session: Session) -> None:
@@ -154,7 +240,8 @@ def embed(x: Tensor, encoder: nn.Module) -> Tensor:
         If they are not finite ``(n, D)``.
     """
     parts = torch.split(x, TOGETHER)
-    return torch.cat([checked_embedding(encoder(part), len(part), nonzero=False).cpu() for part in parts])
+    with evaluation_mode(encoder):
+        return torch.cat([checked_embedding(encoder(part), len(part), nonzero=False).cpu() for part in parts])
 
 
 @torch.no_grad()

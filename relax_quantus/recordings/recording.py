@@ -23,12 +23,13 @@ from relax_quantus.base import checks
 from relax_quantus.base.registry import nearest
 from relax_quantus.errors import UnknownNameError
 from relax_quantus.frontend.axes import Image
-from relax_quantus.recordings import verdicts
-from relax_quantus.recordings.blocks import Array, Blocks, BlockStore, OneBlock, part
-from relax_quantus.recordings.explaining import EACH, NOT_EXPLAINED, explain_plan
+from relax_quantus.recordings.blocks import BlockStore
+from relax_quantus.recordings.explaining import EACH, NOT_EXPLAINED, Array, Blocks, OneBlock, explain_plan, part
 from relax_quantus.recordings.plan import Plan, key_of, plan_for
 from relax_quantus.recordings.result_files import plain_stem
+from relax_quantus.recordings.stitching import heard_frames
 from relax_quantus.relax.explanation import Explanation
+from relax_quantus.views import thresholds
 from relax_quantus.views.boxes import Region, RegionFinder
 from relax_quantus.views.sounds import Parts, separate, transition
 from relax_quantus.views.thresholds import Bounds, Values, bounds_of_parts, deviation_of_parts
@@ -96,11 +97,8 @@ class RecordingMap:
     @cached_property
     def heard(self) -> Array:
         """Whether the network hears anything in any of the examples that hold a frame, ``(frames,)`` bool."""
-        found = np.zeros(self.plan.frames, dtype=bool)
-        for example in np.flatnonzero(~self.hears_nothing):
-            start = int(example) * self.plan.hop
-            found[start : start + self.plan.per_example] = True
-        return found
+        deaf = torch.from_numpy(self.hears_nothing)
+        return np.asarray(heard_frames(deaf, self.plan.hop, self.plan.per_example).numpy())
 
     @cached_property
     def bounds(self) -> Bounds:
@@ -127,7 +125,7 @@ class RecordingMap:
             rows = slice(start, start + size)
             centred = part(self.importance, rows) - part(self.neutral, rows)
             with np.errstate(divide="ignore", invalid="ignore"):
-                z = centred.astype(np.float64) / part(self.centred_standard_error, rows)
+                z = (centred / part(self.centred_standard_error, rows)).astype(np.float64)
             z[~self.heard[rows]] = np.nan
             yield centred.astype(np.float64), z
 
@@ -255,7 +253,7 @@ class RecordingExplanation:
     @property
     def verdict(self) -> str:
         """Say in which maps nothing stands out, or nothing is heard; empty if there is nothing to say."""
-        return verdicts.in_words(self.bounds)
+        return thresholds.in_words(self.bounds)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -281,7 +279,8 @@ class RecordingExplanation:
         """How large both errors of each map are: mean, largest, and the share of bins whose error is unknown."""
         return {
             name: {
-                kind: verdicts.measure_errors(parts[kind] for _, parts in found.stretches()) for kind in verdicts.ERRORS
+                kind: thresholds.measure_errors(parts[kind] for _, parts in found.stretches())
+                for kind in thresholds.ERRORS
             }
             for name, found in self.maps.items()
         }
@@ -289,7 +288,7 @@ class RecordingExplanation:
     def facts(self, regions: Mapping[str, list[Region]] | None = None) -> dict[str, Any]:
         """Return what programs are told of each map; regions where they were looked for."""
         deaf = {name: found.hears_nothing.tolist() for name, found in self.maps.items()}
-        return verdicts.facts(self.bounds, self.errors, deaf, regions)
+        return thresholds.facts(self.bounds, self.errors, deaf, regions)
 
     def map(self, name: str | None = None) -> RecordingMap:
         """Return a map by its name; the first without one.

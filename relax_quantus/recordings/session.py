@@ -25,6 +25,7 @@ from torch import nn
 from relax_quantus import __version__
 from relax_quantus.base import checks
 from relax_quantus.base.modules import fingerprint
+from relax_quantus.base.specifications import parse, user_object
 from relax_quantus.encoders.loading import load, refuse_other_front_end
 from relax_quantus.encoders.waveform import WaveformEncoder
 from relax_quantus.errors import ArgumentTypeError, ShapeError
@@ -269,12 +270,15 @@ def _networks(settings: ExplainSettings) -> tuple[FrontEnd, nn.Module]:
     elif isinstance(encoder, nn.Module):
         if settings.weights is not None:
             checks.refuse("weights", "none with a module, which has its own", str(settings.weights), "leave it out")
-        network = encoder.eval() if not encoder.training else encoder
+        network = encoder
     else:
         rule = "a name, or a torch.nn.Module"
         checks.refuse("encoder", rule, encoder, "wrap it in a module", ArgumentTypeError)
     if isinstance(front_end, str):
-        return load("vggish_mini", front_end=front_end)[0], network
+        spec = parse("front_end", front_end)
+        if spec.target is None:
+            return front_ends.build(spec), network
+        front_end = user_object("front_end", spec.target)
     if front_end is not None:
         return front_ends.of_object("the user's own", front_end), network
     return (front_ends.waveform() if isinstance(network, WaveformEncoder) else front_ends.log_mel()), network

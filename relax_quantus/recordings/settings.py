@@ -113,10 +113,10 @@ class ExplainSettings:
             checks.positive("tolerance", self.tolerance)
         checks.seed(self.seed)
         checked_resampler(self.resampler)
+        if not isinstance(self.baselines, str | Sequence) or not all(isinstance(name, str) for name in self.baselines):
+            rule = "the name of a fill, or several"
+            checks.refuse("baselines", rule, self.baselines, "see relax_quantus.fills", ArgumentTypeError)
         for name in self.fills:
-            if not isinstance(name, str):
-                rule = "the name of a fill, or several"
-                checks.refuse("baselines", rule, name, "see relax_quantus.fills", ArgumentTypeError)
             FILLS.get(name)
         for strategy in self.named_masks:
             if isinstance(strategy, str):

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,9 @@ class Stitched:
         ``(T_total,)``: middle of each frame in seconds from the beginning of the recording.
     hop
         Frames from one example to the next.
+    null_maxima, null_statistic, hears_nothing
+        ``(n, P)``, ``(n,)`` and ``(n,)``: of the examples, as in `Explanation`, so that what stands out follows the same
+        rule as in theirs; None unless they were explained with ``null=True``.
     """
 
     importance: Tensor
@@ -65,12 +68,26 @@ class Stitched:
     times_s: Image
     hop: int
     cell_effects: Tensor | None = None
+    null_maxima: Tensor | None = None
+    null_statistic: Tensor | None = None
+    hears_nothing: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.bool, device="cpu"))
+
+    @property
+    def heard(self) -> Tensor:
+        """Whether the network hears anything in any of the examples that hold a frame, ``(T_total,)`` bool."""
+        frames = len(self.importance) - (len(self.hears_nothing) - 1) * self.hop
+        return heard_frames(self.hears_nothing, self.hop, frames)
+
+    @neutral_torch()
+    def z(self) -> Tensor:
+        """Return centred importance over its standard error, ``(T_total, F)``; NaN where the error is unknown."""
+        return self.centred() / self.centred_standard_error
 
     def centred(self) -> Tensor:
         """Importance minus its value if no bin mattered; see `Explanation.centred`.
 
-        With ``[None, None]`` it goes wherever a map ``(n, 1, T, F)`` goes: `relax_quantus.views.boxes.regions`, `relax_quantus.views.sounds.gain`,
-        `relax_quantus.views.maps.plot_map`.
+        `relax_quantus.views.boxes.regions` takes the whole object; with ``[None, None]`` this goes wherever a map
+        ``(n, 1, T, F)`` goes: `relax_quantus.views.sounds.gain`, `relax_quantus.views.maps.plot_map`.
         """
         return self.importance - self.neutral
 
@@ -103,6 +120,26 @@ def phase_seed(seed: int | None, phase: int) -> int | None:
     if seed is None or phase == 0:
         return seed
     return int(np.random.SeedSequence((seed, phase)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@neutral_torch()
+def heard_frames(hears_nothing: Tensor, hop: int, frames: int) -> Tensor:
+    """Return whether the network hears anything in any of the examples that hold a frame, ``(T_total,)`` bool.
+
+    Parameters
+    ----------
+    hears_nothing
+        ``(n,)`` bool, of examples of `frames` frames that begin every `hop`.
+
+    Examples
+    --------
+    >>> heard_frames(torch.tensor([True, False, True]), 2, 3)
+    tensor([False, False,  True,  True,  True, False, False])
+    """
+    found = torch.zeros((len(hears_nothing) - 1) * hop + frames, dtype=torch.bool)
+    for example in (~hears_nothing).nonzero().flatten().tolist():
+        found[example * hop : example * hop + frames] = True
+    return found
 
 
 class Stitcher:
@@ -238,7 +275,11 @@ def stitch(
     usable = torch.isfinite(maps["importance"]).flatten(1).all(dim=1).cpu()
     parts, rest = stitcher.push(maps, usable), stitcher.finish()
     whole = {name: torch.cat([part, rest[name].to(part.dtype)]) for name, part in parts.items()}
-    return Stitched(**whole, times_s=axis.times_s(len(whole["importance"])), hop=hop)
+    chance: dict[str, Tensor] = {}
+    if explanation.null_maxima is not None and explanation.null_statistic is not None:
+        chance = {"null_maxima": explanation.null_maxima, "null_statistic": explanation.null_statistic}
+    deaf = explanation.hears_nothing.cpu()
+    return Stitched(**whole, **chance, times_s=axis.times_s(len(whole["importance"])), hop=hop, hears_nothing=deaf)
 
 
 @neutral_torch()

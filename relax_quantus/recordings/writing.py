@@ -11,7 +11,6 @@ import textwrap
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,22 +23,28 @@ from relax_quantus.base import checks
 from relax_quantus.base.files import complete
 from relax_quantus.base.text import shown
 from relax_quantus.frontend.front_end import LOG_MEL, FrontEnd, duration
-from relax_quantus.recordings import verdicts
-from relax_quantus.recordings.blocks import Array, part
-from relax_quantus.recordings.explaining import EACH
+from relax_quantus.recordings.explaining import EACH, Array, part
 from relax_quantus.recordings.plan import LEAST_LEFT_S, Plan
 from relax_quantus.recordings.result_files import ResultFiles
+from relax_quantus.views import thresholds
 from relax_quantus.views.boxes import Region, write_audacity, write_raven
 from relax_quantus.views.maps import OUTLINED_EXAMPLES, explanation_figure, save_png
-from relax_quantus.views.overview import CENTRED, STANDING_OUT, Overview, Z, loudest, telling
+from relax_quantus.views.overview import (
+    CENTRED,
+    STANDING_OUT,
+    Overview,
+    Z,
+    column_frames,
+    loudest,
+    overview_figure,
+    telling,
+)
 from relax_quantus.views.page import Entry
 from relax_quantus.views.sounds import write_separated
 from relax_quantus.views.thresholds import sure_at
 from relax_quantus.views.waveform import waveform_figure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from relax_quantus.recordings.recording import RecordingExplanation, RecordingMap
 
 LONGEST_NAME = 60
@@ -105,7 +110,6 @@ def write_results(
     html: bool = False,
     sounds: bool = False,
     annotations: bool = False,
-    uninterrupted: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Written:
     """Write what is asked for about a recording into a folder; what earlier runs wrote about it makes way.
 
@@ -118,7 +122,7 @@ def write_results(
 
     suffixes: dict[str, Any] = {"picture": "png", "arrays": "npz"}
     entry, boxes = None, None
-    with ResultFiles(found.path, out, uninterrupted) as files:
+    with ResultFiles(found.path, out, found.session.hooks.uninterrupted) as files:
         write_arrays(found, files.draft("npz"))
         save_png(picture(found), files.draft("png"))
         if html:
@@ -208,8 +212,6 @@ def picture(found: RecordingExplanation) -> Any:
     """Draw all maps of a recording: a row a strategy, or lines of time where it is long."""
     title = headline(found)
     if found.plan.is_stitched:
-        from relax_quantus.views.overview_plotting import overview_figure
-
         overview = overview_of(found)
         used = torch.cat([torch.from_numpy(its.n_samples) for its in found.maps.values()])
         notes = _overview_notes(found, overview)
@@ -239,9 +241,9 @@ def _notes(found: RecordingExplanation) -> str:
     plan, session, bounds = found.plan, found.session, found.bounds
     n, front_end, colours = plan.count, session.front_end, MAP_COLOURS
     if front_end.of_waveforms:
-        colours = f"{WAVEFORM_COLOURS}\n{verdicts.line_in_words(bounds, 'Black bar')}"
+        colours = f"{WAVEFORM_COLOURS}\n{thresholds.line_in_words(bounds, 'Black bar')}"
     elif n <= OUTLINED_EXAMPLES or all(of.is_empty for of in bounds.values()):
-        colours += f"\n{verdicts.line_in_words(bounds)}"
+        colours += f"\n{thresholds.line_in_words(bounds)}"
     shown_front_end = "" if front_end.text == LOG_MEL else f"front end {_shortened(front_end.text)}\n"
     blended = f", blended in {session.settings.domain}" if front_end.natural_log else ""
     correlations = ", ".join(f"{mean_of(its.spearman):.2f}" for its in found.maps.values())
@@ -253,7 +255,7 @@ def _notes(found: RecordingExplanation) -> str:
         f"{masks_used(found)}, estimator {estimators(found)}, seed {session.settings.seed}; "
         f"similarity of the fill alone {_fills_alone(found)}\n"
         f"Spearman(uncertainty, importance): {correlations}\n"
-        f"{verdicts.chance_in_words(bounds)}\n\n{colours}"
+        f"{thresholds.chance_in_words(bounds)}\n\n{colours}"
     )
 
 
@@ -262,18 +264,18 @@ def _overview_notes(found: RecordingExplanation, overview: Overview) -> str:
     session, maps, bounds = found.session, found.maps, found.bounds
     means = ", ".join(f"{name} {mean_of(its.mean_similarity):.2f}" for name, its in maps.items())
     alone = mean_of(found.first.fully_masked_similarity)
-    said = verdicts.in_words(bounds)
+    said = thresholds.in_words(bounds)
     return (
         f"{extent(found)}; towards {session.question}\n"
         f"front end {_shortened(session.front_end.text)}, encoder {_shortened(session.encoder_name)}, "
         f"fill {', '.join(session.fills)}, {session.settings.similarity}, {masks_used(found)}, "
         f"estimator {estimators(found)}, seed {session.settings.seed}\n"
-        f"mean similarity: {means}; of the fill alone {alone:.2f}; {verdicts.errors_in_words(found.errors)}\n"
-        f"{verdicts.chance_in_words(bounds)}{f'; {said}' if said else ''}\n"
+        f"mean similarity: {means}; of the fill alone {alone:.2f}; {thresholds.errors_in_words(found.errors)}\n"
+        f"{thresholds.chance_in_words(bounds)}{f'; {said}' if said else ''}\n"
         f"A column is {overview.column_s:.2f} s: of each band the moment farthest from the mean, in the spectrogram the "
         "loudest. Red: masks that keep this part leave the embedding closer to\nwhat it is compared with than masks do on "
         "average; blue: less. Pale: within three standard errors of that. Grey: not explained, or its error is unknown. "
-        f"{verdicts.line_in_words(bounds)}"
+        f"{thresholds.line_in_words(bounds)}"
     )
 
 
@@ -336,8 +338,6 @@ def _shortened(text: str) -> str:
 
 def overview_of(found: RecordingExplanation) -> Overview:
     """Return a long recording in as many columns as its picture has room for."""
-    from relax_quantus.views.overview_plotting import column_frames
-
     axis, plan = found.plan.axis, found.plan
     size = column_frames(plan.frames, axis.hop_s)
     maps = {name: telling(_together(its), size) for name, its in found.maps.items()}

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from relax_quantus.base import checks
 from relax_quantus.base.files import complete, write_text
@@ -27,6 +26,9 @@ from relax_quantus.frontend.log_mel import hz_to_mel
 from relax_quantus.views.thresholds import Bins, Bounds, Values, as_values, is_explanation, least_effect, standing_out
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from relax_quantus.recordings.stitching import Stitched
     from relax_quantus.relax.explanation import Explanation
 
 LABEL = "matters"
@@ -62,7 +64,7 @@ class Region:
 
 
 def regions(
-    values: Explanation | Tensor | npt.NDArray[Any],
+    values: Explanation | Stitched | Tensor | npt.NDArray[Any],
     threshold: float | None = None,
     *,
     axis: Axis | None = None,
@@ -75,9 +77,10 @@ def regions(
     Parameters
     ----------
     values
-        The explanation of a recording's examples, from ``explain(null=True)``: what chance draws has no region, nor
-        have examples in which the network hears nothing (`relax_quantus.views.thresholds.standing_out`). Or any map
-        ``(n, 1, T, F)``, drawn end to end, of which nothing is known but its values; NaN is above nothing.
+        The explanation of a recording's examples, from ``explain(null=True)``, or a map stitched of them
+        (`relax_quantus.Stitched`): what chance draws has no region, nor have examples in which the network hears nothing
+        (`relax_quantus.views.thresholds.standing_out`). Or any map ``(n, 1, T, F)``, drawn end to end, of which nothing is
+        known but its values; NaN is above nothing.
     threshold
         In the map's units, for effects; by default a fraction of the largest
         (`relax_quantus.views.thresholds.least_effect`).
@@ -110,6 +113,8 @@ def regions(
     axis = axis or Axis()
     e = values if is_explanation(values) else None
     found = as_values(values if e is None else e.centred())
+    if e is not None and found.ndim == 2:  # a map over time, stitched of examples
+        found = found[None, None]
     if found.ndim != 4 or found.shape[1] != 1 or found.size == 0 or found.shape[3] != axis.bands:
         checks.refuse("values", f"shape (n, 1, T, {axis.bands})", found, "pass a map of that front end", ShapeError)
     bounds: float | Bounds
@@ -118,7 +123,7 @@ def regions(
     else:
         standing = standing_out(e)
         bounds = standing.bounds if threshold is None else replace(standing.bounds, effect=float(threshold))
-        z = _image(standing.z)
+        z = _image(standing.z.reshape(found.shape))
     finder = RegionFinder(bounds, axis=axis, least_bins=least_bins, end_s=end_s, highest_hz=highest_hz)
     finder.feed(_image(found), z)
     return finder.finish()

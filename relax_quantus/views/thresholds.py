@@ -4,19 +4,21 @@ A leaf of the flow: explanations or arrays of maps enter, numbers and masks of b
 holds:
 
 (a) its centred importance is further from 0, in standard errors, than chance draws it anywhere in the recording in all
-    but one of twenty cases (`relax_quantus.base.family_wise.family_wise`), in a recording of which the permutation test itself says
-    so (`relax_quantus.base.family_wise.family_wise_p`): `surrogate` may be surer of a bin than the test is;
+    but one of twenty cases (`family_wise`), in a recording of which the permutation test itself says
+    so (`family_wise_p`): `surrogate` may be surer of a bin than the test is;
 (b) it is positive and above a fraction of the largest of those, `FRACTION`: with masks enough, whatever has any effect
     passes (a);
 (c) the network hears something in its example (`relax_quantus.Explanation.hears_nothing`).
 
-What is unknown stands out nowhere, and that nothing stands out is an answer.
+What is unknown stands out nowhere, and that nothing stands out is an answer; `in_words` gives it to people, `facts` to
+programs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
@@ -25,7 +27,6 @@ import torch
 from torch import Tensor
 
 from relax_quantus.base import checks
-from relax_quantus.base.family_wise import family_wise, family_wise_p
 from relax_quantus.base.torch_state import neutral_torch
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ SURE = 3.0
 """Standard errors from 0 at which what is faded is drawn in full, where masks are many; see `sure_at`."""
 NOTHING_HEARD = "this network hears nothing here"
 NOTHING_STANDS_OUT = "nothing stands out"
+ERRORS = ("standard_error", "centred_standard_error")
 
 Values = npt.NDArray[np.float64]
 Bins = npt.NDArray[np.bool_]
@@ -100,6 +102,71 @@ def least_effect(values: Tensor | npt.NDArray[Any], fraction: float = FRACTION) 
     found = as_values(values)
     positive = found[np.isfinite(found) & (found > 0)]
     return fraction * float(positive.max()) if positive.size else float("nan")
+
+
+@neutral_torch()
+def family_wise(maxima: Tensor, level: float = 0.05) -> float:
+    """Return the ``|z|`` that chance exceeds in at most `level` examples of a recording, on average.
+
+    The family is all bins of all examples. Of t, the maxima of an example say how probable it is that chance alone
+    draws a bin beyond it; summed over the examples that is the expected number of examples with such a bin, which
+    bounds the probability that there is any (Bonferroni), however different examples are. The threshold is the
+    smallest of all maxima with
+
+        sum_i #{maxima_i >= t} / (P + 1) <= level.
+
+    For one example it is `relax_quantus.Explanation.null`.
+
+    Parameters
+    ----------
+    maxima
+        ``(B, P)``: `relax_quantus.Explanation.null_maxima` of a recording's examples. Rows of NaN, of examples in which
+        nothing varies, do not count.
+    level
+        Between 0 and 1.
+
+    Returns
+    -------
+    float
+        Infinite where permutations are too few for the level; NaN where no example has any.
+
+    Raises
+    ------
+    ArgumentError
+        If `level` is not between 0 and 1.
+
+    Examples
+    --------
+    >>> family_wise(torch.arange(1.0, 201.0)[None])
+    191.0
+    """
+    checks.fraction("level", level)
+    known = maxima[~maxima.isnan().any(dim=1)]
+    if not known.numel():
+        return float("nan")
+    exceeding = int(level * (maxima.shape[1] + 1) + 1e-9)
+    return float(known.flatten().topk(exceeding).values[-1]) if exceeding else float("inf")
+
+
+@neutral_torch()
+def family_wise_p(maxima: Tensor, statistic: Tensor) -> float:
+    """Return the level at which the largest of a recording's statistics just passes `family_wise`, at most 1.
+
+    Parameters
+    ----------
+    maxima, statistic
+        ``(B, P)`` and ``(B,)``, as in `relax_quantus.Explanation`.
+
+    Returns
+    -------
+    float
+        (1 + sum_i #{maxima_i >= the largest statistic}) / (P + 1); NaN where no example has any.
+    """
+    known = ~(maxima.isnan().any(dim=1) | statistic.isnan())
+    if not known.any():
+        return float("nan")
+    reached = int((maxima[known] >= statistic[known].max()).sum())
+    return min(1.0, (1 + reached) / (1 + maxima.shape[1]))
 
 
 @dataclass(frozen=True)
@@ -214,7 +281,8 @@ def standing_out(explanation: Explanation, fraction: float = FRACTION) -> Standi
     Parameters
     ----------
     explanation
-        Of all of a recording's examples, from ``explain(null=True)``; without that nothing stands out.
+        Of all of a recording's examples, from ``explain(null=True)``, or a map stitched of them
+        (`relax_quantus.Stitched`); without chance nothing stands out.
     fraction
         Of the largest effect that chance does not draw; 0.2 unless said otherwise.
 
@@ -234,9 +302,9 @@ def standing_out(explanation: Explanation, fraction: float = FRACTION) -> Standi
     """
     checks.fraction("fraction", fraction)
     e, centred = explanation, as_values(explanation.centred())
-    nothing = e.hears_nothing.cpu()
+    nothing, heard = e.hears_nothing.cpu(), getattr(e, "heard", None)  # a stitched map knows of frames
     z = as_values(e.z())
-    z[nothing.numpy()] = np.nan
+    z[nothing.numpy() if heard is None else ~heard.cpu().numpy()] = np.nan
     parts = [(centred, z)]
     return of_bounds(centred, z, bounds_of_parts(lambda: parts, e.null_maxima, e.null_statistic, nothing, fraction))
 
@@ -265,3 +333,85 @@ def deviation_of_parts(parts: Iterable[npt.NDArray[Any]]) -> float:
             squares += float(np.square(finite - finite.mean()).sum()) + step**2 * count * finite.size / total
             mean, count = mean + step * finite.size / total, total
     return float(np.sqrt(squares / count)) if count else float("nan")
+
+
+def in_words(bounds: Mapping[str, Bounds]) -> str:
+    """Say in how many of the maps nothing stands out, and where nothing is heard; empty if there is nothing to say.
+
+    Examples
+    --------
+    >>> nothing, something = Bounds(4.0, float("nan"), 0.7, 0, 2), Bounds(4.0, 0.1, 0.005, 0, 2)
+    >>> in_words({"random": nothing, "time": nothing})
+    'nothing stands out'
+    >>> in_words({"random": nothing, "time": something})
+    'nothing stands out (random)'
+    """
+    named: dict[str, list[str]] = {}
+    for label, of in bounds.items():
+        named.setdefault(of.in_words, []).append(label)
+    said = {words: labels for words, labels in named.items() if words}
+    return ". ".join(words + (f" ({', '.join(labels)})" if len(named) > 1 else "") for words, labels in said.items())
+
+
+def chance_in_words(bounds: Mapping[str, Bounds]) -> str:
+    """Say for a picture what chance draws, and with which probability it draws what was found, map by map.
+
+    Examples
+    --------
+    >>> chance_in_words({"random": Bounds(4.02, 0.1, 0.005, 0, 1), "time": Bounds(2.9, 0.1, 0.005, 0, 1)})
+    'beyond chance: |z| above 4.02, 2.90 (p 0.005)'
+    """
+    z = ", ".join(f"{of.z:.2f}" for of in bounds.values())
+    p = ", ".join(dict.fromkeys(f"{of.p_value:.2g}" for of in bounds.values()))
+    if len(set(p.split(", "))) > 1:
+        p = ", ".join(f"{of.p_value:.2g}" for of in bounds.values())
+    return f"beyond chance: |z| above {z} (p {p})"
+
+
+def line_in_words(bounds: Mapping[str, Bounds], line: str = "Black line") -> str:
+    """Say what a picture's line runs around, or that there is none."""
+    if all(of.is_empty for of in bounds.values()):
+        said = in_words(bounds)
+        return f"{said[0].upper()}{said[1:]}."
+    return f"{line}: beyond chance and above {FRACTION:.0%} of the largest effect."
+
+
+def errors_in_words(errors: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Say for a picture how large the errors of the importance and of the centred map are, map by map."""
+    importance, centred = (", ".join(f"{of[name]['mean']:.2g}" for of in errors.values()) for name in ERRORS)
+    return f"mean standard error: of the importance {importance}; centred {centred}"
+
+
+def measure_errors(parts: Iterable[npt.NDArray[Any]]) -> dict[str, float]:
+    """Return the mean and the largest of the known errors, and the share of bins whose error is unknown."""
+    count, total, largest, unknown = 0, 0.0, float("nan"), 0
+    for part in parts:
+        known = part[np.isfinite(part)].astype(np.float64)
+        if known.size:
+            largest = float(np.nanmax([largest, known.max()]))
+        count, total, unknown = count + known.size, total + float(known.sum()), unknown + part.size - known.size
+    mean = total / count if count else float("nan")
+    return {"mean": mean, "largest": largest, "unknown": unknown / max(1, count + unknown)}
+
+
+def facts(
+    bounds: Mapping[str, Bounds],
+    errors: Mapping[str, Mapping[str, Mapping[str, float]]],
+    hears_nothing: Mapping[str, Sequence[bool]],
+    regions: Mapping[str, Sequence[Any]] | None = None,
+) -> dict[str, Any]:
+    """What programs are told of each map by its label; regions where they were looked for. What is unknown is None."""
+    found = {
+        label: {
+            **{name: dict(values) for name, values in errors[label].items()},
+            "z_threshold": of.z,
+            "effect_threshold": of.effect,
+            "p_value": of.p_value,
+            "hears_nothing": list(map(bool, hears_nothing[label])),
+            "verdict": of.in_words,
+            **({} if regions is None else {"regions": [asdict(region) for region in regions[label]]}),
+        }
+        for label, of in bounds.items()
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(found), parse_constant=lambda _: None)
+    return plain

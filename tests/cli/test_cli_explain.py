@@ -17,7 +17,7 @@ from command_line import FEW, call, refused, run
 from torch import Tensor
 
 import relax_quantus
-from relax_quantus.cli import files
+from relax_quantus.base import files
 from relax_quantus.frontend.axes import COUNTED, Axis, BinAxis
 from relax_quantus.recordings.plan import Plan
 from relax_quantus.recordings.writing import example_length, lasting

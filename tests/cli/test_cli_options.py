@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.cli import main as cli
 from relax_quantus.cli.bench import OUT, configured
+from relax_quantus.cli.explain import ExplainRequest
 from relax_quantus.cli.requests.bench import BenchRequest
 from relax_quantus.cli.requests.declaring import declare, options
-from relax_quantus.cli.requests.explain import ExplainRequest
 from relax_quantus.cli.requests.shared import EncoderOptions, MessageOptions, NetworkOptions
 from relax_quantus.relax import estimators
 
