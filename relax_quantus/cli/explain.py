@@ -1,8 +1,8 @@
 """``relax-quantus explain``: recordings -> a picture and arrays for each.
 
-The command line of `relax_quantus.recordings`: options become settings, every recording is explained and its results are
-written, and what there is to say is said. Cost: strategies x fills x N encoder forwards an example (0.96 s), fewer with a
-tolerance.
+The command line of `relax_quantus.recordings`: options become settings, every recording is
+explained and its results are written, and what there is to say is said. Cost: strategies x fills x
+N encoder forwards an example (0.96 s), fewer with a tolerance.
 """
 
 from __future__ import annotations
@@ -31,27 +31,30 @@ COMPARED = "What it is compared with"
 class ExplainRequest:
     """Explain recordings: a picture, arrays and a page for each.
 
-    For each recording one PNG and one .npz are written, and a page with --html. The PNG shows the spectrogram and, for each masking strategy on
-    one shared scale, which parts the embedding rests on and the standard error of that. What was written about a clip before is replaced,
-    unless it was edited since; files of others are kept, and two clips of the same name never overwrite one another.
-    A recording that cannot be used is reported, the others are done, and the exit code
-    is 1.
+    For each recording one PNG and one .npz are written, and a page with --html. The PNG shows the
+    spectrogram and, for each masking strategy on one shared scale, which parts the embedding rests
+    on and the standard error of that. What was written about a clip before is replaced, unless it
+    was edited since; files of others are kept, and two clips of the same name never overwrite one
+    another. A recording that cannot be used is reported, the others are done, and the exit code is
+    1.
 
-    With --hop, and where more than 60 examples are explained, a recording is explained block by block into one map; a run that was stopped goes
-    on from its last block when the same command is given again.
+    With --hop, and where more than 60 examples are explained, a recording is explained block by
+    block into one map; a run that was stopped goes on from its last block when the same command is
+    given again.
 
     \b
     Examples:
-      relax-quantus explain robin.wav --out pictures
-      relax-quantus explain recordings/ --out pictures --masks time --masks frequency --n-samples 1000
-      relax-quantus explain robin.wav --out pictures --n-samples 10000 --tolerance 0.1 --estimator surrogate
-      relax-quantus explain robin.wav --out pictures --html --sounds --annotations
-      relax-quantus explain robin.wav --out pictures --html --masks random --baseline silence --baseline background
-      relax-quantus explain dawn_chorus.wav --out pictures --max-examples 0 --hop 0.48 --masks time --annotations
-      relax-quantus explain robin.wav --out pictures --head animals.safetensors
-      relax-quantus explain robin.wav --out pictures --reference wren.wav --away traffic/
-      relax-quantus explain robin.wav --out pictures --encoder wav2vec2_base:layer=6 --weights wav2vec2.pth
-      relax-quantus explain robin.wav --out pictures --encoder mine.py:network --front-end MelSpectrogram:n_mels=80
+      relax-quantus explain robin.wav --out pictures relax-quantus explain recordings/ --out
+      pictures --masks time --masks frequency --n-samples 1000 relax-quantus explain robin.wav --out
+      pictures --n-samples 10000 --tolerance 0.1 --estimator surrogate relax-quantus explain
+      robin.wav --out pictures --html --sounds --annotations relax-quantus explain robin.wav --out
+      pictures --html --masks random --baseline silence --baseline background relax-quantus explain
+      dawn_chorus.wav --out pictures --max-examples 0 --hop 0.48 --masks time --annotations
+      relax-quantus explain robin.wav --out pictures --head animals.safetensors relax-quantus
+      explain robin.wav --out pictures --reference wren.wav --away traffic/ relax-quantus explain
+      robin.wav --out pictures --encoder wav2vec2_base:layer=6 --weights wav2vec2.pth relax-quantus
+      explain robin.wav --out pictures --encoder mine.py:network --front-end
+      MelSpectrogram:n_mels=80
     """
 
     clips: Annotated[
@@ -212,7 +215,8 @@ def run(request: ExplainRequest) -> int:
     Raises
     ------
     RelaxQuantusError, OSError
-        If nothing can be done at all: an unknown name, an impossible number, a folder that cannot be written to.
+        If nothing can be done at all: an unknown name, an impossible number, a folder that cannot
+        be written to.
     """
     from relax_quantus.base import files
     from relax_quantus.recordings.pages import write_index
@@ -251,7 +255,7 @@ def run(request: ExplainRequest) -> int:
     index = write_index(request.out, entries) if entries else None
     if index is not None:
         console.result(console.shown(index), "file", path=index)
-    for store in stores:  # not before all is done, so that a run of several recordings goes on where it stopped
+    for store in stores:  # not before all is done, so that a run that is stopped goes on
         store.remove()
     return 1 if failed else 0
 
@@ -265,7 +269,10 @@ def settings_of(request: ExplainRequest) -> dict[str, Any]:
 
 
 def tell(found: RecordingExplanation, written: Written) -> None:
-    """Say where one recording's results are and what they say as a whole; with ``--json`` all facts."""
+    """Say where one recording's results are and what they say as a whole.
+
+    With ``--json`` all facts.
+    """
     from relax_quantus.recordings.writing import masks_used
 
     picture = console.shown(written.files["picture"])
@@ -285,10 +292,12 @@ def tell(found: RecordingExplanation, written: Written) -> None:
 
 
 def expand(paths: Sequence[Path]) -> tuple[list[Path], int]:
-    """Replace folders by the recordings in them; the second value counts the folders without any, which are reported.
+    """Replace folders by the recordings in them.
 
-    Sounds that an earlier run wrote are explained only where nothing else is named, so that ``recordings/*`` means the
-    same each time.
+    The second value counts the folders without any, which are reported.
+
+    Sounds that an earlier run wrote are explained only where nothing else is named, so that
+    ``recordings/*`` means the same each time.
     """
     from relax_quantus.recordings.folders import is_own, paths_in
 

@@ -1,7 +1,10 @@
-"""What recordings are compared with: other recordings and folders, as embeddings, and what pages show of them.
+"""What recordings are compared with.
 
-An anchor is what maps are towards, away from, or centred on. On a page, a recording is shown and played up to a bound; a
-folder is named, and those of its recordings that are nearest to its centroid are shown.
+Other recordings and folders, as embeddings, and what pages show of them.
+
+An anchor is what maps are towards, away from, or centred on. On a page, a recording is shown and
+played up to a bound; a folder is named, and those of its recordings that are nearest to its
+centroid are shown.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ SHOWN_S = 20.0
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """A recording and its embedding ``(D,)``, the mean over its examples."""
+    """Hold a recording and its embedding ``(D,)``, the mean over its examples."""
 
     path: Path
     embedding: Tensor
@@ -42,14 +45,15 @@ class Member:
 
 @dataclass(frozen=True, eq=False)
 class Anchor:
-    """The embedding ``(D,)`` of a recording, or the centroid of a folder's recordings.
+    """Hold the embedding ``(D,)`` of a recording, or the centroid of a folder's recordings.
 
     Attributes
     ----------
     path
         The recording or folder.
     embedding
-        Mean over a recording's examples; of a folder, the mean over its recordings, each of which weighs the same.
+        Mean over a recording's examples; of a folder, the mean over its recordings, each of which
+        weighs the same.
     members
         The recordings that were used: the one, or the folder's.
     """
@@ -72,12 +76,15 @@ def load_anchor(
     resampler: str = "soxr",
     check: Callable[[], None] = lambda: None,
 ) -> Anchor:
-    """Embed a recording or a folder of recordings; `check` is called after a failure, and may stop it all.
+    """Embed a recording or a folder of recordings.
+
+    `check` is called after a failure, and may stop it all.
 
     Raises
     ------
     AudioError, DataError
-        If the recording cannot be used, or none in the folder can; others in a folder are left out with a warning.
+        If the recording cannot be used, or none in the folder can; others in a folder are left out
+        with a warning.
     EncoderError
         If the embeddings are not finite ``(n, D)``.
     """
@@ -116,7 +123,10 @@ def _embed(path: Path, encoder: nn.Module, front_end: FrontEnd, resampler: str) 
 
 @dataclass(frozen=True, eq=False)
 class Beside:
-    """An anchor with those of its members that are shown, nearest to it first; read once, for all clips."""
+    """Hold an anchor with those of its members that are shown, nearest to it first.
+
+    Read once, for all clips.
+    """
 
     role: Literal["towards", "away"]
     anchor: Anchor
@@ -125,7 +135,10 @@ class Beside:
 
 
 def compare(similarity: Similarity, h: Tensor, reference: Tensor) -> Tensor:
-    """Similarity ``(n,)`` of embeddings ``(n, D)`` to one, ``(D,)``; NaN for embeddings of zeros, which are not explained."""
+    """Return the similarity ``(n,)`` of embeddings ``(n, D)`` to one, ``(D,)``.
+
+    NaN for embeddings of zeros, which are not explained.
+    """
     found = similarity(reference.expand_as(h), h[None])[0]
     return torch.where(h.any(dim=1), found, torch.nan)
 
@@ -147,7 +160,7 @@ def load_beside(
 
 
 def companion(beside: Beside, h: Tensor, similarity: Similarity) -> Companion:
-    """What a page says of an anchor beside a clip with embeddings `h` ``(n, D)``."""
+    """Return what a page says of an anchor beside a clip with embeddings `h` ``(n, D)``."""
     anchor, own = beside.anchor, h[h.any(dim=1)].mean(dim=0, keepdim=True)
     recordings = beside.recordings
     if anchor.path.is_dir():
@@ -164,7 +177,7 @@ def _to(h: Tensor, member: Member, similarity: Similarity) -> str:
 
 
 def _about(beside: Beside) -> str:
-    """Of a folder: which recordings are shown, and the names of some others."""
+    """Say of a folder which recordings are shown, and name some others."""
     if not beside.anchor.path.is_dir():
         return ""
     others = beside.members[SHOWN:]
@@ -176,7 +189,7 @@ def _about(beside: Beside) -> str:
 
 
 def _read(member: Member, front_end: FrontEnd, resampler: str) -> Recording:
-    """The beginning of a recording; the rest is decoded to know its length, and not kept."""
+    """Read the beginning of a recording; the rest is decoded for its length, and not kept."""
     axis, frames = front_end.axis, front_end.silent_example().shape[2]
     most = max(1, int(SHOWN_S / (frames * axis.hop_s)) if axis.in_seconds else 1)
     reading = front_end.read(member.path, most, resampler)

@@ -1,9 +1,10 @@
 """The finished blocks of one recording on disk, so that a stopped run goes on.
 
-Each map is one array over the whole recording, of which every block writes its rows; what else there is of a
-block is a file of its own, written last and brought to the disk, with the digests of those rows. So a block that has its
-file is whole, however the run ended. The folder's name and every block hold the key of what they depend on
-(`relax_quantus.recordings.plan.key_of`): blocks of another recording, setting or version are never found.
+Each map is one array over the whole recording, of which every block writes its rows; what else
+there is of a block is a file of its own, written last and brought to the disk, with the digests of
+those rows. So a block that has its file is whole, however the run ended. The folder's name and
+every block hold the key of what they depend on (`relax_quantus.recordings.plan.key_of`): blocks of
+another recording, setting or version are never found.
 """
 
 from __future__ import annotations
@@ -92,7 +93,10 @@ class BlockStore:
         return found
 
     def rows(self, name: str) -> Array | None:
-        """Return a map of the whole recording as a memory map, ``(frames, F)``; None if no block has it."""
+        """Return a map of the whole recording as a memory map, ``(frames, F)``.
+
+        None if no block has it.
+        """
         if name not in self._known:
             return None
         found: Array = np.load(self._array(name), mmap_mode="r", allow_pickle=False)
@@ -113,7 +117,7 @@ class BlockStore:
         with contextlib.suppress(OSError):  # what cannot be removed now is found again, or empty
             for block in (*self.folder.glob("block-*.npz"), *self.folder.glob("map-*.npy")):
                 block.unlink()
-            (self.folder / LOCK).unlink()  # while it is held: who waits for it finds that it is gone
+            (self.folder / LOCK).unlink()  # while it is held: who waits for it sees that it is gone
             self.folder.rmdir()
             self.folder.parent.rmdir()  # if nothing else is in it
         self.close()
@@ -135,7 +139,10 @@ class BlockStore:
         return self.folder / f"map-{name}.npy"
 
     def _write(self, name: str, first: int, values: Array) -> list[int]:
-        """Write rows of a map; return their number and digest. Not through the memory map, where a full disk kills."""
+        """Write rows of a map; return their number and digest.
+
+        Not through the memory map, where a full disk kills.
+        """
         path, values = self._array(name), np.ascontiguousarray(values)
         with naming(path):
             if name not in self._known:

@@ -1,4 +1,4 @@
-"""A planned recording -> its blocks, each read, embedded, explained, stitched and stored before the next is read."""
+"""A planned recording -> its blocks, each explained and stored before the next is read."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """What was found in a block.
+    """Hold what was found in a block.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class Block:
 
 
 class Blocks(Protocol):
-    """What `relax_quantus.recordings.explaining` writes to, and `relax_quantus.recordings.recording` reads from."""
+    """Store blocks, and give back what is in all of them."""
 
     def finished(self) -> int:
         """Return how many blocks there are, from the first on."""
@@ -87,7 +87,7 @@ class Blocks(Protocol):
 
 
 class OneBlock:
-    """The only block of a recording, in memory."""
+    """Keep the only block of a recording in memory."""
 
     def __init__(self) -> None:
         self._block: Block | None = None
@@ -119,7 +119,10 @@ class OneBlock:
 
 
 def part(values: Array, rows: slice) -> Array:
-    """Return some rows of a map; of a memory map as a copy, so that what was read does not stay in memory."""
+    """Return some rows of a map.
+
+    Of a memory map as a copy, so that what was read does not stay in memory.
+    """
     if isinstance(values, np.memmap) and values.filename is not None:
         fresh = np.memmap(values.filename, values.dtype, "r", values.offset, values.shape)
         return np.array(fresh[rows])
@@ -155,7 +158,7 @@ def explain_plan(plan: Plan, store: Blocks, session: Session) -> None:
 
 
 class _ExamplesOf:
-    """The examples and frames of a planned recording, block by block."""
+    """Read the examples and frames of a planned recording, block by block."""
 
     def __init__(self, plan: Plan, front_end: FrontEnd) -> None:
         self.plan, self.silence = plan, front_end.silence
@@ -166,7 +169,7 @@ class _ExamplesOf:
             self._reader = FrameReader(blocks, plan.framing, plan.padding)
 
     def block(self, number: int) -> tuple[Tensor, Array]:
-        """Return examples ``(n, 1, T, F)`` or ``(n, samples)``, and the frames that no later block has, ``(rows, F)``."""
+        """Return examples, and the frames ``(rows, F)`` that no later block has."""
         plan, examples = self.plan, self.plan.examples_of(number)
         if plan.reading is not None:
             x = plan.reading.examples
@@ -186,7 +189,10 @@ def _block(
     number: int,
     session: Session,
 ) -> Block:
-    """Put together what is stored of a block: finished frames of every map, and what the next block goes on from."""
+    """Put together what is stored of a block.
+
+    Finished frames of every map, and what the next block goes on from.
+    """
     rows: dict[str, Array] = {"x": frames}
     each: dict[str, Array] = {"embedding": h.numpy()}
     carry: dict[str, dict[str, Array]] = {}
@@ -255,7 +261,8 @@ def find(
 ) -> dict[str, Explanation]:
     """Explain examples, a few at a time, under every strategy and fill; by the names of these.
 
-    An example whose embedding is zero has no direction: its maps are NaN, and if there is no other, so are all.
+    An example whose embedding is zero has no direction: its maps are NaN, and if there is no other,
+    so are all.
 
     Parameters
     ----------
@@ -264,7 +271,8 @@ def find(
     done
         Told the number of examples whenever some were explained under one strategy and fill.
     phases
-        ``(n,)``: examples of different phases draw different masks, see `relax_quantus.recordings.stitching`.
+        ``(n,)``: examples of different phases draw different masks, see
+        `relax_quantus.recordings.stitching`.
     silence
         What a muted part of this recording becomes; the front end's by default.
     """
@@ -296,7 +304,9 @@ def find(
 
 
 def fill_for(front_end: FrontEnd, name: str, silence: Silence | None = None) -> Any:
-    """Return what a fill's name means to `RELAX` on a front end's examples; "silence" is a recording's, if it is given.
+    """Return what a fill's name means to `RELAX` on a front end's examples.
+
+    "silence" is a recording's, if it is given.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """The page of a recording, and the index of several pages.
 
-A `RecordingExplanation` enters, one HTML file leaves. Of a long recording the page shows an overview in as many columns as
-it can carry, with sounds up to some minutes.
+A `RecordingExplanation` enters, one HTML file leaves. Of a long recording the page shows an
+overview in as many columns as it can carry, with sounds up to some minutes.
 """
 
 from __future__ import annotations
@@ -172,7 +172,10 @@ def coarse_axis(axis: Axis, column_s: float) -> BinAxis:
 
 
 def write_index(out: Path, entries: Sequence[Entry]) -> Path | None:
-    """Write the page that leads to those of several clips; one clip needs none. A file that is not an index of ours keeps its name."""
+    """Write the page that leads to those of several clips; one clip needs none.
+
+    A file that is not an index of ours keeps its name.
+    """
     if len(entries) < 2:
         return None
     pages = {entry.link.lower() for entry in entries}
@@ -193,12 +196,12 @@ def write_index(out: Path, entries: Sequence[Entry]) -> Path | None:
 
 
 def sealed(html: str) -> str:
-    """A page that ends in the digest of the rest, by which we know our own as long as nobody changes it."""
+    """Return a page that ends in the digest of the rest, by which an unchanged one is known."""
     return f"{html}<!-- relax-quantus {hashlib.sha256(html.encode()).hexdigest()} -->\n"
 
 
 def is_sealed(path: Path) -> bool:
-    """Whether a file is as `sealed` made it."""
+    """Return whether a file is as `sealed` made it."""
     try:
         text = path.read_bytes().decode()
     except (OSError, UnicodeDecodeError):

@@ -1,7 +1,10 @@
-"""How one recording is explained: which examples, in which blocks, and the digest of everything that blocks depend on.
+"""How one recording is explained.
 
-A short recording is a plan of one block, whose examples are read at once; a long one is a plan of many, which are read,
-explained and stored one after another (`relax_quantus.recordings.explaining`).
+Which examples, in which blocks, and the digest of everything that blocks depend on.
+
+A short recording is a plan of one block, whose examples are read at once; a long one is a plan of
+many, which are read, explained and stored one after another
+(`relax_quantus.recordings.explaining`).
 """
 
 from __future__ import annotations
@@ -102,7 +105,10 @@ class Plan:
 
     @property
     def left_out_s(self) -> float:
-        """Seconds at the end that no example holds: 0 if less than a frame; NaN where frames are only counted."""
+        """Seconds at the end that no example holds: 0 if less than a frame.
+
+        NaN where frames are only counted.
+        """
         if not self.axis.in_seconds:
             return math.nan
         left = self.seconds - self.axis.end_s(self.frames)
@@ -135,8 +141,8 @@ class Plan:
 def plan_for(path: Path, session: Session) -> Plan:
     """Plan how a recording is explained.
 
-    In one go are recordings without a hop of which at most 60 examples are explained, and those of front ends that
-    cannot work in blocks.
+    In one go are recordings without a hop of which at most 60 examples are explained, and those of
+    front ends that cannot work in blocks.
 
     Raises
     ------
@@ -195,7 +201,10 @@ def _why_not(path: Path, session: Session) -> str | None:
 
 
 def _refuse_blocks(path: Path, session: Session, why: str) -> None:
-    """Refuse a front end that cannot work in blocks where it has to; elsewhere it may go on in one go."""
+    """Refuse a front end that cannot work in blocks where it has to.
+
+    Elsewhere it may go on in one go.
+    """
     settings, front_end = session.settings, session.front_end
     if settings.hop_s is not None:
         rule = "a front end whose recordings can be read in blocks"
@@ -208,7 +217,7 @@ def _refuse_blocks(path: Path, session: Session, why: str) -> None:
 
 
 def key_of(plan: Plan, session: Session) -> str:
-    """Return the SHA-256 over the recording's bytes, all settings, weights and code on which blocks depend."""
+    """Return the SHA-256 of all on which blocks depend: recording, settings, weights, code."""
     with plan.path.open("rb") as source:
         recording = hashlib.file_digest(source, "sha256").hexdigest()
     depends = {
@@ -239,7 +248,10 @@ def _digest(value: Any) -> str | None:
 
 
 def _code_of(encoder: nn.Module) -> list[str]:
-    """Return digests of the files that define the encoder's modules: weights alone do not say what a network does."""
+    """Return digests of the files that define the encoder's modules.
+
+    Weights alone do not say what a network does.
+    """
     files = set()
     for module in encoder.modules():
         try:

@@ -1,8 +1,8 @@
 """What was found about one recording: maps over its own time axis, and what can be made of them.
 
-Last step of the flow of this room: the blocks of `relax_quantus.recordings.explaining` enter, a `RecordingExplanation`
-leaves, short or long. Of a long recording the maps are memory maps, and whatever is made of them is made a stretch at a
-time.
+Last step of the flow of this room: the blocks of `relax_quantus.recordings.explaining` enter, a
+`RecordingExplanation` leaves, short or long. Of a long recording the maps are memory maps, and
+whatever is made of them is made a stretch at a time.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ class RecordingMap:
     Attributes
     ----------
     importance, uncertainty, standard_error, centred_standard_error, neutral, cell_effects
-        ``(frames, F)``, as in `relax_quantus.Explanation`, over the recording's own time axis: averaged over the
-        examples that hold a frame (`relax_quantus.stitch`); F = 1 for waveforms. NaN where nothing is known.
+        ``(frames, F)``, as in `relax_quantus.Explanation`, over the recording's own time axis:
+        averaged over the examples that hold a frame (`relax_quantus.stitch`); F = 1 for waveforms.
+        NaN where nothing is known.
     mean_similarity, fully_masked_similarity, compared_with_itself, n_samples, spearman
         ``(n,)``: of each example.
     null_maxima, null_statistic
@@ -84,42 +85,57 @@ class RecordingMap:
 
     @property
     def centred(self) -> Array:
-        """Importance less its value if no bin mattered, ``(frames, F)``: positive where keeping keeps the embedding."""
+        """Importance less its value if no bin mattered, ``(frames, F)``.
+
+        Positive where keeping keeps the embedding.
+        """
         found: Array = np.asarray(self.importance) - np.asarray(self.neutral)
         return found
 
     @property
     def hears_nothing(self) -> Array:
-        """In which examples the network hears nothing, ``(n,)`` bool; see `relax_quantus.Explanation`."""
+        """In which examples the network hears nothing, ``(n,)`` bool.
+
+        See `relax_quantus.Explanation`.
+        """
         louder = self.fully_masked_similarity >= self.mean_similarity
         return np.asarray(louder & self.compared_with_itself.astype(bool))
 
     @cached_property
     def heard(self) -> Array:
-        """Whether the network hears anything in any of the examples that hold a frame, ``(frames,)`` bool."""
+        """Whether the network hears anything in an example that holds a frame, ``(frames,)``."""
         deaf = torch.from_numpy(self.hears_nothing)
         return np.asarray(heard_frames(deaf, self.plan.hop, self.plan.per_example).numpy())
 
     @cached_property
     def bounds(self) -> Bounds:
-        """What a bin has to pass to stand out: the threshold of chance over the whole recording, and its p-value."""
+        """What a bin has to pass to stand out.
+
+        The threshold of chance over the whole recording, and its p-value.
+        """
         maxima, statistic = torch.from_numpy(self.null_maxima), torch.from_numpy(self.null_statistic)
         return bounds_of_parts(self.parts, maxima, statistic, torch.from_numpy(self.hears_nothing))
 
     @property
     def verdict(self) -> str:
-        """Say that nothing stands out, or that nothing is heard; empty if there is nothing to say."""
+        """Say that nothing stands out, or that nothing is heard.
+
+        Empty if there is nothing to say.
+        """
         return self.bounds.in_words
 
     def stretches(self) -> Iterator[tuple[slice, dict[str, Array]]]:
-        """Yield all maps a stretch of frames at a time, so that a long recording needs no more memory than a short one."""
+        """Yield all maps a stretch of frames at a time, which bounds the memory."""
         size = max(1, STRETCH // self.importance.shape[1])
         for start in range(0, len(self.importance), size):
             rows = slice(start, start + size)
             yield rows, {name: part(values, rows) for name, values in self.kinds.items()}
 
     def parts(self) -> Iterator[tuple[Values, Values]]:
-        """Yield centred importance and, in standard errors, z: NaN where it is unknown and where nothing is heard."""
+        """Yield centred importance and, in standard errors, z.
+
+        NaN where it is unknown and where nothing is heard.
+        """
         size = max(1, STRETCH // self.importance.shape[1])
         for start in range(0, len(self.importance), size):
             rows = slice(start, start + size)
@@ -158,7 +174,7 @@ class RecordingMap:
 
 @dataclass(frozen=True)
 class Gains:
-    """How much of each bin of a map is kept, a stretch at a time, as often as it is gone through."""
+    """Yield how much of each bin of a map is kept, a stretch at a time, as often as asked."""
 
     of: RecordingMap
 
@@ -175,10 +191,12 @@ class Gains:
 
 @dataclass(frozen=True, eq=False)
 class RecordingExplanation:
-    """Hold what RELAX says of a recording; made by `relax_quantus.explain_recording` and `relax_quantus.Session`.
+    """Hold what RELAX says of a recording.
 
-    With several strategies or fills there are several maps, in `maps`; what a map has is also had of the first one
-    directly, as `importance`, and the methods take the name of another.
+    Made by `relax_quantus.explain_recording` and `relax_quantus.Session`.
+
+    With several strategies or fills there are several maps, in `maps`; what a map has is also had
+    of the first one directly, as `importance`, and the methods take the name of another.
 
     Attributes
     ----------
@@ -236,7 +254,10 @@ class RecordingExplanation:
 
     @property
     def times_s(self) -> Image:
-        """Middle of each frame in seconds from the recording's beginning; NaN where frames are only counted."""
+        """Middle of each frame in seconds from the recording's beginning.
+
+        NaN where frames are only counted.
+        """
         axis, frames = self.plan.axis, self.plan.frames
         return axis.times_s(frames) if axis.in_seconds else np.full(frames, np.nan)
 
@@ -252,7 +273,10 @@ class RecordingExplanation:
 
     @property
     def verdict(self) -> str:
-        """Say in which maps nothing stands out, or nothing is heard; empty if there is nothing to say."""
+        """Say in which maps nothing stands out, or nothing is heard.
+
+        Empty if there is nothing to say.
+        """
         return thresholds.in_words(self.bounds)
 
     @property
@@ -276,7 +300,10 @@ class RecordingExplanation:
 
     @cached_property
     def errors(self) -> dict[str, dict[str, dict[str, float]]]:
-        """How large both errors of each map are: mean, largest, and the share of bins whose error is unknown."""
+        """How large both errors of each map are.
+
+        Mean, largest, and the share of bins whose error is unknown.
+        """
         return {
             name: {
                 kind: thresholds.measure_errors(parts[kind] for _, parts in found.stretches())
@@ -306,7 +333,7 @@ class RecordingExplanation:
         return self.maps[name]
 
     def regions(self, name: str | None = None, *, least_bins: int = 4) -> list[Region]:
-        """Find the boxes around what stands out, by time, within the recording and below half its own sample rate.
+        """Find the boxes around what stands out, by time, within the recording's length and band.
 
         Parameters
         ----------
@@ -329,7 +356,7 @@ class RecordingExplanation:
         return finder.finish()
 
     def sounds(self, name: str | None = None) -> Parts:
-        """Split the recording into what a map keeps and what it removes, at the recording's own rate; they add up to it.
+        """Split the recording, at its own rate, into what a map keeps and the rest.
 
         Parameters
         ----------
@@ -353,7 +380,9 @@ class RecordingExplanation:
         return picture(self)
 
     def to_html(self, path: str | os.PathLike[str]) -> Path:
-        """Write a page that shows and plays what matters, in one file that opens anywhere; return its path.
+        """Write a page that shows and plays what matters, in one file that opens anywhere.
+
+        Return its path.
 
         Raises
         ------
@@ -381,7 +410,10 @@ class RecordingExplanation:
         return Path(path)
 
     def remove_blocks(self) -> None:
-        """Delete the blocks on disk that another run would go on from; the maps of a long recording are gone then."""
+        """Delete the blocks on disk that another run would go on from.
+
+        The maps of a long recording are gone then.
+        """
         self.store.remove()
 
     @cached_property
@@ -402,8 +434,9 @@ def explain_path(
     session
         With what.
     keep_in
-        Folder in which blocks of a long recording are kept until `RecordingExplanation.remove_blocks`, so that a run
-        that was stopped goes on; a temporary one by default.
+        Folder in which blocks of a long recording are kept until
+        `RecordingExplanation.remove_blocks`, so that a run that was stopped goes on; a temporary
+        one by default.
     scratch
         Temporary folders that have to live as long as the explanation.
 

@@ -1,8 +1,10 @@
-"""The files of one recording: all drafted first, then moved together under one name that is free or whose files are ours.
+"""The files of one recording.
 
-What is ours is known by content: the recording's .npz lists the digest of every file beside it by what follows the common name, in the
-comment of the ZIP that it is. A file that is not listed, or has been edited since, is not ours and is never replaced: the results then get
-a name of their own.
+All drafted first, then moved together under one name that is free or whose files are ours.
+
+What is ours is known by content: the recording's .npz lists the digest of every file beside it by
+what follows the common name, in the comment of the ZIP that it is. A file that is not listed, or
+has been edited since, is not ours and is never replaced: the results then get a name of their own.
 """
 
 from __future__ import annotations
@@ -29,12 +31,15 @@ Digests = dict[str, list[str]]
 
 
 class ResultFiles:
-    """What is written about `clip` into `out`; nothing of it is there before `publish`, and all of it after.
+    """Write files about `clip` into `out`.
 
-    What an earlier run wrote about the same recording is then replaced or, where this one writes no such file, removed.
+    Nothing of it is there before `publish`, and all of it after.
 
-    To be used in a ``with`` statement, which removes drafts that were not published. Nothing may stop the program in the
-    context `uninterrupted`, in which files are moved.
+    What an earlier run wrote about the same recording is then replaced or, where this one writes no
+    such file, removed.
+
+    To be used in a ``with`` statement, which removes drafts that were not published. Nothing may
+    stop the program in the context `uninterrupted`, in which files are moved.
     """
 
     def __init__(
@@ -57,7 +62,9 @@ class ResultFiles:
         return self._drafts[suffix].path
 
     def publish(self) -> str:
-        """Give every file its name; return what these begin with. Other processes wait, and a stop comes before or after.
+        """Give every file its name; return what these begin with.
+
+        Other processes wait, and a stop comes before or after.
 
         Raises
         ------
@@ -72,7 +79,7 @@ class ResultFiles:
             stem, known = self._name()
             arrays = self._drafts[ARRAYS]
             with naming(self.out / f"{stem}.{ARRAYS}"):
-                # Older digests are kept: were this killed between two moves, the files would be of either kind.
+                # older digests are kept: were this killed between two moves, files would be of either kind
                 _add_files(arrays.path, known | {s: [*known.get(s, [])[-1:], new] for s, new in digests.items()})
                 arrays.flush()
                 arrays.move(self.out / f"{stem}.{ARRAYS}")
@@ -92,7 +99,7 @@ class ResultFiles:
         return stem
 
     def _name(self) -> tuple[str, Digests]:
-        """The first name under which nothing would be lost, and the digests of what is there under it."""
+        """Return the first name under which nothing would be lost, and digests of what is there."""
         kept = None
         for stem in stems_for(self.clip):
             taken, known = self._taken(stem)
@@ -110,7 +117,7 @@ class ResultFiles:
         raise AssertionError  # there is always another name
 
     def _taken(self, stem: str) -> tuple[Path | None, Digests]:
-        """The first file under a name that is not ours to replace, and the digests of those that are."""
+        """Return the first file of a name that is not ours to replace, and digests of ours."""
         arrays = self.out / f"{stem}.{ARRAYS}"
         known: Digests = {}
         if os.path.lexists(arrays):
@@ -135,10 +142,10 @@ class ResultFiles:
 
 
 def stems_for(clip: Path) -> Iterator[str]:
-    """Names, without suffix, that the results of `clip` may have, the plainest first.
+    """Yield names, without suffix, that the results of `clip` may have, the plainest first.
 
-    That is the clip's own name; then, with a few characters that depend on where the clip lies; then, with a number. So the same clip gets the
-    same name again.
+    That is the clip's own name; then, with a few characters that depend on where the clip lies;
+    then, with a number. So the same clip gets the same name again.
     """
     plain = plain_stem(clip)
     yield plain
@@ -156,12 +163,12 @@ def plain_stem(clip: Path) -> str:
 
 
 def _short(path: Path) -> str:
-    """As much of a file's SHA-256 as tells it from any other, as a ZIP's comment is short."""
+    """Return as much of a file's SHA-256 as tells it from others: a ZIP's comment is short."""
     return digest(path)[:32]
 
 
 def clip_of(result: Path) -> str | None:
-    """The recording that a .npz of ours is about; None if it is not one of ours."""
+    """Return the recording that a .npz of ours is about; None if it is not one of ours."""
     try:
         with np.load(result, allow_pickle=False) as arrays:
             return str(json.loads(str(arrays["settings"]))["clip"])
@@ -170,7 +177,7 @@ def clip_of(result: Path) -> str | None:
 
 
 def _files_of(result: Path) -> Digests:
-    """The digests that a .npz of ours lists."""
+    """Return the digests that a .npz of ours lists."""
     try:
         with zipfile.ZipFile(result) as archive:
             found = json.loads(archive.comment)
@@ -180,6 +187,9 @@ def _files_of(result: Path) -> Digests:
 
 
 def _add_files(result: Path, digests: Digests) -> None:
-    """List digests in a .npz that is written: in the comment of the ZIP that it is, which is no array."""
+    """List digests in a .npz that is written.
+
+    In the comment of the ZIP that it is, which is no array.
+    """
     with zipfile.ZipFile(result, "a") as archive:
         archive.comment = json.dumps({FILES: digests}, sort_keys=True).encode()

@@ -1,7 +1,8 @@
 """Everything that explaining recordings needs, loaded once from `ExplainSettings`.
 
-A `Session` holds the encoder, its front end, a classifier, a `RELAX` for each masking strategy and what is compared
-with. Whoever explains many recordings makes one and calls `Session.explain` for each.
+A `Session` holds the encoder, its front end, a classifier, a `RELAX` for each masking strategy and
+what is compared with. Whoever explains many recordings makes one and calls `Session.explain` for
+each.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ class Hooks:
     Parameters
     ----------
     progress
-        ``progress(total, what, unit, begun)`` is a context whose ``update(n)`` is told of `n` more. It may raise.
+        ``progress(total, what, unit, begun)`` is a context whose ``update(n)`` is told of `n` more.
+        It may raise.
     check
         Called after a failure that others might swallow; raises if the program is to stop.
     uninterrupted
@@ -104,7 +106,8 @@ class Session:
     towards, away
         What embeddings are compared with; None for the example's own, and for nothing.
     encoder_sha256
-        The encoder's fingerprint, taken before it ran: a network may keep what it has computed once.
+        The encoder's fingerprint, taken before it ran: a network may keep what it has computed
+        once.
 
     Raises
     ------
@@ -134,7 +137,8 @@ class Session:
             doubt = refuse_other_front_end(head, self.classifier.made_with, self.front_end)
             if doubt:
                 warnings.warn(doubt, stacklevel=2)
-            if isinstance(self.classifier.encoder, nn.Module):  # fine-tuned with the head: maps are of the same one
+            # a network that was fine-tuned with the head comes with it, and maps are of the same one
+            if isinstance(self.classifier.encoder, nn.Module):
                 self.encoder = self.classifier.encoder
         self.encoder_sha256 = fingerprint(self.encoder)
         self.similarity = self._similarity()
@@ -160,8 +164,9 @@ class Session:
         sample_rate_hz
             Of a waveform.
         keep_in
-            Folder in which the blocks of a long recording are kept until `RecordingExplanation.remove_blocks`, so that a
-            run that was stopped goes on; by default they live as long as the result, in a temporary folder.
+            Folder in which the blocks of a long recording are kept until
+            `RecordingExplanation.remove_blocks`, so that a run that was stopped goes on; by default
+            they live as long as the result, in a temporary folder.
 
         Returns
         -------
@@ -199,7 +204,10 @@ class Session:
 
     @property
     def conditions(self) -> dict[str, tuple[str, str]]:
-        """Strategy and fill of each map by its name: that of the strategy, and with several fills of both."""
+        """Strategy and fill of each map by its name.
+
+        That of the strategy, and with several fills of both.
+        """
         several = len(self.fills) > 1
         return {f"{name}.{fill}" if several else name: (name, fill) for name in self.explainers for fill in self.fills}
 
@@ -211,7 +219,10 @@ class Session:
 
     @cached_property
     def beside(self) -> tuple[Beside, ...]:
-        """What pages show of that which maps are towards or away from; read when it is first asked for."""
+        """What pages show of that which maps are towards or away from.
+
+        Read when it is first asked for.
+        """
         return load_beside(self.towards, self.away, self.similarity, self.front_end, self.settings.resampler)
 
     def described(self) -> dict[str, Any]:
@@ -312,7 +323,7 @@ def _applicable(settings: ExplainSettings, front_end: FrontEnd) -> dict[str, Mas
 
 
 def _as_file(wave: Any, sample_rate_hz: int | None, folder: Path) -> Path:
-    """Write a waveform as a file without loss, so that it is checked, read and heard as any other recording."""
+    """Write a waveform as a file, without loss, to be checked and read as any other recording."""
     import soundfile
 
     if sample_rate_hz is None:
@@ -356,15 +367,19 @@ def explain_recording(
     resampler: str = "soxr",
     progress: bool = False,
 ) -> RecordingExplanation:
-    """Explain a recording, short or long: which part of it makes its embedding what it is, and how sure that is.
+    """Explain a recording, short or long.
+
+    Which part of it makes its embedding what it is, and how sure that is.
 
     For many recordings, make a `relax_quantus.Session`, which loads everything once.
 
     Parameters
     ----------
     recording
-        A sound file; or a waveform ``(samples,)``, floating, full scale at 1, with its `sample_rate_hz`.
-    encoder, masks, reference, away, n_samples, tolerance, baselines, estimator, seed, head, hop_s, max_examples
+        A sound file; or a waveform ``(samples,)``, floating, full scale at 1, with its
+        `sample_rate_hz`.
+    encoder, masks, reference, away, n_samples, tolerance, baselines, estimator, seed, head, hop_s,
+    max_examples
         As in `relax_quantus.ExplainSettings`.
     front_end, weights, sha256, similarity, corpus, domain, precision, resampler
         As in `relax_quantus.ExplainSettings`.

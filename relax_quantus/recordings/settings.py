@@ -1,7 +1,7 @@
 """What recordings are explained with, as plain values that are documented and checked once.
 
-First step of the flow of this room: `relax_quantus.explain_recording` and the command line fill in an `ExplainSettings`;
-a `relax_quantus.recordings.session.Session` loads what it names.
+First step of the flow of this room: `relax_quantus.explain_recording` and the command line fill in
+an `ExplainSettings`; a `relax_quantus.recordings.session.Session` loads what it names.
 """
 
 from __future__ import annotations
@@ -32,28 +32,32 @@ class ExplainSettings:
     Parameters
     ----------
     encoder
-        Name of an encoder with its settings, ``"name:key=value"``; one of your own as ``"module:attribute"`` or
-        ``"file.py:name"``; or a torch module.
+        Name of an encoder with its settings, ``"name:key=value"``; one of your own as
+        ``"module:attribute"`` or ``"file.py:name"``; or a torch module.
     masks
-        One or several masking strategies, by name or as objects; None for all that suit the front end.
+        One or several masking strategies, by name or as objects; None for all that suit the front
+        end.
     baselines
-        What replaces masked parts: one or several names of fills. Each is explained with every strategy.
+        What replaces masked parts: one or several names of fills. Each is explained with every
+        strategy.
     n_samples
         Masks for each strategy and fill, an example; with a tolerance, at most.
     tolerance
-        Stop each example when its largest standard error is under this share of its map's spread; None for never.
+        Stop each example when its largest standard error is under this share of its map's spread;
+        None for never.
     estimator
         ``"surrogate"``, ``"weighted"`` or ``"paper"``.
     seed
         Of everything random.
     max_examples
-        Explain at most the first so many examples of a recording; 0 explains all, however long it is.
+        Explain at most the first so many examples of a recording; 0 explains all, however long it
+        is.
     hop_s
-        Seconds from one example to the next; shorter than an example, they overlap and are averaged into one map. None
-        for the example's own length.
+        Seconds from one example to the next; shorter than an example, they overlap and are averaged
+        into one map. None for the example's own length.
     reference, away
-        A recording, or a folder that stands for its centroid, that masked copies are compared with instead of the
-        recording itself, and one that is subtracted.
+        A recording, or a folder that stands for its centroid, that masked copies are compared with
+        instead of the recording itself, and one that is subtracted.
     similarity
         Name of how embeddings are compared.
     corpus
@@ -65,10 +69,11 @@ class ExplainSettings:
     resampler
         ``"soxr"`` or ``"torchaudio"``.
     head
-        File of a classifier, as `relax_quantus.EmbeddingClassifier.save` writes it; adds classes and probabilities.
+        File of a classifier, as `relax_quantus.EmbeddingClassifier.save` writes it; adds classes
+        and probabilities.
     front_end
-        Name of what the encoder is shown, with its settings; or an object, such as `relax_quantus.LogMel`. None for
-        what suits the encoder.
+        Name of what the encoder is shown, with its settings; or an object, such as
+        `relax_quantus.LogMel`. None for what suits the encoder.
     weights, sha256
         File of the encoder's weights, and the digest that the file must have.
 

@@ -1,7 +1,9 @@
-"""What is left behind of a recording: arrays, a picture, and a page, sounds and annotations where they are asked for.
+"""What is left behind of a recording.
 
-A `RecordingExplanation` enters; files with one common name leave, together. Whatever is long is written a stretch at a
-time.
+Arrays, a picture, and a page, sounds and annotations where they are asked for.
+
+A `RecordingExplanation` enters; files with one common name leave, together. Whatever is long is
+written a stretch at a time.
 """
 
 from __future__ import annotations
@@ -51,7 +53,10 @@ LONGEST_NAME = 60
 STRETCH = 4096
 """Frames that are written at a time."""
 COMPRESSION = {False: 6, True: 1}
-"""zlib's level by whether a recording is long: maps shrink little more with a higher one, and an hour has many."""
+"""zlib's level by whether a recording is long.
+
+Maps shrink little more with a higher one, and an hour has many.
+"""
 MAP_COLOURS = (
     "Red: masks that keep this part leave the embedding closer to\nwhat it is compared with than masks do on average; "
     "blue: less."
@@ -69,8 +74,8 @@ class Written:
     Attributes
     ----------
     files
-        Paths by what they are: ``"picture"``, ``"arrays"`` and where asked for ``"page"``; by name of the map
-        ``"kept"``, ``"removed"``, ``"selections"`` and ``"labels"``.
+        Paths by what they are: ``"picture"``, ``"arrays"`` and where asked for ``"page"``; by name
+        of the map ``"kept"``, ``"removed"``, ``"selections"`` and ``"labels"``.
     regions
         By name of the map, where annotations were asked for.
     entry
@@ -111,7 +116,9 @@ def write_results(
     sounds: bool = False,
     annotations: bool = False,
 ) -> Written:
-    """Write what is asked for about a recording into a folder; what earlier runs wrote about it makes way.
+    """Write what is asked for about a recording into a folder.
+
+    What earlier runs wrote about it makes way.
 
     Raises
     ------
@@ -163,8 +170,8 @@ def _say_scale(path: Path, name: str, scale: float) -> None:
 def write_arrays(found: RecordingExplanation, path: Path) -> None:
     """Write the .npz: maps, times, embeddings and settings.
 
-    Maps are ``(n, 1, T, F)``, or ``(n, samples)``, where examples lie end to end and were explained in one go; otherwise
-    one ``(frames, F)`` over the recording's own time axis.
+    Maps are ``(n, 1, T, F)``, or ``(n, samples)``, where examples lie end to end and were explained
+    in one go; otherwise one ``(frames, F)`` over the recording's own time axis.
     """
     plan, session, axis = found.plan, found.session, found.plan.axis
 
@@ -227,7 +234,7 @@ def picture(found: RecordingExplanation) -> Any:
 
 
 def headline(found: RecordingExplanation) -> str:
-    """Return a recording's name and, with a classifier, the class and its probability, averaged over the examples."""
+    """Return a recording's name and, with a classifier, the class and its mean probability."""
     name, classifier = shown(found.path.name), found.session.classifier
     if classifier is None or found.probabilities is None:
         return name
@@ -326,7 +333,10 @@ def masks_used(found: RecordingExplanation) -> str:
 
 
 def _fills_alone(found: RecordingExplanation) -> str:
-    """Say how similar each fill alone is to what the recording is compared with; the same for every strategy."""
+    """Say how similar each fill alone is to what the recording is compared with.
+
+    The same for every strategy.
+    """
     alone = {its.fill: mean_of(its.fully_masked_similarity) for its in found.maps.values()}
     return ", ".join(f"{value:.2f}{f' ({fill})' if len(alone) > 1 else ''}" for fill, value in alone.items())
 

@@ -1,9 +1,10 @@
-"""Maps of a long recording -> as many columns as a picture has room for -> one picture, line after line of time.
+"""Maps of a long recording -> columns, as many as there is room for -> lines of one picture.
 
-A leaf of the flow beside `relax_quantus.views.maps`, whose rules it shares (no pyplot, no display): parts ``(rows, F)`` enter
-once, an `Overview` of ``(columns, F)`` or a matplotlib figure leaves. A mean over seconds would hide a short call; so a
-column shows, band by band, the frame whose centred importance is farthest from 0, with everything else that is known of that
-very bin. The spectrogram shows the loudest.
+A leaf of the flow beside `relax_quantus.views.maps`, whose rules it shares (no pyplot, no display):
+parts ``(rows, F)`` enter once, an `Overview` of ``(columns, F)`` or a matplotlib figure leaves. A
+mean over seconds would hide a short call; so a column shows, band by band, the frame whose centred
+importance is farthest from 0, with everything else that is known of that very bin. The spectrogram
+shows the loudest.
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ class Overview:
     spectrogram
         ``(columns, F)``.
     maps
-        Name of a strategy -> name of a map -> ``(columns, F)``; `CENTRED` and `ERROR`, its own standard error, are among
-        them; `Z`, and `STANDING_OUT`, 1 where the moment shown stands out and 0 elsewhere, may be.
+        Name of a strategy -> name of a map -> ``(columns, F)``; `CENTRED` and `ERROR`, its own
+        standard error, are among them; `Z`, and `STANDING_OUT`, 1 where the moment shown stands out
+        and 0 elsewhere, may be.
     """
 
     spectrogram: Values
@@ -63,13 +65,15 @@ class Overview:
     column_s: float
 
     def coarser(self, factor: int) -> Overview:
-        """The same in columns `factor` times as long."""
+        """Return the same in columns `factor` times as long."""
         maps = {name: telling([kinds], factor) for name, kinds in self.maps.items()}
         return Overview(loudest([self.spectrogram], factor), maps, self.column_s * factor)
 
 
 def loudest(parts: Iterable[Values], size: int) -> Values:
-    """The highest of every `size` rows, ``(rows, F) -> (ceil(rows / size), F)``; NaN only where there is nothing else.
+    """Return the highest of every `size` rows, ``(rows, F) -> (ceil(rows / size), F)``.
+
+    NaN only where there is nothing else.
 
     Examples
     --------
@@ -81,12 +85,13 @@ def loudest(parts: Iterable[Values], size: int) -> Values:
 
 
 def telling(parts: Iterable[Mapping[str, Values]], size: int) -> dict[str, Values]:
-    """Of every `size` rows, and for each band, the one whose centred importance is farthest from 0.
+    """Return, for each band, the one of every `size` rows whose centred importance is farthest from 0.
 
     Parameters
     ----------
     parts
-        Name of a map -> ``(rows, F)``, the same names in each part; `CENTRED` is among them, NaN where nothing is known.
+        Name of a map -> ``(rows, F)``, the same names in each part; `CENTRED` is among them, NaN
+        where nothing is known.
     size
         Rows a column.
 
@@ -111,7 +116,10 @@ def telling(parts: Iterable[Mapping[str, Values]], size: int) -> dict[str, Value
 
 
 def _groups(parts: Iterable[Mapping[str, Values]], size: int, padding: float) -> Iterable[dict[str, Values]]:
-    """Parts ``(rows, F)`` as ``(columns, size, F)``, whatever their lengths; the last column is filled up."""
+    """Yield parts ``(rows, F)`` as ``(columns, size, F)``, whatever their lengths.
+
+    The last column is filled up.
+    """
     size = checks.integer("size", size)
     rest: dict[str, Values] = {}
     for part in parts:
@@ -127,7 +135,7 @@ def _groups(parts: Iterable[Mapping[str, Values]], size: int, padding: float) ->
 
 
 def lines_for(seconds: float) -> int:
-    """Lines that a recording is drawn in: one a minute, at most eight.
+    """Return the lines that a recording is drawn in: one a minute, at most eight.
 
     Examples
     --------
@@ -138,15 +146,18 @@ def lines_for(seconds: float) -> int:
 
 
 def column_frames(frames: int, frame_s: float) -> int:
-    """Frames that a column has to hold, for a recording of so many frames to fit."""
+    """Return the frames that a column has to hold, for a recording of so many frames to fit."""
     return max(1, -(-frames // (lines_for(frames * frame_s) * LINE_COLUMNS)))
 
 
 def overview_figure(overview: Overview, axis: Axis, *, title: str = "", notes: str = "", sure: float = SURE) -> Figure:
-    """Draw a recording in lines; each line has the spectrogram and a strip a strategy of centred importance below it.
+    """Draw a recording in lines.
 
-    All maps share one colour scale, symmetric about 0, as in `relax_quantus.views.maps.explanation_figure`. What lies within its standard errors
-    fades. What is not known, and what has an unknown error, is grey. A line runs around what stands out.
+    Each line has the spectrogram and a strip a strategy of centred importance below it.
+
+    All maps share one colour scale, symmetric about 0, as in
+    `relax_quantus.views.maps.explanation_figure`. What lies within its standard errors fades. What
+    is not known, and what has an unknown error, is grey. A line runs around what stands out.
 
     Parameters
     ----------
@@ -157,7 +168,8 @@ def overview_figure(overview: Overview, axis: Axis, *, title: str = "", notes: s
     title, notes
         Above everything, and below the title, drawn as plain text.
     sure
-        Standard errors from 0 at which a bin is drawn in full (`relax_quantus.views.thresholds.sure_at`).
+        Standard errors from 0 at which a bin is drawn in full
+        (`relax_quantus.views.thresholds.sure_at`).
 
     Returns
     -------
@@ -204,7 +216,7 @@ def overview_figure(overview: Overview, axis: Axis, *, title: str = "", notes: s
 
 
 def faded(centred: Image, error: Image, norm: Normalize, full: float = SURE) -> Image:
-    """Colours ``(columns, F, 4)`` of a map, 0 to 255, the fainter the nearer to 0 in standard errors; unknown grey."""
+    """Return colours ``(columns, F, 4)``, the fainter the nearer to 0 in errors; unknown grey."""
     with np.errstate(divide="ignore", invalid="ignore"):
         sure = np.clip(np.abs(centred) / (full * np.asarray(error)), 0.0, 1.0)
     colours = np.asarray(colormaps[IMPORTANCE_COLOURS](norm(np.nan_to_num(centred)), bytes=True))
@@ -214,7 +226,10 @@ def faded(centred: Image, error: Image, norm: Normalize, full: float = SURE) -> 
 
 
 def _strip(panel: Any, image: Image, bins: Image, name: str, axis: Axis, columns: slice, column_s: float) -> None:
-    """One strip ``(columns, F, 4)``; the last line's may end early, and is drawn to the same scale."""
+    """Draw one strip ``(columns, F, 4)``.
+
+    The last line's may end early, and is drawn to the same scale.
+    """
     begin_s = axis.extent(1)[0]
     start_s, full_end_s = begin_s + columns.start * column_s, begin_s + columns.stop * column_s
     end_s = start_s + len(image) * column_s
@@ -237,7 +252,7 @@ def _strip(panel: Any, image: Image, bins: Image, name: str, axis: Axis, columns
 
 
 def clock(second: float) -> str:
-    """Seconds as a clock shows them.
+    """Return seconds as a clock shows them.
 
     Examples
     --------
@@ -257,7 +272,7 @@ def _share(inches: Sequence[float], height: float) -> tuple[float, float, float,
 
 
 def _bars(figure: Figure, height: float, line_in: float, norms: Mapping[str, Normalize], value_label: str) -> None:
-    """The colour bars, right of the first line."""
+    """Draw the colour bars, right of the first line."""
     labels = (value_label, "importance - mean similarity")
     for number, ((colours, norm), label) in enumerate(zip(norms.items(), labels, strict=True)):
         left = WIDTH_IN - RIGHT_IN + 0.2 + 0.9 * number

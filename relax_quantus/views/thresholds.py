@@ -1,17 +1,21 @@
-"""Which bins of a map stand out: what boxes, sounds, lines in pictures and pages alike call "what matters".
+"""Which bins of a map stand out.
 
-A leaf of the flow: explanations or arrays of maps enter, numbers and masks of bins leave. A bin stands out if all of this
-holds:
+What boxes, sounds, lines in pictures and pages alike call "what matters".
 
-(a) its centred importance is further from 0, in standard errors, than chance draws it anywhere in the recording in all
-    but one of twenty cases (`family_wise`), in a recording of which the permutation test itself says
-    so (`family_wise_p`): `surrogate` may be surer of a bin than the test is;
-(b) it is positive and above a fraction of the largest of those, `FRACTION`: with masks enough, whatever has any effect
+A leaf of the flow: explanations or arrays of maps enter, numbers and masks of bins leave. A bin
+stands out if all of this holds:
+
+(a) its centred importance is further from 0, in standard errors, than chance draws it anywhere in
+the recording in all
+    but one of twenty cases (`family_wise`), in a recording of which the permutation test itself
+    says so (`family_wise_p`): `surrogate` may be surer of a bin than the test is;
+(b) it is positive and above a fraction of the largest of those, `FRACTION`: with masks enough,
+whatever has any effect
     passes (a);
 (c) the network hears something in its example (`relax_quantus.Explanation.hears_nothing`).
 
-What is unknown stands out nowhere, and that nothing stands out is an answer; `in_words` gives it to people, `facts` to
-programs.
+What is unknown stands out nowhere, and that nothing stands out is an answer; `in_words` gives it to
+people, `facts` to programs.
 """
 
 from __future__ import annotations
@@ -35,9 +39,15 @@ if TYPE_CHECKING:
 LEVEL = 0.05
 """Of the family-wise threshold: how often chance alone passes it somewhere in a recording."""
 FRACTION = 0.2
-"""Of a map's largest effect: what smaller effects are not worth a box. Chosen by ``benchmarks/standing_out_study.py``."""
+"""Of a map's largest effect: what smaller effects are not worth a box.
+
+Chosen by ``benchmarks/standing_out_study.py``.
+"""
 SURE = 3.0
-"""Standard errors from 0 at which what is faded is drawn in full, where masks are many; see `sure_at`."""
+"""Standard errors from 0 at which what is faded is drawn in full, where masks are many.
+
+See `sure_at`.
+"""
 NOTHING_HEARD = "this network hears nothing here"
 NOTHING_STANDS_OUT = "nothing stands out"
 ERRORS = ("standard_error", "centred_standard_error")
@@ -47,19 +57,22 @@ Bins = npt.NDArray[np.bool_]
 
 
 def is_explanation(values: object) -> TypeGuard[Explanation]:
-    """Return whether `values` are an explanation, not a map alone; RELAX's room is above this one."""
+    """Return whether `values` are an explanation, not a map alone.
+
+    RELAX's room is above this one.
+    """
     return hasattr(values, "centred_standard_error")
 
 
 @neutral_torch()
 def as_values(values: Any) -> Values:
-    """The map as a float64 array, off its device and graph; the caller's is not changed."""
+    """Return the map as a float64 array, off its device and graph; the caller's is not changed."""
     return np.asarray(torch.as_tensor(values).detach().cpu().double().numpy())
 
 
 @neutral_torch()
 def sure_at(n_samples: Tensor) -> float:
-    """Return at how many standard errors from 0 a bin is as sure as three of a normal distribution make it.
+    """Return at how many standard errors a bin is as sure as three of a normal one make it.
 
     Parameters
     ----------
@@ -79,7 +92,9 @@ def sure_at(n_samples: Tensor) -> float:
 
 @neutral_torch()
 def least_effect(values: Tensor | npt.NDArray[Any], fraction: float = FRACTION) -> float:
-    """Return a fraction of the largest value of a map, over all examples together; NaN if none is positive.
+    """Return a fraction of the largest value of a map, over all examples together.
+
+    NaN if none is positive.
 
     Parameters
     ----------
@@ -106,12 +121,12 @@ def least_effect(values: Tensor | npt.NDArray[Any], fraction: float = FRACTION) 
 
 @neutral_torch()
 def family_wise(maxima: Tensor, level: float = 0.05) -> float:
-    """Return the ``|z|`` that chance exceeds in at most `level` examples of a recording, on average.
+    """Return the ``|z|`` that chance exceeds, on average, in at most `level` examples.
 
-    The family is all bins of all examples. Of t, the maxima of an example say how probable it is that chance alone
-    draws a bin beyond it; summed over the examples that is the expected number of examples with such a bin, which
-    bounds the probability that there is any (Bonferroni), however different examples are. The threshold is the
-    smallest of all maxima with
+    The family is all bins of all examples. Of t, the maxima of an example say how probable it is
+    that chance alone draws a bin beyond it; summed over the examples that is the expected number of
+    examples with such a bin, which bounds the probability that there is any (Bonferroni), however
+    different examples are. The threshold is the smallest of all maxima with
 
         sum_i #{maxima_i >= t} / (P + 1) <= level.
 
@@ -120,8 +135,8 @@ def family_wise(maxima: Tensor, level: float = 0.05) -> float:
     Parameters
     ----------
     maxima
-        ``(B, P)``: `relax_quantus.Explanation.null_maxima` of a recording's examples. Rows of NaN, of examples in which
-        nothing varies, do not count.
+        ``(B, P)``: `relax_quantus.Explanation.null_maxima` of a recording's examples. Rows of NaN,
+        of examples in which nothing varies, do not count.
     level
         Between 0 and 1.
 
@@ -150,7 +165,7 @@ def family_wise(maxima: Tensor, level: float = 0.05) -> float:
 
 @neutral_torch()
 def family_wise_p(maxima: Tensor, statistic: Tensor) -> float:
-    """Return the level at which the largest of a recording's statistics just passes `family_wise`, at most 1.
+    """Return the level, at most 1, at which a recording's largest statistic just passes.
 
     Parameters
     ----------
@@ -176,12 +191,14 @@ class Bounds:
     Attributes
     ----------
     z
-        ``|centred|`` / its error has to be larger; NaN where what chance draws is not known, infinite where permutations
-        are too few.
+        ``|centred|`` / its error has to be larger; NaN where what chance draws is not known,
+        infinite where permutations are too few.
     effect
-        The centred importance has to be larger; NaN where nothing passes `z`, or `p_value` is above 5 %.
+        The centred importance has to be larger; NaN where nothing passes `z`, or `p_value` is above
+        5 %.
     p_value
-        Of the recording: how often chance alone draws as large a ``|z|`` somewhere in it, by `weighted`'s ``|z|``.
+        Of the recording: how often chance alone draws as large a ``|z|`` somewhere in it, by
+        `weighted`'s ``|z|``.
     deaf, examples
         In how many examples the network hears nothing, and how many there are.
     """
@@ -193,7 +210,10 @@ class Bounds:
     examples: int
 
     def passed(self, centred: Values, z: Values) -> Bins:
-        """Return the bins that stand out; `z` is NaN where it is unknown and where the network hears nothing."""
+        """Return the bins that stand out.
+
+        `z` is NaN where it is unknown and where the network hears nothing.
+        """
         with np.errstate(invalid="ignore"):
             return np.asarray((np.abs(z) > self.z) & (centred > self.effect))
 
@@ -204,7 +224,10 @@ class Bounds:
 
     @property
     def in_words(self) -> str:
-        """What to say of a map in which nothing stands out, or in parts of which nothing is heard; empty otherwise."""
+        """What to say of a map in which nothing stands out, or in parts of which nothing is heard.
+
+        Empty otherwise.
+        """
         heard = ""
         if self.deaf:
             where = "" if self.deaf == self.examples else f" in {self.deaf} of its {self.examples} examples"
@@ -230,10 +253,11 @@ def bounds_of_parts(
     Parameters
     ----------
     parts
-        Called once; yields centred values and their z, of any shape; z is NaN where it is unknown and where the network
-        hears nothing.
+        Called once; yields centred values and their z, of any shape; z is NaN where it is unknown
+        and where the network hears nothing.
     maxima, statistic
-        ``(B, P)`` and ``(B,)`` of all examples, as in `relax_quantus.Explanation`; None where they were not asked for.
+        ``(B, P)`` and ``(B,)`` of all examples, as in `relax_quantus.Explanation`; None where they
+        were not asked for.
     hears_nothing
         ``(B,)``.
     fraction
@@ -302,7 +326,8 @@ def standing_out(explanation: Explanation, fraction: float = FRACTION) -> Standi
     """
     checks.fraction("fraction", fraction)
     e, centred = explanation, as_values(explanation.centred())
-    nothing, heard = e.hears_nothing.cpu(), getattr(e, "heard", None)  # a stitched map knows of frames
+    nothing = e.hears_nothing.cpu()
+    heard = getattr(e, "heard", None)  # of frames, which a stitched map knows
     z = as_values(e.z())
     z[nothing.numpy() if heard is None else ~heard.cpu().numpy()] = np.nan
     parts = [(centred, z)]
@@ -310,14 +335,19 @@ def standing_out(explanation: Explanation, fraction: float = FRACTION) -> Standi
 
 
 def of_bounds(centred: Values, z: Values, bounds: Bounds) -> StandingOut:
-    """Return what stands out of a map whose bounds are known; `z` is NaN where `Bounds.passed` wants it to be."""
+    """Return what stands out of a map whose bounds are known.
+
+    `z` is NaN where `Bounds.passed` wants it to be.
+    """
     with np.errstate(invalid="ignore"):
         among = np.asarray((np.abs(z) > bounds.z) & (not bounds.is_empty))
     return StandingOut(bounds.passed(centred, z), among, z, bounds)
 
 
 def deviation_of_parts(parts: Iterable[npt.NDArray[Any]]) -> float:
-    """Return the standard deviation of a map's finite values that come in parts; NaN if there is none.
+    """Return the standard deviation of a map's finite values that come in parts.
+
+    NaN if there is none.
 
     Examples
     --------
@@ -336,7 +366,9 @@ def deviation_of_parts(parts: Iterable[npt.NDArray[Any]]) -> float:
 
 
 def in_words(bounds: Mapping[str, Bounds]) -> str:
-    """Say in how many of the maps nothing stands out, and where nothing is heard; empty if there is nothing to say.
+    """Say in how many of the maps nothing stands out, and where nothing is heard.
+
+    Empty if there is nothing to say.
 
     Examples
     --------
@@ -354,7 +386,7 @@ def in_words(bounds: Mapping[str, Bounds]) -> str:
 
 
 def chance_in_words(bounds: Mapping[str, Bounds]) -> str:
-    """Say for a picture what chance draws, and with which probability it draws what was found, map by map.
+    """Say for a picture what chance draws, and how probably it draws what was found.
 
     Examples
     --------
@@ -377,13 +409,13 @@ def line_in_words(bounds: Mapping[str, Bounds], line: str = "Black line") -> str
 
 
 def errors_in_words(errors: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
-    """Say for a picture how large the errors of the importance and of the centred map are, map by map."""
+    """Say for a picture how large the errors of importance and centred map are, map by map."""
     importance, centred = (", ".join(f"{of[name]['mean']:.2g}" for of in errors.values()) for name in ERRORS)
     return f"mean standard error: of the importance {importance}; centred {centred}"
 
 
 def measure_errors(parts: Iterable[npt.NDArray[Any]]) -> dict[str, float]:
-    """Return the mean and the largest of the known errors, and the share of bins whose error is unknown."""
+    """Return the mean and largest of the known errors, and the share of bins without one."""
     count, total, largest, unknown = 0, 0.0, float("nan"), 0
     for part in parts:
         known = part[np.isfinite(part)].astype(np.float64)
@@ -400,7 +432,10 @@ def facts(
     hears_nothing: Mapping[str, Sequence[bool]],
     regions: Mapping[str, Sequence[Any]] | None = None,
 ) -> dict[str, Any]:
-    """What programs are told of each map by its label; regions where they were looked for. What is unknown is None."""
+    """Return what programs are told of each map by its label; regions where they were looked for.
+
+    What is unknown is None.
+    """
     found = {
         label: {
             **{name: dict(values) for name, values in errors[label].items()},
