@@ -312,7 +312,7 @@ def _settings(path: Path, _changed_ns: int) -> str:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return str(json.loads(str(arrays["settings"]))["program"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):  # not a whole one of ours
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return ""
 
 

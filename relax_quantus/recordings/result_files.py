@@ -79,7 +79,7 @@ class ResultFiles:
             stem, known = self._name()
             arrays = self._drafts[ARRAYS]
             with naming(self.out / f"{stem}.{ARRAYS}"):
-                # older digests are kept: were this killed between two moves, files would be of either kind
+                # older digests are kept: killed between two moves, files would be of either kind
                 _add_files(arrays.path, known | {s: [*known.get(s, [])[-1:], new] for s, new in digests.items()})
                 arrays.flush()
                 arrays.move(self.out / f"{stem}.{ARRAYS}")

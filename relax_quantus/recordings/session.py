@@ -137,7 +137,7 @@ class Session:
             doubt = refuse_other_front_end(head, self.classifier.made_with, self.front_end)
             if doubt:
                 warnings.warn(doubt, stacklevel=2)
-            # a network that was fine-tuned with the head comes with it, and maps are of the same one
+            # a network that was fine-tuned comes with its head, and maps are of the same one
             if isinstance(self.classifier.encoder, nn.Module):
                 self.encoder = self.classifier.encoder
         self.encoder_sha256 = fingerprint(self.encoder)

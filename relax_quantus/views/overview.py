@@ -85,7 +85,7 @@ def loudest(parts: Iterable[Values], size: int) -> Values:
 
 
 def telling(parts: Iterable[Mapping[str, Values]], size: int) -> dict[str, Values]:
-    """Return, for each band, the one of every `size` rows whose centred importance is farthest from 0.
+    """Return, for each band, the one of every `size` rows that is farthest from 0 when centred.
 
     Parameters
     ----------

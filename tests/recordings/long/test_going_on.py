@@ -128,14 +128,15 @@ def test_the_key_is_of_everything_that_blocks_depend_on(tmp_path: Path, encoder:
     assert len(set(keys)) == len(keys)
 
 
-def test_a_damaged_block_is_made_again(tmp_path: Path, stopped: Callable[..., Result]) -> None:
+@pytest.mark.parametrize("of", ["block-000001.npz", "map-importance_time.npy"])
+def test_a_damaged_block_is_made_again(of: str, tmp_path: Path, stopped: Callable[..., Result]) -> None:
     path, _ = recording(tmp_path / "calls.wav", 110.0)
     assert stopped(path, stop=False).exit_code == 0
     whole = arrays(tmp_path / "out" / "calls.npz")
     assert stopped(path).exit_code == 1
-    damaged = blocks(tmp_path / "out")[1]
+    damaged = blocks(tmp_path / "out")[1].with_name(of)
     content = bytearray(damaged.read_bytes())
-    content[len(content) // 2] ^= 255
+    content[len(content) * 3 // 4] ^= 255  # in the second block
     damaged.write_bytes(content)
     assert "going on after 48 of 219" in stopped(path, stop=False).stderr
     same(arrays(tmp_path / "out" / "calls.npz"), whole)
