@@ -25,7 +25,6 @@ from torch import Tensor, nn
 
 import relax_quantus as rq
 from relax_quantus.audio.reading import resample
-from relax_quantus.base.family_wise import family_wise
 from relax_quantus.benchmark.data.calls import SAMPLE_RATE_HZ
 from relax_quantus.benchmark.data.planted import mix
 from relax_quantus.benchmark.data.sampling import examples_of
@@ -34,6 +33,7 @@ from relax_quantus.frontend.axes import Axis
 from relax_quantus.frontend.log_mel import hz_to_mel
 from relax_quantus.relax.fills import SILENCE
 from relax_quantus.views.boxes import Region, regions
+from relax_quantus.views.thresholds import family_wise
 
 MASKS = ("random", "time", "time_frequency")
 MOST_EXAMPLES = 4

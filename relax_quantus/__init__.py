@@ -23,11 +23,15 @@ __version__ = "0.2.0"
 
 _HOME = {
     "EmbeddingClassifier": "heads.classifier",
+    "ExplainSettings": "recordings.settings",
     "Explanation": "relax.explanation",
     "LogMel": "frontend.log_mel",
     "LogMelConfig": "frontend.log_mel",
     "RELAX": "relax.attribution",
+    "RecordingExplanation": "recordings.recording",
     "RecordingFit": "recordings.fitting",
+    "RecordingMap": "recordings.recording",
+    "Session": "recordings.session",
     "SimilarityForward": "relax.similarity",
     "SimilarityModel": "relax.similarity",
     "Stitched": "recordings.stitching",
@@ -35,6 +39,7 @@ _HOME = {
     "WaveformEncoder": "encoders.waveform",
     "explain_func": "quantus_bridge",
     "explain_overlapping": "recordings.stitching",
+    "explain_recording": "recordings.session",
     "fit_recordings": "recordings.fitting",
     "import_torchaudio": "audio.torchaudio_bridge",
     "load_encoder": "encoders",

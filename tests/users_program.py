@@ -52,6 +52,25 @@ def examples(path: str) -> Tensor:
     return x
 
 
+def recording(path: str) -> str:
+    """One recording: its maps, boxes, sounds and page."""
+    found = rq.explain_recording(path, masks=("time", "frequency"), n_samples=100, hop_s=0.48)
+    highest = found.maps["time"].centred.max()
+    found.save("found.npz")
+    return f"{found.verdict} {highest} {len(found.regions('frequency'))} {found.sounds().kept.size}"
+
+
+def recordings(paths: list[str], network: nn.Module) -> list[rq.RecordingExplanation]:
+    """Many recordings, with a network of one's own."""
+    session = rq.Session(rq.ExplainSettings(network, front_end=rq.LogMel()))
+    return [session.explain(path) for path in paths]
+
+
+def misspelt_recording(path: str) -> rq.RecordingExplanation:
+    """What is misspelt is seen here, too."""
+    return rq.explain_recording(path, maskz="time")  # type: ignore[call-arg]
+
+
 def misspelt(encoder: nn.Module) -> rq.RELAX:
     """What is misspelt is seen before it runs."""
     return rq.RELAX(encoder, maskz="time")  # type: ignore[call-arg]

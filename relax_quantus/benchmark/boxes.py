@@ -33,10 +33,10 @@ from relax_quantus.benchmark.annotations import (
     shared_folders,
 )
 from relax_quantus.benchmark.data.clips import Clip, Dataset, Examples
-from relax_quantus.benchmark.data.recordings import surveyed
 from relax_quantus.benchmark.data.sampling import Entry, Reader, examples_of, spread
 from relax_quantus.errors import AudioError, DataError
 from relax_quantus.frontend.log_mel import LogMelConfig
+from relax_quantus.recordings.folders import surveyed
 from relax_quantus.relax.fills import Background
 
 SHARE = (0.005, 0.8)

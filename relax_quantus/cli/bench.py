@@ -174,8 +174,7 @@ class BenchRequest:
 
         from relax_quantus import benchmark
         from relax_quantus.audio.reading import checked_resampler
-        from relax_quantus.base import checks
-        from relax_quantus.cli import files
+        from relax_quantus.base import checks, files
 
         config = configured(self)
         checked_resampler(config.resampler)

@@ -34,9 +34,32 @@ EVERY_S = 30.0
 """Seconds before the first line of progress where there is no bar, and between two of them."""
 
 _SAME = (
-    *("away", "data", "domain", "encoder", "estimator", "fine_tune", "front_end", "masks", "max_clips"),
-    *("max_examples", "n_samples", "precision", "preset", "reference", "resampler", "retry", "scheduler"),
-    *("seed", "sha256", "similarity", "strict", "time_limit", "tolerance", "weights", "workers"),
+    *(
+        "annotations",
+        "away",
+        "corpus",
+        "data",
+        "domain",
+        "encoder",
+        "estimator",
+        "fine_tune",
+        "front_end",
+        "masks",
+        "max_clips",
+    ),
+    *(
+        "html",
+        "max_examples",
+        "n_samples",
+        "out",
+        "precision",
+        "preset",
+        "reference",
+        "resampler",
+        "retry",
+        "scheduler",
+    ),
+    *("seed", "sha256", "similarity", "sounds", "strict", "time_limit", "tolerance", "weights", "workers"),
 )
 OPTIONS = {
     **{name: f"--{name.replace('_', '-')}" for name in _SAME},
@@ -185,7 +208,7 @@ def plain() -> Iterator[None]:
 
 
 def spoken(text: str) -> str:
-    """Replace the argument at the beginning of a message by its option.
+    """Replace the argument at the beginning of a message by its option, and advice by a command's.
 
     Examples
     --------
@@ -194,6 +217,7 @@ def spoken(text: str) -> str:
     >>> spoken("masks.wav: expected sound")
     'masks.wav: expected sound'
     """
+    text = text.replace("; max_examples=0 explains all of it", "; --max-examples 0 explains all of it")
     argument, colon, rest = text.partition(":")
     name, equals, value = argument.partition("=")
     if not colon or name not in OPTIONS or (equals and not value):

@@ -70,8 +70,7 @@ class FitRequest:
             than two classes of usable ones.
         """
         from relax_quantus.audio.reading import checked_resampler
-        from relax_quantus.base import checks
-        from relax_quantus.cli import files
+        from relax_quantus.base import checks, files
         from relax_quantus.encoders.loading import load
         from relax_quantus.heads.file import is_head
         from relax_quantus.recordings.fitting import fit_recordings

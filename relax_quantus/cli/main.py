@@ -23,11 +23,11 @@ from typer.core import TyperGroup
 import relax_quantus
 from relax_quantus.cli import console, stopping
 from relax_quantus.cli.bench import BenchRequest
+from relax_quantus.cli.explain import ExplainRequest
 from relax_quantus.cli.fit import FitRequest
 from relax_quantus.cli.list_names import ListRequest
 from relax_quantus.cli.options import PlainEpilog, Request, declare
 from relax_quantus.cli.report import ReportRequest
-from relax_quantus.cli.requests.explain import ExplainRequest
 from relax_quantus.errors import ArgumentError, ArgumentTypeError
 
 PROGRAM = "relax-quantus"

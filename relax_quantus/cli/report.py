@@ -49,8 +49,8 @@ class ReportRequest:
             If its folder cannot be written to.
         """
         require("bench", "report")
+        from relax_quantus.base import files
         from relax_quantus.benchmark.report import report
-        from relax_quantus.cli import files
 
         if self.out is not None:
             files.writable_folder(self.out)

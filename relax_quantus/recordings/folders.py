@@ -1,8 +1,11 @@
-"""A folder -> the recordings in it: the one listing that every command and every data set takes its recordings from.
+"""A folder -> the recordings in it.
 
-Enters: a folder; leaves: `Found`, the recordings in a stable order, and what was left out with the reason. Hidden files and what desktops leave in
-folders are no recordings, links are followed, sounds that this package wrote are no recordings either. Whatever could be meant as a recording
-and is not taken is mentioned once (`Found.remarks`), never dropped in silence.
+The one listing that every command and every data set takes its recordings from.
+
+Enters: a folder; leaves: `Found`, the recordings in a stable order, and what was left out with the
+reason. Hidden files and what desktops leave in folders are no recordings, links are followed,
+sounds that this package wrote are no recordings either. Whatever could be meant as a recording and
+is not taken is mentioned once (`Found.remarks`), never dropped in silence.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import json
 import mimetypes
 import os
 import stat
+import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Sequence
@@ -25,17 +29,24 @@ import soundfile
 from relax_quantus.audio.decoding import quiet_stderr
 from relax_quantus.base.text import printable
 from relax_quantus.base.text_files import listed
+from relax_quantus.errors import DataError
 from relax_quantus.relax.masks import STRATEGIES
 
 SUFFIXES = {f".{name}".lower() for name in soundfile.available_formats()} | {
     *(".aif", ".aifc", ".bwf", ".mp2", ".mpga", ".oga", ".opus", ".snd", ".sph", ".wave")
 }
-"""Ends of names that are taken for recordings; a file of another name is, too, if libsndfile decodes it and it is no text or picture."""
+"""Ends of names that are taken for recordings.
+
+A file of another name is, too, if libsndfile decodes it and it is no text or picture.
+"""
 NO_SOUNDS = {
     *(".ini", ".ipynb", ".lock", ".log", ".md", ".npy", ".npz", ".parquet", ".part", ".pt", ".safetensors"),
     *(".sqlite", ".textgrid", ".toml", ".xlsx", ".yaml", ".yml"),
 }
-"""Further ends of names that nobody takes for a recording; those of texts and pictures are Python's own."""
+"""Further ends of names that nobody takes for a recording.
+
+Those of texts and pictures are Python's own.
+"""
 HIDDEN = {"__macosx", "$recycle.bin", "system volume information", "lost+found", "@eadir", "thumbs.db", "desktop.ini"}
 """What desktops and disks leave in folders without a dot, in lower case."""
 PROGRAM = "relax_quantus"
@@ -104,7 +115,7 @@ class Found:
         return ", ".join(f"{count} left out ({reason})" for reason, count in counts.items())
 
     def lost(self) -> list[str]:
-        """Name the folders in the root in which nothing is a recording although something was left out, or which are empty."""
+        """Name the folders in the root in which nothing is a recording, or which are empty."""
         kept = {path.relative_to(self.root).parts[0] for path in self.recordings}
         reasons = {FORMAT, UNSOUND, CLOSED, BROKEN}
         short = {path.relative_to(self.root).parts for path, reason in self.left_out if reason in reasons}
@@ -121,7 +132,8 @@ def _kinds(paths: Sequence[Path]) -> str:
 def recordings_in(folder: str | os.PathLike[str]) -> Found:
     """List the recordings in a folder and below it.
 
-    Links are followed, and no folder is read twice. A folder that cannot be entered is left out; the root raises.
+    Links are followed, and no folder is read twice. A folder that cannot be entered is left out;
+    the root raises.
 
     Raises
     ------
@@ -167,8 +179,44 @@ def recordings_in(folder: str | os.PathLike[str]) -> Found:
     return Found(root, tuple(recordings), tuple(sorted(left_out)), tuple(sorted(texts)), unlikely)
 
 
+def surveyed(root: Path) -> Found:
+    """List what is in a folder.
+
+    Raises
+    ------
+    DataError
+        If the folder cannot be read.
+    """
+    try:
+        return recordings_in(root)
+    except OSError as error:
+        raise DataError(f"{root}: expected a folder that can be read, got {error.strerror}; check it.") from error
+
+
+def paths_in(folder: Path) -> list[Path]:
+    """Return the recordings in a folder and below it, by path.
+
+    What is left out is warned of, once for each reason.
+
+    Raises
+    ------
+    DataError
+        If there is none, or the folder cannot be read.
+    """
+    found = surveyed(folder)
+    if not found.recordings:
+        got = f"none, {found.why()}" if found.left_out else f"none; known are {' '.join(sorted(SUFFIXES))}"
+        raise DataError(f"{folder}: expected recordings in the folder or below, got {got}.")
+    for line in found.remarks():
+        warnings.warn(line, stacklevel=2)
+    return list(found.recordings)
+
+
 def is_hidden(entry: os.DirEntry[str] | Path) -> bool:
-    """Whether a name is one of those that people do not see or did not make: a dot before it, a desktop's own, hidden on Windows."""
+    """Whether a name is one of those that people do not see or did not make.
+
+    A dot before it, a desktop's own, hidden on Windows.
+    """
     if entry.name.startswith(".") or entry.name.lower() in HIDDEN:
         return True
     if os.name != "nt":
@@ -180,7 +228,10 @@ def is_hidden(entry: os.DirEntry[str] | Path) -> bool:
 
 
 def is_own(path: Path) -> bool:
-    """Whether a sound is one that `explain --sounds` wrote: it says so itself, or lies beside the arrays or the twin that it was written with."""
+    """Whether a sound is one that `explain --sounds` wrote.
+
+    It says so itself, or lies beside the arrays or the twin that it was written with.
+    """
     stem, dot, part = path.stem.rpartition(".")
     if part not in PARTS or not dot or path.suffix.lower() not in SOUND_SUFFIXES:
         return False
@@ -261,7 +312,7 @@ def _settings(path: Path, _changed_ns: int) -> str:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return str(json.loads(str(arrays["settings"]))["program"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):  # not a whole one of ours
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return ""
 
 

@@ -13,7 +13,7 @@ from pathlib import Path, PureWindowsPath
 
 from relax_quantus.base.text_files import read_text, table
 from relax_quantus.errors import DataError
-from relax_quantus.recordings.folders import Found, recordings_in
+from relax_quantus.recordings.folders import surveyed
 
 TABLE = "clips.csv"
 
@@ -115,17 +115,3 @@ def _from_folders(root: Path) -> tuple[list[Entry], list[str], str]:
             taken.add((label, real))
             entries.append(Entry(path, name, label, first.setdefault(real, name)))
     return entries, remarks, ", ".join(why)
-
-
-def surveyed(root: Path) -> Found:
-    """List what is in a folder.
-
-    Raises
-    ------
-    DataError
-        If the folder cannot be read.
-    """
-    try:
-        return recordings_in(root)
-    except OSError as error:
-        raise DataError(f"{root}: expected a folder that can be read, got {error.strerror}; check it.") from error

@@ -1,29 +1,34 @@
 """Maps of examples that overlap -> one map over the recording's own time axis.
 
-A leaf of the flow beside `relax_quantus.views.boxes` and `relax_quantus.views.sounds`: explanations ``(n, 1, T, F)`` of examples that begin every
-`hop` frames enter, a `Stitched` map ``(T_total, F)`` leaves. A bin at recording time t lies in up to ceil(T / hop) examples; with v_i the map of
-example i at that bin, f_i the frame there counted from the example's beginning, and w the taper,
+A leaf of the flow beside `relax_quantus.views.boxes` and `relax_quantus.views.sounds`: explanations
+``(n, 1, T, F)`` of examples that begin every `hop` frames enter, a `Stitched` map ``(T_total, F)``
+leaves. A bin at recording time t lies in up to ceil(T / hop) examples; with v_i the map of example
+i at that bin, f_i the frame there counted from the example's beginning, and w the taper,
 
     stitched = sum_i w(f_i) v_i / sum_i w(f_i),    w(f) = sin^2(pi (f + 1/2) / T), f = 0 ... T - 1.
 
-The taper is small where an example has just begun or is about to end, so that none enters or leaves with a step (a seam), and positive
-everywhere, so that the recording's first and last frames have a value. It depends on nothing but the frame: weights of inverse variance would
-favour the examples whose similarity varies least, which are those in which nothing matters, and so shrink what does.
+The taper is small where an example has just begun or is about to end, so that none enters or leaves
+with a step (a seam), and positive everywhere, so that the recording's first and last frames have a
+value. It depends on nothing but the frame: weights of inverse variance would favour the examples
+whose similarity varies least, which are those in which nothing matters, and so shrink what does.
 
-Each standard error, s_i being that of v_i, is exact when overlapping examples drew their own masks, as `explain_overlapping` and the command
-line let them; with masks that they share the errors are correlated in an unknown way, and the bound for full correlation is given:
+Each standard error, s_i being that of v_i, is exact when overlapping examples drew their own masks,
+as `explain_overlapping` and the command line let them; with masks that they share the errors are
+correlated in an unknown way, and the bound for full correlation is given:
 
-    own masks: sqrt(sum_i w_i^2 s_i^2) / sum_i w_i,    shared masks: at most sum_i w_i s_i / sum_i w_i.
+    own masks: sqrt(sum_i w_i^2 s_i^2) / sum_i w_i,    shared masks: at most sum_i w_i s_i / sum_i
+    w_i.
 
-It says how sure the *average* is given these examples, not how much they differ from one another. Uncertainty, neutral value and cell effects are
-averaged as the importance is. An example that has no explanation (NaN) weighs nothing; where there is no other, the map is NaN.
+It says how sure the *average* is given these examples, not how much they differ from one another.
+Uncertainty, neutral value and cell effects are averaged as the importance is. An example that has
+no explanation (NaN) weighs nothing; where there is no other, the map is NaN.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -45,16 +50,22 @@ WEIGHT = "weight"
 
 @dataclass(frozen=True, eq=False)
 class Stitched:
-    """One map over a whole recording; the maps are ``(T_total, F)``, in float32 unless the explanation was in another type.
+    """Hold one map over a whole recording.
+
+    The maps are ``(T_total, F)``, in float32 unless the explanation was in another type.
 
     Parameters
     ----------
     importance, uncertainty, standard_error, centred_standard_error, neutral, cell_effects
-        As in `Explanation`, averaged over the examples that hold the bin; NaN where none has an explanation.
+        As in `Explanation`, averaged over the examples that hold the bin; NaN where none has an
+        explanation.
     times_s
         ``(T_total,)``: middle of each frame in seconds from the beginning of the recording.
     hop
         Frames from one example to the next.
+    null_maxima, null_statistic, hears_nothing
+        ``(n, P)``, ``(n,)`` and ``(n,)``: of the examples, as in `Explanation`, so that what stands
+        out follows the same rule as in theirs; None unless they were explained with ``null=True``.
     """
 
     importance: Tensor
@@ -65,11 +76,29 @@ class Stitched:
     times_s: Image
     hop: int
     cell_effects: Tensor | None = None
+    null_maxima: Tensor | None = None
+    null_statistic: Tensor | None = None
+    hears_nothing: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.bool, device="cpu"))
+
+    @property
+    def heard(self) -> Tensor:
+        """Whether the network hears anything in an example that holds a frame, ``(T_total,)``."""
+        frames = len(self.importance) - (len(self.hears_nothing) - 1) * self.hop
+        return heard_frames(self.hears_nothing, self.hop, frames)
+
+    @neutral_torch()
+    def z(self) -> Tensor:
+        """Return centred importance over its standard error, ``(T_total, F)``.
+
+        NaN where the error is unknown.
+        """
+        return self.centred() / self.centred_standard_error
 
     def centred(self) -> Tensor:
         """Importance minus its value if no bin mattered; see `Explanation.centred`.
 
-        With ``[None, None]`` it goes wherever a map ``(n, 1, T, F)`` goes: `relax_quantus.views.boxes.regions`, `relax_quantus.views.sounds.gain`,
+        `relax_quantus.views.boxes.regions` takes the whole object; with ``[None, None]`` this goes
+        wherever a map ``(n, 1, T, F)`` goes: `relax_quantus.views.sounds.gain`,
         `relax_quantus.views.maps.plot_map`.
         """
         return self.importance - self.neutral
@@ -77,7 +106,7 @@ class Stitched:
 
 @neutral_torch()
 def taper(frames: int) -> Tensor:
-    """Weights ``(T,)`` of an example's frames, float64: sin^2(pi (f + 1/2) / T).
+    """Return weights ``(T,)`` of an example's frames, float64: sin^2(pi (f + 1/2) / T).
 
     Examples
     --------
@@ -88,12 +117,17 @@ def taper(frames: int) -> Tensor:
 
 
 def phases(frames: int, hop: int) -> int:
-    """How many examples hold one frame at most: examples i and j with the same remainder by it never overlap."""
+    """Return how many examples hold one frame at most.
+
+    Examples i and j with the same remainder by it never overlap.
+    """
     return -(-frames // hop)
 
 
 def phase_seed(seed: int | None, phase: int) -> int | None:
-    """Seed of the masks of every ``phases``-th example: `seed` itself for phase 0, so that without overlap nothing changes.
+    """Return the seed of the masks of every ``phases``-th example.
+
+    `seed` itself for phase 0, so that without overlap nothing changes.
 
     Examples
     --------
@@ -105,8 +139,28 @@ def phase_seed(seed: int | None, phase: int) -> int | None:
     return int(np.random.SeedSequence((seed, phase)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
+@neutral_torch()
+def heard_frames(hears_nothing: Tensor, hop: int, frames: int) -> Tensor:
+    """Return whether the network hears anything in an example that holds a frame, ``(T_total,)``.
+
+    Parameters
+    ----------
+    hears_nothing
+        ``(n,)`` bool, of examples of `frames` frames that begin every `hop`.
+
+    Examples
+    --------
+    >>> heard_frames(torch.tensor([True, False, True]), 2, 3)
+    tensor([False, False,  True,  True,  True, False, False])
+    """
+    found = torch.zeros((len(hears_nothing) - 1) * hop + frames, dtype=torch.bool)
+    for example in (~hears_nothing).nonzero().flatten().tolist():
+        found[example * hop : example * hop + frames] = True
+    return found
+
+
 class Stitcher:
-    """Averages maps in the order of the examples, keeping only what the next examples will still add to.
+    """Average maps in the order of the examples, keeping only what later ones will still add to.
 
     Parameters
     ----------
@@ -162,7 +216,7 @@ class Stitcher:
 
     @neutral_torch()
     def finish(self) -> dict[str, Tensor]:
-        """The averages over the last ``T - hop`` frames, in float64."""
+        """Return the averages over the last ``T - hop`` frames, in float64."""
         weight = self.carry.get(WEIGHT, torch.zeros(0, 1))
         return {name: self._mean(name, s, weight) for name, s in self.carry.items() if name != WEIGHT}
 
@@ -177,11 +231,12 @@ class Stitcher:
         return weighted.square() if name in ERRORS and not self.shared_masks else weighted
 
     def _mean(self, name: str, sums: Tensor, weight: Tensor) -> Tensor:
-        return (sums.sqrt() if name in ERRORS and not self.shared_masks else sums) / weight  # 0 / 0 is NaN
+        # 0 / 0 is NaN
+        return (sums.sqrt() if name in ERRORS and not self.shared_masks else sums) / weight
 
 
 def maps_of(explanation: Explanation) -> dict[str, Tensor]:
-    """The maps of an explanation by name, ``(n, T, F)``; F = 1 for waveforms.
+    """Return the maps of an explanation by name, ``(n, T, F)``; F = 1 for waveforms.
 
     Raises
     ------
@@ -206,19 +261,22 @@ def stitch(
     Parameters
     ----------
     explanation
-        Of examples in their order, ``(n, 1, T, F)`` or ``(n, samples)``, as `relax_quantus.load_examples` cuts them with the same `hop_s`.
+        Of examples in their order, ``(n, 1, T, F)`` or ``(n, samples)``, as
+        `relax_quantus.load_examples` cuts them with the same `hop_s`.
     hop_s
-        Seconds from the beginning of one example to that of the next; None for an example's length: end to end.
+        Seconds from the beginning of one example to that of the next; None for an example's length:
+        end to end.
     axis
         What the maps' axes stand for; VGGish's front end from 0 s by default.
     shared_masks
-        False if examples that overlap were explained with masks of their own, see `explain_overlapping`; then the standard error is exact,
-        otherwise it is an upper bound.
+        False if examples that overlap were explained with masks of their own, see
+        `explain_overlapping`; then the standard error is exact, otherwise it is an upper bound.
 
     Returns
     -------
     Stitched
-        Of ``(n - 1) hop + T`` frames; one column for waveforms. Without overlap, the maps end to end bit for bit.
+        Of ``(n - 1) hop + T`` frames; one column for waveforms. Without overlap, the maps end to
+        end bit for bit.
 
     Raises
     ------
@@ -238,7 +296,11 @@ def stitch(
     usable = torch.isfinite(maps["importance"]).flatten(1).all(dim=1).cpu()
     parts, rest = stitcher.push(maps, usable), stitcher.finish()
     whole = {name: torch.cat([part, rest[name].to(part.dtype)]) for name, part in parts.items()}
-    return Stitched(**whole, times_s=axis.times_s(len(whole["importance"])), hop=hop)
+    chance: dict[str, Tensor] = {}
+    if explanation.null_maxima is not None and explanation.null_statistic is not None:
+        chance = {"null_maxima": explanation.null_maxima, "null_statistic": explanation.null_statistic}
+    deaf = explanation.hears_nothing.cpu()
+    return Stitched(**whole, **chance, times_s=axis.times_s(len(whole["importance"])), hop=hop, hears_nothing=deaf)
 
 
 @neutral_torch()
@@ -252,10 +314,13 @@ def explain_overlapping(
     seed: int | None = 0,
     **settings: Any,
 ) -> Stitched:
-    """Explain overlapping examples and stitch: examples that overlap draw their own masks, so that averaging makes the map surer.
+    """Explain overlapping examples and stitch.
 
-    With the same masks for all, as one call of `RELAX.explain` has them, errors of overlapping examples go together and averaging helps less, by an
-    unknown amount. Examples that do not overlap share masks; without overlap it is one call with `seed`.
+    Examples that overlap draw their own masks, so that averaging makes the map surer.
+
+    With the same masks for all, as one call of `RELAX.explain` has them, errors of overlapping
+    examples go together and averaging helps less, by an unknown amount. Examples that do not
+    overlap share masks; without overlap it is one call with `seed`.
 
     Parameters
     ----------
@@ -268,7 +333,8 @@ def explain_overlapping(
     baselines, seed
         As in `RELAX.attribute`.
     **settings
-        Passed on to `RELAX.explain`; what is given an example (``reference`` with a row an example) cannot be.
+        Passed on to `RELAX.explain`; what is given an example (``reference`` with a row an example)
+        cannot be.
 
     Returns
     -------

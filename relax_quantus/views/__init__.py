@@ -1,5 +1,5 @@
 """Explanation -> what one looks at, hears and opens: pictures, sounds, boxes, pages.
 
-`maps`, `explanation`, `waveform` and `overview_plotting` draw; `sounds` and `streamed_sounds` filter; `boxes` and `thresholds` find
-regions; `page` makes the HTML page of a recording.
+`maps`, `explanation`, `waveform` and `overview` draw; `sounds` filters; `boxes` and `thresholds`
+find regions; `page` makes the HTML page of a recording.
 """

@@ -1,7 +1,9 @@
-"""Maps -> boxes in seconds and Hz, and boxes -> the files that people who annotate sound open: Raven's selection tables, Audacity's label tracks.
+"""Maps -> boxes in seconds and Hz, and boxes -> the files that people who annotate sound open.
 
-A leaf of the flow beside the pictures: maps ``(n, 1, T, F)`` of examples end to end enter, at once (`regions`) or in parts (`RegionFinder`);
-`Region` objects and text files leave.
+Raven's selection tables, Audacity's label tracks.
+
+A leaf of the flow beside the pictures: maps ``(n, 1, T, F)`` of examples end to end enter, at once
+(`regions`) or in parts (`RegionFinder`); `Region` objects and text files leave.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from relax_quantus.base import checks
 from relax_quantus.base.files import complete, write_text
@@ -27,6 +28,9 @@ from relax_quantus.frontend.log_mel import hz_to_mel
 from relax_quantus.views.thresholds import Bins, Bounds, Values, as_values, is_explanation, least_effect, standing_out
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from relax_quantus.recordings.stitching import Stitched
     from relax_quantus.relax.explanation import Explanation
 
 LABEL = "matters"
@@ -62,7 +66,7 @@ class Region:
 
 
 def regions(
-    values: Explanation | Tensor | npt.NDArray[Any],
+    values: Explanation | Stitched | Tensor | npt.NDArray[Any],
     threshold: float | None = None,
     *,
     axis: Axis | None = None,
@@ -75,9 +79,11 @@ def regions(
     Parameters
     ----------
     values
-        The explanation of a recording's examples, from ``explain(null=True)``: what chance draws has no region, nor
-        have examples in which the network hears nothing (`relax_quantus.views.thresholds.standing_out`). Or any map
-        ``(n, 1, T, F)``, drawn end to end, of which nothing is known but its values; NaN is above nothing.
+        The explanation of a recording's examples, from ``explain(null=True)``, or a map stitched of
+        them (`relax_quantus.Stitched`): what chance draws has no region, nor have examples in which
+        the network hears nothing (`relax_quantus.views.thresholds.standing_out`). Or any map ``(n,
+        1, T, F)``, drawn end to end, of which nothing is known but its values; NaN is above
+        nothing.
     threshold
         In the map's units, for effects; by default a fraction of the largest
         (`relax_quantus.views.thresholds.least_effect`).
@@ -86,14 +92,15 @@ def regions(
     least_bins
         Smaller regions are left out.
     end_s, highest_hz
-        Where the recording ends, and half its own sample rate: boxes reach no further, and what lies beyond has none. Examples may be padded,
-        and front ends may have bands above.
+        Where the recording ends, and half its own sample rate: boxes reach no further, and what
+        lies beyond has none. Examples may be padded, and front ends may have bands above.
 
     Returns
     -------
     list of Region
-        By time. A frame lasts from half a hop before to half a hop after its window's middle, a band reaches half-way (in mel) to its
-        neighbours' centres. Bins that touch at a side are connected, also from one example to the next.
+        By time. A frame lasts from half a hop before to half a hop after its window's middle, a
+        band reaches half-way (in mel) to its neighbours' centres. Bins that touch at a side are
+        connected, also from one example to the next.
 
     Raises
     ------
@@ -110,6 +117,8 @@ def regions(
     axis = axis or Axis()
     e = values if is_explanation(values) else None
     found = as_values(values if e is None else e.centred())
+    if e is not None and found.ndim == 2:  # a map over time, stitched of examples
+        found = found[None, None]
     if found.ndim != 4 or found.shape[1] != 1 or found.size == 0 or found.shape[3] != axis.bands:
         checks.refuse("values", f"shape (n, 1, T, {axis.bands})", found, "pass a map of that front end", ShapeError)
     bounds: float | Bounds
@@ -118,7 +127,7 @@ def regions(
     else:
         standing = standing_out(e)
         bounds = standing.bounds if threshold is None else replace(standing.bounds, effect=float(threshold))
-        z = _image(standing.z)
+        z = _image(standing.z.reshape(found.shape))
     finder = RegionFinder(bounds, axis=axis, least_bins=least_bins, end_s=end_s, highest_hz=highest_hz)
     finder.feed(_image(found), z)
     return finder.finish()
@@ -131,7 +140,10 @@ def _image(values: Values) -> Image:
 
 @dataclass
 class _Growing:
-    """A region whose end has not been seen: its box in frames and bands, the sum over its bins, the largest ``|z|``."""
+    """A region whose end has not been seen.
+
+    Its box in frames and bands, the sum over its bins, the largest ``|z|``.
+    """
 
     first: int
     last: int
@@ -149,12 +161,15 @@ class _Growing:
 
 
 class RegionFinder:
-    """Finds the regions of a map that comes in parts, as `regions` does of a whole one; keeps no more than the regions.
+    """Finds the regions of a map that comes in parts, as `regions` does of a whole one.
+
+    Keeps no more than the regions.
 
     Parameters
     ----------
     bounds
-        Of the map (`relax_quantus.views.thresholds.Bounds`), or a threshold in its units alone; NaN has nothing above it.
+        Of the map (`relax_quantus.views.thresholds.Bounds`), or a threshold in its units alone; NaN
+        has nothing above it.
     axis, least_bins, end_s, highest_hz
         As in `regions`.
 
@@ -181,11 +196,15 @@ class RegionFinder:
         self._start_s = float(self.axis.times_s(1)[0]) - self.axis.hop_s / 2
         self._frames = 0
         self._open: list[_Growing] = []
-        self._border = np.zeros(self.axis.bands, dtype=int)  # which open region a band of the last frame is in, from 1
+        # which open region a band of the last frame is in, from 1
+        self._border = np.zeros(self.axis.bands, dtype=int)
         self._done: list[Region] = []
 
     def feed(self, image: Image, z: Image | None = None) -> None:
-        """Take the next frames ``(F, frames)``, at least one; with `z`, which `Bounds` need, regions say their largest."""
+        """Take the next frames ``(F, frames)``, at least one.
+
+        With `z`, which `Bounds` need, regions say their largest.
+        """
         from scipy.ndimage import label
 
         labels, count = label(self._stands_out(image, z))
@@ -282,7 +301,8 @@ def write_raven(
     label
         Of all regions.
     recording
-        The sound file that they are about; named in every row, so that the table is never taken for another file's.
+        The sound file that they are about; named in every row, so that the table is never taken for
+        another file's.
 
     Raises
     ------
@@ -302,7 +322,9 @@ def write_raven(
 
 
 def write_audacity(path: str | os.PathLike[str], found: Sequence[Region], label: str = LABEL) -> Path:
-    """Write a label track for Audacity with spectral selections; each label is `label`, the score and z.
+    """Write a label track for Audacity with spectral selections.
+
+    Each label is `label`, the score and z.
 
     Raises
     ------

@@ -1,7 +1,8 @@
 """One explanation -> matplotlib axes, and what a notebook shows of it.
 
-A leaf of the flow above `relax_quantus.views.maps`, reached by `relax_quantus.Explanation.plot` and its notebook forms through one lazy import.
-Argument names and their meaning are those of ``captum.attr.visualization.visualize_image_attr`` where there is a counterpart; axes are seconds
+A leaf of the flow above `relax_quantus.views.maps`, reached by `relax_quantus.Explanation.plot` and
+its notebook forms through one lazy import. Argument names and their meaning are those of
+``captum.attr.visualization.visualize_image_attr`` where there is a counterpart; axes are seconds
 and Hz, and without `ax` it draws into pyplot's current axes, as librosa does.
 """
 
@@ -138,7 +139,10 @@ def _spectrogram(explanation: Explanation, x: Tensor | None, method: str, exampl
 
 @neutral_torch()
 def limits(values: Tensor, map: str, sign: str, outlier_perc: float) -> tuple[float, float]:
-    """Values at the ends of the colour map: from 0 or symmetric about it, so that `outlier_perc` percent lie beyond, as Captum counts them."""
+    """Values at the ends of the colour map.
+
+    From 0 or symmetric about it, so that `outlier_perc` percent lie beyond, as Captum counts them.
+    """
     finite = np.asarray(values[torch.isfinite(values)].double().numpy())
     if not 0 <= outlier_perc < 100:
         checks.refuse("outlier_perc", "a percentage from 0 to below 100", outlier_perc, "2 is the default")
@@ -151,7 +155,7 @@ def limits(values: Tensor, map: str, sign: str, outlier_perc: float) -> tuple[fl
 
 
 def cumulative(magnitudes: Image, percentile: float) -> float:
-    """The value at which the sorted values add up to `percentile` percent of their sum, as ``captum.attr.visualization`` sets its scale."""
+    """Return where the sorted values add up to `percentile` percent of their sum, as in Captum."""
     rising = np.sort(magnitudes.reshape(-1))
     sums = rising.cumsum()
     return float(rising[min(int(np.searchsorted(sums, sums[-1] * 0.01 * percentile)), rising.size - 1)])
@@ -164,7 +168,10 @@ def drawable(explanation: Explanation) -> bool:
 
 
 def default_axis(values: Tensor) -> Axis:
-    """VGGish's for examples of its shape; else frames and bands are counted, as nothing says what they stand for."""
+    """VGGish's for examples of its shape.
+
+    Else frames and bands are counted, as nothing says what they stand for.
+    """
     if tuple(values.shape[1:]) == VGGISH:
         return Axis()
     return BinAxis(every_s=1.0, size=values.shape[3], label="band", time_label=COUNTED)
@@ -172,7 +179,10 @@ def default_axis(values: Tensor) -> Axis:
 
 @neutral_torch()
 def png(explanation: Explanation) -> bytes | None:
-    """The centred importance and its own standard error, end to end, as PNG; None where there is no spectrogram."""
+    """The centred importance and its own standard error, end to end, as PNG.
+
+    None where there is no spectrogram.
+    """
     if not drawable(explanation):
         return None
     shown = min(len(explanation.importance), MOST_SHOWN)

@@ -1,8 +1,11 @@
-"""Log-mel examples and their explanations -> pictures: time to the right in seconds, frequency upwards in Hz.
+"""Log-mel examples and their explanations -> pictures.
 
-A leaf of the flow: examples ``(n, 1, T, F)`` and `relax_quantus.relax.explanation.Explanation` objects enter, matplotlib figures and PNG files
-leave. Examples are laid end to end, the first at 0 s. This is the only module that imports matplotlib; it never touches pyplot, so no window
-opens, no figure is left in a global list, and it works without a display.
+Time to the right in seconds, frequency upwards in Hz.
+
+A leaf of the flow: examples ``(n, 1, T, F)`` and `relax_quantus.relax.explanation.Explanation`
+objects enter, matplotlib figures and PNG files leave. Examples are laid end to end, the first at 0
+s. This is the only module that imports matplotlib; it never touches pyplot, so no window opens, no
+figure is left in a global list, and it works without a display.
 """
 
 from __future__ import annotations
@@ -51,7 +54,9 @@ OUTLINED_EXAMPLES = 20
 
 @neutral_torch()
 def end_to_end(examples: Tensor | npt.NDArray[Any]) -> Image:
-    """Lay examples ``(n, 1, T, F)`` end to end as one image ``(F, n T)``: row 0 is the lowest band, column 0 the first frame.
+    """Lay examples ``(n, 1, T, F)`` end to end as one image ``(F, n T)``.
+
+    Row 0 is the lowest band, column 0 the first frame.
 
     Complex values are shown by their magnitude.
 
@@ -124,7 +129,9 @@ def plot_spectrogram(ax: Any, examples: Tensor | npt.NDArray[Any], *, axis: Axis
 
 @neutral_torch()
 def shared_limit(maps: Sequence[Tensor | npt.NDArray[Any]]) -> float:
-    """The largest finite magnitude in several maps, so that they can share one colour scale; never 0.
+    """Return the largest finite magnitude in several maps, so that they can share one colour scale.
+
+    Never 0.
 
     Examples
     --------
@@ -145,13 +152,17 @@ def explanation_figure(
     notes: str = "",
     axis: Axis | None = None,
 ) -> Figure:
-    """Draw the spectrogram on top and a row a strategy below it: centred importance on the left, its own standard error on the right.
+    """Draw the spectrogram on top and a row a strategy below it.
 
-    All importance maps share one colour scale, symmetric about 0, and all standard errors one from 0, so that strategies can be compared by
-    eye. Importance is drawn centred (`Explanation.centred`), because the mean similarity differs between strategies and would hide the map:
-    red means that masks which keep this part leave the embedding more like the clip's own than masks do on average, blue less. A black line
-    runs around what stands out from what chance draws (`relax_quantus.views.thresholds.standing_out`), if there are at most 20
-    examples and they were explained with ``null=True``; where nothing does, words in the map say so.
+    Centred importance on the left, its own standard error on the right.
+
+    All importance maps share one colour scale, symmetric about 0, and all standard errors one from
+    0, so that strategies can be compared by eye. Importance is drawn centred
+    (`Explanation.centred`), because the mean similarity differs between strategies and would hide
+    the map: red means that masks which keep this part leave the embedding more like the clip's own
+    than masks do on average, blue less. A black line runs around what stands out from what chance
+    draws (`relax_quantus.views.thresholds.standing_out`), if there are at most 20 examples and they
+    were explained with ``null=True``; where nothing does, words in the map say so.
 
     Parameters
     ----------
@@ -211,7 +222,7 @@ def explanation_figure(
 
 
 def wrapped(figure: Figure, notes: str, room_in: float, size: float = NOTES_SIZE) -> str:
-    """Break the lines of notes that are wider than `room_in` inches, between words where it can be."""
+    """Break the lines of notes that are wider than `room_in` inches, if possible between words."""
     renderer, font = figure.canvas.get_renderer(), FontProperties(size=size)  # type: ignore[attr-defined]
 
     def width_in(line: str) -> float:
@@ -234,14 +245,20 @@ def _broken(line: str, room: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes in inches of a figure of rows of two maps with a colour bar each; fixed, which is quicker than to let matplotlib find them."""
+    """Hold the sizes in inches of a figure of rows of two maps with a colour bar each.
+
+    Fixed, which is quicker than to let matplotlib find them.
+    """
 
     map_in: float
     rows: int
 
     @classmethod
     def of(cls, examples: int, rows: int) -> Layout:
-        """Room for so many examples: one is readable at 4.2 inches, and a long clip gets more, up to what a screen shows."""
+        """Make room for so many examples.
+
+        One is readable at 4.2 inches, and a long clip gets more, up to what a screen shows.
+        """
         return cls(float(np.clip(3.9 + 0.3 * examples, 4.2, 13.5)), rows)
 
     @property
@@ -316,7 +333,10 @@ def _shared(explanations: Mapping[str, Explanation]) -> str:
 
 
 def outline(ax: Any, bins: npt.NDArray[Any], left: float, right: float, width: float = 0.7) -> None:
-    """Draw a line around bins ``(F, frames)`` that are not 0, between two seconds: seen however faint the map is."""
+    """Draw a line around bins ``(F, frames)`` that are not 0, between two seconds.
+
+    Seen however faint the map is.
+    """
     if not bins.any():
         return
     padded = np.pad(np.asarray(bins, dtype=np.float64), 1)  # so that the line closes at the edges

@@ -1,10 +1,12 @@
 """Importance -> sound: the part of a recording that mattered, and the rest.
 
-A leaf of the flow beside the pictures: a map ``(n, 1, T, F)`` becomes a gain between 0 and 1 (`gain`), which acts on the complex short-time
-spectrum of the *original* waveform, at its own rate; the original phase brings it back to a waveform (`separate`). ``kept`` and ``removed`` add
-up to the original. Mel bands become frequencies by the bands' own triangles, frames become times by interpolation, so the gain has no jumps
-from which musical noise would come. What the front end cannot hear (VGGish: below 125 Hz and above 7500 Hz), and what was not explained (a
-partial last example), cannot have mattered and is in ``removed``.
+A leaf of the flow beside the pictures: a map ``(n, 1, T, F)`` becomes a gain between 0 and 1
+(`gain`), which acts on the complex short-time spectrum of the *original* waveform, at its own rate;
+the original phase brings it back to a waveform (`separate`). ``kept`` and ``removed`` add up to the
+original. Mel bands become frequencies by the bands' own triangles, frames become times by
+interpolation, so the gain has no jumps from which musical noise would come. What the front end
+cannot hear (VGGish: below 125 Hz and above 7500 Hz), and what was not explained (a partial last
+example), cannot have mattered and is in ``removed``.
 """
 
 from __future__ import annotations
@@ -13,9 +15,9 @@ import errno
 import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +26,14 @@ import numpy.typing as npt
 from torch import Tensor
 
 from relax_quantus import __version__
+from relax_quantus.audio.decoding import Recording
 from relax_quantus.audio.quality import AudioWarning
+from relax_quantus.audio.reading import waveform_blocks
 from relax_quantus.base import checks
 from relax_quantus.base.files import complete
 from relax_quantus.errors import ArgumentTypeError, MissingDependencyError, ShapeError
 from relax_quantus.frontend.axes import Axis, Image, SampleAxis
+from relax_quantus.frontend.framing import Sliding
 from relax_quantus.frontend.log_mel import hz_to_mel
 from relax_quantus.views.thresholds import Bins, Values, as_values, is_explanation, least_effect, standing_out
 
@@ -43,10 +48,15 @@ BLOCK = 512
 FLAT = 1e-12
 STRETCH = 1 << 18
 """Samples that are written or read at a time."""
+CHUNK_S = 20.0
+"""Seconds that are split at a time."""
 NOT_WHOLE = "could not be written whole; is the disk full?"
 SUBTYPES = {".wav": "PCM_24", ".flac": "PCM_24"}
 MADE_BY = f"relax_quantus {__version__}"
-"""What sound files say of the program that wrote them: by this, listings of recordings leave them out (`relax_quantus.recordings.folders`)."""
+"""What sound files say of the program that wrote them.
+
+By this, listings of recordings leave them out (`relax_quantus.recordings.folders`).
+"""
 
 Wave = npt.NDArray[np.float32]
 
@@ -75,22 +85,25 @@ def gain(
     *,
     among: Bins | None = None,
 ) -> Values:
-    """Return how much of each bin is kept: 1 / (1 + exp((threshold - value) / (softness x the map's deviation))).
+    """Return how much of each bin is kept.
+
+    1 / (1 + exp((threshold - value) / (softness x the map's deviation))).
 
     Parameters
     ----------
     values
-        The explanation of a recording's examples, from ``explain(null=True)``: nothing is kept of what chance draws,
-        nor of examples in which the network hears nothing (`relax_quantus.views.thresholds.standing_out`). Or any map of any
-        shape, of which nothing is known but its values. Bins that are NaN get 0.
+        The explanation of a recording's examples, from ``explain(null=True)``: nothing is kept of
+        what chance draws, nor of examples in which the network hears nothing
+        (`relax_quantus.views.thresholds.standing_out`). Or any map of any shape, of which nothing
+        is known but its values. Bins that are NaN get 0.
     threshold
         In the map's units, where the gain is 1/2; by default a fraction of the largest effect
         (`relax_quantus.views.thresholds.least_effect`).
     softness
         Width of the transition, in standard deviations of the map; 0 switches.
     among
-        Bool, shaped like the map: the only bins of which anything is kept; by default all of a map, and of an
-        explanation those beyond chance.
+        Bool, shaped like the map: the only bins of which anything is kept; by default all of a map,
+        and of an explanation those beyond chance.
 
     Returns
     -------
@@ -127,7 +140,7 @@ def gain(
 
 
 def transition(values: Values, threshold: float, width: float) -> Values:
-    """The gain of `gain` with the width of its transition in the map's units; NaN gets 0."""
+    """Return the gain of `gain` with the width of its transition in the map's units; NaN gets 0."""
     finite = np.isfinite(values)
     distance = np.where(finite, values, threshold) - threshold
     if width < FLAT:
@@ -141,11 +154,13 @@ def separate(wave: npt.NDArray[Any], rate_hz: int, gains: Tensor | npt.NDArray[A
     Parameters
     ----------
     wave
-        ``(samples,)``, floating, as `relax_quantus.read_audio` returns it: at the recording's own rate, which need not be the encoder's.
+        ``(samples,)``, floating, as `relax_quantus.read_audio` returns it: at the recording's own
+        rate, which need not be the encoder's.
     rate_hz
         Its sample rate in Hz.
     gains
-        ``(n, 1, T, F)`` in [0, 1] for examples that lie end to end, as `gain` makes them; ``(n, samples)`` for encoders of waveforms.
+        ``(n, 1, T, F)`` in [0, 1] for examples that lie end to end, as `gain` makes them; ``(n,
+        samples)`` for encoders of waveforms.
     axis
         What the gains' axes stand for; VGGish's front end from 0 s by default.
 
@@ -180,7 +195,7 @@ def separate(wave: npt.NDArray[Any], rate_hz: int, gains: Tensor | npt.NDArray[A
 
 
 def _image(gains: Tensor | npt.NDArray[Any], axis: Axis) -> Image:
-    """The gains end to end as ``(F, frames)``; one row for waveforms."""
+    """Return the gains end to end as ``(F, frames)``; one row for waveforms."""
     values = as_values(gains)
     if isinstance(axis, SampleAxis):
         fits, rule = values.ndim == 2 and values.size > 0, "shape (n, samples)"
@@ -195,7 +210,10 @@ def _image(gains: Tensor | npt.NDArray[Any], axis: Axis) -> Image:
 
 
 def _bands_to_bins(axis: Axis, hz: Image) -> Image:
-    """Share ``(bins, F)`` of every band in every frequency: triangles between the bands' centres, linear in mel, 0 outside of all bands."""
+    """Return the share ``(bins, F)`` of every band in every frequency.
+
+    Triangles between the bands' centres, linear in mel, 0 outside of all bands.
+    """
     if isinstance(axis, SampleAxis):
         return np.ones((hz.size, 1))
     centres = axis.centres_hz
@@ -209,7 +227,10 @@ def _bands_to_bins(axis: Axis, hz: Image) -> Image:
 
 
 def _at_times(image: Image, axis: Axis, times_s: Image) -> Image:
-    """The gains ``(F, times)`` between the frames; held for half a window beyond the first and last, then 0 within a frame or a window's step."""
+    """Return the gains ``(F, times)`` between the frames.
+
+    Held for half a window beyond the first and last, then 0 within a frame or a window's step.
+    """
     frames = image.shape[1]
     position = (times_s - axis.times_s(1)[0]) / axis.hop_s
     lower = np.clip(np.floor(position).astype(int), 0, max(frames - 2, 0))
@@ -220,7 +241,7 @@ def _at_times(image: Image, axis: Axis, times_s: Image) -> Image:
 
 
 def _filtered(wave: Image, rate_hz: int, window: int, image: Image, spread: Image, axis: Axis) -> Image:
-    """Overlap-add: Hann window, transform, gain, back, Hann window again, divided by the sum of the squared windows."""
+    """Filter by overlap-add of Hann windows, divided by the sum of the squared windows."""
     hop = window // OVERLAP
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
     count = -(-wave.size // hop) + OVERLAP - 1
@@ -229,7 +250,8 @@ def _filtered(wave: Image, rate_hz: int, window: int, image: Image, spread: Imag
     out = np.zeros((count + OVERLAP - 1, hop))
     windows = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]
     middles = (np.arange(count) - (OVERLAP - 1)) * hop + window / 2
-    times = np.clip(middles, 0, wave.size) / rate_hz  # windows over the edge of the recording count as at its edge
+    # windows over the edge of the recording count as at its edge
+    times = np.clip(middles, 0, wave.size) / rate_hz
     for start in range(0, count, BLOCK):
         part = slice(start, start + BLOCK)
         gains = spread @ _at_times(image, axis, times[part])
@@ -270,9 +292,12 @@ def write_sound(path: str | os.PathLike[str], wave: npt.NDArray[Any], rate_hz: i
 
 
 def write_parts(kept: str | os.PathLike[str], removed: str | os.PathLike[str], parts: Parts) -> float:
-    """Write both parts as WAV or FLAC, by the names' endings, with 24 bits; they add up to the recording times the scale that is returned.
+    """Write both parts as WAV or FLAC, by the names' endings, with 24 bits.
 
-    That is 1 unless a sample passes full scale; then it is the largest power of 1/2 that brings all below it.
+    They add up to the recording times the scale that is returned.
+
+    That is 1 unless a sample passes full scale; then it is the largest power of 1/2 that brings all
+    below it.
 
     Raises
     ------
@@ -288,13 +313,102 @@ def write_parts(kept: str | os.PathLike[str], removed: str | os.PathLike[str], p
     return scale
 
 
+def write_separated(
+    recording: str | os.PathLike[str],
+    kept: str | os.PathLike[str],
+    removed: str | os.PathLike[str],
+    gains: Iterable[Image],
+    frames: int,
+    axis: Axis | None = None,
+) -> float:
+    """Write what gains keep of a recording of any length and what they remove, with 24 bits.
+
+    Return the scale of both.
+
+    It is read, split and written a few seconds at a time, at its own rate; the files are those that
+    `separate` and `write_parts` make of the whole. The scale is 1 unless a sample of either passes
+    full scale, and then all is done once more.
+
+    Parameters
+    ----------
+    recording
+        Any file that libsndfile reads.
+    kept, removed
+        Files to write; names end in .flac or .wav.
+    gains
+        ``(rows, F)`` in [0, 1], frame after frame from the recording's beginning, `frames` rows in
+        all. Of an iterator, which can be gone through only once, all is kept in memory.
+    axis
+        What the gains' axes stand for; VGGish's front end from 0 s by default.
+
+    Raises
+    ------
+    RelaxQuantusError
+        As `separate` and `relax_quantus.read_audio`.
+    OSError
+        If a file cannot be written.
+    """
+    axis = axis or Axis()
+    with Recording(recording) as opened:
+        rate_hz = opened.rate_hz
+    gains = list(gains) if isinstance(gains, Iterator) else gains
+    scale = 1.0
+    for _ in range(2):
+        with (
+            sound_file(kept, rate_hz, scale=scale) as kept_file,
+            sound_file(removed, rate_hz, scale=scale) as removed_file,
+        ):
+            largest = 0.0
+            for parts in _separated(recording, rate_hz, gains, frames, axis):
+                largest = max(largest, peak(parts.kept), peak(parts.removed))
+                kept_file.write(scale * parts.kept)
+                removed_file.write(scale * parts.removed)
+        if scale == full_scale(largest):
+            break
+        scale = full_scale(largest)
+    return scale
+
+
+def _separated(
+    recording: str | os.PathLike[str], rate_hz: int, gains: Iterable[Image], frames: int, axis: Axis
+) -> Iterator[Parts]:
+    """Yield both parts, a few seconds after another."""
+    margin = OVERLAP * max(1, round(WINDOW_S * rate_hz / OVERLAP))
+    step = margin * max(1, round(CHUNK_S * rate_hz / margin))
+    wave, rows = Sliding(waveform_blocks(recording, None)), Sliding(gains)
+    start, is_wave = 0, isinstance(axis, SampleAxis)
+    while True:
+        first = max(0, start - margin)
+        heard = wave.take(first, start + step + margin)
+        if first + len(heard) <= start:
+            return
+        begin, end = _frames_of(first / rate_hz, (first + len(heard)) / rate_hz, frames, axis)
+        here = replace(axis, start_s=axis.start_s + begin * axis.hop_s - first / rate_hz)
+        image = rows.take(begin, end)
+        parts = separate(heard, rate_hz, image.reshape(1, -1) if is_wave else image[None, None], here)
+        inner = slice(start - first, start - first + step)
+        yield Parts(parts.kept[inner], parts.removed[inner], rate_hz)
+        start += step
+
+
+def _frames_of(begin_s: float, end_s: float, frames: int, axis: Axis) -> tuple[int, int]:
+    """Return the first frame, and the one after the last, that have a say in a stretch of sound.
+
+    At least one, the nearest.
+    """
+    reach = math.ceil((axis.window_s / 2 + WINDOW_S) / axis.hop_s) + 2
+    begin, end = (math.floor((second - float(axis.times_s(1)[0])) / axis.hop_s) for second in (begin_s, end_s))
+    begin = min(max(begin - reach, 0), frames - 1)
+    return begin, min(max(end + reach, begin + 1), frames)
+
+
 def peak(wave: npt.NDArray[Any]) -> float:
-    """The largest magnitude of any sample; 0 if there is none."""
+    """Return the largest magnitude of any sample; 0 if there is none."""
     return float(np.abs(wave).max(initial=0.0))
 
 
 def full_scale(largest: float) -> float:
-    """The largest power of 1/2, 1 included, that brings samples of that magnitude to 1 at most.
+    """Return the largest power of 1/2, at most 1, that brings samples of that magnitude to 1.
 
     Examples
     --------
@@ -307,8 +421,8 @@ def full_scale(largest: float) -> float:
 class SoundSink:
     """An open sound file that waveforms are written to, one after another.
 
-    In short stretches: between two of them, an interrupt ends it. libsndfile writes to the path by itself, as Python callbacks of its could not
-    raise.
+    In short stretches: between two of them, an interrupt ends it. libsndfile writes to the path by
+    itself, as Python callbacks of its could not raise.
     """
 
     def __init__(self, path: Path, rate_hz: int, subtype: str, scale: float) -> None:
@@ -339,9 +453,12 @@ class SoundSink:
 def sound_file(
     path: str | os.PathLike[str], rate_hz: int, subtype: str | None = None, scale: float = 1.0
 ) -> Iterator[SoundSink]:
-    """Open a WAV or FLAC to write to, by the name's ending; it appears when it is whole, which is known by decoding it.
+    """Open a WAV or FLAC to write to, by the name's ending.
 
-    A `scale` other than 1, of what is written against the recording, is noted in the file's comment.
+    It appears when it is whole, which is known by decoding it.
+
+    A `scale` other than 1, of what is written against the recording, is noted in the file's
+    comment.
 
     Raises
     ------
@@ -372,7 +489,10 @@ def _told_by_libsndfile() -> Iterator[None]:
 
 
 def _require_whole(path: Path, samples: int) -> None:
-    """Decode a file that was written: libsndfile does not tell of all that failed when it closed it."""
+    """Decode a file that was written.
+
+    Libsndfile does not tell of all that failed when it closed it.
+    """
     import soundfile
 
     found = 0
@@ -384,7 +504,7 @@ def _require_whole(path: Path, samples: int) -> None:
 
 
 def player(wave: npt.NDArray[Any], rate_hz: int) -> Any:
-    """An ``IPython.display.Audio`` of a waveform ``(samples,)`` for notebooks, at its own level (not normalised, so that parts compare).
+    """Return an ``IPython.display.Audio`` of a waveform ``(samples,)``, at its own level.
 
     Raises
     ------

@@ -1,8 +1,9 @@
 """Waveforms and their explanations -> pictures: time to the right in seconds.
 
-A leaf of the flow beside `relax_quantus.views.maps`, whose rules it shares (no pyplot, no display): waveforms ``(n, samples)`` and explanations
-shaped like them enter, a matplotlib figure leaves. A waveform has no bands, so importance is a curve over time, below a log-mel spectrogram
-that only shows what is heard when.
+A leaf of the flow beside `relax_quantus.views.maps`, whose rules it shares (no pyplot, no display):
+waveforms ``(n, samples)`` and explanations shaped like them enter, a matplotlib figure leaves. A
+waveform has no bands, so importance is a curve over time, below a log-mel spectrogram that only
+shows what is heard when.
 """
 
 from __future__ import annotations
@@ -52,11 +53,15 @@ def waveform_figure(
     notes: str = "",
     axis: Axis | None = None,
 ) -> Figure:
-    """Draw spectrogram and waveform on top, and a row a strategy below them: centred importance as a curve with its 95 % interval.
+    """Draw spectrogram and waveform on top, and a row a strategy below them.
 
-    All strategies share one scale, symmetric about 0, as in `relax_quantus.views.maps.explanation_figure`. Dotted lines are between examples,
-    which are explained one by one. The interval is `Explanation.interval`'s; where the error is unknown, the whole height
-    is hatched. Explained with ``null=True``, what stands out has a black bar at the bottom.
+    Centred importance as a curve with its 95 % interval.
+
+    All strategies share one scale, symmetric about 0, as in
+    `relax_quantus.views.maps.explanation_figure`. Dotted lines are between examples, which are
+    explained one by one. The interval is `Explanation.interval`'s; where the error is unknown, the
+    whole height is hatched. Explained with ``null=True``, what stands out has a black bar at the
+    bottom.
 
     Parameters
     ----------

@@ -19,8 +19,7 @@ from relax_quantus.base.files import ABANDONED_S, Draft, complete, sweep, write_
 from relax_quantus.base.result_folder import LIST, require_ours, written_together
 from relax_quantus.errors import DataError
 from relax_quantus.views.page.packing import sound_uri
-from relax_quantus.views.sounds import Parts, separate, write_parts, write_sound
-from relax_quantus.views.streamed_sounds import write_separated
+from relax_quantus.views.sounds import Parts, separate, write_parts, write_separated, write_sound
 
 fcntl = pytest.importorskip("fcntl")
 

@@ -17,10 +17,10 @@ from command_line import FEW, call, refused, run
 from torch import Tensor
 
 import relax_quantus
-from relax_quantus.cli import files
-from relax_quantus.cli.clips import Clip
-from relax_quantus.cli.results import example_length, lasting
+from relax_quantus.base import files
 from relax_quantus.frontend.axes import COUNTED, Axis, BinAxis
+from relax_quantus.recordings.plan import Plan
+from relax_quantus.recordings.writing import example_length, lasting
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -205,7 +205,7 @@ def test_a_full_disk_stops_with_the_file_named_and_leaves_nothing_half(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "savez_compressed", full)
+    monkeypatch.setattr(np.lib.format, "write_array", full)
     result = call("explain", tone(), "--out", tmp_path / "out", *FEW)
     refused(result, str(tmp_path / "out" / "tone.npz"), "No space left on device")
     assert not list((tmp_path / "out").iterdir())
@@ -258,7 +258,7 @@ def test_the_end_that_is_left_out_is_said_everywhere(
 
 
 def test_the_picture_says_what_is_left_out() -> None:
-    clip = Clip(Path("a.wav"), torch.zeros(2, 1, 96, 64), 2, 2.8, Axis())
+    clip = Plan(Path("a.wav"), Axis(), per_example=96, hop=96, count=2, in_all=2, block=2, seconds=2.8)
     assert lasting(clip) == "of 2.80 s, the last 0.86 s are left out"
     assert lasting(replace(clip, seconds=1.95)) == "the recording lasts 1.95 s"
     counted = BinAxis(every_s=1.0, size=64, time_label=COUNTED)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from relax_quantus.base import files as drafts
 from relax_quantus.base.files import LOCK, Draft
-from relax_quantus.cli.result_files import ResultFiles, clip_of
+from relax_quantus.recordings.result_files import ResultFiles, clip_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ALL = (*FEW, "--html", "--sounds", "--annotations")
@@ -75,6 +75,23 @@ def test_what_is_not_asked_for_again_stays_ours(tone: Callable[..., Path], tmp_p
         result = call("explain", clip, "--out", out, *asked)
         assert (result.exit_code, problems(result)) == (0, "")
     assert names(out) == sorted(f"tone.{suffix}" for suffix in SUFFIXES)
+
+
+def test_what_an_earlier_run_wrote_and_this_one_did_not_is_gone_unless_it_was_edited(
+    tone: Callable[..., Path], tmp_path: Path
+) -> None:
+    clip, out = tone(), tmp_path / "out"
+    more = ("--n-samples", "6", "--masks", "time", "--masks", "random", "--html", "--annotations", "--sounds")
+    call("explain", clip, "--out", out, *more)
+    edited, mine = out / "tone.random.labels.txt", out / "tone.notes.txt"
+    for path in (edited, mine):
+        with path.open("a", encoding="utf-8") as target:
+            target.write("mine")
+    assert call("explain", clip, "--out", out, *FEW, "--annotations").exit_code == 0
+    kept = {edited.name, mine.name}
+    assert set(names(out)) == {f"tone.{s}" for s in ("npz", "png", "time.selections.txt", "time.labels.txt")} | kept
+    assert call("explain", clip, "--out", out, *FEW).exit_code == 0
+    assert set(names(out)) == {"tone.npz", "tone.png"} | kept
 
 
 def test_an_index_of_the_users_is_kept_and_ours_replaced(tone: Callable[..., Path], tmp_path: Path) -> None:

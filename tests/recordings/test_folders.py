@@ -16,10 +16,9 @@ from waves import sine
 
 from relax_quantus.benchmark.boxes import pairs
 from relax_quantus.benchmark.data.recordings import listing
-from relax_quantus.cli.files import recordings_in as of_commands
 from relax_quantus.errors import DataError
 from relax_quantus.recordings import folders
-from relax_quantus.recordings.folders import is_own, recordings_in
+from relax_quantus.recordings.folders import is_own, paths_in, recordings_in
 from relax_quantus.views.sounds import write_sound
 
 
@@ -52,7 +51,7 @@ def test_all_commands_and_data_sets_list_the_same(zoo: Path) -> None:
     (zoo / ".Trash-1000" / "files" / "a.txt").write_text("0.1\t0.2\tbird\n")
     assert names(zoo) == PLAIN
     with pytest.warns(UserWarning, match="left out 5 hidden recordings, such as"):
-        assert [path.relative_to(zoo).as_posix() for path in of_commands(zoo)] == PLAIN
+        assert [path.relative_to(zoo).as_posix() for path in paths_in(zoo)] == PLAIN
     with pytest.warns(UserWarning, match="left out 5 hidden recordings"):
         entries = listing(zoo)
     assert [entry.name for entry in entries] == PLAIN
@@ -122,7 +121,7 @@ def test_formats_that_are_not_read_are_said_once_and_a_class_that_is_lost(zoo: P
 def test_a_folder_with_nothing_to_use_says_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(999))
     with pytest.raises(DataError, match=r"got none, 1 left out \(a format that is not read\)"):
-        of_commands(tmp_path)
+        paths_in(tmp_path)
     with pytest.raises(DataError, match=r"got none \(1 left out \(a format"):
         listing(tmp_path)
     refused(call("explain", tmp_path, "--out", tmp_path / "out", *FEW), "a format that is not read")
@@ -144,7 +143,7 @@ def test_folders_that_cannot_be_entered_are_said(zoo: Path, monkeypatch: pytest.
     with pytest.raises(DataError, match=r"only 'bird' \(1 left out \(cannot be entered\)\)"):
         listing(zoo)
     with pytest.raises(DataError, match="expected a folder that can be read, got Permission denied"):
-        of_commands(zoo / "frog")
+        paths_in(zoo / "frog")
 
 
 # ------------------------------------------------------------------------------------------------------------ our own sounds

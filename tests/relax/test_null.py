@@ -10,11 +10,11 @@ from reference.models import Given, rand, relu_encoder
 from torch import Tensor
 
 import relax_quantus as rq
-from relax_quantus.base.family_wise import family_wise, family_wise_p
 from relax_quantus.errors import ArgumentError, ArgumentTypeError
 from relax_quantus.relax import null
 from relax_quantus.relax.call import masked_tensor
 from relax_quantus.relax.masked_forward import MaskStream, child_generator
+from relax_quantus.views.thresholds import family_wise, family_wise_p
 
 
 def relax(masks: Any = "random", estimator: Any = None, encoder: Any = None) -> rq.RELAX:

@@ -9,14 +9,16 @@ from hypothesis import strategies as st
 
 from relax_quantus.errors import ArgumentError
 from relax_quantus.frontend.axes import Axis
-from relax_quantus.views.overview import Overview, loudest, telling
-from relax_quantus.views.overview_plotting import (
+from relax_quantus.views.overview import (
     DOTS_PER_INCH,
     LINE_COLUMNS,
     MOST_LINES,
+    Overview,
     column_frames,
     faded,
+    loudest,
     overview_figure,
+    telling,
 )
 
 

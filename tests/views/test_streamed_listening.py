@@ -10,9 +10,8 @@ import pytest
 import soundfile
 
 from relax_quantus.frontend.axes import Axis, BinAxis
-from relax_quantus.views import streamed_sounds as streamed_listening
-from relax_quantus.views.sounds import separate
-from relax_quantus.views.streamed_sounds import write_separated
+from relax_quantus.views import sounds
+from relax_quantus.views.sounds import separate, write_separated
 
 
 @pytest.mark.parametrize(("rate", "seconds"), [(16_000, 7.3), (44_100, 5.0), (22_050, 12.77), (8000, 0.5)])
@@ -25,7 +24,7 @@ def test_chunks_do_not_show(
     seconds: float,
     axis: Axis,
 ) -> None:
-    monkeypatch.setattr(streamed_listening, "CHUNK_S", 1.0)
+    monkeypatch.setattr(sounds, "CHUNK_S", 1.0)
     generator = np.random.default_rng(0)
     wave = (0.1 * generator.standard_normal(round(rate * seconds))).astype(np.float32)
     gains = generator.random((max(96, int(seconds / 0.96) * 96), 64))  # a second at the end has no gains

@@ -24,11 +24,12 @@ from relax_quantus.benchmark.data.clips import Clip, Dataset, Examples
 from relax_quantus.benchmark.data.esc50 import TABLE as ESC50_TABLE
 from relax_quantus.benchmark.data.esc50 import esc50
 from relax_quantus.benchmark.data.planted import planted
-from relax_quantus.benchmark.data.recordings import TABLE, folder
+from relax_quantus.benchmark.data.recordings import folder
 from relax_quantus.benchmark.data.shortcut import shortcut
 from relax_quantus.benchmark.data.soundscapes import Soundscape, soundscapes
 from relax_quantus.errors import ArgumentTypeError
 from relax_quantus.frontend.log_mel import LogMel
+from relax_quantus.recordings.labelled import TABLE
 
 __all__ = ["DATASETS", "Clip", "Dataset", "Examples", "kind_of_folder", "log_mel", "resolve", "specified", "synthetic"]
 

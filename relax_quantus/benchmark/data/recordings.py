@@ -13,9 +13,9 @@ from pathlib import Path
 from relax_quantus.audio.reading import checked_resampler
 from relax_quantus.benchmark.data.clips import Dataset
 from relax_quantus.benchmark.data.sampling import Reader, draw, loudest
-from relax_quantus.recordings.labelled import TABLE, Entry, listing, surveyed
+from relax_quantus.recordings.labelled import Entry, listing
 
-__all__ = ["TABLE", "Entry", "folder", "listing", "loudest", "surveyed"]
+__all__ = ["Entry", "folder", "listing", "loudest"]
 
 
 def folder(

@@ -1,6 +1,10 @@
-"""Explanations -> pages: one HTML file a recording that can be looked at, clicked and heard, without a network or any other file.
+"""Explanations -> pages.
 
-A leaf of the flow beside `relax_quantus.views.maps`: examples, explanations and the original waveform enter, text of HTML leaves.
+One HTML file a recording that can be looked at, clicked and heard, without a network or any other
+file.
+
+A leaf of the flow beside `relax_quantus.views.maps`: examples, explanations and the original
+waveform enter, text of HTML leaves.
 """
 
 from relax_quantus.views.page.companions import Companion, Recording

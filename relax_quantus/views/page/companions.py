@@ -1,4 +1,7 @@
-"""What an explanation is towards or away from, beside the explained recording: its name, how similar it is, what it looks and sounds like."""
+"""What an explanation is towards or away from, beside the explained recording.
+
+Its name, how similar it is, what it looks and sounds like.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ class Recording:
 
 @dataclass(frozen=True, eq=False)
 class Companion:
-    """A recording, or several that stand for their centroid, that explanations are towards or away from.
+    """Hold what explanations are towards or away from: a recording, or the centroid of several.
 
     Parameters
     ----------

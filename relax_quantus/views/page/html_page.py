@@ -1,7 +1,10 @@
-"""One recording's examples, explanations and sound -> the text of a self-contained page; several pages -> the text of their index.
+"""One recording's examples, explanations and sound -> the text of a self-contained page.
 
-The files beside this one are the page's template, style and program, written by hand; they are put into the page, which needs nothing else.
-``look.css`` is the part of the style that the index and the benchmark's report have, too.
+Several pages -> the text of their index.
+
+The files beside this one are the page's template, style and program, written by hand; they are put
+into the page, which needs nothing else. ``look.css`` is the part of the style that the index and
+the benchmark's report have, too.
 """
 
 from __future__ import annotations
@@ -33,7 +36,10 @@ PROGRAM = ("drawing.js", "sound.js", "page.js")
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the index: where the page is, relative to it and percent-encoded, and what it is about."""
+    """A line of the index.
+
+    Where the page is, relative to it and percent-encoded, and what it is about.
+    """
 
     link: str
     title: str
@@ -69,19 +75,22 @@ def page(
     axis
         What the axes stand for; VGGish's front end from 0 s by default.
     original
-        Waveform ``(samples,)`` and its sample rate in Hz, from 0 s; without it nothing can be heard. What follows the last example is cut off,
-        and more than 22 050 Hz are resampled to that.
+        Waveform ``(samples,)`` and its sample rate in Hz, from 0 s; without it nothing can be
+        heard. What follows the last example is cut off, and more than 22 050 Hz are resampled to
+        that.
     heard_from
-        The same layers frame by frame, ``(n, 1, T, F)``, and their axis, where `layers` are an overview of them; sounds are made from these.
+        The same layers frame by frame, ``(n, 1, T, F)``, and their axis, where `layers` are an
+        overview of them; sounds are made from these.
     lead
         A sentence below the title.
     notes
         Name -> text of what else should be known: settings.
     fraction
-        Of the largest effect that chance does not draw, from which on bins matter: what is heard and shown at first;
-        `relax_quantus.views.page.sounds.LEVELS` are heard besides.
+        Of the largest effect that chance does not draw, from which on bins matter: what is heard
+        and shown at first; `relax_quantus.views.page.sounds.LEVELS` are heard besides.
     companions
-        What the explanations are towards, and away from, if not the examples' own embeddings; shown and played, too.
+        What the explanations are towards, and away from, if not the examples' own embeddings; shown
+        and played, too.
     similarity
         What their similarity is called.
 
@@ -183,7 +192,7 @@ def _listening(heard: Sounds | None, fraction: float, possible: bool) -> dict[st
 
 
 def _others(heard: Sounds | None, fraction: float) -> dict[str, Any] | None:
-    """The sounds for the page's program, but those that its players start with, which are None here."""
+    """Return the sounds for the page's program; None for those that its players start with."""
     if heard is None or not heard.levels:
         return None
     parts: list[list[dict[str, str] | None] | None] = [None if layer is None else list(layer) for layer in heard.parts]

@@ -1,4 +1,7 @@
-"""What a page can switch between: the explanations of one recording under several strategies and fills."""
+"""What a page can switch between.
+
+The explanations of one recording under several strategies and fills.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,8 @@ class Layer:
     Attributes
     ----------
     found
-        What stands out in it, where that does not follow from the explanation itself, as of an overview.
+        What stands out in it, where that does not follow from the explanation itself, as of an
+        overview.
     """
 
     strategy: str
@@ -48,7 +52,10 @@ class Layer:
 
 
 def checked(layers: Sequence[Layer], shape: tuple[int, ...]) -> tuple[list[str], list[str]]:
-    """Names of the strategies and fills, in order; every combination must be there once and fit examples of `shape`."""
+    """Names of the strategies and fills, in order.
+
+    Every combination must be there once and fit examples of `shape`.
+    """
     if not layers:
         checks.refuse("layers", "at least one explanation", "none", "explain with one strategy or more")
     strategies, fills = (
@@ -65,7 +72,10 @@ def checked(layers: Sequence[Layer], shape: tuple[int, ...]) -> tuple[list[str],
 
 
 def described(layer: Layer) -> dict[str, Any]:
-    """What the page's program needs of one layer; the map U-RELAX it makes itself from the median."""
+    """What the page's program needs of one layer.
+
+    The map U-RELAX it makes itself from the median.
+    """
     e = layer.explanation
     names = ["importance", "uncertainty", "standard_error", "centred_standard_error"]
     names += [] if e.cell_effects is None else ["cell_effects"]
@@ -87,7 +97,10 @@ def described(layer: Layer) -> dict[str, Any]:
 
 
 def note(layer: Layer) -> str:
-    """What a reader needs beside the map: how many masks, and what its values are to be read against."""
+    """What a reader needs beside the map.
+
+    How many masks, and what its values are to be read against.
+    """
     e, bounds = layer.explanation, layer.standing.bounds
     chance = ""
     if bounds.z == bounds.z:

@@ -1,4 +1,7 @@
-"""Arrays and waveforms -> text that a page carries: maps as 16-bit codes in base64, sounds as FLAC in data: URIs."""
+"""Arrays and waveforms -> text that a page carries.
+
+Maps as 16-bit codes in base64, sounds as FLAC in data: URIs.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ UNKNOWN = 65535
 
 @neutral_torch()
 def packed(values: Tensor | npt.NDArray[Any]) -> dict[str, Any]:
-    """A map as its lowest and highest value and little-endian 16-bit codes between them, in base64; NaN has a code of its own.
+    """Pack a map as its lowest and highest value and little-endian 16-bit codes, in base64.
 
     A value is off by at most 1 / 131 068 of the range.
 
@@ -57,7 +60,8 @@ def minus(value: float, form: str) -> str:
 
 def sound_uri(wave: npt.NDArray[Any], rate_hz: int) -> str:
     """A waveform ``(samples,)`` as FLAC of 16 bits in a data: URI."""
-    with TemporaryDirectory() as folder:  # libsndfile's callbacks into Python would swallow an interrupt
+    # through a file, as libsndfile's callbacks into Python would swallow an interrupt
+    with TemporaryDirectory() as folder:
         path = Path(folder, "sound.flac")
         with sound_file(path, rate_hz, "PCM_16") as sink:
             sink.write(np.asarray(wave))

@@ -1,4 +1,8 @@
-"""What a page plays: the original, and for every explanation what matters in it and all the rest at a few levels, within a bound on the size."""
+"""What a page plays.
+
+The original, and for every explanation what matters in it and all the rest at a few levels, within
+a bound on the size.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +41,8 @@ class Sounds:
     levels
         Fractions of the largest effect, rising; of each there are both parts.
     parts
-        For every layer, for every level: ``"kept"`` and ``"removed"``; None for layers for which there was no room.
+        For every layer, for every level: ``"kept"`` and ``"removed"``; None for layers for which
+        there was no room.
     """
 
     original: str
@@ -54,8 +59,9 @@ def carried(wave: Wave, rate_hz: int, end_s: float) -> tuple[Wave, int]:
 def sounds(wave: Wave, rate_hz: int, layers: Sequence[Layer], axis: Axis, fraction: float) -> Sounds | None:
     """Make the sounds of a page.
 
-    The level `fraction` is there if any is. Less is carried where `MOST_CHARACTERS` would be passed by sounds as long as the original: fewer
-    levels first, then only those of the first layers, then nothing at all, which is None.
+    The level `fraction` is there if any is. Less is carried where `MOST_CHARACTERS` would be passed
+    by sounds as long as the original: fewer levels first, then only those of the first layers, then
+    nothing at all, which is None.
     """
     original = sound_uri(wave, rate_hz)
     room = MOST_CHARACTERS / len(original) - 1

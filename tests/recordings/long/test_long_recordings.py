@@ -18,8 +18,8 @@ from recorded_calls import FEW, RATE, arrays, explain, recording
 
 import relax_quantus as rq
 from relax_quantus.benchmark.annotations import read as read_boxes
-from relax_quantus.cli.long_recordings import plan as plans
 from relax_quantus.frontend import front_end as front_ends
+from relax_quantus.recordings import plan as plans
 from relax_quantus.views.boxes import regions
 
 

@@ -1,8 +1,10 @@
-"""The files of one recording: all drafted first, then moved together under one name that is free or whose files are ours.
+"""The files of one recording.
 
-What is ours is known by content: the recording's .npz lists the digest of every file beside it by what follows the common name, in the
-comment of the ZIP that it is. A file that is not listed, or has been edited since, is not ours and is never replaced: the results then get
-a name of their own.
+All drafted first, then moved together under one name that is free or whose files are ours.
+
+What is ours is known by content: the recording's .npz lists the digest of every file beside it by
+what follows the common name, in the comment of the ZIP that it is. A file that is not listed, or
+has been edited since, is not ours and is never replaced: the results then get a name of their own.
 """
 
 from __future__ import annotations
@@ -10,14 +12,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from relax_quantus.base.files import Draft, alone_in, digest, naming
-from relax_quantus.cli import console, stopping
+from relax_quantus.base.text import shown
 
 LONGEST_STEM = 100
 ARRAYS = "npz"
@@ -26,13 +31,21 @@ Digests = dict[str, list[str]]
 
 
 class ResultFiles:
-    """What is written about `clip` into `out`; nothing of it is there before `publish`, and all of it after.
+    """Write files about `clip` into `out`.
 
-    To be used in a ``with`` statement, which removes drafts that were not published.
+    Nothing of it is there before `publish`, and all of it after.
+
+    What an earlier run wrote about the same recording is then replaced or, where this one writes no
+    such file, removed.
+
+    To be used in a ``with`` statement, which removes drafts that were not published. Nothing may
+    stop the program in the context `uninterrupted`, in which files are moved.
     """
 
-    def __init__(self, clip: Path, out: Path) -> None:
-        self.clip, self.out = clip, out
+    def __init__(
+        self, clip: Path, out: Path, uninterrupted: Callable[[], AbstractContextManager[Any]] = nullcontext
+    ) -> None:
+        self.clip, self.out, self._uninterrupted = clip, out, uninterrupted
         self._drafts: dict[str, Draft] = {}
 
     def draft(self, suffix: str) -> Path:
@@ -49,7 +62,9 @@ class ResultFiles:
         return self._drafts[suffix].path
 
     def publish(self) -> str:
-        """Give every file its name; return what these begin with. Other processes wait, and a stop comes before or after.
+        """Give every file its name; return what these begin with.
+
+        Other processes wait, and a stop comes before or after.
 
         Raises
         ------
@@ -60,29 +75,40 @@ class ResultFiles:
         for suffix, draft in self._drafts.items():
             with naming(self.out / f"{plain_stem(self.clip)}.{suffix}"):
                 draft.flush()
-        with alone_in(self.out), stopping.held():
+        with alone_in(self.out), self._uninterrupted():
             stem, known = self._name()
             arrays = self._drafts[ARRAYS]
             with naming(self.out / f"{stem}.{ARRAYS}"):
-                # Older digests are kept: were this killed between two moves, the files would be of either kind.
+                # older digests are kept: killed between two moves, files would be of either kind
                 _add_files(arrays.path, known | {s: [*known.get(s, [])[-1:], new] for s, new in digests.items()})
                 arrays.flush()
                 arrays.move(self.out / f"{stem}.{ARRAYS}")
             for suffix in digests:
                 with naming(self.out / f"{stem}.{suffix}"):
                     self._drafts[suffix].move(self.out / f"{stem}.{suffix}")
+            for suffix in set(known) - set(digests):  # of an earlier run that was asked for more
+                path = self.out / f"{stem}.{suffix}"
+                with suppress(OSError):
+                    if (
+                        path.parent == self.out
+                        and path.is_file()
+                        and not path.is_symlink()
+                        and _short(path) in known[suffix]
+                    ):
+                        path.unlink()
         return stem
 
     def _name(self) -> tuple[str, Digests]:
-        """The first name under which nothing would be lost, and the digests of what is there under it."""
+        """Return the first name under which nothing would be lost, and digests of what is there."""
         kept = None
         for stem in stems_for(self.clip):
             taken, known = self._taken(stem)
             if taken is None:
                 if kept is not None:
-                    console.warning(
-                        f"{console.shown(self.clip)}: {console.shown(kept)} was not written by relax-quantus, or was changed since, and is "
-                        f"kept; the results are called {console.shown(stem)}; move that file away to have its name"
+                    warnings.warn(
+                        f"{shown(self.clip)}: {shown(kept)} was not written by relax-quantus, or was changed since, and is "
+                        f"kept; the results are called {shown(stem)}; move that file away to have its name",
+                        stacklevel=4,
                     )
                 return stem, known
             kept = kept or (
@@ -91,7 +117,7 @@ class ResultFiles:
         raise AssertionError  # there is always another name
 
     def _taken(self, stem: str) -> tuple[Path | None, Digests]:
-        """The first file under a name that is not ours to replace, and the digests of those that are."""
+        """Return the first file of a name that is not ours to replace, and digests of ours."""
         arrays = self.out / f"{stem}.{ARRAYS}"
         known: Digests = {}
         if os.path.lexists(arrays):
@@ -116,10 +142,10 @@ class ResultFiles:
 
 
 def stems_for(clip: Path) -> Iterator[str]:
-    """Names, without suffix, that the results of `clip` may have, the plainest first.
+    """Yield names, without suffix, that the results of `clip` may have, the plainest first.
 
-    That is the clip's own name; then, with a few characters that depend on where the clip lies; then, with a number. So the same clip gets the
-    same name again.
+    That is the clip's own name; then, with a few characters that depend on where the clip lies;
+    then, with a number. So the same clip gets the same name again.
     """
     plain = plain_stem(clip)
     yield plain
@@ -132,17 +158,17 @@ def stems_for(clip: Path) -> Iterator[str]:
 
 
 def plain_stem(clip: Path) -> str:
-    """The clip's own name without suffix, as far as a file may be called so."""
+    """Return the clip's own name without suffix, as far as a file may be called so."""
     return "".join(c if c.isprintable() else "_" for c in clip.stem).lstrip(".")[:LONGEST_STEM] or "clip"
 
 
 def _short(path: Path) -> str:
-    """As much of a file's SHA-256 as tells it from any other, as a ZIP's comment is short."""
+    """Return as much of a file's SHA-256 as tells it from others: a ZIP's comment is short."""
     return digest(path)[:32]
 
 
 def clip_of(result: Path) -> str | None:
-    """The recording that a .npz of ours is about; None if it is not one of ours."""
+    """Return the recording that a .npz of ours is about; None if it is not one of ours."""
     try:
         with np.load(result, allow_pickle=False) as arrays:
             return str(json.loads(str(arrays["settings"]))["clip"])
@@ -151,7 +177,7 @@ def clip_of(result: Path) -> str | None:
 
 
 def _files_of(result: Path) -> Digests:
-    """The digests that a .npz of ours lists."""
+    """Return the digests that a .npz of ours lists."""
     try:
         with zipfile.ZipFile(result) as archive:
             found = json.loads(archive.comment)
@@ -161,6 +187,9 @@ def _files_of(result: Path) -> Digests:
 
 
 def _add_files(result: Path, digests: Digests) -> None:
-    """List digests in a .npz that is written: in the comment of the ZIP that it is, which is no array."""
+    """List digests in a .npz that is written.
+
+    In the comment of the ZIP that it is, which is no array.
+    """
     with zipfile.ZipFile(result, "a") as archive:
         archive.comment = json.dumps({FILES: digests}, sort_keys=True).encode()

@@ -1,0 +1,263 @@
+"""How one recording is explained.
+
+Which examples, in which blocks, and the digest of everything that blocks depend on.
+
+A short recording is a plan of one block, whose examples are read at once; a long one is a plan of
+many, which are read, explained and stored one after another
+(`relax_quantus.recordings.explaining`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from relax_quantus.audio.decoding import Recording
+from relax_quantus.audio.reading import waveform_blocks
+from relax_quantus.base import checks
+from relax_quantus.base.modules import fingerprint
+from relax_quantus.base.source import source_sha256
+from relax_quantus.base.text import shown
+from relax_quantus.frontend.axes import Axis
+from relax_quantus.frontend.frame_reader import Framing
+from relax_quantus.frontend.framing import hop_frames
+from relax_quantus.frontend.front_end import Reading
+from relax_quantus.recordings.stitching import phases
+
+if TYPE_CHECKING:
+    from relax_quantus.recordings.session import Session
+
+TOGETHER = 8
+"""Examples that are explained by one call of RELAX."""
+IN_ONE_GO = 60
+"""Examples that are read, and drawn one by one, in one go."""
+BLOCK_EXAMPLES = 48
+"""Least number of examples of a block: what is lost at most if a run is killed."""
+LEAST_LEFT_S = 0.1
+"""Seconds at a recording's end from which on it is said that they are left out."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Say how one recording is explained.
+
+    Attributes
+    ----------
+    axis
+        What its frames and bands stand for.
+    per_example, hop
+        Frames (of waveforms: samples) of an example, and from one example to the next.
+    count, in_all
+        Examples to explain, and that the recording holds.
+    block
+        Examples a block; the last may have fewer.
+    seconds, padded_s
+        Length of the recording, and of the silence that follows it to make one example.
+    padding
+        The same silence in samples, where the recording is read in blocks.
+    framing
+        How frames lie in the samples, where it is.
+    reading
+        All examples, where they are read in one go.
+    """
+
+    path: Path
+    axis: Axis
+    per_example: int
+    hop: int
+    count: int
+    in_all: int
+    block: int
+    seconds: float
+    padded_s: float = 0.0
+    padding: int = 0
+    framing: Framing | None = None
+    reading: Reading | None = None
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks."""
+        return -(-self.count // self.block)
+
+    @property
+    def is_stitched(self) -> bool:
+        """Whether results are one map over time, not a map an example."""
+        return self.reading is None
+
+    @property
+    def frames(self) -> int:
+        """Number of frames of the whole map."""
+        return (self.count - 1) * self.hop + self.per_example
+
+    @property
+    def example_s(self) -> float:
+        """Length of an example in seconds; NaN where frames are only counted."""
+        return self.per_example * self.axis.hop_s if self.axis.in_seconds else math.nan
+
+    @property
+    def left_out_s(self) -> float:
+        """Seconds at the end that no example holds: 0 if less than a frame.
+
+        NaN where frames are only counted.
+        """
+        if not self.axis.in_seconds:
+            return math.nan
+        left = self.seconds - self.axis.end_s(self.frames)
+        return left if left > max(self.axis.hop_s, self.axis.window_s) else 0.0
+
+    def examples_of(self, number: int) -> range:
+        """Return the examples of a block."""
+        return range(number * self.block, min((number + 1) * self.block, self.count))
+
+    def phases_of(self, number: int) -> Tensor:
+        """Return which masks each example of a block draws: overlapping ones have their own."""
+        return torch.tensor(self.examples_of(number)) % phases(self.per_example, self.hop)
+
+    def warn(self) -> None:
+        """Warn of a recording that holds more or less than what is explained."""
+        name = shown(self.path)
+        if self.padded_s:
+            whole = self.seconds + self.padded_s
+            said = f"{self.seconds:.2f} s is less than one example; padded with silence to {whole:.3f} s"
+            warnings.warn(f"{name}: {said}", stacklevel=3)
+        if self.count < self.in_all:
+            used = f", {self.frames * self.axis.hop_s:.1f} of {self.seconds:.1f} s" if self.axis.in_seconds else ""
+            said = f"explained are the first {self.count} of {self.in_all} examples{used}"
+            warnings.warn(f"{name}: {said}; max_examples=0 explains all of it", stacklevel=3)
+        elif self.left_out_s >= LEAST_LEFT_S:
+            said = f"the last {self.left_out_s:.2f} s make no whole example and are left out"
+            warnings.warn(f"{name}: {said}", stacklevel=3)
+
+
+def plan_for(path: Path, session: Session) -> Plan:
+    """Plan how a recording is explained.
+
+    In one go are recordings without a hop of which at most 60 examples are explained, and those of
+    front ends that cannot work in blocks.
+
+    Raises
+    ------
+    RelaxQuantusError
+        If the recording cannot be used, or its front end cannot work in blocks and has to.
+    """
+    settings, front_end = session.settings, session.front_end
+    limit = settings.max_examples or None
+    if settings.hop_s is None and limit is not None and limit <= IN_ONE_GO:
+        return _in_one_go(path, session)
+    framing = front_end.framing
+    why = framing if isinstance(framing, str) else _why_not(path, session)
+    if why is not None or isinstance(framing, str):
+        _refuse_blocks(path, session, why or "")
+        return _in_one_go(path, session)
+    hop = hop_frames(settings.hop_s, front_end.axis.hop_s, framing.per_example)
+    samples = sum(block.size for block in waveform_blocks(path, front_end.rate_hz))
+    padding = max(0, framing.example_samples - samples)
+    in_all = 1 + (framing.count(samples + padding) - framing.per_example) // hop
+    count = in_all if limit is None else min(in_all, limit)
+    if settings.hop_s is None and count <= IN_ONE_GO:
+        return _in_one_go(path, session)
+    together = TOGETHER * phases(framing.per_example, hop)
+    return Plan(
+        path,
+        front_end.axis,
+        framing.per_example,
+        hop,
+        count,
+        in_all,
+        block=together * -(-BLOCK_EXAMPLES // together),
+        seconds=samples / front_end.rate_hz,
+        padded_s=padding / front_end.rate_hz,
+        padding=padding,
+        framing=framing,
+    )
+
+
+def _in_one_go(path: Path, session: Session) -> Plan:
+    settings, front_end = session.settings, session.front_end
+    reading = front_end.read(path, settings.max_examples or None, settings.resampler)
+    x = reading.examples
+    size = x.shape[1] if x.ndim == 2 else x.shape[2]
+    count, seconds, padded_s = len(x), reading.seconds, reading.padded_s
+    return Plan(path, front_end.axis, size, size, count, reading.in_all, count, seconds, padded_s, reading=reading)
+
+
+def _why_not(path: Path, session: Session) -> str | None:
+    if session.settings.resampler == "soxr":
+        return None
+    with Recording(path) as recording:
+        own = recording.rate_hz
+    if own == session.front_end.rate_hz:
+        return None
+    return f"the resampler {session.settings.resampler} needs a whole recording"
+
+
+def _refuse_blocks(path: Path, session: Session, why: str) -> None:
+    """Refuse a front end that cannot work in blocks where it has to.
+
+    Elsewhere it may go on in one go.
+    """
+    settings, front_end = session.settings, session.front_end
+    if settings.hop_s is not None:
+        rule = "a front end whose recordings can be read in blocks"
+        checks.refuse("hop_s", rule, f"{front_end.text!r} ({why})", "leave it out")
+    if settings.max_examples == 0:
+        in_all = front_end.read(path, 1, settings.resampler).in_all
+        if in_all > IN_ONE_GO:
+            rule = f"a number, as {shown(path)} cannot be read in blocks ({why})"
+            checks.refuse("max_examples", rule, f"0 for all {in_all}", f"name how many; {in_all} at once need memory")
+
+
+def key_of(plan: Plan, session: Session) -> str:
+    """Return the SHA-256 of all on which blocks depend: recording, settings, weights, code."""
+    with plan.path.open("rb") as source:
+        recording = hashlib.file_digest(source, "sha256").hexdigest()
+    depends = {
+        **session.described(),
+        "recording": recording,
+        "path": str(plan.path.resolve()),
+        "plan": [plan.seconds, plan.padding, plan.hop, plan.count, plan.block],
+        "estimator": session.settings.estimator,
+        "code": source_sha256(),
+        "torch": torch.__version__,
+        "encoder_code": _code_of(session.encoder),
+        "head": None if session.classifier is None else fingerprint(session.classifier.head),
+        "tensors": [_digest(t) for t in _tensors(session)],
+    }
+    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+
+
+def _tensors(session: Session) -> list[Any]:
+    """Return what maps are towards, away from, and centred on."""
+    anchors = [None if anchor is None else anchor.embedding for anchor in (session.towards, session.away)]
+    return [*anchors, *(getattr(relax.similarity, "mean", None) for relax in session.explainers.values())]
+
+
+def _digest(value: Any) -> str | None:
+    if not isinstance(value, Tensor):
+        return None
+    return hashlib.sha256(value.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
+def _code_of(encoder: nn.Module) -> list[str]:
+    """Return digests of the files that define the encoder's modules.
+
+    Weights alone do not say what a network does.
+    """
+    files = set()
+    for module in encoder.modules():
+        try:
+            file = inspect.getsourcefile(type(module))
+        except TypeError:  # defined at a prompt
+            file = None
+        if file is not None and not type(module).__module__.startswith("torch."):
+            files.add(file)
+    return sorted(hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files if Path(file).is_file())
