@@ -10,7 +10,6 @@ import pytest
 from tiny_runs import TINY
 
 from relax_quantus.benchmark import BenchmarkConfig, Results, forecast, run
-from relax_quantus.benchmark.engine import grid
 from relax_quantus.benchmark.engine.runner import survey_of
 from relax_quantus.benchmark.engine.store import Store
 from relax_quantus.benchmark.engine.workshop import Workshop
@@ -112,9 +111,6 @@ def test_a_dry_run_counts_what_the_run_does(serial: Results, tmp_path: Path) -> 
     assert "in 2 such workers" in "\n".join(guess.lines())
     run(replace(config, workers=1, metrics=("AUC",)), show_progress=False)
     assert forecast(config).done == 12
-
-
-def test_other_code_is_another_cell(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = grid.versions()
-    monkeypatch.setattr(grid, "source_sha256", lambda: "other")
-    assert grid.versions() != before
+    other = forecast(replace(config, n_samples=21))
+    assert (other.done, other.anew) == (0, {"settings": 12})
+    assert "0 of 40 cells reused; 12 stored cells computed anew, as these changed: settings (12)" in other.lines()

@@ -45,7 +45,7 @@ def laid_out(config: BenchmarkConfig) -> list[Unit]:
     """What a process that starts a run now hands to its workers."""
     mine = Workshop(config)
     data = {spec: mine.dataset(spec) for spec in config.datasets}
-    weights = {spec: mine.encoder(spec)[1] for spec in config.encoders}
+    weights = {spec: mine.encoder(spec) for spec in config.encoders}
     chosen = methods.build(config.methods), metrics.build(config.metrics)
     return grid.lay_out(config, data, weights, *chosen, dict.fromkeys(weights, 8)).units(())
 

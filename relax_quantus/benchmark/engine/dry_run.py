@@ -9,13 +9,14 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from relax_quantus.benchmark.config import BenchmarkConfig
+from relax_quantus.benchmark.engine.grid import reuse
 from relax_quantus.benchmark.engine.runner import Survey, survey_of
 from relax_quantus.benchmark.engine.store import FILE, Store
 from relax_quantus.benchmark.engine.workers import threads_of
@@ -34,6 +35,8 @@ class Forecast:
     ----------
     cells, done
         Cells of the grid, and how many of them the results' folder already has.
+    anew
+        Cells that it has of another version or other settings, by what has changed.
     maps
         Maps to make, not counting those that metrics make anew.
     forwards
@@ -60,6 +63,7 @@ class Forecast:
     datasets: int
     encoders: int
     clips: int
+    anew: dict[str, int] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """For a person to read."""
@@ -67,6 +71,7 @@ class Forecast:
         text = [
             f"{_count(self.datasets, 'data set')}, {_count(self.encoders, 'encoder')}, {_count(self.clips, 'clip')}",
             f"{self.cells} cells, of which {self.done} are finished already",
+            *([reuse(self.cells, self.done, self.anew)] if self.anew else []),
             f"{self.maps} maps; at most {self.forwards:,} encoder forwards, those of the metrics included",
             f"about {span(self.preparation_s + self.seconds)} in one worker of {_count(self.threads, 'thread')}",
         ]
@@ -89,6 +94,7 @@ def forecast(config: BenchmarkConfig) -> Forecast:
         started = time.perf_counter()
         survey = survey_of(config, Workshop(config), store)
         places = {place.key for place in survey.grid.places}
+        anew = survey.grid.anew(store)
         done = places & store.keys(with_lost=not (config.retry or config.strict))
         seconds = {name: _seconds_a_forward(survey.workshop.encoder(name)[0], survey) for name in survey.encoders}
         preparation_s = time.perf_counter() - started
@@ -109,6 +115,7 @@ def forecast(config: BenchmarkConfig) -> Forecast:
         datasets=len(survey.datasets),
         encoders=len(survey.encoders),
         clips=sum(len(data.clips) for data in survey.datasets.values()),
+        anew=anew,
     )
 
 

@@ -1,37 +1,44 @@
 """The grid of a run: which cells there are, what each depends on, and in which units they are worked off.
 
-A resolved `BenchmarkConfig` and its data sets and encoders enter; a `Grid` of `Place`s leaves. A cell's key is a digest of everything that its
-scores depend on: the clip and the examples that the head was fitted on by their content, the encoder by its weights, the seed, the method, the
-metric, the settings that reach them, and the versions of the libraries. What merely adds to a run (clips, seeds, methods, metrics, data sets,
-encoders) leaves the keys of the rest as they are, and what it changes has other keys: old cells are used again where they still hold, and
-nowhere else.
+A resolved `BenchmarkConfig` and its data sets and encoders enter; a `Grid` of `Place`s leaves. A cell's key is a digest
+of everything that its scores depend on: the clip and the examples that the head was fitted on by their content, the
+encoder by its weights, the seed, the method, the metric, the settings that reach them, and the versions of the code that
+computes them (see `versions`). What merely adds to a run (clips, seeds, methods, metrics, data sets, encoders) leaves the
+keys of the rest as they are, and what it changes has other keys: old cells are used again where they still hold, and
+nowhere else. The parts of a key are kept beside it, so that a run can say why it computes a stored cell anew.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
+from collections import Counter
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from relax_quantus import __version__
-from relax_quantus.base.source import source_sha256
+from torch import nn
+
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.data.datasets import Clip, Dataset, Examples
 from relax_quantus.benchmark.engine.cells import Unit
 from relax_quantus.benchmark.engine.origin import Origin, origin
+from relax_quantus.benchmark.engine.store import Store
+from relax_quantus.benchmark.engine.versions import Versions, versions
 from relax_quantus.benchmark.methods.questions import fingerprint
 from relax_quantus.benchmark.methods.registry import Method
 from relax_quantus.benchmark.metrics.case import Metric
 
-LIBRARIES = ("torch", "captum", "quantus", "numpy", "scipy", "scikit-learn")
-
 
 @dataclass(frozen=True)
 class Place:
-    """One cell of the grid: where it stands, and its key."""
+    """One cell of the grid: where it stands, its key, and the digests of which the key is made.
+
+    Attributes
+    ----------
+    parts
+        What the score depends on -> its digest.
+    """
 
     dataset: str
     encoder: str
@@ -41,6 +48,12 @@ class Place:
     method: str
     metric: str
     key: str
+    parts: Mapping[str, str]
+
+    @property
+    def identity(self) -> str:
+        """Digest of where the cell stands, whatever it depends on."""
+        return _digest(self.dataset, self.encoder, self.seed, self.clip, self.method, self.metric)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +78,19 @@ class Grid:
     origins: Mapping[tuple[str, str, int], Origin]
 
     def keys(self) -> list[str]:
-        """Of all cells."""
+        """Return the key of every cell, in table order."""
         return [place.key for place in self.places]
+
+    def anew(self, store: Store) -> dict[str, int]:
+        """Count the cells that a store has of another version or other settings, by what has changed."""
+        stored, known, reasons = store.keys(), store.parts(), Counter[str]()
+        for place in self.places:
+            before = known.get(place.identity)
+            if place.key not in stored and before is not None:
+                reasons[" and ".join(name for name, part in place.parts.items() if before.get(name) != part)] += 1
+        if stored and not known:
+            reasons["earlier layout of the store"] = len(stored)
+        return dict(reasons)
 
     def units(self, done: Container[str]) -> list[Unit]:
         """What is still to do: the cells of one clip, family and seed, without those that are done.
@@ -87,13 +111,29 @@ class Grid:
         ]
 
 
+def reuse(cells: int, reused: int, anew: Mapping[str, int]) -> str:
+    """Say how many cells a run has from an earlier one, how many stored ones it computes anew, and why.
+
+    Examples
+    --------
+    >>> reuse(20, 12, {"metric's code": 3, "settings": 1})
+    "12 of 20 cells reused; 4 stored cells computed anew, as these changed: metric's code (3), settings (1)"
+    """
+    said = f"{reused} of {cells} cells reused"
+    if not anew:
+        return said
+    why = ", ".join(f"{name} ({n})" for name, n in anew.items())
+    return f"{said}; {sum(anew.values())} stored cells computed anew, as these changed: {why}"
+
+
 def lay_out(
     config: BenchmarkConfig,
     datasets: Mapping[str, Dataset],
-    encoders: Mapping[str, str],
+    encoders: Mapping[str, tuple[nn.Module, str]],
     methods: list[Method],
     metrics: list[Metric],
     micro_batches: Mapping[str, int | None],
+    code: Versions | None = None,
 ) -> Grid:
     """Lay out the grid of a resolved configuration.
 
@@ -104,49 +144,73 @@ def lay_out(
     datasets
         Specification -> data set.
     encoders
-        Specification -> SHA-256 of the weights.
+        Specification -> the encoder and the SHA-256 of its weights.
     methods, metrics
         Those of `config`.
     micro_batches
         Specification of an encoder -> masked copies a forward.
+    code
+        Versions of the code; None for those of this process.
     """
     places, origins = list[Place](), dict[tuple[str, str, int], Origin]()
-    code = versions()
+    code = code or versions()
+    laid = {spec: code_of(config, network, methods, metrics, code) for spec, (network, _) in encoders.items()}
     for dataset, data in datasets.items():
-        clips, shared = [digest(clip) for clip in data.clips], surroundings(data)
-        for encoder, sha256 in encoders.items():
-            context = (shared, config.seed, sha256, encoder, micro_batches.get(encoder), code)
-            origins |= {(dataset, encoder, index): origin(data, index, sha256, code) for index in range(len(clips))}
+        clips, examples = [digest(clip) for clip in data.clips], surroundings(data)
+        for encoder, (_, sha256) in encoders.items():
+            origins |= {(dataset, encoder, k): origin(data, k, sha256, laid[encoder]) for k in range(len(clips))}
+            depends = {"head's examples": examples, "encoder": _digest(encoder, sha256)}
             for seed in config.seeds:
+                given = (config.seed, seed, micro_batches.get(encoder))
                 for index, clip in enumerate(clips):
                     here = (dataset, encoder, seed, index)
-                    places += _cells(config, here, _digest(context, seed, clip), methods, metrics)
+                    for method, metric in _pairs(config, index, methods, metrics):
+                        parts = {
+                            **depends,
+                            "clip": clip,
+                            "settings": _digest(
+                                *given, settings(config, metric), metric.configuration, metric.question
+                            ),
+                            "shared code": laid[encoder]["shared code"],
+                            "encoder's code": laid[encoder]["encoder's code"],
+                            "method's code": laid[encoder][f"method {method.name}"],
+                            "metric's code": laid[encoder][f"metric {metric.name}"],
+                        }
+                        key = _digest(method.name, metric.name, parts)
+                        places.append(Place(*here, method.family, method.name, metric.name, key, parts))
     return Grid(tuple(places), _names(datasets), micro_batches, origins)
 
 
-def _cells(
-    config: BenchmarkConfig, here: tuple[str, str, int, int], context: str, methods: list[Method], metrics: list[Metric]
-) -> Iterator[Place]:
-    """Cells of one clip; metrics that explain again only on the first clips."""
-    for method in methods:
-        for metric in metrics:
-            if not metric.reexplains or here[3] < config.reexplain_clips:
-                key = _digest(context, method.name, metric.name, metric.configuration, settings(config, metric))
-                yield Place(*here, method.family, method.name, metric.name, key)
+def _pairs(
+    config: BenchmarkConfig, clip: int, methods: list[Method], metrics: list[Metric]
+) -> Iterator[tuple[Method, Metric]]:
+    """Methods and metrics of one clip; metrics that explain again run on the first clips only."""
+    return (
+        (method, metric)
+        for method in methods
+        for metric in metrics
+        if not metric.reexplains or clip < config.reexplain_clips
+    )
+
+
+def code_of(
+    config: BenchmarkConfig, encoder: nn.Module, methods: list[Method], metrics: list[Metric], code: Versions
+) -> dict[str, str]:
+    """Digests of all code that a run depends on with one encoder."""
+    return {
+        "shared code": code.shared(),
+        "encoder's code": code.of_encoder(encoder),
+        **{f"method {method.name}": code.of_method(method, config) for method in methods},
+        **{f"metric {metric.name}": code.of_metric(metric) for metric in metrics},
+    }
 
 
 def settings(config: BenchmarkConfig, metric: Metric) -> dict[str, Any]:
-    """The settings that what is kept of a metric depends on, beside the data, the encoder, the method and the seed."""
+    """Settings that what is kept of a metric depends on, beside the data, the encoder, the method and the seed."""
     names = ["n_samples", "fill", "estimator", "domain", "curves"]
     if metric.reexplains:
         names += ["reexplain_samples", "perturbations"]
     return {name: getattr(config, name) for name in names}
-
-
-def versions() -> dict[str, str]:
-    """Of this package, its code and the libraries that scores depend on."""
-    own = {"relax_quantus": __version__, "source": source_sha256()}
-    return {**own, **{name: importlib.metadata.version(name) for name in LIBRARIES}}
 
 
 def digest(clip: Clip) -> str:

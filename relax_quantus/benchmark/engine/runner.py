@@ -78,6 +78,8 @@ class Results:
         Wall-clock time of each part of this run; a method's is that of its maps, not of explaining again in metrics.
     cells, reused
         Cells of the grid, and how many of them were already in the store.
+    anew
+        Cells that were in the store and were computed anew, by what had changed.
     forwards
         Masked encoder forwards that RELAX's maps in the grid rest on, each counted once, however many cells, runs or workers asked for it.
     """
@@ -93,6 +95,7 @@ class Results:
     seconds: dict[str, float] = field(default_factory=dict)
     cells: int = 0
     reused: int = 0
+    anew: dict[str, int] = field(default_factory=dict)
     forwards: int = 0
 
     @property
@@ -175,9 +178,10 @@ def run(
             pool.warm(config)
         survey = survey_of(config, Workshop(config, encoder, dataset, None if pool is None else pool.shelf), store)
         surveyed = time.perf_counter()
+        anew = survey.grid.anew(store)
         reused = _work_off(survey, store, pool, show_progress)
         seconds = {"survey": surveyed - started, "cells": time.perf_counter() - surveyed}
-        results = _collected(survey, store, seconds, reused)
+        results = _collected(survey, store, seconds, reused, anew)
         if config.out is not None:
             output.write(results, config.out)
     return results
@@ -186,11 +190,12 @@ def run(
 def survey_of(config: BenchmarkConfig, workshop: Workshop, store: Store) -> Survey:
     """Load what the grid depends on, and lay it out."""
     chosen = methods.build(config.methods), metrics.build(config.metrics)
-    encoders = {spec: workshop.encoder(spec)[1] for spec in config.encoders}
+    networks = {spec: workshop.encoder(spec) for spec in config.encoders}
     datasets = {spec: workshop.dataset(spec) for spec in config.datasets}
     x = next(iter(datasets.values())).clips[0].x[None]
-    micro_batches = {spec: _micro_batch(config, workshop.encoder(spec), x, store) for spec in encoders}
-    laid = grid.lay_out(config, datasets, encoders, *chosen, micro_batches)
+    micro_batches = {spec: _micro_batch(config, network, x, store) for spec, network in networks.items()}
+    laid = grid.lay_out(config, datasets, networks, *chosen, micro_batches)
+    encoders = {spec: sha256 for spec, (_, sha256) in networks.items()}
     return Survey(config, workshop, datasets, encoders, *chosen, laid)
 
 
@@ -210,11 +215,12 @@ def _work_off(survey: Survey, store: Store, pool: workers.Pool | None, show_prog
     done = store.keys(with_lost=not (config.retry or config.strict))
     units = survey.grid.units(done)
     reused = len(places) - sum(len(unit.todo) for unit in units)
+    parts = {place.key: (place.identity, place.parts) for place in places}
     progress = show_progress if callable(show_progress) else functools.partial(_bar, shown=show_progress)
     shown = progress(total=len(places), what="benchmark", unit="cell", begun=reused)
     with shown as bar, closing(_batches(survey, store, units, pool)) as batches:
         for finished, notes in batches:
-            store.put(finished, notes)
+            store.put(finished, notes, dict(parts[cell.key] for cell in finished))
             bar.update(len(finished))
             if config.strict:
                 _refuse_lost(finished)
@@ -245,7 +251,7 @@ def _refuse_lost(finished: list[Cell]) -> None:
             )
 
 
-def _collected(survey: Survey, store: Store, seconds: dict[str, float], reused: int) -> Results:
+def _collected(survey: Survey, store: Store, seconds: dict[str, float], reused: int, anew: dict[str, int]) -> Results:
     """Put the grid's cells together, in its order."""
     rows, curves, maps, forwards = _tables(survey.grid, store)
     for method in survey.methods:
@@ -269,6 +275,7 @@ def _collected(survey: Survey, store: Store, seconds: dict[str, float], reused: 
         seconds={name: round(value, 3) for name, value in seconds.items()},
         cells=len(survey.grid.places),
         reused=reused,
+        anew=anew,
         forwards=forwards,
     )
 

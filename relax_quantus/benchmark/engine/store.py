@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,16 +90,23 @@ class Store:
             raise sqlite3.DatabaseError(f"layout {found}, made by another version of this program")
         self._db.execute("CREATE TABLE IF NOT EXISTS cell (key TEXT PRIMARY KEY, lost INTEGER, content TEXT)")
         self._db.execute("CREATE TABLE IF NOT EXISTS note (key TEXT PRIMARY KEY, content TEXT NOT NULL) WITHOUT ROWID")
+        self._db.execute("CREATE TABLE IF NOT EXISTS place (identity TEXT PRIMARY KEY, parts TEXT) WITHOUT ROWID")
         self._db.execute(f"PRAGMA user_version={VERSION}")
 
-    def put(self, cells: Iterable[Cell], notes: dict[str, Any] | None = None) -> None:
-        """Write cells and notes in one transaction; on disk when this returns."""
+    def put(
+        self,
+        cells: Iterable[Cell],
+        notes: Mapping[str, Any] | None = None,
+        parts: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
+        """Write cells, notes and the parts of cells' keys, by place, in one transaction; on disk when this returns."""
         written = [(cell.key, int(cell.lost), _content(cell)) for cell in cells]
-        noted = [(key, json.dumps(value)) for key, value in (notes or {}).items()]
+        noted, placed = _plain(notes), _plain(parts)
         try:
             self._db.execute("BEGIN")
             self._db.executemany("INSERT OR REPLACE INTO cell VALUES (?, ?, ?)", written)
             self._db.executemany("INSERT OR REPLACE INTO note VALUES (?, ?)", noted)
+            self._db.executemany("INSERT OR REPLACE INTO place VALUES (?, ?)", placed)
             self._db.execute("COMMIT")
         except BaseException:
             if self._db.in_transaction:  # an interrupt may arrive just before or after it
@@ -120,6 +127,10 @@ class Store:
         """Of all cells; without those that are lost unless they are asked for."""
         query = "SELECT key FROM cell" if with_lost else "SELECT key FROM cell WHERE NOT lost"
         return {key for (key,) in self._db.execute(query)}
+
+    def parts(self) -> dict[str, dict[str, str]]:
+        """Return what the latest cell of each place depended on."""
+        return {place: json.loads(parts) for place, parts in self._db.execute("SELECT identity, parts FROM place")}
 
     def note(self, key: str, default: Any = None) -> Any:
         """What was noted under `key`."""
@@ -164,6 +175,10 @@ def _locked(folder: Path) -> FileLock:
     except OSError as error:
         raise DataError(f"{folder}: expected a folder that can be written to, got {error}; choose another.") from error
     return lock
+
+
+def _plain(values: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    return [(key, json.dumps(value)) for key, value in (values or {}).items()]
 
 
 def _content(cell: Cell) -> str:

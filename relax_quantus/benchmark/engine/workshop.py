@@ -23,13 +23,14 @@ from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.data.datasets import Dataset
 from relax_quantus.benchmark.engine import networks as nets
 from relax_quantus.benchmark.engine.cells import Judges, Unit, cells
-from relax_quantus.benchmark.engine.grid import versions
+from relax_quantus.benchmark.engine.grid import code_of
 from relax_quantus.benchmark.engine.head import Head
 from relax_quantus.benchmark.engine.limits import outcome
 from relax_quantus.benchmark.engine.origin import Origin, origin
 from relax_quantus.benchmark.engine.preparation import Bench, load, prepare
 from relax_quantus.benchmark.engine.shelf import Shelf
 from relax_quantus.benchmark.engine.store import Cell
+from relax_quantus.benchmark.engine.versions import versions
 from relax_quantus.benchmark.methods import registry as methods
 from relax_quantus.benchmark.methods.questions import fingerprint
 from relax_quantus.errors import DataError
@@ -110,9 +111,15 @@ class Workshop:
             )
 
     def _differing(self, unit: Unit) -> list[str]:
-        sha256 = self.encoder(unit.encoder)[1]
-        here = dict(origin(self.dataset(unit.dataset), unit.clip, sha256, versions()))
+        network, sha256 = self.encoder(unit.encoder)
+        code = self._once("code", unit.encoder, lambda: self.code(network))
+        here = dict(origin(self.dataset(unit.dataset), unit.clip, sha256, code))
         return [name for name, wanted in unit.origin if not here[name].same_as(wanted)]
+
+    def code(self, encoder: nn.Module) -> dict[str, str]:
+        """Digests of all code that this run depends on with one encoder."""
+        chosen = methods.build(self.config.methods), metrics.build(self.config.metrics)
+        return code_of(self.config, encoder, *chosen, versions())
 
     def encoder(self, spec: str) -> tuple[nn.Module, str]:
         """The encoder of a specification, and the SHA-256 of its weights."""

@@ -82,12 +82,12 @@ class CaptumMethod(Method):
     attribute
         ``(Asked, x, baseline) -> map``, all ``(1, 1, 96, 64)``.
     cost
-        Encoder forwards from the number of masks.
+        Encoder forwards of a map, and how many more with each mask.
     """
 
     name: str
     attribute: Attribute
-    cost: Callable[[int], int]
+    cost: tuple[int, int]
     base: str = ""
     fill: str = ""
     view: str = "embedding"
@@ -104,8 +104,8 @@ class CaptumMethod(Method):
         return Attribution(values, values)
 
     def forwards(self, n_samples: int) -> int:
-        """As declared."""
-        return self.cost(n_samples)
+        """Return what is declared."""
+        return self.cost[0] + self.cost[1] * n_samples
 
 
 def patches() -> Tensor:
@@ -213,15 +213,15 @@ def _fitted(method: Any, asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
     return torch.as_tensor(found)
 
 
-CAPTUM: dict[str, tuple[Attribute, Callable[[int], int], str]] = {
-    "Saliency": (saliency, lambda n: 3, "absolute gradient"),
-    "InputXGradient": (input_x_gradient, lambda n: 3, "gradient times the level above the fill"),
-    "IntegratedGradients": (integrated_gradients, lambda n: 3 * STEPS, "from the fill, 32 steps"),
-    "GradientShap": (gradient_shap, lambda n: 3 * STEPS, "32 random points from the fill, noise 0.1"),
-    "Occlusion": (occlusion, lambda n: 169, "windows of 24 frames by 16 bands, every 6 by 4"),
-    "FeatureAblation": (feature_ablation, lambda n: 65, "64 patches of 12 frames by 8 bands, one at a time"),
-    "KernelShap": (kernel_shap, lambda n: n, "64 patches of 12 frames by 8 bands, N coalitions"),
-    "Lime": (lime, lambda n: n, "64 patches of 12 frames by 8 bands, N copies, ridge"),
+CAPTUM: dict[str, tuple[Attribute, tuple[int, int], str]] = {
+    "Saliency": (saliency, (3, 0), "absolute gradient"),
+    "InputXGradient": (input_x_gradient, (3, 0), "gradient times the level above the fill"),
+    "IntegratedGradients": (integrated_gradients, (3 * STEPS, 0), "from the fill, 32 steps"),
+    "GradientShap": (gradient_shap, (3 * STEPS, 0), "32 random points from the fill, noise 0.1"),
+    "Occlusion": (occlusion, (169, 0), "windows of 24 frames by 16 bands, every 6 by 4"),
+    "FeatureAblation": (feature_ablation, (65, 0), "64 patches of 12 frames by 8 bands, one at a time"),
+    "KernelShap": (kernel_shap, (0, 1), "64 patches of 12 frames by 8 bands, N coalitions"),
+    "Lime": (lime, (0, 1), "64 patches of 12 frames by 8 bands, N copies, ridge"),
 }
 """Name -> how, encoder forwards (a backward pass counts as two), and what it is."""
 WITHOUT_BASELINE = ("Saliency",)

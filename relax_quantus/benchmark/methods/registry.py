@@ -9,67 +9,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from relax_quantus.base import checks
 from relax_quantus.base.registry import Registry, nearest
 from relax_quantus.base.specifications import parse
+from relax_quantus.benchmark.methods.baselines import Simple, energy, oracle
 from relax_quantus.benchmark.methods.captum import CAPTUM, WITHOUT_BASELINE, CaptumMethod
-from relax_quantus.benchmark.methods.questions import (
-    OWN_GRANULARITIES,
-    VIEWS,
-    Attribution,
-    Method,
-    NotApplicable,
-    Question,
-    Similarities,
-)
+from relax_quantus.benchmark.methods.questions import OWN_GRANULARITIES, VIEWS, Method
 from relax_quantus.benchmark.methods.relax import REPEATS, Repeat, Strategy, as_map, mask_parameters
 from relax_quantus.errors import ArgumentError, UnknownNameError
 from relax_quantus.relax import masks as mask_strategies
 from relax_quantus.relax.estimators import ESTIMATORS
-from relax_quantus.relax.fills import FILLS, SILENCE
+from relax_quantus.relax.fills import FILLS
 from relax_quantus.relax.perturbation import DOMAINS
 
 __all__ = ["METHODS", "Method", "Simple", "Strategy", "as_map", "build", "names", "resolve"]
 
 TWIN = " twin"
-
-
-@dataclass(frozen=True)
-class Simple(Method):
-    """A method that is one function of the question."""
-
-    name: str
-    function: Callable[[Question], Tensor]
-    looks_at_model: bool = True
-    fill: str = ""
-
-    @property
-    def base(self) -> str:  # type: ignore[override]
-        """It has no variants."""
-        return self.name
-
-    def explain(self, question: Question, similarities: Similarities) -> Attribution:
-        """Its importance is its centred map."""
-        values = as_map(self.function(question))
-        return Attribution(values, values)
-
-
-def energy(question: Question) -> Tensor:
-    """How far each bin is above digital silence."""
-    return question.x - SILENCE
-
-
-def oracle(question: Question) -> Tensor:
-    """The truth itself: 1 where the call dominates, 0 elsewhere."""
-    if question.truth is None:
-        raise NotApplicable("the truth is not known for this clip")
-    return torch.from_numpy(question.truth.astype("float32"))
 
 
 METHODS: Registry[Method] = Registry("method", "methods", "relax_quantus.methods")

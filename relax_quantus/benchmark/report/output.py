@@ -70,6 +70,7 @@ def provenance(results: Results) -> dict[str, Any]:
         "masked_forwards": results.forwards,
         "cells": results.cells,
         "cells_reused": results.reused,
+        "cells_computed_anew": results.anew,
         "seconds": results.seconds,
         "seconds_by_metric": {str(k): round(float(v), 2) for k, v in rows.groupby("metric").seconds.sum().items()},
         "status": {str(k): int(v) for k, v in main.status.value_counts().items()},

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from relax_quantus.benchmark.engine.grid import reuse
 from relax_quantus.benchmark.report import headings
 from relax_quantus.benchmark.report.layout import Cell, Table, measured_any
 from relax_quantus.benchmark.statistics import intervals
@@ -163,7 +164,8 @@ def show(results: Results, console: Console | None = None) -> None:
 
     rows = checked(results.rows)
     console = console or Console(width=CONSOLE_WIDTH, soft_wrap=False)
-    for line in (*headings.heading(rows, provenance(results)), headings.SHORT_LEGEND):
+    stored = [reuse(results.cells, results.reused, results.anew)] if results.reused or results.anew else []
+    for line in (*headings.heading(rows, provenance(results)), *stored, headings.SHORT_LEGEND):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     for table in (part for whole in tables_of(rows) for part in whole.split(fitting(whole))):
         rich = RichTable(title=table.title, caption=table.caption, title_justify="left", caption_justify="left")
