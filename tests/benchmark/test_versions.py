@@ -109,7 +109,7 @@ def test_what_draws_prints_and_parses_discards_nothing(copy: Path) -> None:
         ("benchmark/metrics/localisation.py", append(EFFECT), {"metric AUC"}),
         ("benchmark/metrics/randomisation.py", append(EFFECT), {"metric MPRT"}),
         ("benchmark/metrics/robustness.py", append(EFFECT), {"metric LocalLipschitz"}),
-        ("benchmark/metrics/faithfulness.py", append("\n\ndef another(case):\n    return 1.0\n"), set()),
+        ("benchmark/metrics/faithfulness.py", append("\n\ndef another(given):\n    return 1.0\n"), set()),
         ("encoders/vggish_mini.py", append(EFFECT), {"encoder's code"}),
         ("encoders/vggish.py", append(EFFECT), set()),
         ("benchmark/data/region.py", append(EFFECT), {"shared code"}),
@@ -135,11 +135,11 @@ def test_masks_of_another_name_keep_their_cells(copy: Path) -> None:
 
 def test_every_function_that_a_score_was_seen_to_enter_is_in_its_closure() -> None:
     """Names are followed by reading alone: what runs must be among what was read."""
-    from relax_quantus.benchmark.engine.preparation import prepare
+    from relax_quantus.benchmark.engine.prepared import prepare
 
     config = BenchmarkConfig(n_samples=30, max_clips=2, head_clips=24, perturbations_per_eval=8)
-    bench = prepare(config, "vggish_mini", "synthetic", perturbations_per_eval=8)
-    question, sources = bench.ask("own", bench.dataset.clips[0]), Versions().sources
+    prepared = prepare(config, "vggish_mini", "synthetic", perturbations_per_eval=8)
+    question, sources = prepared.ask("own", prepared.dataset.clips[0]), Versions().sources
     for spec in ("RELAX-time", "RELAX-random:estimator=surrogate", "Saliency", "KernelShap", "energy"):
         method = build((spec,))[0]
         entered = set[str]()
@@ -150,7 +150,7 @@ def test_every_function_that_a_score_was_seen_to_enter_is_in_its_closure() -> No
 
         sys.setprofile(see)
         try:
-            method.explain(question, bench.similarities)
+            method.explain(question, prepared.similarities)
         finally:
             sys.setprofile(None)
         met = Seen(sources).modules(Versions(sources), method, config) | Seen(sources).encoder(question.model)
@@ -181,7 +181,7 @@ class Seen(Sources):
 
 def test_code_of_a_users_own_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "mine_to_measure.py"
-    file.write_text("LEVEL = 1\n\n\ndef other(case):\n    return 0\n\n\ndef measure(case):\n    return LEVEL\n")
+    file.write_text("LEVEL = 1\n\n\ndef other(given):\n    return 0\n\n\ndef measure(given):\n    return LEVEL\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     import mine_to_measure
 
@@ -235,7 +235,7 @@ def test_a_run_goes_on_after_a_change_with_what_still_holds(copy: Path, tmp_path
     assert again() == [6, 0, {}]
     for path in ("relax/estimators/surrogate.py", "base/checks.py", "benchmark/metrics/faithfulness.py"):
         (copy / path).open("a").write("\n# why this is so\n")
-    for path in ("views/maps.py", "cli/console.py", "benchmark/metrics/crossed.py"):
+    for path in ("views/maps.py", "cli/console.py", "benchmark/metrics/symmetric_relevance_gain.py"):
         (copy / path).open("a").write(EFFECT)
     assert again() == [6, 4, {"metric's code": 2}]
     (copy / "relax" / "estimators" / "kernel_ridge.py").open("a").write(EFFECT)

@@ -17,10 +17,10 @@ from torch import nn
 
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.engine.grid import reuse
-from relax_quantus.benchmark.engine.runner import Survey, survey_of
+from relax_quantus.benchmark.engine.resources import Resources, threads
+from relax_quantus.benchmark.engine.runner import Layout, layout_of
 from relax_quantus.benchmark.engine.store import FILE, Store
 from relax_quantus.benchmark.engine.workers import threads_of
-from relax_quantus.benchmark.engine.workshop import Workshop, threads
 
 TIMED = 3
 SECONDS_A_CELL = 0.01
@@ -92,14 +92,14 @@ def forecast(config: BenchmarkConfig) -> Forecast:
     folder = config.out if config.out is not None and (Path(config.out) / FILE).is_file() else None
     with Store(folder) as store, threads(count):
         started = time.perf_counter()
-        survey = survey_of(config, Workshop(config), store)
-        places = {place.key for place in survey.grid.places}
-        anew = survey.grid.anew(store)
+        layout = layout_of(config, Resources(config), store)
+        places = {place.key for place in layout.grid.places}
+        anew = layout.grid.anew(store)
         done = places & store.keys(with_lost=not (config.retry or config.strict))
-        seconds = {name: _seconds_a_forward(survey.workshop.encoder(name)[0], survey) for name in survey.encoders}
+        seconds = {name: _seconds_a_forward(layout.resources.encoder(name)[0], layout) for name in layout.encoders}
         preparation_s = time.perf_counter() - started
-    maps, forwards = costs(survey, done)
-    heads = {spec: len(data.training.x) + len(data.held_out.x) for spec, data in survey.datasets.items()}
+    maps, forwards = costs(layout, done)
+    heads = {spec: len(data.training.x) + len(data.held_out.x) for spec, data in layout.datasets.items()}
     fitting_s = sum(seconds[encoder] * n for n in heads.values() for encoder in seconds)
     todo = len(places) - len(done)
     return Forecast(
@@ -112,19 +112,19 @@ def forecast(config: BenchmarkConfig) -> Forecast:
         workers=config.workers,
         threads=count,
         bytes_a_worker=_bytes(),
-        datasets=len(survey.datasets),
-        encoders=len(survey.encoders),
-        clips=sum(len(data.clips) for data in survey.datasets.values()),
+        datasets=len(layout.datasets),
+        encoders=len(layout.encoders),
+        clips=sum(len(data.clips) for data in layout.datasets.values()),
         anew=anew,
     )
 
 
-def costs(survey: Survey, done: set[str]) -> tuple[int, Counter[str]]:
+def costs(layout: Layout, done: set[str]) -> tuple[int, Counter[str]]:
     """Maps to make, and encoder forwards by encoder, of the cells that are not `done`."""
-    config = survey.config
-    methods, metrics = {m.name: m for m in survey.methods}, {m.name: m for m in survey.metrics}
+    config = layout.config
+    methods, metrics = {m.name: m for m in layout.methods}, {m.name: m for m in layout.metrics}
     made, forwards = set[tuple[object, ...]](), Counter[str]()
-    for p in survey.grid.places:
+    for p in layout.grid.places:
         if p.key in done:
             continue
         method, metric = methods[p.method], metrics[p.metric]
@@ -139,10 +139,10 @@ def costs(survey: Survey, done: set[str]) -> tuple[int, Counter[str]]:
 
 
 @torch.no_grad()
-def _seconds_a_forward(encoder: nn.Module, survey: Survey) -> float:
+def _seconds_a_forward(encoder: nn.Module, layout: Layout) -> float:
     """Of one example among as many as go through together."""
-    clip = next(iter(survey.datasets.values())).clips[0]
-    rows = max(n for n in survey.grid.micro_batches.values() if n is not None)
+    clip = next(iter(layout.datasets.values())).clips[0]
+    rows = max(n for n in layout.grid.micro_batches.values() if n is not None)
     x = clip.x[None].repeat(rows, 1, 1, 1)
     encoder(x)
     times = []

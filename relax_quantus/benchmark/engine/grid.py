@@ -21,13 +21,13 @@ from torch import nn
 
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.data.datasets import Clip, Dataset, Examples
+from relax_quantus.benchmark.data.fingerprints import Traces, origin
 from relax_quantus.benchmark.engine.cells import Unit
-from relax_quantus.benchmark.engine.origin import Origin, origin
 from relax_quantus.benchmark.engine.store import Store
 from relax_quantus.benchmark.engine.versions import Versions, versions
 from relax_quantus.benchmark.methods.questions import fingerprint
 from relax_quantus.benchmark.methods.registry import Method
-from relax_quantus.benchmark.metrics.case import Metric
+from relax_quantus.benchmark.metrics.metric import Metric
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Grid:
     places: tuple[Place, ...]
     names: Mapping[str, str]
     micro_batches: Mapping[str, int | None]
-    origins: Mapping[tuple[str, str, int], Origin]
+    origins: Mapping[tuple[str, str, int], Traces]
 
     def keys(self) -> list[str]:
         """Return the key of every cell, in table order."""
@@ -152,7 +152,7 @@ def lay_out(
     code
         Versions of the code; None for those of this process.
     """
-    places, origins = list[Place](), dict[tuple[str, str, int], Origin]()
+    places, origins = list[Place](), dict[tuple[str, str, int], Traces]()
     code = code or versions()
     laid = {spec: code_of(config, network, methods, metrics, code) for spec, (network, _) in encoders.items()}
     for dataset, data in datasets.items():

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from relax_quantus.benchmark.methods.questions import NotApplicable
-from relax_quantus.benchmark.metrics.case import Undefined
+from relax_quantus.benchmark.metrics.metric import Undefined
 
 REASON_LENGTH = 300
 NO_MEMORY = ("alloc_cpu", "can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory")

@@ -23,14 +23,14 @@ from relax_quantus.base.result_folder import require_ours
 from relax_quantus.benchmark import metrics
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.data.datasets import Dataset
-from relax_quantus.benchmark.engine import deaths, grid, workers
+from relax_quantus.benchmark.engine import grid, workers
 from relax_quantus.benchmark.engine.cells import Unit, without_scores
 from relax_quantus.benchmark.engine.grid import Grid
+from relax_quantus.benchmark.engine.resources import Resources, accuracy_note
 from relax_quantus.benchmark.engine.store import Cell, Store
-from relax_quantus.benchmark.engine.workshop import Workshop, accuracy_note
 from relax_quantus.benchmark.methods import registry as methods
 from relax_quantus.benchmark.methods.registry import Method
-from relax_quantus.benchmark.metrics.case import Metric
+from relax_quantus.benchmark.metrics.metric import Metric
 from relax_quantus.errors import CellError
 from relax_quantus.relax.attribution import RELAX
 
@@ -115,11 +115,11 @@ class Results:
 
 
 @dataclass(frozen=True, eq=False)
-class Survey:
+class Layout:
     """A run before it begins: what there is to do and on what."""
 
     config: BenchmarkConfig
-    workshop: Workshop
+    resources: Resources
     datasets: dict[str, Dataset]
     encoders: dict[str, str]
     methods: list[Method]
@@ -176,27 +176,27 @@ def run(
     with Store(config.out) as store, workers.opened(config) as pool:
         if pool is not None:
             pool.warm(config)
-        survey = survey_of(config, Workshop(config, encoder, dataset, None if pool is None else pool.shelf), store)
-        surveyed = time.perf_counter()
-        anew = survey.grid.anew(store)
-        reused = _work_off(survey, store, pool, show_progress)
-        seconds = {"survey": surveyed - started, "cells": time.perf_counter() - surveyed}
-        results = _collected(survey, store, seconds, reused, anew)
+        layout = layout_of(config, Resources(config, encoder, dataset, None if pool is None else pool.shared), store)
+        laid_out_at = time.perf_counter()
+        anew = layout.grid.anew(store)
+        reused = _work_off(layout, store, pool, show_progress)
+        seconds = {"survey": laid_out_at - started, "cells": time.perf_counter() - laid_out_at}
+        results = _collected(layout, store, seconds, reused, anew)
         if config.out is not None:
             output.write(results, config.out)
     return results
 
 
-def survey_of(config: BenchmarkConfig, workshop: Workshop, store: Store) -> Survey:
+def layout_of(config: BenchmarkConfig, resources: Resources, store: Store) -> Layout:
     """Load what the grid depends on, and lay it out."""
     chosen = methods.build(config.methods), metrics.build(config.metrics)
-    networks = {spec: workshop.encoder(spec) for spec in config.encoders}
-    datasets = {spec: workshop.dataset(spec) for spec in config.datasets}
+    networks = {spec: resources.encoder(spec) for spec in config.encoders}
+    datasets = {spec: resources.dataset(spec) for spec in config.datasets}
     x = next(iter(datasets.values())).clips[0].x[None]
     micro_batches = {spec: _micro_batch(config, network, x, store) for spec, network in networks.items()}
     laid = grid.lay_out(config, datasets, networks, *chosen, micro_batches)
     encoders = {spec: sha256 for spec, (_, sha256) in networks.items()}
-    return Survey(config, workshop, datasets, encoders, *chosen, laid)
+    return Layout(config, resources, datasets, encoders, *chosen, laid)
 
 
 def _micro_batch(config: BenchmarkConfig, encoder: tuple[nn.Module, str], x: Tensor, store: Store) -> int:
@@ -209,16 +209,16 @@ def _micro_batch(config: BenchmarkConfig, encoder: tuple[nn.Module, str], x: Ten
     return int(found)
 
 
-def _work_off(survey: Survey, store: Store, pool: workers.Pool | None, show_progress: bool | Progress) -> int:
+def _work_off(layout: Layout, store: Store, pool: workers.Pool | None, show_progress: bool | Progress) -> int:
     """Finish what is not in the store; return how many cells were there."""
-    config, places = survey.config, survey.grid.places
+    config, places = layout.config, layout.grid.places
     done = store.keys(with_lost=not (config.retry or config.strict))
-    units = survey.grid.units(done)
+    units = layout.grid.units(done)
     reused = len(places) - sum(len(unit.todo) for unit in units)
     parts = {place.key: (place.identity, place.parts) for place in places}
     progress = show_progress if callable(show_progress) else functools.partial(_bar, shown=show_progress)
     shown = progress(total=len(places), what="benchmark", unit="cell", begun=reused)
-    with shown as bar, closing(_batches(survey, store, units, pool)) as batches:
+    with shown as bar, closing(_batches(layout, store, units, pool)) as batches:
         for finished, notes in batches:
             store.put(finished, notes, dict(parts[cell.key] for cell in finished))
             bar.update(len(finished))
@@ -232,12 +232,12 @@ def _bar(total: int, what: str, unit: str, begun: int, shown: bool) -> Any:
 
 
 def _batches(
-    survey: Survey, store: Store, units: list[Unit], pool: workers.Pool | None
+    layout: Layout, store: Store, units: list[Unit], pool: workers.Pool | None
 ) -> Generator[workers.Batch, None, None]:
     if pool is not None:
-        return workers.elsewhere(survey.config, units, pool, survey.lost)
-    here = functools.partial(workers.here, survey.workshop, count=survey.config.threads, lost=survey.lost)
-    return deaths.noted(store, units, survey.lost, here)
+        return workers.elsewhere(layout.config, units, pool, layout.lost)
+    here = functools.partial(workers.here, layout.resources, count=layout.config.threads, lost=layout.lost)
+    return workers.noted(store, units, layout.lost, here)
 
 
 def _refuse_lost(finished: list[Cell]) -> None:
@@ -251,29 +251,29 @@ def _refuse_lost(finished: list[Cell]) -> None:
             )
 
 
-def _collected(survey: Survey, store: Store, seconds: dict[str, float], reused: int, anew: dict[str, int]) -> Results:
+def _collected(layout: Layout, store: Store, seconds: dict[str, float], reused: int, anew: dict[str, int]) -> Results:
     """Put the grid's cells together, in its order."""
-    rows, curves, maps, forwards = _tables(survey.grid, store)
-    for method in survey.methods:
+    rows, curves, maps, forwards = _tables(layout.grid, store)
+    for method in layout.methods:
         seconds[method.name] = float(maps[maps.method == method.name].seconds.sum())
-    names = survey.grid.names
-    pairs = [(dataset, encoder) for dataset in survey.datasets for encoder in survey.encoders]
+    names = layout.grid.names
+    pairs = [(dataset, encoder) for dataset in layout.datasets for encoder in layout.encoders]
     return Results(
-        config=survey.config,
+        config=layout.config,
         rows=rows,
         curves=curves,
         maps=maps,
-        datasets={names[spec]: dataset for spec, dataset in survey.datasets.items()},
+        datasets={names[spec]: dataset for spec, dataset in layout.datasets.items()},
         head_accuracies={
             (names[dataset], encoder): store.note(
-                accuracy_note(survey.config, dataset, survey.encoders[encoder]), float("nan")
+                accuracy_note(layout.config, dataset, layout.encoders[encoder]), float("nan")
             )
             for dataset, encoder in pairs
         },
-        encoders=survey.encoders,
-        micro_batches=dict(survey.grid.micro_batches),
+        encoders=layout.encoders,
+        micro_batches=dict(layout.grid.micro_batches),
         seconds={name: round(value, 3) for name, value in seconds.items()},
-        cells=len(survey.grid.places),
+        cells=len(layout.grid.places),
         reused=reused,
         anew=anew,
         forwards=forwards,

@@ -29,16 +29,15 @@ from torch import nn
 from relax_quantus.base.source import Closure, Sources
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.data.region import with_region
-from relax_quantus.benchmark.engine.cells import Judges, measured
-from relax_quantus.benchmark.engine.head import Head
-from relax_quantus.benchmark.engine.preparation import Bench
+from relax_quantus.benchmark.engine.cells import Models, measured
+from relax_quantus.benchmark.engine.prepared import Head, Prepared
 from relax_quantus.benchmark.methods.questions import Method
-from relax_quantus.benchmark.metrics.case import Metric
+from relax_quantus.benchmark.metrics.metric import Metric
 from relax_quantus.relax.estimators import ESTIMATORS
 from relax_quantus.relax.fills import FILLS
 
 FORM = 1
-SHARED = (Bench, Head, with_region, Judges, measured)
+SHARED = (Prepared, Head, with_region, Models, measured)
 LIBRARIES = {
     "torch": "torch",
     "captum": "captum",

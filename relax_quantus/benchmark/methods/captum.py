@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from relax_quantus.benchmark.engine.seeding import global_generators
+from relax_quantus.benchmark.global_generators import global_generators
 from relax_quantus.benchmark.methods.questions import Attribution, Method, Question, Similarities
 from relax_quantus.benchmark.methods.relax import as_map, require_view
 

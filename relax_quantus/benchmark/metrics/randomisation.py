@@ -13,28 +13,35 @@ from typing import Any
 import numpy as np
 
 from relax_quantus.benchmark.methods.questions import Map, NotApplicable
-from relax_quantus.benchmark.metrics.case import QUANTUS_COMMON, Case, Metric, Scores, global_generators, scalar
+from relax_quantus.benchmark.metrics.metric import (
+    QUANTUS_COMMON,
+    Metric,
+    MetricInput,
+    Scores,
+    global_generators,
+    scalar,
+)
 from relax_quantus.quantus_bridge import import_quantus
 
 
-def _randomised(case: Case, name: str, softmax: bool = False, **settings: Any) -> Any:
+def _randomised(given: MetricInput, name: str, softmax: bool = False, **settings: Any) -> Any:
     """Scores of a metric of Quantus that re-initialises layers, other masks for every map."""
     quantus = import_quantus()
 
-    explain = _explain(case)
-    target = np.array([case.question.target])
-    with global_generators(case.question.seed):
-        first = explain(model=case.question.model, inputs=case.x, targets=target)
-        metric = getattr(quantus, name)(seed=case.question.seed, **QUANTUS_COMMON, **settings)
+    explain = _explain(given)
+    target = np.array([given.question.target])
+    with global_generators(given.question.seed):
+        first = explain(model=given.question.model, inputs=given.x, targets=target)
+        metric = getattr(quantus, name)(seed=given.question.seed, **QUANTUS_COMMON, **settings)
         return metric(
-            case.question.model, case.x, target, first, explain_func=explain, explain_func_kwargs={}, softmax=softmax
+            given.question.model, given.x, target, first, explain_func=explain, explain_func_kwargs={}, softmax=softmax
         )
 
 
-def _explain(case: Case) -> Callable[..., Map]:
-    if case.method.name == "oracle":
+def _explain(given: MetricInput) -> Callable[..., Map]:
+    if given.method.name == "oracle":
         raise NotApplicable("the oracle does not look at the model")
-    explain = case.explain_func("centred", fresh_seeds=True)
+    explain = given.explain_func("centred", fresh_seeds=True)
 
     def lifted(**asked: Any) -> Map:
         """A map that is negative everywhere, which Quantus refuses, from 0: a constant changes neither ranks nor histograms."""
@@ -44,27 +51,27 @@ def _explain(case: Case) -> Callable[..., Map]:
     return lifted
 
 
-def mprt(case: Case) -> Scores:
+def mprt(given: MetricInput) -> Scores:
     """What the rank correlation with the map loses from "original again" to the mean over the encoder's layers; each one's as parts."""
-    layers = {name: scalar(values) for name, values in _randomised(case, "MPRT", layer_order="top_down").items()}
+    layers = {name: scalar(values) for name, values in _randomised(given, "MPRT", layer_order="top_down").items()}
     own = [value for name, value in layers.items() if name.startswith("encoder")]
     if not own:
         raise NotApplicable("the encoder has no layer that can be re-initialised")
     return Scores(layers["original"] - float(np.mean(own)), layers)
 
 
-def mprt_ceiling(case: Case) -> float:
+def mprt_ceiling(given: MetricInput) -> float:
     """Rank correlation of two maps of the trained model with other masks: what `mprt` can reach, if random weights leave nothing of the map."""
     from scipy.stats import spearmanr
 
-    explain = _explain(case)
-    first, again = (explain(model=case.question.model, inputs=case.x).reshape(-1) for _ in range(2))
+    explain = _explain(given)
+    first, again = (explain(model=given.question.model, inputs=given.x).reshape(-1) for _ in range(2))
     return float(spearmanr(first, again).statistic)
 
 
-def efficient_mprt(case: Case) -> float:
+def efficient_mprt(given: MetricInput) -> float:
     """Relative rise, from the trained to the wholly re-initialised model, of the entropy of the map's histogram of 100 bins."""
-    return scalar(_randomised(case, "EfficientMPRT", softmax=True))
+    return scalar(_randomised(given, "EfficientMPRT", softmax=True))
 
 
 LAYERS = 9

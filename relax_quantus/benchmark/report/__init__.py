@@ -13,11 +13,11 @@ from typing import Any
 
 from relax_quantus.base.files import complete, write_text
 from relax_quantus.base.result_folder import written_together
-from relax_quantus.benchmark.report import latex, page, words
+from relax_quantus.benchmark.report import latex, page, statistics_page
 from relax_quantus.benchmark.report.layout import Table
-from relax_quantus.benchmark.report.reading import Folder, read
+from relax_quantus.benchmark.report.results_folder import Folder, read
 from relax_quantus.benchmark.report.tables import COLUMNS_A_TABLE, document, tables_of
-from relax_quantus.benchmark.statistics.areas import areas
+from relax_quantus.benchmark.statistics.endpoints import areas
 from relax_quantus.benchmark.statistics.summary import amendment_of, roles_of, summarise
 from relax_quantus.errors import DataError
 
@@ -67,7 +67,7 @@ def _written(found: Folder, to: Path, figures: bool) -> Iterator[Path]:
         found.rows, roles=roles_of(found.run.get("configuration", {})), amendment=amendment_of(found.run)
     )
     yield _text(to / "statistics.json", json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    yield _text(to / "statistics.md", words.page(summary))
+    yield _text(to / "statistics.md", statistics_page.page(summary))
     yield from _tables(made, summary, to / "tables")
     if halves := areas(found.rows):
         yield _csv(to / "tables" / "areas.csv", halves)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from relax_quantus.benchmark.report.layout import NOTHING, Cell, Table
+from relax_quantus.benchmark.report.layout import NOTHING, Table, TableCell
 
 ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -37,7 +37,7 @@ def escaped(text: str) -> str:
     return "".join(ESCAPES.get(character, character) for character in text)
 
 
-def cell(of: Cell) -> str:
+def cell(of: TableCell) -> str:
     """A number in maths, so that its minus is one."""
     text = of.text()
     if text == NOTHING:

@@ -9,16 +9,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from relax_quantus.benchmark.statistics.intervals import Estimate
+from relax_quantus.benchmark.statistics.intervals import Interval
 
 NOTHING = "–"
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """A number with its interval, and whether it is bold."""
 
-    estimate: Estimate
+    estimate: Interval
     bold: bool = False
 
     def text(self, short: bool = False) -> str:
@@ -40,7 +40,7 @@ class Table:
     title: str
     caption: str
     header: tuple[str, ...]
-    lines: tuple[tuple[str, tuple[Cell, ...]], ...]
+    lines: tuple[tuple[str, tuple[TableCell, ...]], ...]
 
     @property
     def rows(self) -> tuple[tuple[str, ...], ...]:
@@ -82,7 +82,7 @@ class Table:
         return made
 
 
-def measured_any(cells: tuple[Cell, ...]) -> bool:
+def measured_any(cells: tuple[TableCell, ...]) -> bool:
     """Whether a line says anything."""
     return any(cell.estimate.n for cell in cells)
 

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from relax_quantus.benchmark.engine.grid import reuse
 from relax_quantus.benchmark.report import headings
-from relax_quantus.benchmark.report.layout import Cell, Table, measured_any
+from relax_quantus.benchmark.report.layout import Table, TableCell, measured_any
 from relax_quantus.benchmark.statistics import intervals
-from relax_quantus.benchmark.statistics.crossing import Endpoint, crossed, is_crossed, normalised
-from relax_quantus.benchmark.statistics.emphasis import above_twins, clear_winner
-from relax_quantus.benchmark.statistics.intervals import Estimate
-from relax_quantus.benchmark.statistics.ranks import rank
+from relax_quantus.benchmark.statistics.endpoints import Endpoint, crossed, is_crossed, normalised
+from relax_quantus.benchmark.statistics.intervals import Interval
+from relax_quantus.benchmark.statistics.ranks import above_twins, clear_winner, rank
 from relax_quantus.benchmark.statistics.rows import checked, measured, methods, pooled
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def encoders_table(rows: pd.DataFrame, view: str) -> Table:
         cells = []
         for encoder, e in alone.items():
             level: Any = e.level(method) if method in e.own else []
-            cells.append(Cell(intervals.mean(level), method in above[encoder]))
+            cells.append(TableCell(intervals.mean(level), method in above[encoder]))
         lines.append((method, tuple(cells)))
     caption = f"Gain in the unit of the score; bold where it is above its shuffled twin's. {counted(rows)}"
     return Table(f"Crossed faithfulness by encoder, {view} view", caption, ("method", *alone), tuple(lines))
@@ -93,11 +92,11 @@ def crossed_table(rows: pd.DataFrame, view: str, apart: str = "") -> Table:
     for method in endpoint.methods:
         twin = method in endpoint.twins
         scores = (
-            Cell(intervals.mean(endpoint.level(method)), method == winner),
-            Cell(intervals.mean(endpoint.level(method, True) if twin else []), method in above),
-            Cell(intervals.mean(endpoint.advantage(method))),
-            Cell(intervals.mean(endpoint.advantage(method, adjusted=True))),
-            Cell(Estimate(ranks.get(method, float("nan")), float("nan"), float("nan"), int(method in ranks))),
+            TableCell(intervals.mean(endpoint.level(method)), method == winner),
+            TableCell(intervals.mean(endpoint.level(method, True) if twin else []), method in above),
+            TableCell(intervals.mean(endpoint.advantage(method))),
+            TableCell(intervals.mean(endpoint.advantage(method, adjusted=True))),
+            TableCell(Interval(ranks.get(method, float("nan")), float("nan"), float("nan"), int(method in ranks))),
         )
         lines.append((method, scores))
     caption = (
@@ -122,10 +121,10 @@ def category_table(rows: pd.DataFrame, category: str, apart: str = "") -> Table:
         for metric, e in endpoints.items():
             known, twin = method in e.own, method in e.own and method in e.twins
             scores.append(
-                Cell(intervals.mean(e.level(method) * signs[metric] if known else []), winners[metric] == method)
+                TableCell(intervals.mean(e.level(method) * signs[metric] if known else []), winners[metric] == method)
             )
             level: Any = e.level(method, True) * signs[metric] if twin else []
-            differences.append(Cell(intervals.mean(level), method in above[metric]))
+            differences.append(TableCell(intervals.mean(level), method in above[metric]))
         plain_lines.append((method, tuple(scores)))
         minus.append((method + MINUS_TWIN, tuple(differences)))
     lines = tuple((name, cells) for name, cells in plain_lines + minus if measured_any(cells))
@@ -164,8 +163,10 @@ def show(results: Results, console: Console | None = None) -> None:
 
     rows = checked(results.rows)
     console = console or Console(width=CONSOLE_WIDTH, soft_wrap=False)
-    stored = [reuse(results.cells, results.reused, results.anew)] if results.reused or results.anew else []
-    for line in (*headings.heading(rows, provenance(results)), *stored, headings.SHORT_LEGEND):
+    run = provenance(results)
+    reused, anew = run.get("cells_reused", 0), run.get("cells_computed_anew", {})
+    stored = [reuse(run["cells"], reused, anew)] if reused or anew else []
+    for line in (*headings.heading(rows, run), *stored, headings.SHORT_LEGEND):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     for table in (part for whole in tables_of(rows) for part in whole.split(fitting(whole))):
         rich = RichTable(title=table.title, caption=table.caption, title_justify="left", caption_justify="left")

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from relax_quantus.benchmark.statistics.crossing import Endpoint
-from relax_quantus.benchmark.statistics.intervals import FEWEST, Estimate, resampling
+from relax_quantus.benchmark.statistics.endpoints import Endpoint
+from relax_quantus.benchmark.statistics.intervals import FEWEST, Interval, resampling
 from relax_quantus.benchmark.statistics.rows import measured, methods
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Agreement:
         Evaluators whose best method has this evaluator's fill or granularity, and how many there would be if each drew its winner at random.
     """
 
-    w: Estimate
+    w: Interval
     of_twins: float
     by_chance: float
     p: float
@@ -136,7 +136,7 @@ def _agreement(
     correlations = spearman(means)[np.triu_indices(len(evaluators), 1)]
     winners = {e: ranked[int(np.argmax(row))] for e, row in zip(evaluators, means, strict=True)}
     return Agreement(
-        w=Estimate(w, low, high, n),
+        w=Interval(w, low, high, n),
         of_twins=of_twins,
         by_chance=float(np.nanquantile(shuffled, 0.95)),
         p=float((1 + np.sum(shuffled >= w - 1e-12)) / (1 + len(shuffled))),

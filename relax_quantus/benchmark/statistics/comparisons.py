@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from relax_quantus.benchmark.statistics.intervals import Estimate, Values, finite, mean, statistic
+from relax_quantus.benchmark.statistics.intervals import Interval, Values, finite, mean, statistic
 
 LEVEL = 0.05
 
@@ -45,9 +45,9 @@ class Comparison:
 
     a: str
     b: str
-    difference: Estimate
+    difference: Interval
     p: float
-    effect: Estimate
+    effect: Interval
     smallest: float
     p_equivalence: float
     smallest_p: float
@@ -107,7 +107,7 @@ def rank_biserial(differences: Any, axis: int = -1) -> Any:
     return np.where(total > 0, (np.sign(d) * ranks).sum(axis=axis) / np.where(total > 0, total, 1.0), 0.0)
 
 
-def effect_size(differences: Any, *, seed: int = 0) -> Estimate:
+def effect_size(differences: Any, *, seed: int = 0) -> Interval:
     """Rank-biserial correlation with its interval.
 
     Where all differences have one sign every resample says the same and the bootstrap sees no error; the inner limit is then that of the share of
@@ -115,12 +115,12 @@ def effect_size(differences: Any, *, seed: int = 0) -> Estimate:
     """
     d = finite(differences)
     if len(d) == 0:
-        return Estimate(math.nan, math.nan, math.nan, 0)
+        return Interval(math.nan, math.nan, math.nan, 0)
     found = statistic(d, rank_biserial, seed=seed)
     if abs(found.value) == 1 and len(d) > 1:
         inner = 2 * (LEVEL / 2) ** (1 / np.count_nonzero(d)) - 1
         edges = sorted((math.copysign(1.0, found.value), math.copysign(1.0, found.value) * inner))
-        return Estimate(found.value, edges[0], edges[1], len(d))
+        return Interval(found.value, edges[0], edges[1], len(d))
     return found
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from relax_quantus.benchmark.statistics.comparisons import Comparison, compare, holm
-from relax_quantus.benchmark.statistics.crossing import Endpoint
+from relax_quantus.benchmark.statistics.endpoints import Endpoint
 from relax_quantus.benchmark.statistics.rows import methods
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Means over source groups with 95 % cluster-bootstrap intervals.
 
-One number a source enters; an `Estimate` leaves. Sources are drawn with replacement, whole, so clips of one recording never count as
+One number a source enters; an `Interval` leaves. Sources are drawn with replacement, whole, so clips of one recording never count as
 independent. The interval is BCa (Efron 1987), which follows skew and the bounds of a score, at a level that is widened for small samples
 (Hesterberg 2015, "expanded percentile interval": the plain one is too narrow by sqrt((n - 1) / n) and by normal instead of t quantiles).
 """
@@ -25,7 +25,7 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Interval:
     """A mean, or another statistic, over `n` sources and its 95 % interval; NaN where it cannot be had."""
 
     value: float
@@ -64,7 +64,7 @@ def finite(values: Any) -> Values:
     return array[np.isfinite(array)]
 
 
-def mean(values: Any, *, seed: int = 0, confidence: float = CONFIDENCE, resamples: int = RESAMPLES) -> Estimate:
+def mean(values: Any, *, seed: int = 0, confidence: float = CONFIDENCE, resamples: int = RESAMPLES) -> Interval:
     """Mean of one value a source, with its interval; missing sources are left out.
 
     Equal values give an interval of no width; fewer than `FEWEST` sources give none.
@@ -73,11 +73,11 @@ def mean(values: Any, *, seed: int = 0, confidence: float = CONFIDENCE, resample
     n = len(sources)
     point = float(sources.mean()) if n else math.nan
     if n < FEWEST:
-        return Estimate(point, math.nan, math.nan, n)
+        return Interval(point, math.nan, math.nan, n)
     if np.ptp(sources) == 0:
-        return Estimate(point, point, point, n)
+        return Interval(point, point, point, n)
     low, high = bca(resampling(n, resamples, seed) @ sources, sources, expanded(confidence, n))
-    return Estimate(point, low, high, n)
+    return Interval(point, low, high, n)
 
 
 @lru_cache(maxsize=32)
@@ -111,15 +111,15 @@ def statistic(
     seed: int = 0,
     confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
-) -> Estimate:
+) -> Interval:
     """Any statistic ``function(x, axis)`` of one value a source ``(n,)``, with its BCa interval."""
     from scipy.stats import bootstrap
 
     n, point = len(sources), float(function(sources, axis=-1))
     if n < FEWEST:
-        return Estimate(point, math.nan, math.nan, n)
+        return Interval(point, math.nan, math.nan, n)
     if np.ptp(sources) == 0:
-        return Estimate(point, point, point, n)
+        return Interval(point, point, point, n)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = bootstrap(
@@ -132,4 +132,4 @@ def statistic(
             rng=np.random.default_rng([seed, n]),
         )
     low, high = (float(edge) for edge in found.confidence_interval)
-    return Estimate(point, low, high, n)
+    return Interval(point, low, high, n)

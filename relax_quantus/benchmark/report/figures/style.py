@@ -10,13 +10,17 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from relax_quantus.base.files import complete
+from relax_quantus.benchmark.statistics.rows import methods
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLOURS = {
     "random": "#0072B2",
@@ -129,3 +133,29 @@ def spoken(name: str) -> str:
     'RELAX-time, fill mean, keep 0.3'
     """
     return name.replace(":", ", ").replace(",", ", ").replace(",  ", ", ").replace("=", " ")
+
+
+def labels(rows: pd.DataFrame, at_most: int) -> tuple[dict[str, str], str]:
+    """Method (no twins) -> label, at most about so many labels; and what was averaged, in words."""
+    names = methods(rows)
+    facts = rows[rows.method.isin(names)].drop_duplicates("method").set_index("method")
+    plain = {m: spoken(m) for m in names}
+    if len(names) <= at_most:
+        return plain, ""
+    by_fill = {
+        m: f"{facts.base[m]}, fill {facts.fill[m]}" if facts.masks[m] and facts.fill[m] else str(facts.base[m])
+        for m in names
+    }
+    if len(set(by_fill.values())) <= at_most:
+        return by_fill, "variants of a strategy and fill averaged"
+    return {m: str(facts.base[m]) for m in names}, "variants of a strategy averaged"
+
+
+def averaged(scores: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
+    """Columns of methods as columns of labels, means of those that share one."""
+    import pandas as pd
+
+    made: dict[str, pd.Series] = {}
+    for label in dict.fromkeys(names[m] for m in scores.columns if m in names):
+        made[label] = scores[[m for m in scores.columns if names.get(m) == label]].mean(axis=1)
+    return pd.DataFrame(made, index=scores.index)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from relax_quantus.benchmark.metrics.case import Values
+from relax_quantus.benchmark.metrics.metric import Values
 
 TOLERANCE = 1e-6
 WEIGHTS = {1: 1 / 6, 2: 1 / 12}

@@ -1,7 +1,8 @@
 """What all cells of a run share: data, encoder, the logistic head and its accuracy, and the questions that are asked of a clip.
 
-Settings, an encoder, a data set and a seed enter, a `Bench` leaves. Stands between the datasets and the runner. `prepare` is a pure function of its
-arguments: any process that calls it with the same ones gets the same bench, given the recorded micro-batch.
+Settings, an encoder, a data set and a seed enter, a `Prepared` leaves. Stands between the data sets and the runner.
+`prepare` is a pure function of its arguments: any process that calls it with the same ones gets the same, given the
+recorded micro-batch. The logistic `Head` is small and without the encoder, so that one process can fit it for all.
 """
 
 from __future__ import annotations
@@ -11,22 +12,69 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from relax_quantus.base import checks
 from relax_quantus.base.registry import nearest
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.data import datasets
-from relax_quantus.benchmark.data.datasets import Clip, Dataset
+from relax_quantus.benchmark.data.clips import Clip, Dataset, Examples
 from relax_quantus.benchmark.data.region import SeesOnly, with_region
 from relax_quantus.benchmark.engine import networks as nets
-from relax_quantus.benchmark.engine.head import Head
 from relax_quantus.benchmark.methods.questions import KINDS, NotApplicable, Question, Similarities, fingerprint
 from relax_quantus.errors import UnknownNameError
 from relax_quantus.heads.classifier import EmbeddingClassifier
+from relax_quantus.heads.logistic import CrossValidation
 from relax_quantus.relax.attribution import RELAX
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """A logistic head on an encoder, without the encoder.
+
+    Attributes
+    ----------
+    weight, bias
+        ``(classes, D)``, ``(classes,)``.
+    class_names, cross_validation
+        Of `EmbeddingClassifier`.
+    accuracy, followed
+        Of `Prepared`: ``head_accuracy`` and ``followed``.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    class_names: tuple[str, ...]
+    cross_validation: CrossValidation
+    accuracy: float
+    followed: float | None = None
+
+    @classmethod
+    def fit(cls, encoder: nn.Module, dataset: Dataset) -> Head:
+        """Fit it on the training examples and judge it on the held-out ones. Costs one forward of each."""
+        training = dataset.training
+        made = EmbeddingClassifier.fit(encoder, training.x, training.y, list(dataset.class_names), training.groups)
+        accuracy = clip_accuracy(made, dataset.held_out)
+        followed = None if dataset.swapped is None else clip_accuracy(made, dataset.swapped)
+        weight, bias = made.head.weight.detach(), made.head.bias.detach()
+        return cls(weight, bias, made.class_names, made.cross_validation, accuracy, followed)
+
+    def on(self, encoder: nn.Module) -> EmbeddingClassifier:
+        """The classifier, in eval mode."""
+        return EmbeddingClassifier(encoder, self.weight, self.bias, self.class_names, self.cross_validation).eval()
+
+
+def clip_accuracy(classifier: EmbeddingClassifier, examples: Examples) -> float:
+    """Share of clips whose mean logit over their examples is highest for their class."""
+    with torch.no_grad():
+        logits = torch.cat([classifier(chunk) for chunk in torch.split(examples.x, 48)]).cpu().numpy()
+    clips = np.unique(np.array(examples.clips), return_inverse=True)[1]
+    right = [logits[clips == c].mean(0).argmax() == examples.y[clips == c][0] for c in range(clips.max() + 1)]
+    return float(np.mean(right))
+
 
 HEAD_ACCURACY = 0.9
 FOLLOWED = 0.5
@@ -36,7 +84,7 @@ TOWARDS_STEM = 0.1
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class Prepared:
     """What all cells of a run share.
 
     Attributes
@@ -201,7 +249,7 @@ def prepare(
     seed: int | None = None,
     perturbations_per_eval: int | None = None,
     head: Callable[[nn.Module, Dataset], Head] = Head.fit,
-) -> Bench:
+) -> Prepared:
     """Load the data and the encoder, fit the head and judge it.
 
     Parameters
@@ -232,7 +280,7 @@ def prepare(
     masks_a_forward = perturbations_per_eval or config.perturbations_per_eval
     if masks_a_forward is None:
         masks_a_forward = RELAX(encoder).plan(dataset.clips[0].x[None], config.n_samples).perturbations_per_eval
-    return Bench(
+    return Prepared(
         config,
         dataset,
         encoder,

@@ -1,6 +1,6 @@
 """What the cells of a clip are computed from, so that whoever computes them can see that it has the same as whoever laid out the grid.
 
-A data set, the number of a clip and what is known about encoder and code enter; an `Origin` leaves, small enough to go along with every unit of work.
+A data set, the number of a clip and what is known about encoder and code enter; an `Traces` leaves, small enough to go along with every unit of work.
 It compares numbers with a tolerance, and so is no part of a cell's key: another processor may make the last digits of the same log-mel otherwise.
 """
 
@@ -40,11 +40,11 @@ class Trace:
         return bool(np.allclose(self.projected, other.projected, rtol=0.0, atol=TOLERANCE * max(self.scale, 1e-9)))
 
 
-Origin = tuple[tuple[str, Trace], ...]
+Traces = tuple[tuple[str, Trace], ...]
 """What it is, and what is left of it."""
 
 
-def origin(data: Dataset, index: int, encoder_sha256: str, versions: Mapping[str, str]) -> Origin:
+def origin(data: Dataset, index: int, encoder_sha256: str, versions: Mapping[str, str]) -> Traces:
     """Of one clip: the clip, the examples that its head is fitted and judged on, the weights, and the code."""
     clip = trace_of_clip(data.clips[index]) if index < len(data.clips) else Trace("missing")
     code = Trace(_digest(dict(versions)))

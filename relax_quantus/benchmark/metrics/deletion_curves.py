@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from relax_quantus.benchmark.methods.questions import Map
-from relax_quantus.benchmark.metrics.case import Case, Values, outputs
+from relax_quantus.benchmark.metrics.metric import MetricInput, Values, outputs
 from relax_quantus.relax.fills import FILLS
 
 TIE_DRAWS = 10
@@ -77,7 +77,7 @@ def blocks(frames: int, bands: int, per_step: int = 1) -> Units:
     return Units(rows[:, None] * across + columns[None], per_step)
 
 
-def orders(case: Case, values: Map, units: Units, seed: int = 0) -> Iterator[Order]:
+def orders(given: MetricInput, values: Map, units: Units, seed: int = 0) -> Iterator[Order]:
     """Units from the least to the most influential: one order if no tie matters, else ten.
 
     Ties are broken by the clip's seed and `seed`, not the method's: methods with the same ties ask for the same examples.
@@ -88,7 +88,7 @@ def orders(case: Case, values: Map, units: Units, seed: int = 0) -> Iterator[Ord
     if not _ties_matter(ranked, units):
         yield np.argsort(ranked, kind="stable")
         return
-    rng = np.random.default_rng([case.question.seed, case.question.clip, 13, seed])
+    rng = np.random.default_rng([given.question.seed, given.question.clip, 13, seed])
     for _ in range(TIE_DRAWS // 2):
         keys = rng.random(units.n)
         yield np.lexsort((keys, ranked))
@@ -120,7 +120,7 @@ def curve(model: nn.Module, target: int, x: Tensor, level: Tensor, steps: Order,
 
 
 def influence_curves(
-    case: Case,
+    given: MetricInput,
     model: nn.Module,
     target: int,
     units: Units,
@@ -131,10 +131,10 @@ def influence_curves(
 ) -> dict[str, Values]:
     """Curves of the centred map, "MIF" (most influential first) or "LIF", averaged over the orders of ties; the first `steps`, or all."""
     n_steps = units.n_steps if steps is None else steps
-    x, values = case.question.x, case.map("centred")[0, 0]
+    x, values = given.question.x, given.map("centred")[0, 0]
     level = FILLS.get(fill).level(x)
     found: dict[str, list[Values]] = {name: [] for name in which}
-    for least_first in orders(case, values, units, seed):
+    for least_first in orders(given, values, units, seed):
         for name in which:
             order = least_first if name == "LIF" else least_first[::-1]
             found[name].append(curve(model, target, x, level, units.step_of(order), n_steps))

@@ -281,3 +281,20 @@ class Endpoint:
 def _shares(evaluator: str, granularity: str, fill: str) -> bool:
     its_granularity, its_fill = evaluator.split(" / ")
     return its_granularity == granularity or its_fill == fill
+
+
+PARTS = {"MIF": "most_influential_first", "LIF": "least_influential_first"}
+"""Part of a crossed evaluator's score -> column."""
+BY = ["dataset", "encoder", "metric", "method"]
+
+
+def areas(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Both areas, their difference and the number of sources; empty where no parts were kept."""
+    found = rows[is_crossed(rows) & rows.part.isin(PARTS) & (rows.status == "ok")]
+    if found.empty:
+        return []
+    by_source = found.groupby([*BY, "source_group", "part"], sort=False).value.mean().unstack("part").dropna()
+    means = by_source.groupby(BY, sort=False).mean().rename(columns=PARTS)[list(PARTS.values())]
+    means["difference"] = means["least_influential_first"] - means["most_influential_first"]
+    means["sources"] = by_source.groupby(BY, sort=False).size()
+    return [{str(name): value for name, value in entry.items()} for entry in means.reset_index().to_dict("records")]

@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from relax_quantus.benchmark.report.html import quoted
 from relax_quantus.benchmark.report.layout import number
-from relax_quantus.benchmark.report.marked_up import quoted
-from relax_quantus.benchmark.report.words import estimate, p_value, title
+from relax_quantus.benchmark.report.statistics_page import estimate, p_value, title
 from relax_quantus.benchmark.statistics.families import TWINS_CHECK
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 HOW_TO_READ = {
     "X − twin": "X minus its shuffled twin: the same masks with the similarities permuted. The twin has X's smoothness and shapes and no "
@@ -90,3 +93,37 @@ def sentence(c: dict[str, Any]) -> str:
         return f"**{verdict}**: by {quoted(estimate(by))} {on} (p {p if p.startswith('<') else f'= {p}'} after correction)."
     p = "" if c["p"] is None else f", p = {number(c['p'], 1.0)} uncorrected"
     return f"{a} and {b}: {verdict}; the difference is {quoted(estimate(d))} {on}{p}."
+
+
+MOST = 40
+LONGEST = 300
+MEANING = {
+    "not_applicable": "not applicable: the question makes no sense there; no failure",
+    "undefined": "undefined: the metric has no value for such a map",
+    "nan": "not a number: the metric gave none",
+    "failed": "failed: an error",
+    "timeout": "timeout: longer than the time limit",
+    "out_of_memory": "out of memory",
+}
+
+
+def failures(rows: pd.DataFrame) -> str:
+    """A table of what has no value, or one sentence if everything has."""
+    bad = rows[(rows.part == "") & (rows.status != "ok")]
+    if bad.empty:
+        return "Every cell has a value.\n"
+    groups = bad.groupby(["status", "metric", "reason"], sort=False, dropna=False, observed=True)
+    kinds = groups.agg(
+        cells=("method", "size"), methods=("method", "nunique"), clips=("clip", "nunique"), such=("method", "first")
+    )
+    kinds = kinds.sort_values("cells", ascending=False, kind="stable").reset_index()
+    total = int((rows.part == "").sum())
+    lines = [f"{len(bad)} of {total} cells have no value; the reasons, most frequent first."]
+    if len(kinds) > MOST:
+        lines[0] += f" {len(kinds) - MOST} more kinds are in results.csv."
+    lines += ["", "| what | metric | why | cells | methods | clips | such as |", "|---|---|---|---|---|---|---|"]
+    for k in kinds.head(MOST).to_dict("records"):
+        texts = (MEANING.get(k["status"], k["status"]), k["metric"], str(k["reason"])[:LONGEST])
+        counts = f"{k['cells']} | {k['methods']} | {k['clips']}"
+        lines.append(f"| {' | '.join(quoted(str(t)) for t in texts)} | {counts} | {quoted(str(k['such']))} |")
+    return "\n".join(lines) + "\n"

@@ -1,9 +1,11 @@
-"""Crossed faithfulness: one evaluator for each way of removing {bins, patches, time stripes, frequency stripes} x {silence, mean, background}.
+"""Crossed faithfulness: one evaluator for each way of removing parts of a spectrogram.
 
-A faithfulness score favours maps that share the evaluator's fill and shape of patch, so no one evaluator is the judge: every map is judged by all,
-and own-fill and own-shape cells are told apart afterwards. Each evaluator scores by the similarity to the example's own embedding, and again by the
-predicted class's logit, which costs no further forwards. A `Case` enters; `Scores` leave: the symmetric relevance gain LIF - MIF (Bluecher et al.
-2024, arXiv 2401.06654), the areas of the two curves, how far the output falls when everything is replaced, and the curves.
+The ways are {bins, patches, time stripes, frequency stripes} x {silence, mean, background}. A faithfulness score favours
+maps that share the evaluator's fill and shape of patch, so no one evaluator decides: every map is judged by all, and
+own-fill and own-shape cells are told apart afterwards. Each evaluator scores by the similarity to the example's own
+embedding, and again by the predicted class's logit, which costs no further forwards. A `MetricInput` enters; `Scores`
+leave: the symmetric relevance gain LIF - MIF (Bluecher et al. 2024, arXiv 2401.06654), the areas of the two curves, how
+far the output falls when everything is replaced, and the curves.
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ from functools import partial
 
 import numpy as np
 
-from relax_quantus.benchmark.metrics.case import Case, Metric, Scores, Undefined
-from relax_quantus.benchmark.metrics.removing import TIE, TIE_DRAWS, area, blocks, influence_curves, shares
+from relax_quantus.benchmark.metrics.deletion_curves import TIE, TIE_DRAWS, area, blocks, influence_curves, shares
+from relax_quantus.benchmark.metrics.metric import Metric, MetricInput, Scores, Undefined
 
 STEPS = 8
 SHAPES: dict[str, tuple[int, int]] = {"bin": (1, 1), "patch": (12, 8), "time": (12, 64), "frequency": (96, 8)}
@@ -24,7 +26,7 @@ FALL = "fall"
 """Name of the part that says how far the output falls when everything is replaced: the same for every map of a clip."""
 
 
-def symmetric_relevance_gain(case: Case, granularity: str, fill: str, on_logit: bool = False) -> Scores:
+def symmetric_relevance_gain(given: MetricInput, granularity: str, fill: str, on_logit: bool = False) -> Scores:
     """LIF - MIF: area of the curve when the least influential units go first minus when the most influential do.
 
     Units are ranked by their mean of the centred map and go in 8 equal steps. Cost: 15 forwards, up to ten times as many with ties; the orders of
@@ -35,13 +37,13 @@ def symmetric_relevance_gain(case: Case, granularity: str, fill: str, on_logit: 
     Undefined
         If the map is the same in every unit: a map of time stripes cannot rank frequency stripes, which is no judgement of it.
     """
-    model, target = (case.classifier, case.question.target) if on_logit else (case.similarity_model, 0)
+    model, target = (given.classifier, given.question.target) if on_logit else (given.similarity_model, 0)
     frames, bands = SHAPES[granularity]
     units = blocks(frames, bands, per_step=6144 // (frames * bands) // STEPS)
-    means = units.means(case.map("centred")[0, 0])
+    means = units.means(given.map("centred")[0, 0])
     if np.ptp(means) <= TIE * np.abs(means).max():
         raise Undefined(f"the map is the same in every {UNITS[granularity]}: it cannot rank them")
-    curves = influence_curves(case, model, target, units, fill, ("LIF", "MIF"), seed=list(SHAPES).index(granularity))
+    curves = influence_curves(given, model, target, units, fill, ("LIF", "MIF"), seed=list(SHAPES).index(granularity))
     areas = {name: area(values) for name, values in curves.items()}
     fall = float(curves["LIF"][0] - curves["LIF"][-1])
     return Scores(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Remembering(nn.Module):
+class CachedEncoder(nn.Module):
     """Wraps an encoder whose weights do not change while this lives; embeddings are without gradients.
 
     Parameters
@@ -29,7 +29,7 @@ class Remembering(nn.Module):
 
     Examples
     --------
-    >>> encoder = Remembering(nn.Flatten())
+    >>> encoder = CachedEncoder(nn.Flatten())
     >>> x = torch.rand(3, 1, 2, 2)
     >>> bool((encoder(x) == x.flatten(1)).all()), encoder.forwards, bool((encoder(x[:1]) == x[:1].flatten(1)).all()), encoder.forwards
     (True, 3, True, 3)

@@ -1,6 +1,6 @@
 """What a metric is and what it is given.
 
-A `Case` (one clip, one method, its maps, a way to explain again) enters a metric's `measure`; one number, or `Scores` with parts and curves,
+A `MetricInput` (one clip, one method, its maps, a way to explain again) enters a metric's `measure`; one number, or `Scores` with parts and curves,
 leaves. `Metric` declares what it is: category, direction as it really is, range, source, cost, which map, question, view and fill it uses.
 """
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from relax_quantus.benchmark.engine.seeding import global_generators as global_generators
+from relax_quantus.benchmark.global_generators import global_generators as global_generators
 from relax_quantus.benchmark.methods.questions import Attribution, Map, Question, Similarities
 from relax_quantus.benchmark.methods.registry import Method
 
@@ -30,7 +30,7 @@ class Undefined(Exception):  # noqa: N818 - not an error: it ends up as a row's 
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class MetricInput:
     """One clip explained by one method.
 
     Attributes
@@ -161,7 +161,7 @@ class Metric:
     direction
         "up" or "down": which way is better, as measured, whatever Quantus declares.
     measure
-        ``Case -> float | Scores``; `score` gives `Scores` either way.
+        ``MetricInput -> float | Scores``; `score` gives `Scores` either way.
     map
         "importance", "centred", "positive" or "magnitude": the map it reads.
     question
@@ -193,7 +193,7 @@ class Metric:
     name: str
     category: str
     direction: str
-    measure: Callable[[Case], float | Scores]
+    measure: Callable[[MetricInput], float | Scores]
     map: str = "centred"
     question: str = "own"
     view: str = ""
@@ -218,10 +218,29 @@ class Metric:
         """What it scores changed examples by, in words."""
         return VIEWS[self.view]
 
-    def score(self, case: Case) -> Scores:
+    def score(self, given: MetricInput) -> Scores:
         """Measure; a metric that gives one number gives `Scores` without parts."""
-        found = self.measure(case)
+        found = self.measure(given)
         return found if isinstance(found, Scores) else Scores(float(found))
+
+
+PERTURBATIONS = 3
+"""Perturbed copies that the printed cost supposes."""
+
+
+def cost(metric: Metric) -> str:
+    """Encoder forwards or maps made anew, a clip."""
+    made = metric.explanations(PERTURBATIONS)
+    if metric.category == "robustness":
+        return f"{made} maps anew with {PERTURBATIONS} copies"
+    return f"{made} maps anew" if made else f"{metric.forwards} forwards" if metric.forwards else "no forwards"
+
+
+def summary(metric: Metric) -> str:
+    """One line: category, direction, range, configuration, cost, source."""
+    better = "higher" if metric.direction == "up" else "lower"
+    of = "" if metric.quantus in ("", metric.name) else f"; {metric.quantus} in Quantus"
+    return f"{metric.category}, {better} is better, {metric.range}; {metric.configuration}; {cost(metric)} ({metric.source}{of})"
 
 
 QUANTUS_COMMON: dict[str, Any] = {

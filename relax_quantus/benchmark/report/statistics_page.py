@@ -81,7 +81,7 @@ def _endpoint(e: dict[str, Any]) -> Iterator[str]:
 
 
 def estimate(x: dict[str, Any]) -> str:
-    """``mean [low, high]`` of a plain `Estimate`."""
+    """``mean [low, high]`` of a plain `Interval`."""
     if not x["n"] or x["value"] is None:
         return NOTHING
     value = number(x["value"], x["value"])
