@@ -19,7 +19,7 @@ _HOME = {
     "FILES": "report.output",
     "Forecast": "engine.dry_run",
     "LOST": "engine.store",
-    "Results": "engine.runner",
+    "Results": "engine.results",
     "forecast": "engine.dry_run",
     "run": "engine.runner",
     "METHODS": "methods.registry",

@@ -10,7 +10,7 @@ from relax_quantus import benchmark
 from relax_quantus.audio.reading import checked_resampler
 from relax_quantus.base import checks
 from relax_quantus.benchmark.config import BenchmarkConfig
-from relax_quantus.benchmark.engine.runner import Results
+from relax_quantus.benchmark.engine.results import Results
 from relax_quantus.benchmark.report.tables import tables
 from relax_quantus.cli import console, files, stopping
 from relax_quantus.cli.requests.bench import BenchRequest

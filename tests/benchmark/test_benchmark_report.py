@@ -196,7 +196,7 @@ def test_the_console_shows_the_crossed_design_as_one_table_of_120_columns() -> N
 
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("relax_quantus.benchmark.report.output.provenance", lambda results: {})
+        patch.setattr("relax_quantus.benchmark.report.tables.provenance", lambda results: {})
         tables.show(Run(), console)  # type: ignore[arg-type]
     text = console.export_text()
     assert "own-cell" in text

@@ -20,7 +20,7 @@ from relax_quantus.benchmark.data.datasets import Dataset, synthetic
 from relax_quantus.benchmark.data.recordings import folder
 from relax_quantus.benchmark.engine.cells import measured
 from relax_quantus.benchmark.engine.prepared import Prepared, prepare
-from relax_quantus.benchmark.engine.runner import COLUMNS
+from relax_quantus.benchmark.engine.results import COLUMNS
 from relax_quantus.benchmark.metrics import Metric
 from relax_quantus.benchmark.report.output import FILES
 from relax_quantus.benchmark.report.tables import markdown, tables

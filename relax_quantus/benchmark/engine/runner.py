@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from relax_quantus.benchmark.engine import grid, workers
 from relax_quantus.benchmark.engine.cells import Unit, without_scores
 from relax_quantus.benchmark.engine.grid import Grid
 from relax_quantus.benchmark.engine.resources import Resources, accuracy_note
+from relax_quantus.benchmark.engine.results import NUMBERS, TABLES, WHERE, Results
 from relax_quantus.benchmark.engine.store import Cell, Store
 from relax_quantus.benchmark.methods import registry as methods
 from relax_quantus.benchmark.methods.registry import Method
@@ -37,81 +38,9 @@ from relax_quantus.relax.attribution import RELAX
 if TYPE_CHECKING:
     import pandas as pd
 
-WHERE = ("dataset", "encoder", "seed")
-COLUMNS = WHERE + (
-    ("clip", "label", "source_group", "method", "base", "masks", "fill", "edges", "keep", "own_granularity", "twin_of")
-    + ("estimator", "n_samples")
-    + ("metric", "part", "category", "direction", "view", "granularity", "evaluator_fill", "question")
-    + ("value", "seconds", "status", "reason")
-)  # fmt: skip
-CURVE_COLUMNS = WHERE + ("clip", "method", "metric", "order", "share", "value")
-MAP_COLUMNS = WHERE + ("clip", "method", "question", "n_samples", "seconds")
-TABLES = {"rows": COLUMNS, "curves": CURVE_COLUMNS, "maps": MAP_COLUMNS}
-NUMBERS = ("keep", "value", "share", "seconds")
 CHUNK = 20_000
 
 Progress = Callable[..., Any]
-
-
-@dataclass(frozen=True, eq=False)
-class Results:
-    """What a run found.
-
-    Attributes
-    ----------
-    config
-        With every method, metric, data set, encoder and seed named.
-    rows
-        Tidy: one row a data set, encoder, seed, clip, method, metric and part, columns `COLUMNS`. ``status`` is "ok", or "not_applicable",
-        "undefined", "nan", "failed", "timeout" or "out_of_memory" with a ``reason`` and no value.
-    curves, maps
-        The metrics' curves, one row a point, columns `CURVE_COLUMNS`; and the maps that were made, with their seconds, columns `MAP_COLUMNS`.
-    datasets
-        Name in the table -> data set: its classes, notes and skipped files are printed.
-    head_accuracies
-        ``(data set, encoder)`` -> share of held-out clips that the head gets right (the mean logit over a clip's examples).
-    encoders
-        Specification -> SHA-256 of the weights.
-    micro_batches
-        Specification of an encoder -> masked copies a forward.
-    seconds
-        Wall-clock time of each part of this run; a method's is that of its maps, not of explaining again in metrics.
-    cells, reused
-        Cells of the grid, and how many of them were already in the store.
-    anew
-        Cells that were in the store and were computed anew, by what had changed.
-    forwards
-        Masked encoder forwards that RELAX's maps in the grid rest on, each counted once, however many cells, runs or workers asked for it.
-    """
-
-    config: BenchmarkConfig
-    rows: pd.DataFrame
-    curves: pd.DataFrame
-    maps: pd.DataFrame
-    datasets: dict[str, Dataset]
-    head_accuracies: dict[tuple[str, str], float]
-    encoders: dict[str, str]
-    micro_batches: dict[str, int | None]
-    seconds: dict[str, float] = field(default_factory=dict)
-    cells: int = 0
-    reused: int = 0
-    anew: dict[str, int] = field(default_factory=dict)
-    forwards: int = 0
-
-    @property
-    def dataset(self) -> Dataset:
-        """The first data set."""
-        return next(iter(self.datasets.values()))
-
-    @property
-    def head_accuracy(self) -> float:
-        """Of the first data set and encoder."""
-        return next(iter(self.head_accuracies.values()), float("nan"))
-
-    @property
-    def encoder_sha256(self) -> str:
-        """Of the first encoder."""
-        return next(iter(self.encoders.values()))
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,6 @@ Last step of the benchmark's flow: the path of a folder enters (`reading`); ``re
 
 import json
 import os
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from relax_quantus.base.files import complete, write_text
 from relax_quantus.base.result_folder import written_together
 from relax_quantus.benchmark.report import latex, page, statistics_page
-from relax_quantus.benchmark.report.layout import Table
+from relax_quantus.benchmark.report.layout import Table, slug
 from relax_quantus.benchmark.report.results_folder import Folder, read
 from relax_quantus.benchmark.report.tables import COLUMNS_A_TABLE, document, tables_of
 from relax_quantus.benchmark.statistics.endpoints import areas
@@ -144,17 +143,6 @@ def _flat(c: dict[str, Any]) -> dict[str, Any]:
         "significant": c["significant"],
         "verdict": c["verdict"],
     }
-
-
-def slug(title: str) -> str:
-    """A title as the name of a file.
-
-    Examples
-    --------
-    >>> slug("Crossed faithfulness, embedding view, synthetic:snr_db=-6")
-    'crossed-faithfulness-embedding-view-synthetic-snr_db=-6'
-    """
-    return re.sub(r"[^a-z0-9_=.-]+", "-", title.lower()).strip("-")
 
 
 def _text(path: Path, text: str) -> Path:

@@ -5,6 +5,7 @@ Estimates enter, a `Table` leaves, which says itself in any of these forms; `rep
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -97,3 +98,14 @@ def number(value: float, beside: float) -> str:
     """
     size = abs(beside)
     return f"{value:.3g}" if size >= 10_000 else f"{value:.{3 if size < 10 else 1 if size < 1000 else 0}f}"
+
+
+def slug(title: str) -> str:
+    """A title as the name of a file.
+
+    Examples
+    --------
+    >>> slug("Crossed faithfulness, embedding view, synthetic:snr_db=-6")
+    'crossed-faithfulness-embedding-view-synthetic-snr_db=-6'
+    """
+    return re.sub(r"[^a-z0-9_=.-]+", "-", title.lower()).strip("-")

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from relax_quantus.benchmark.engine.grid import reuse
+from relax_quantus.benchmark.engine.results import provenance
 from relax_quantus.benchmark.report import headings
 from relax_quantus.benchmark.report.layout import Table, TableCell, measured_any
 from relax_quantus.benchmark.statistics import intervals
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-    from relax_quantus.benchmark.engine.runner import Results
+    from relax_quantus.benchmark.engine.results import Results
 
 MINUS_TWIN = " − twin"
 ORDER = ("faithfulness", "localisation", "robustness", "randomisation", "complexity")
@@ -142,8 +143,6 @@ def counted(rows: pd.DataFrame) -> str:
 
 def markdown(results: Results) -> str:
     """The whole report as Markdown."""
-    from relax_quantus.benchmark.report.output import provenance
-
     return document(checked(results.rows), provenance(results))
 
 
@@ -158,8 +157,6 @@ def show(results: Results, console: Console | None = None) -> None:
     """Print the whole report; tables fit 120 columns."""
     from rich.console import Console
     from rich.table import Table as RichTable
-
-    from relax_quantus.benchmark.report.output import provenance
 
     rows = checked(results.rows)
     console = console or Console(width=CONSOLE_WIDTH, soft_wrap=False)

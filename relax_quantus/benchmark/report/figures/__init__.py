@@ -19,7 +19,8 @@ from relax_quantus.benchmark.statistics.summary import MeasuredEndpoint, measure
 if TYPE_CHECKING:
     import pandas as pd
 
-    from relax_quantus.benchmark.report.results_folder import Folder
+    from relax_quantus.benchmark.report.layout import slug
+from relax_quantus.benchmark.report.results_folder import Folder
 
 MANY, FEW = 24, 14
 PANELS = 9
@@ -32,17 +33,11 @@ def draw(found: Folder, to: Path) -> Iterator[Path]:
     for measured_endpoint in measured_endpoints(found.rows):
         name = f"{measured_endpoint.key}-{measured_endpoint.dataset}" if several else measured_endpoint.key
         for kind, made in of_endpoint(measured_endpoint, found):
-            yield from style.save(made, to / f"{kind}-{_slug(name)}")
+            yield from style.save(made, to / f"{kind}-{slug(name)}")
     for dataset in dict.fromkeys(main.dataset):
         others = main[(main.dataset == dataset) & ~is_crossed(main)]
         for name, made in of_categories(others, dataset):
-            yield from style.save(made, to / _slug(f"{name}-{dataset}" if several else name))
-
-
-def _slug(name: str) -> str:
-    from relax_quantus.benchmark.report import slug
-
-    return slug(name)
+            yield from style.save(made, to / slug(f"{name}-{dataset}" if several else name))
 
 
 def of_endpoint(measured_endpoint: MeasuredEndpoint, found: Folder) -> Iterator[tuple[str, Any]]:
