@@ -15,7 +15,7 @@ import torch
 
 from relax_quantus.benchmark import BenchmarkConfig, metrics
 from relax_quantus.benchmark.data.datasets import Dataset, synthetic
-from relax_quantus.benchmark.data.fingerprints import Trace, origin
+from relax_quantus.benchmark.data.fingerprints import Trace, traces_of
 from relax_quantus.benchmark.engine import grid, resources
 from relax_quantus.benchmark.engine.cells import Unit
 from relax_quantus.benchmark.engine.resources import Resources, made_once, work
@@ -101,18 +101,18 @@ def test_cells_of_data_that_changed_during_the_run_fail_with_the_reason(
 def test_other_weights_or_another_version_fail_too(folder: Path, name: str) -> None:
     config = config_of(folder)
     unit = laid_out(config)[0]
-    other = tuple((key, Trace("other") if key == name else value) for key, value in unit.origin)
-    status, reason = work(config, replace(unit, origin=other), 1)[0]
+    other = tuple((key, Trace("other") if key == name else value) for key, value in unit.traces)
+    status, reason = work(config, replace(unit, traces=other), 1)[0]
     assert (status, reason.split(":")[1].strip()) == ("failed", name)
 
 
-def test_an_origin_sees_every_change_of_content_and_no_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_traces_see_every_change_of_content_and_no_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relax_quantus.benchmark.data.datasets.HELD_OUT_CLIPS", 6)
     data = synthetic(3, 0, 12)
-    wanted = origin(data, 1, "weights", {"a": "1"})
+    wanted = traces_of(data, 1, "weights", {"a": "1"})
 
     def differing(other: Dataset, index: int = 1, weights: str = "weights", code: str = "1") -> list[str]:
-        found = origin(other, index, weights, {"a": code})
+        found = traces_of(other, index, weights, {"a": code})
         return [name for (name, a), (_, b) in zip(wanted, found, strict=True) if not a.same_as(b)]
 
     def with_x(x: torch.Tensor) -> Dataset:

@@ -1,7 +1,9 @@
-"""What the cells of a clip are computed from, so that whoever computes them can see that it has the same as whoever laid out the grid.
+"""What is left of a clip and of a data set: exact digests, and traces that forgive rounding.
 
-A data set, the number of a clip and what is known about encoder and code enter; an `Traces` leaves, small enough to go along with every unit of work.
-It compares numbers with a tolerance, and so is no part of a cell's key: another processor may make the last digits of the same log-mel otherwise.
+A data set and the number of a clip enter. `clip_digest` and `examples_digest` are parts of a cell's key. `Traces` are
+small enough to go along with every unit of work, so that whoever computes it can see that it has the same content as
+whoever laid out the grid. They compare numbers with a tolerance, and so are no part of a key: another processor may make
+the last digits of the same log-mel otherwise.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from relax_quantus.benchmark.data.clips import Clip, Dataset
+from relax_quantus.benchmark.data.clips import Clip, Dataset, Examples
+from relax_quantus.benchmark.methods.questions import fingerprint
 
 PROJECTIONS = 4
 TOLERANCE = 1e-4
@@ -44,7 +47,24 @@ Traces = tuple[tuple[str, Trace], ...]
 """What it is, and what is left of it."""
 
 
-def origin(data: Dataset, index: int, encoder_sha256: str, versions: Mapping[str, str]) -> Traces:
+def clip_digest(clip: Clip) -> str:
+    """Digest everything that a clip holds."""
+    parts = (clip.name, clip.label, clip.label_name, clip.source_group, clip.x, clip.stem, clip.rest)
+    return fingerprint(
+        *parts, *(None if a is None else a.tobytes() for a in (clip.truth, getattr(clip, "region", None)))
+    )
+
+
+def examples_digest(dataset: Dataset) -> str:
+    """Digest what the head is fitted and judged on, which a data set gives every cell beside its own clip."""
+
+    def examples(some: Examples) -> tuple[Any, ...]:
+        return some.x, some.y.tobytes(), some.groups, some.clips
+
+    return fingerprint(dataset.class_names, *examples(dataset.training), *examples(dataset.held_out))
+
+
+def traces_of(data: Dataset, index: int, encoder_sha256: str, versions: Mapping[str, str]) -> Traces:
     """Of one clip: the clip, the examples that its head is fitted and judged on, the weights, and the code."""
     clip = trace_of_clip(data.clips[index]) if index < len(data.clips) else Trace("missing")
     code = Trace(_digest(dict(versions)))

@@ -47,8 +47,8 @@ class Unit:
         Masked copies a forward.
     todo
         ``(method, metric, key)`` of each cell: a strategy and its twins, or one other method.
-    origin
-        What the keys say that the cells are computed from, see `origin`: whoever computes them checks that it has the same.
+    traces
+        Of the content and the code that the keys were made from: whoever computes the cells checks that it has the same.
     """
 
     dataset: str
@@ -57,7 +57,7 @@ class Unit:
     clip: int
     perturbations_per_eval: int | None
     todo: tuple[tuple[str, str, str], ...]
-    origin: Traces = ()
+    traces: Traces = ()
 
 
 @dataclass(frozen=True, eq=False)

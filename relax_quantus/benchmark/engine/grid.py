@@ -20,12 +20,11 @@ from typing import Any
 from torch import nn
 
 from relax_quantus.benchmark.config import BenchmarkConfig
-from relax_quantus.benchmark.data.datasets import Clip, Dataset, Examples
-from relax_quantus.benchmark.data.fingerprints import Traces, origin
+from relax_quantus.benchmark.data.datasets import Dataset
+from relax_quantus.benchmark.data.fingerprints import Traces, clip_digest, examples_digest, traces_of
 from relax_quantus.benchmark.engine.cells import Unit
 from relax_quantus.benchmark.engine.store import Store
 from relax_quantus.benchmark.engine.versions import Versions, versions
-from relax_quantus.benchmark.methods.questions import fingerprint
 from relax_quantus.benchmark.methods.registry import Method
 from relax_quantus.benchmark.metrics.metric import Metric
 
@@ -68,14 +67,14 @@ class Grid:
         Specification of a data set -> its name in the table.
     micro_batches
         Specification of an encoder -> masked copies a forward.
-    origins
+    traces
         Data set, encoder and number of a clip -> what its cells are computed from.
     """
 
     places: tuple[Place, ...]
     names: Mapping[str, str]
     micro_batches: Mapping[str, int | None]
-    origins: Mapping[tuple[str, str, int], Traces]
+    traces: Mapping[tuple[str, str, int], Traces]
 
     def keys(self) -> list[str]:
         """Return the key of every cell, in table order."""
@@ -105,7 +104,7 @@ class Grid:
         place = {(p.dataset, p.encoder, p.clip): number for number, p in reversed(list(enumerate(self.places)))}
         order = sorted(grouped, key=lambda unit: place[unit[0], unit[1], unit[3]])
         return [
-            Unit(d, e, seed, clip, self.micro_batches.get(e), tuple(grouped[unit]), self.origins[d, e, clip])
+            Unit(d, e, seed, clip, self.micro_batches.get(e), tuple(grouped[unit]), self.traces[d, e, clip])
             for unit in order
             for d, e, seed, clip, _ in (unit,)
         ]
@@ -152,13 +151,13 @@ def lay_out(
     code
         Versions of the code; None for those of this process.
     """
-    places, origins = list[Place](), dict[tuple[str, str, int], Traces]()
+    places, traces = list[Place](), dict[tuple[str, str, int], Traces]()
     code = code or versions()
     laid = {spec: code_of(config, network, methods, metrics, code) for spec, (network, _) in encoders.items()}
     for dataset, data in datasets.items():
-        clips, examples = [digest(clip) for clip in data.clips], surroundings(data)
+        clips, examples = [clip_digest(clip) for clip in data.clips], examples_digest(data)
         for encoder, (_, sha256) in encoders.items():
-            origins |= {(dataset, encoder, k): origin(data, k, sha256, laid[encoder]) for k in range(len(clips))}
+            traces |= {(dataset, encoder, k): traces_of(data, k, sha256, laid[encoder]) for k in range(len(clips))}
             depends = {"head's examples": examples, "encoder": _digest(encoder, sha256)}
             for seed in config.seeds:
                 given = (config.seed, seed, micro_batches.get(encoder))
@@ -178,7 +177,7 @@ def lay_out(
                         }
                         key = _digest(method.name, metric.name, parts)
                         places.append(Place(*here, method.family, method.name, metric.name, key, parts))
-    return Grid(tuple(places), _names(datasets), micro_batches, origins)
+    return Grid(tuple(places), _names(datasets), micro_batches, traces)
 
 
 def _pairs(
@@ -211,23 +210,6 @@ def settings(config: BenchmarkConfig, metric: Metric) -> dict[str, Any]:
     if metric.reexplains:
         names += ["reexplain_samples", "perturbations"]
     return {name: getattr(config, name) for name in names}
-
-
-def digest(clip: Clip) -> str:
-    """Of everything that a clip holds."""
-    parts = (clip.name, clip.label, clip.label_name, clip.source_group, clip.x, clip.stem, clip.rest)
-    return fingerprint(
-        *parts, *(None if a is None else a.tobytes() for a in (clip.truth, getattr(clip, "region", None)))
-    )
-
-
-def surroundings(dataset: Dataset) -> str:
-    """Digest of what a data set gives every cell beside its own clip: what the head is fitted and judged on."""
-
-    def examples(some: Examples) -> tuple[Any, ...]:
-        return some.x, some.y.tobytes(), some.groups, some.clips
-
-    return fingerprint(dataset.class_names, *examples(dataset.training), *examples(dataset.held_out))
 
 
 def _digest(*parts: Any) -> str:

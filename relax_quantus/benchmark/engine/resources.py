@@ -27,7 +27,7 @@ from relax_quantus.base.files import complete
 from relax_quantus.benchmark import metrics
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.data.datasets import Dataset
-from relax_quantus.benchmark.data.fingerprints import Traces, origin
+from relax_quantus.benchmark.data.fingerprints import Traces, traces_of
 from relax_quantus.benchmark.engine import networks as nets
 from relax_quantus.benchmark.engine.cells import Models, Unit, cells
 from relax_quantus.benchmark.engine.grid import code_of
@@ -104,8 +104,8 @@ class Resources:
             If it then differs still, with what it is.
         """
         differing = self._differing(unit)
-        if differing and unit.origin[1:] not in self._made_anew_for:
-            self._made_anew_for.add(unit.origin[1:])
+        if differing and unit.traces[1:] not in self._made_anew_for:
+            self._made_anew_for.add(unit.traces[1:])
             self._made.clear()
             self.shared = None
             differing = self._differing(unit)
@@ -118,8 +118,8 @@ class Resources:
     def _differing(self, unit: Unit) -> list[str]:
         network, sha256 = self.encoder(unit.encoder)
         code = self._once("code", unit.encoder, lambda: self.code(network))
-        here = dict(origin(self.dataset(unit.dataset), unit.clip, sha256, code))
-        return [name for name, wanted in unit.origin if not here[name].same_as(wanted)]
+        here = dict(traces_of(self.dataset(unit.dataset), unit.clip, sha256, code))
+        return [name for name, wanted in unit.traces if not here[name].same_as(wanted)]
 
     def code(self, encoder: nn.Module) -> dict[str, str]:
         """Digests of all code that this run depends on with one encoder."""
