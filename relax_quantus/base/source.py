@@ -1,16 +1,19 @@
 """The code as digests: of every byte of this package, and of what one function or class rests on.
 
-`source_sha256` says exactly which code made something. `Sources.closure` says less and keeps longer: it starts at
-functions and classes, follows every name that they mention (also in annotations, so that what is called on an annotated
-argument counts) to where it is defined, and digests the syntax trees of the definitions that it meets. Comments,
-docstrings, line breaks and whatever the starting points do not reach leave the digest as it is. Nothing is imported.
+`source_sha256` says exactly which code made something. `Sources.closure` says less and keeps
+longer: it starts at functions and classes, follows every name that they mention (also in
+annotations, so that what is called on an annotated argument counts) to where it is defined, and
+digests the syntax trees of the definitions that it meets. Comments, docstrings, line breaks and
+whatever the starting points do not reach leave the digest as it is. Nothing is imported.
 
 Three rules keep a closure honest and small:
 
-- A statement of a module that is no definition (a loop, a call) counts for every definition of that module.
-- A registration, ``REGISTRY.register("name", ...)``, counts if its name is written in the code that was met, or is among
-  the names given: an entry can be looked up by its name alone.
-- `NOT_ENTERED` are rooms that draw and print what others have computed, and settings, which count by their values.
+- A statement of a module that is no definition (a loop, a call) counts for every definition of that
+  module.
+- A registration, ``REGISTRY.register("name", ...)``, counts if its name is written in the code that
+  was met, or is among the names given: an entry can be looked up by its name alone.
+- `NOT_ENTERED` are rooms that draw and print what others have computed, and settings, which count
+  by their values.
 """
 
 from __future__ import annotations
@@ -100,7 +103,8 @@ class Sources:
     Parameters
     ----------
     packages
-        Name of a package -> the folder that holds it; others are libraries. None for this package alone, where it lies.
+        Name of a package -> the folder that holds it; others are libraries. None for this package
+        alone, where it lies.
     """
 
     def __init__(self, packages: Mapping[str, Path] | None = None) -> None:
@@ -108,7 +112,9 @@ class Sources:
         self._modules: dict[str, _Module | None] = {}
 
     def closure(self, starts: Iterable[Place], names: Iterable[str] = ()) -> Closure:
-        """Follow every name from `starts`; `names` are entries of registries that are looked up from settings."""
+        """Follow every name from `starts`; `names` are entries of registries that are looked up
+        from settings.
+        """
         return _Search(self, set(names)).closure(starts)
 
     def closure_of(self, objects: Iterable[Any], names: Iterable[str] = ()) -> Closure:

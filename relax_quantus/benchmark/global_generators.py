@@ -1,6 +1,8 @@
-"""The global generators, seeded for the length of a call and put back: for libraries that draw from nothing else.
+"""The global generators, seeded for the length of a call and put back: for libraries that draw from
+nothing else.
 
-Quantus and some of Captum's methods do. A seed enters; the three generators are as they were when the block ends, however it ends.
+Quantus and some of Captum's methods do. A seed enters; the three generators are as they were when
+the block ends, however it ends.
 """
 
 from __future__ import annotations

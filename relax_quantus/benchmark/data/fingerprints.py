@@ -1,9 +1,10 @@
 """What is left of a clip and of a data set: exact digests, and traces that forgive rounding.
 
-A data set and the number of a clip enter. `clip_digest` and `examples_digest` are parts of a cell's key. `Traces` are
-small enough to go along with every unit of work, so that whoever computes it can see that it has the same content as
-whoever laid out the grid. They compare numbers with a tolerance, and so are no part of a key: another processor may make
-the last digits of the same log-mel otherwise.
+A data set and the number of a clip enter. `clip_digest` and `examples_digest` are parts of a cell's
+key. `Traces` are small enough to go along with every unit of work, so that whoever computes it can
+see that it has the same content as whoever laid out the grid. They compare numbers with a
+tolerance, and so are no part of a key: another processor may make the last digits of the same
+log-mel otherwise.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Trace:
-    """What is left of some content: a digest of what is exact, and projections of the tensors on fixed random directions."""
+    """What is left of some content: a digest of what is exact, and projections of the tensors on
+    fixed random directions.
+    """
 
     exact: str
     projected: tuple[float, ...] = ()
@@ -56,7 +59,9 @@ def clip_digest(clip: Clip) -> str:
 
 
 def examples_digest(dataset: Dataset) -> str:
-    """Digest what the head is fitted and judged on, which a data set gives every cell beside its own clip."""
+    """Digest what the head is fitted and judged on, which a data set gives every cell beside its
+    own clip.
+    """
 
     def examples(some: Examples) -> tuple[Any, ...]:
         return some.x, some.y.tobytes(), some.groups, some.clips
@@ -65,7 +70,9 @@ def examples_digest(dataset: Dataset) -> str:
 
 
 def traces_of(data: Dataset, index: int, encoder_sha256: str, versions: Mapping[str, str]) -> Traces:
-    """Of one clip: the clip, the examples that its head is fitted and judged on, the weights, and the code."""
+    """Of one clip: the clip, the examples that its head is fitted and judged on, the weights, and
+    the code.
+    """
     clip = trace_of_clip(data.clips[index]) if index < len(data.clips) else Trace("missing")
     code = Trace(_digest(dict(versions)))
     return ("clip", clip), ("head's examples", _of_examples(data)), ("encoder", Trace(encoder_sha256)), ("code", code)
@@ -88,7 +95,8 @@ def _of_examples(data: Dataset) -> Trace:
 def trace(exact: Any, x: Tensor) -> Trace:
     """Of plain values and of ``(n, 1, 96, 64)``.
 
-    A direction is a product of one random vector an axis: a change in any one bin, frame or example shows in all of them.
+    A direction is a product of one random vector an axis: a change in any one bin, frame or example
+    shows in all of them.
     """
     values, projected = x.detach().cpu().numpy(), []
     for k in range(PROJECTIONS):

@@ -1,8 +1,10 @@
 """What one unit of work computes: the cells of one clip and one family of methods.
 
-A `Unit` and the `Prepared` it runs on enter; finished `Cell`s leave, one by one. Each map is computed once and shared between metrics; a strategy
-and its twin share the encoder's forwards. A metric that fails, is undefined or does not apply, or runs out of memory or time, becomes a row
-with its reason. Clips are evaluated one by one and every seed is the cell's own, so that no score depends on what was computed before it.
+A `Unit` and the `Prepared` it runs on enter; finished `Cell`s leave, one by one. Each map is
+computed once and shared between metrics; a strategy and its twin share the encoder's forwards. A
+metric that fails, is undefined or does not apply, or runs out of memory or time, becomes a row with
+its reason. Clips are evaluated one by one and every seed is the cell's own, so that no score
+depends on what was computed before it.
 """
 
 from __future__ import annotations
@@ -48,7 +50,8 @@ class Unit:
     todo
         ``(method, metric, key)`` of each cell: a strategy and its twins, or one other method.
     traces
-        Of the content and the code that the keys were made from: whoever computes the cells checks that it has the same.
+        Of the content and the code that the keys were made from: whoever computes the cells checks
+        that it has the same.
     """
 
     dataset: str
@@ -62,7 +65,9 @@ class Unit:
 
 @dataclass(frozen=True, eq=False)
 class Models:
-    """The models that metrics feed changed copies of a clip to; they share one memory of what they embedded."""
+    """The models that metrics feed changed copies of a clip to; they share one memory of what they
+    embedded.
+    """
 
     similarity: SimilarityModel
     classifier: EmbeddingClassifier
@@ -78,7 +83,8 @@ class Models:
 
 
 class Maps:
-    """A method's maps of one clip, each made at most once; a question that has no answer gives its reason each time.
+    """A method's maps of one clip, each made at most once; a question that has no answer gives its
+    reason each time.
 
     Attributes
     ----------
@@ -180,7 +186,8 @@ def _scored(
 def measured(
     ask: Callable[[], MetricInput], metric: Metric, seconds: float | None = None
 ) -> tuple[Scores, float, str, str]:
-    """Scores, seconds without making the map, status and reason of one cell; whatever goes wrong becomes its reason.
+    """Scores, seconds without making the map, status and reason of one cell; whatever goes wrong
+    becomes its reason.
 
     Parameters
     ----------

@@ -1,7 +1,8 @@
 """What a run would cost here, before it is run: cells, encoder forwards, time and memory.
 
-A `BenchmarkConfig` enters, a `Forecast` leaves. Data and encoders are loaded and laid out as for the run itself, and a few forwards of each
-encoder are timed; nothing is explained, and nothing is written.
+A `BenchmarkConfig` enters, a `Forecast` leaves. Data and encoders are loaded and laid out as for
+the run itself, and a few forwards of each encoder are timed; nothing is explained, and nothing is
+written.
 """
 
 from __future__ import annotations

@@ -1,11 +1,14 @@
-"""The grid of a run: which cells there are, what each depends on, and in which units they are worked off.
+"""The grid of a run: which cells there are, what each depends on, and in which units they are
+worked off.
 
-A resolved `BenchmarkConfig` and its data sets and encoders enter; a `Grid` of `Place`s leaves. A cell's key is a digest
-of everything that its scores depend on: the clip and the examples that the head was fitted on by their content, the
-encoder by its weights, the seed, the method, the metric, the settings that reach them, and the versions of the code that
-computes them (see `versions`). What merely adds to a run (clips, seeds, methods, metrics, data sets, encoders) leaves the
-keys of the rest as they are, and what it changes has other keys: old cells are used again where they still hold, and
-nowhere else. The parts of a key are kept beside it, so that a run can say why it computes a stored cell anew.
+A resolved `BenchmarkConfig` and its data sets and encoders enter; a `Grid` of `Place`s leaves. A
+cell's key is a digest of everything that its scores depend on: the clip and the examples that the
+head was fitted on by their content, the encoder by its weights, the seed, the method, the metric,
+the settings that reach them, and the versions of the code that computes them (see `versions`). What
+merely adds to a run (clips, seeds, methods, metrics, data sets, encoders) leaves the keys of the
+rest as they are, and what it changes has other keys: old cells are used again where they still
+hold, and nowhere else. The parts of a key are kept beside it, so that a run can say why it computes
+a stored cell anew.
 """
 
 from __future__ import annotations
@@ -81,7 +84,9 @@ class Grid:
         return [place.key for place in self.places]
 
     def anew(self, store: Store) -> dict[str, int]:
-        """Count the cells that a store has of another version or other settings, by what has changed."""
+        """Count the cells that a store has of another version or other settings, by what has
+        changed.
+        """
         stored, known, reasons = store.keys(), store.parts(), Counter[str]()
         for place in self.places:
             before = known.get(place.identity)
@@ -94,7 +99,8 @@ class Grid:
     def units(self, done: Container[str]) -> list[Unit]:
         """What is still to do: the cells of one clip, family and seed, without those that are done.
 
-        All seeds of a clip come one after another, so that what metrics have embedded of it is remembered for all of them.
+        All seeds of a clip come one after another, so that what metrics have embedded of it is
+        remembered for all of them.
         """
         grouped: dict[tuple[Any, ...], list[tuple[str, str, str]]] = {}
         for p in self.places:
@@ -111,12 +117,14 @@ class Grid:
 
 
 def reuse(cells: int, reused: int, anew: Mapping[str, int]) -> str:
-    """Say how many cells a run has from an earlier one, how many stored ones it computes anew, and why.
+    """Say how many cells a run has from an earlier one, how many stored ones it computes anew, and
+    why.
 
     Examples
     --------
     >>> reuse(20, 12, {"metric's code": 3, "settings": 1})
-    "12 of 20 cells reused; 4 stored cells computed anew, as these changed: metric's code (3), settings (1)"
+    "12 of 20 cells reused; 4 stored cells computed anew, as these changed: metric's code (3),
+    settings (1)"
     """
     said = f"{reused} of {cells} cells reused"
     if not anew:
@@ -205,7 +213,9 @@ def code_of(
 
 
 def settings(config: BenchmarkConfig, metric: Metric) -> dict[str, Any]:
-    """Settings that what is kept of a metric depends on, beside the data, the encoder, the method and the seed."""
+    """Settings that what is kept of a metric depends on, beside the data, the encoder, the method
+    and the seed.
+    """
     names = ["n_samples", "fill", "estimator", "domain", "curves"]
     if metric.reexplains:
         names += ["reexplain_samples", "perturbations"]

@@ -1,8 +1,10 @@
-"""What all cells of a run share: data, encoder, the logistic head and its accuracy, and the questions that are asked of a clip.
+"""What all cells of a run share: data, encoder, the logistic head and its accuracy, and the
+questions that are asked of a clip.
 
-Settings, an encoder, a data set and a seed enter, a `Prepared` leaves. Stands between the data sets and the runner.
-`prepare` is a pure function of its arguments: any process that calls it with the same ones gets the same, given the
-recorded micro-batch. The logistic `Head` is small and without the encoder, so that one process can fit it for all.
+Settings, an encoder, a data set and a seed enter, a `Prepared` leaves. Stands between the data sets
+and the runner. `prepare` is a pure function of its arguments: any process that calls it with the
+same ones gets the same, given the recorded micro-batch. The logistic `Head` is small and without
+the encoder, so that one process can fit it for all.
 """
 
 from __future__ import annotations
@@ -54,7 +56,9 @@ class Head:
 
     @classmethod
     def fit(cls, encoder: nn.Module, dataset: Dataset) -> Head:
-        """Fit it on the training examples and judge it on the held-out ones. Costs one forward of each."""
+        """Fit it on the training examples and judge it on the held-out ones. Costs one forward of
+        each.
+        """
         training = dataset.training
         made = EmbeddingClassifier.fit(encoder, training.x, training.y, list(dataset.class_names), training.groups)
         accuracy = clip_accuracy(made, dataset.held_out)
@@ -80,7 +84,9 @@ HEAD_ACCURACY = 0.9
 FOLLOWED = 0.5
 RESPONSE = 1e-3
 TOWARDS_STEM = 0.1
-"""Least share of the way, in similarity, that a call must take an embedding from its background's to its stem's."""
+"""Least share of the way, in similarity, that a call must take an embedding from its background's
+to its stem's.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,8 +112,8 @@ class Prepared:
     encoder_sha256
         Of the weights.
     followed
-        Of a shortcut's data set: share of held-out clips of other classes that the head calls the shortcut's class once the shortcut is
-        planted in them; else None.
+        Of a shortcut's data set: share of held-out clips of other classes that the head calls the
+        shortcut's class once the shortcut is planted in them; else None.
     """
 
     config: BenchmarkConfig
@@ -165,8 +171,8 @@ class Prepared:
         Raises
         ------
         NotApplicable
-            If there is no truth, the head is not good enough on held-out calls (or does not follow the shortcut), or the encoder does not respond
-            to this call.
+            If there is no truth, the head is not good enough on held-out calls (or does not follow
+            the shortcut), or the encoder does not respond to this call.
         """
         if clip.truth is None:
             raise NotApplicable("no clean stem is known for this clip" if clip.label >= 0 else "the clip has no call")
@@ -196,14 +202,17 @@ class Prepared:
         return replace(asked, reference=stem[0])
 
     def region_question(self, clip: Clip, n_samples: int | None = None) -> Question:
-        """Towards the clip's own embedding by an encoder that sees the clip's region alone; the region is the truth.
+        """Towards the clip's own embedding by an encoder that sees the clip's region alone; the
+        region is the truth.
 
-        The logit is that of the class which the region speaks for most: whose logit falls most when all of the region becomes the fill.
+        The logit is that of the class which the region speaks for most: whose logit falls most when
+        all of the region becomes the fill.
 
         Raises
         ------
         NotApplicable
-            If the clip has no region, or the embedding hardly changes (cosine above 0.999) when all of the region becomes the fill.
+            If the clip has no region, or the embedding hardly changes (cosine above 0.999) when all
+            of the region becomes the fill.
         """
         if clip.region is None:
             raise NotApplicable("no region was drawn for this clip")
@@ -259,11 +268,13 @@ def prepare(
     encoder
         Specification (see `nets.resolve`) or network; None for the one that `config` names.
     dataset
-        Specification (see `datasets.resolve`) or data set; None for the one that `config` names. Clips without a region are given one.
+        Specification (see `datasets.resolve`) or data set; None for the one that `config` names.
+        Clips without a region are given one.
     seed
         Of masks and permutations; None for that of `config`.
     perturbations_per_eval
-        The recorded micro-batch; None takes that of `config`, or measures, which depends on the machine and on what else it is doing.
+        The recorded micro-batch; None takes that of `config`, or measures, which depends on the
+        machine and on what else it is doing.
     head
         Fits the head, or finds the one that another process has fitted.
     """

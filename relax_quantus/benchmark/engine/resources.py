@@ -1,7 +1,9 @@
-"""What a process needs to compute cells, made once and kept: data sets, encoders, and the heads fitted on them.
+"""What a process needs to compute cells, made once and kept: data sets, encoders, and the heads
+fitted on them.
 
-A `BenchmarkConfig` and a `Unit` enter, finished `Cell`s leave. The process that runs the benchmark has `Resources`; so has each worker process,
-which makes everything from the configuration by itself.
+A `BenchmarkConfig` and a `Unit` enter, finished `Cell`s leave. The process that runs the benchmark
+has `Resources`; so has each worker process, which makes everything from the configuration by
+itself.
 """
 
 from __future__ import annotations
@@ -54,7 +56,8 @@ class Resources:
     encoder, dataset
         To use instead of those that `config` names.
     shared
-        Folder of the processes of a run: one makes the data sets and heads for all. None makes them here.
+        Folder of the processes of a run: one makes the data sets and heads for all. None makes them
+        here.
     """
 
     def __init__(
@@ -94,7 +97,8 @@ class Resources:
         return make() if self.shared is None else made_once(self.shared, name, make)
 
     def check(self, unit: Unit) -> None:
-        """See that everything here is what a unit's keys were computed from: a folder may have changed since it was read, here or elsewhere.
+        """See that everything here is what a unit's keys were computed from: a folder may have
+        changed since it was read, here or elsewhere.
 
         If something differs everything is loaded anew, once.
 
@@ -163,7 +167,8 @@ class Resources:
 
 
 def made_once(folder: Shared, name: str, make: Callable[[], T]) -> T:
-    """Return what the processes of one run call `name`: the first that asks makes it, and the others wait for its file.
+    """Return what the processes of one run call `name`: the first that asks makes it, and the
+    others wait for its file.
 
     What `make` raises is not kept, so that the next one tries for itself.
 
@@ -206,13 +211,15 @@ def work(
 ) -> tuple[list[Cell] | tuple[str, str], dict[str, Any]]:
     """Compute a unit in a worker process.
 
-    Only one unit at a time is computed in a process, with `count` threads (0: as many as this Dask worker has): metrics use the process' global
-    generators, and a worker must not take more cores than its share.
+    Only one unit at a time is computed in a process, with `count` threads (0: as many as this Dask
+    worker has): metrics use the process' global generators, and a worker must not take more cores
+    than its share.
 
     Returns
     -------
     tuple
-        The unit's cells, or the status and the reason why there are none; and what was found out about its data set and encoder.
+        The unit's cells, or the status and the reason why there are none; and what was found out
+        about its data set and encoder.
     """
     with _one_at_a_time, threads(count or _own_threads()):
         resources = _own_resources(config, shared)
@@ -243,7 +250,9 @@ def _own_threads() -> int:
 
 
 def facts(resources: Resources, unit: Unit) -> dict[str, Any]:
-    """What ``run.json`` says about a unit's data set and encoder, under the key that it has in the store."""
+    """What ``run.json`` says about a unit's data set and encoder, under the key that it has in the
+    store.
+    """
     sha256 = resources.encoder(unit.encoder)[1]
     return {accuracy_note(resources.config, unit.dataset, sha256): resources.prepared(unit).head_accuracy}
 

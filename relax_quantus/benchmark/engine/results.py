@@ -47,26 +47,31 @@ class Results:
     config
         With every method, metric, data set, encoder and seed named.
     rows
-        Tidy: one row a data set, encoder, seed, clip, method, metric and part, columns `COLUMNS`. ``status`` is "ok", or "not_applicable",
-        "undefined", "nan", "failed", "timeout" or "out_of_memory" with a ``reason`` and no value.
+        Tidy: one row a data set, encoder, seed, clip, method, metric and part, columns `COLUMNS`.
+        ``status`` is "ok", or "not_applicable", "undefined", "nan", "failed", "timeout" or
+        "out_of_memory" with a ``reason`` and no value.
     curves, maps
-        The metrics' curves, one row a point, columns `CURVE_COLUMNS`; and the maps that were made, with their seconds, columns `MAP_COLUMNS`.
+        The metrics' curves, one row a point, columns `CURVE_COLUMNS`; and the maps that were made,
+        with their seconds, columns `MAP_COLUMNS`.
     datasets
         Name in the table -> data set: its classes, notes and skipped files are printed.
     head_accuracies
-        ``(data set, encoder)`` -> share of held-out clips that the head gets right (the mean logit over a clip's examples).
+        ``(data set, encoder)`` -> share of held-out clips that the head gets right (the mean logit
+        over a clip's examples).
     encoders
         Specification -> SHA-256 of the weights.
     micro_batches
         Specification of an encoder -> masked copies a forward.
     seconds
-        Wall-clock time of each part of this run; a method's is that of its maps, not of explaining again in metrics.
+        Wall-clock time of each part of this run; a method's is that of its maps, not of explaining
+        again in metrics.
     cells, reused
         Cells of the grid, and how many of them were already in the store.
     anew
         Cells that were in the store and were computed anew, by what had changed.
     forwards
-        Masked encoder forwards that RELAX's maps in the grid rest on, each counted once, however many cells, runs or workers asked for it.
+        Masked encoder forwards that RELAX's maps in the grid rest on, each counted once, however
+        many cells, runs or workers asked for it.
     """
 
     config: BenchmarkConfig

@@ -1,7 +1,8 @@
 """The engine: datasets x encoders x seeds x clips x methods x metrics -> one tidy row each.
 
-Seventh step of the benchmark's flow: a `BenchmarkConfig` enters, `Results` leaves. The `grid` says which cells there are, the `store` which of
-them are finished, and the `workers` finish the others; every finished cell is durably stored before the next begins.
+Seventh step of the benchmark's flow: a `BenchmarkConfig` enters, `Results` leaves. The `grid` says
+which cells there are, the `store` which of them are finished, and the `workers` finish the others;
+every finished cell is durably stored before the next begins.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ def run(
     dataset: Dataset | None = None,
     show_progress: bool | Progress = True,
 ) -> Results:
-    """Run a benchmark, or go on with one that stopped; write its results if ``config.out`` names a folder.
+    """Run a benchmark, or go on with one that stopped; write its results if ``config.out`` names a
+    folder.
 
     Parameters
     ----------
@@ -81,8 +83,8 @@ def run(
     encoder, dataset
         To use instead of those that `config` names; in this process alone.
     show_progress
-        Show a progress bar with the time left, on stderr; or what makes something else of it, called with ``total``, ``what``, ``unit`` and
-        ``begun``, a context with ``update(n)``.
+        Show a progress bar with the time left, on stderr; or what makes something else of it,
+        called with ``total``, ``what``, ``unit`` and ``begun``, a context with ``update(n)``.
 
     Raises
     ------
@@ -129,7 +131,9 @@ def layout_of(config: BenchmarkConfig, resources: Resources, store: Store) -> La
 
 
 def _micro_batch(config: BenchmarkConfig, encoder: tuple[nn.Module, str], x: Tensor, store: Store) -> int:
-    """Masked copies a forward: as configured, as an earlier run recorded, or measured now and recorded."""
+    """Masked copies a forward: as configured, as an earlier run recorded, or measured now and
+    recorded.
+    """
     note = f"micro_batch {encoder[1]}"
     found = config.perturbations_per_eval or store.note(note)
     if found is None:

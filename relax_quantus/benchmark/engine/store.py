@@ -1,8 +1,10 @@
-"""What a run has finished, durably on disk: one SQLite file in the results' folder, for one process at a time.
+"""What a run has finished, durably on disk: one SQLite file in the results' folder, for one process
+at a time.
 
-Finished cells enter, each in a transaction of its own that is on the disk (``synchronous=FULL``) before `put` returns, so that a process killed
-at any moment, or a machine that loses its power, loses at most the cell at hand. A cell is found again by its key, a digest of everything that
-its scores depend on (see `grid`): one of other settings is never found, and so never mixed in.
+Finished cells enter, each in a transaction of its own that is on the disk (``synchronous=FULL``)
+before `put` returns, so that a process killed at any moment, or a machine that loses its power,
+loses at most the cell at hand. A cell is found again by its key, a digest of everything that its
+scores depend on (see `grid`): one of other settings is never found, and so never mixed in.
 """
 
 from __future__ import annotations
@@ -36,10 +38,11 @@ class Cell:
     key
         Digest of what it depends on.
     rows, curves, maps
-        What it adds to the tables of scores and of curves, and the maps that were made for it: plain values, without the columns that
-        `grid` knows.
+        What it adds to the tables of scores and of curves, and the maps that were made for it:
+        plain values, without the columns that `grid` knows.
     forwards
-        Masked encoder forwards that it rests on, by a digest of what they were of: cells share them.
+        Masked encoder forwards that it rests on, by a digest of what they were of: cells share
+        them.
     """
 
     key: str
@@ -55,7 +58,8 @@ class Cell:
 
 
 class Store:
-    """Finished cells and what a run has to remember, of one folder; in memory if there is no folder.
+    """Finished cells and what a run has to remember, of one folder; in memory if there is no
+    folder.
 
     Parameters
     ----------
@@ -99,7 +103,9 @@ class Store:
         notes: Mapping[str, Any] | None = None,
         parts: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
-        """Write cells, notes and the parts of cells' keys, by place, in one transaction; on disk when this returns."""
+        """Write cells, notes and the parts of cells' keys, by place, in one transaction; on disk
+        when this returns.
+        """
         written = [(cell.key, int(cell.lost), _content(cell)) for cell in cells]
         noted, placed = _plain(notes), _plain(parts)
         try:

@@ -1,17 +1,20 @@
-"""What a cell's score rests on, part by part: one digest each, of which `grid` makes the cell's key.
+"""What a cell's score rests on, part by part: one digest each, of which `grid` makes the cell's
+key.
 
-A method, a metric, an encoder or the settings enter; digests leave. Content counts by content (a clip, the examples of
-the head, weights), settings by value, and code by the syntax trees that `base.source` finds from
+A method, a metric, an encoder or the settings enter; digests leave. Content counts by content (a
+clip, the examples of the head, weights), settings by value, and code by the syntax trees that
+`base.source` finds from
 
 - the method's class, with its mask strategy, fill and estimator;
 - what the metric measures by;
 - the classes of the encoder's layers, those of a user's own file included;
 - what puts the question, fits the head and measures, which all cells share.
 
-So a comment, a docstring or a change in what draws and prints discards nothing; a change in an estimator discards the
-cells of RELAX and not those of a Captum gradient; a change in one metric discards that metric's. Of other libraries the
-versions of those that such code imports count. How a cell is written down is no part of its score: `FORM` is raised by
-hand when that changes, and discards all.
+So a comment, a docstring or a change in what draws and prints discards nothing; a change in an
+estimator discards the cells of RELAX and not those of a Captum gradient; a change in one metric
+discards that metric's. Of other libraries the versions of those that such code imports count. How a
+cell is written down is no part of its score: `FORM` is raised by hand when that changes, and
+discards all.
 """
 
 from __future__ import annotations
@@ -47,7 +50,9 @@ LIBRARIES = {
     "sklearn": "scikit-learn",
     "skimage": "scikit-image",
 }
-"""Name that code imports -> distribution whose version counts; others draw, read files or show progress."""
+"""Name that code imports -> distribution whose version counts; others draw, read files or show
+progress.
+"""
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,17 @@
 """Units of work handed to this process, to worker processes on this machine, or to a Dask cluster.
 
-Units enter; finished cells leave, in any order, each batch with what was found out about its data set and encoder. No
-death of a process stops a run for good:
+Units enter; finished cells leave, in any order, each batch with what was found out about its data
+set and encoder. No death of a process stops a run for good:
 
-- A worker process that dies (killed, perhaps for memory) costs what was under way: those units are tried again at the
-  end cell by cell, cells that were under way at another death once more, each with nothing beside it, and only one that
-  kills its worker even then becomes a row that says so (`elsewhere`).
-- With one worker, a cell that makes the system kill its process takes the run with it, and the same command would end
-  there again and again. So what stores a finished cell also notes, in the same transaction, which cell is begun next;
-  whatever ends within Python, an interrupt or an error, takes that back. A note that a run finds when it begins tells of
-  a death, and after three of one cell that cell is given up (`noted`).
+- A worker process that dies (killed, perhaps for memory) costs what was under way: those units are
+  tried again at the end cell by cell, cells that were under way at another death once more, each
+  with nothing beside it, and only one that kills its worker even then becomes a row that says so
+  (`elsewhere`).
+- With one worker, a cell that makes the system kill its process takes the run with it, and the same
+  command would end there again and again. So what stores a finished cell also notes, in the same
+  transaction, which cell is begun next; whatever ends within Python, an interrupt or an error,
+  takes that back. A note that a run finds when it begins tells of a death, and after three of one
+  cell that cell is given up (`noted`).
 """
 
 from __future__ import annotations
@@ -56,7 +58,8 @@ class Pool:
     threads
         Of each; 0 for what a Dask worker was started with.
     shared
-        Folder where processes of one machine share what they need alike; None where they may be on several.
+        Folder where processes of one machine share what they need alike; None where they may be on
+        several.
     """
 
     executor: Callable[[], Executor]
@@ -65,7 +68,9 @@ class Pool:
     shared: Shared | None = None
 
     def warm(self, config: BenchmarkConfig) -> None:
-        """Let every worker begin to load what the first unit needs; what goes wrong shows when that unit is computed."""
+        """Let every worker begin to load what the first unit needs; what goes wrong shows when that
+        unit is computed.
+        """
         executor = self.executor()
         for _ in range(self.size()):
             executor.submit(warm_up, config, self.threads, self.shared)
@@ -156,7 +161,9 @@ def _is_death(error: BaseException | None) -> bool:
 
 @contextmanager
 def opened(config: BenchmarkConfig) -> Iterator[Pool | None]:
-    """The workers that a configuration asks for, which are let go of at the end; None for this process."""
+    """The workers that a configuration asks for, which are let go of at the end; None for this
+    process.
+    """
     if config.scheduler is not None:
         with _dask(config.scheduler) as pool:
             yield pool
@@ -239,7 +246,8 @@ REASON = f"the process died {GIVEN_UP_AFTER} times while this was computed (kill
 def noted(
     store: Store, units: list[Unit], lost: Lost, compute: Callable[[list[Unit]], Iterator[Batch]]
 ) -> Generator[Batch, None, None]:
-    """The batches of `compute`, each with the note of the cell that is begun once it is stored. To be closed before the store is.
+    """The batches of `compute`, each with the note of the cell that is begun once it is stored. To
+    be closed before the store is.
 
     Parameters
     ----------

@@ -1,12 +1,14 @@
 """Captum's attributions as benchmark methods, in both views.
 
-Stands below `methods`, which gives them names. In the logit view they explain the class's logit; in the embedding view the cosine to the
-question's reference, which is the example's own embedding unless the question names another. At the example itself the cosine to its own
-embedding is at its maximum and its gradient is zero, so that the two methods that look at this gradient alone, Saliency and InputXGradient,
-explain the inner product with it there (label-free importance, Crabbé and van der Schaar, ICML 2022, section 3).
+Stands below `methods`, which gives them names. In the logit view they explain the class's logit; in
+the embedding view the cosine to the question's reference, which is the example's own embedding
+unless the question names another. At the example itself the cosine to its own embedding is at its
+maximum and its gradient is zero, so that the two methods that look at this gradient alone, Saliency
+and InputXGradient, explain the inner product with it there (label-free importance, Crabbé and van
+der Schaar, ICML 2022, section 3).
 
-Baselines are the fill. Patches are 12 frames (0.12 s) by 8 bands, 64 an example. What draws random numbers draws them from the question's seed, and
-the global generators are put back.
+Baselines are the fill. Patches are 12 frames (0.12 s) by 8 bands, 64 an example. What draws random
+numbers draws them from the question's seed, and the global generators are put back.
 """
 
 from __future__ import annotations
@@ -63,7 +65,9 @@ class Asked:
         return cosine_similarity(self.question.model.encoder(x), self.reference)
 
     def gradient_score(self, x: Tensor) -> Tensor:
-        """The same, but the inner product (of length 1 at the example) where the cosine's gradient vanishes."""
+        """The same, but the inner product (of length 1 at the example) where the cosine's gradient
+        vanishes.
+        """
         if self.view == "logit" or self.question.reference is not None:
             return self.score(x)
         h = self.reference
@@ -142,7 +146,9 @@ def integrated_gradients(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
 
 
 def gradient_shap(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
-    """Gradients at 32 random points between the fill and the example, to which Gaussian noise of 0.1 (0.9 dB) is added."""
+    """Gradients at 32 random points between the fill and the example, to which Gaussian noise of
+    0.1 (0.9 dB) is added.
+    """
     from captum.attr import GradientShap
 
     with torch.enable_grad():
@@ -152,7 +158,9 @@ def gradient_shap(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
 
 
 def occlusion(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
-    """Windows of 24 frames by 16 bands every 6 frames and 4 bands, replaced by the fill: 169 forwards."""
+    """Windows of 24 frames by 16 bands every 6 frames and 4 bands, replaced by the fill: 169
+    forwards.
+    """
     from captum.attr import Occlusion
 
     with torch.no_grad():
@@ -185,10 +193,12 @@ def kernel_shap(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
 
 
 def lime(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
-    """A local linear model of patches on as many copies as RELAX has masks, fitted as the authors' package fits images.
+    """A local linear model of patches on as many copies as RELAX has masks, fitted as the authors'
+    package fits images.
 
-    Ridge regression with penalty 1, weights sqrt(exp(-d^2 / 0.25^2)) with d = 1 - sqrt(share kept), the cosine distance between what is kept and all.
-    Captum's own choice, a lasso of penalty 0.01, leaves nothing of scores that vary by a tenth.
+    Ridge regression with penalty 1, weights sqrt(exp(-d^2 / 0.25^2)) with d = 1 - sqrt(share kept),
+    the cosine distance between what is kept and all. Captum's own choice, a lasso of penalty 0.01,
+    leaves nothing of scores that vary by a tenth.
     """
     from captum._utils.models.linear_model import SkLearnRidge
     from captum.attr import Lime

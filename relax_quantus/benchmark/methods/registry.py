@@ -1,8 +1,10 @@
 """Explanation methods under one roof: what a benchmark compares, by name.
 
-Fifth step of the benchmark's flow: ``name`` or ``name:key=value,...`` enters, a `Method` leaves, which answers questions. Strategies take
-``fill, edges, keep, cells, domain, estimator, view``; Captum's methods ``fill, view``; what is left out is the question's or the strategy's own.
-RELAX in the embedding view explains towards the question's reference; any method with ``view=logit`` explains the class's logit.
+Fifth step of the benchmark's flow: ``name`` or ``name:key=value,...`` enters, a `Method` leaves,
+which answers questions. Strategies take ``fill, edges, keep, cells, domain, estimator, view``;
+Captum's methods ``fill, view``; what is left out is the question's or the strategy's own. RELAX in
+the embedding view explains towards the question's reference; any method with ``view=logit``
+explains the class's logit.
 """
 
 from __future__ import annotations
@@ -190,7 +192,8 @@ def resolve(spec: str) -> Method:
     Parameters
     ----------
     spec
-        Such as ``"RELAX-time:fill=mean,edges=hard,keep=0.3,cells=12"``, ``"RELAX-time twin:fill=mean"`` or ``"Saliency:view=logit"``.
+        Such as ``"RELAX-time:fill=mean,edges=hard,keep=0.3,cells=12"``, ``"RELAX-time
+        twin:fill=mean"`` or ``"Saliency:view=logit"``.
 
     Raises
     ------

@@ -1,8 +1,10 @@
 """RELAX as a benchmark method: a mask strategy in any variant, its shuffled twin, and REPEAT.
 
-Stands below `methods`, which gives them names. A `Question` enters, an `Attribution` leaves. A strategy, its twin and its REPEAT share one set of
-encoder forwards through `Similarities`. In the logit view the similarity is replaced by the class's logit, which makes RELAX what it came from,
-RISE (Petsiuk et al., BMVC 2018, eq. 6, with the logit for the probability): the same masks, estimator, centring and twin.
+Stands below `methods`, which gives them names. A `Question` enters, an `Attribution` leaves. A
+strategy, its twin and its REPEAT share one set of encoder forwards through `Similarities`. In the
+logit view the similarity is replaced by the class's logit, which makes RELAX what it came from,
+RISE (Petsiuk et al., BMVC 2018, eq. 6, with the logit for the probability): the same masks,
+estimator, centring and twin.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ REPEATS = 10
 
 @dataclass(frozen=True)
 class Logit:
-    """A class's logit of masked embeddings in place of a similarity: ``(h (B, D), h_masked (M, B, D)) -> (M, B)``."""
+    """A class's logit of masked embeddings in place of a similarity: ``(h (B, D), h_masked (M, B,
+    D)) -> (M, B)``.
+    """
 
     weight: Tensor
     bias: Tensor
@@ -90,7 +94,9 @@ class Strategy(Method):
         return STRATEGIES.get(self.masks, **dict(self.parameters))
 
     def asked(self, question: Question) -> Question:
-        """The question with what this method names itself; one that has no answer in its view is refused."""
+        """The question with what this method names itself; one that has no answer in its view is
+        refused.
+        """
         require_view(self.view, question)
         return replace(
             question,
@@ -126,12 +132,15 @@ class Strategy(Method):
 
 @dataclass(frozen=True)
 class Repeat(Strategy):
-    """REPEAT: how often a bin is important, over repeated runs of RELAX (Wickstrom et al., AAAI 2025, arXiv 2412.08513).
+    """REPEAT: how often a bin is important, over repeated runs of RELAX (Wickstrom et al., AAAI
+    2025, arXiv 2412.08513).
 
-    Each of K runs marks the bins whose importance R is at least the run's mean, weighted by R / max R (eq. 3 and 5; the mean is the threshold
-    that the paper found best); the map is the mean over the runs (eq. 4). The paper gives each run all N masks. Here the K runs share the N masks
-    of RELAX, N / K each, one after another from one stream, so that it costs what RELAX costs and can be compared with it at equal forwards; a run
-    has at least two masks, so that fewer than 2 K masks make fewer runs. R is the self-normalised estimate, as in the authors' code.
+    Each of K runs marks the bins whose importance R is at least the run's mean, weighted by R / max
+    R (eq. 3 and 5; the mean is the threshold that the paper found best); the map is the mean over
+    the runs (eq. 4). The paper gives each run all N masks. Here the K runs share the N masks of
+    RELAX, N / K each, one after another from one stream, so that it costs what RELAX costs and can
+    be compared with it at equal forwards; a run has at least two masks, so that fewer than 2 K
+    masks make fewer runs. R is the self-normalised estimate, as in the authors' code.
 
     Attributes
     ----------
@@ -167,7 +176,9 @@ class Repeat(Strategy):
         return Attribution(values, values)
 
     def runs(self, q: Question, s: Tensor, runs: int) -> list[Tensor]:
-        """Importance ``(1, 96, 64)`` of each run, sum s M / sum M; the mean similarity where a run keeps a bin never."""
+        """Importance ``(1, 96, 64)`` of each run, sum s M / sum M; the mean similarity where a run
+        keeps a bin never.
+        """
         strategy, shape, generator = self.strategy(), q.x.shape[1:], child_generator(q.seed, 0)
         given = None if isinstance(strategy, GridStrategy) else strategy.sample(len(s), tuple(shape), generator)
         found, parts, start = [], torch.tensor_split(s[:, 0].double(), runs), 0
@@ -201,7 +212,9 @@ def as_map(values: Tensor) -> Map:
 
 
 def mask_parameters(masks: str, edges: str, keep: float, cells: str) -> tuple[tuple[str, Any], ...]:
-    """Parameters of a mask strategy from what a method's name says; one that the strategy does not have is refused."""
+    """Parameters of a mask strategy from what a method's name says; one that the strategy does not
+    have is refused.
+    """
     accepted = inspect.signature(STRATEGIES.factory(masks)).parameters
     given: dict[str, Any] = {}
     if edges:

@@ -1,8 +1,8 @@
 """Metrics: what a benchmark measures, one file a category, all in the registry `METRICS`.
 
-Sixth step of the benchmark's flow: a `MetricInput` enters, one score a clip leaves. Each entry states its better direction
-as measured with oracle and anti-oracle maps, which map it reads and which question it asks. Quantus is imported when a
-metric first runs.
+Sixth step of the benchmark's flow: a `MetricInput` enters, one score a clip leaves. Each entry
+states its better direction as measured with oracle and anti-oracle maps, which map it reads and
+which question it asks. Quantus is imported when a metric first runs.
 """
 
 from relax_quantus.base.registry import Registry

@@ -1,4 +1,5 @@
-"""The registry as Markdown tables: ``python -m relax_quantus.benchmark.metrics docs/metrics.md`` writes them into the page.
+"""The registry as Markdown tables: ``python -m relax_quantus.benchmark.metrics docs/metrics.md``
+writes them into the page.
 
 The page shows them between markers; a test fails when it is not up to date.
 """

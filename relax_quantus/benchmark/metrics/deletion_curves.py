@@ -1,8 +1,9 @@
 """Removing what a map points at, step by step: the machinery that faithfulness metrics share.
 
-A map and a partition of the spectrogram into units enter; the model's outputs while units go, most or least influential first, leave. All examples
-of one curve are embedded together. Where tied units fall on both sides of a step, ten random orders are averaged, in pairs of which one breaks the
-ties the other way round; without such ties one order is exact.
+A map and a partition of the spectrogram into units enter; the model's outputs while units go, most
+or least influential first, leave. All examples of one curve are embedded together. Where tied units
+fall on both sides of a step, ten random orders are averaged, in pairs of which one breaks the ties
+the other way round; without such ties one order is exact.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ class Units:
 
 
 def blocks(frames: int, bands: int, per_step: int = 1) -> Units:
-    """Rectangles of so many frames and bands side by side; ``(1, 1)`` is single bins, ``(6, 64)`` stripes of time.
+    """Rectangles of so many frames and bands side by side; ``(1, 1)`` is single bins, ``(6, 64)``
+    stripes of time.
 
     Examples
     --------
@@ -80,7 +82,8 @@ def blocks(frames: int, bands: int, per_step: int = 1) -> Units:
 def orders(given: MetricInput, values: Map, units: Units, seed: int = 0) -> Iterator[Order]:
     """Units from the least to the most influential: one order if no tie matters, else ten.
 
-    Ties are broken by the clip's seed and `seed`, not the method's: methods with the same ties ask for the same examples.
+    Ties are broken by the clip's seed and `seed`, not the method's: methods with the same ties ask
+    for the same examples.
     """
     means = units.means(values)
     largest = np.abs(means).max()
@@ -129,7 +132,9 @@ def influence_curves(
     seed: int = 0,
     steps: int | None = None,
 ) -> dict[str, Values]:
-    """Curves of the centred map, "MIF" (most influential first) or "LIF", averaged over the orders of ties; the first `steps`, or all."""
+    """Curves of the centred map, "MIF" (most influential first) or "LIF", averaged over the orders
+    of ties; the first `steps`, or all.
+    """
     n_steps = units.n_steps if steps is None else steps
     x, values = given.question.x, given.map("centred")[0, 0]
     level = FILLS.get(fill).level(x)

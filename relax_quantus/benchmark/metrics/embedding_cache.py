@@ -1,8 +1,9 @@
 """An encoder that remembers what it has embedded.
 
-Faithfulness metrics send one changed example after another through the model, often the same ones for every method and metric, and a forward of
-one example costs three times its share of a forward of many. Changed examples ``(n, 1, 96, 64)`` enter, the embeddings ``(n, D)`` that the
-encoder gives leave; what was embedded before is looked up.
+Faithfulness metrics send one changed example after another through the model, often the same ones
+for every method and metric, and a forward of one example costs three times its share of a forward
+of many. Changed examples ``(n, 1, 96, 64)`` enter, the embeddings ``(n, D)`` that the encoder gives
+leave; what was embedded before is looked up.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ from torch import Tensor, nn
 
 
 class CachedEncoder(nn.Module):
-    """Wraps an encoder whose weights do not change while this lives; embeddings are without gradients.
+    """Wraps an encoder whose weights do not change while this lives; embeddings are without
+    gradients.
 
     Parameters
     ----------
     encoder
         ``(n, 1, 96, 64) -> (n, D)``.
     rows
-        Examples in every forward, the last one filled up with copies: a convolution's last digits depend on the size of the batch, and so an
-        embedding would depend on what else had been asked.
+        Examples in every forward, the last one filled up with copies: a convolution's last digits
+        depend on the size of the batch, and so an embedding would depend on what else had been
+        asked.
 
     Examples
     --------

@@ -1,10 +1,12 @@
-"""Faithfulness as the literature measures it: does removing what a map calls important change what the model says?
+"""Faithfulness as the literature measures it: does removing what a map calls important change what
+the model says?
 
-A `MetricInput` enters, a score leaves. Removed parts are filled with digital silence, or as the metric's paper says; the
-model is the similarity to the example's own embedding, or the predicted class. Curves and correlations are computed
-here, because Quantus integrates some with a function that NumPy no longer has, orders ties by their place and embeds one
-example at a time; tests hold them against Quantus where Quantus is right. Each one favours maps of its own fill and
-shape: comparisons rest on `symmetric_relevance_gain`.
+A `MetricInput` enters, a score leaves. Removed parts are filled with digital silence, or as the
+metric's paper says; the model is the similarity to the example's own embedding, or the predicted
+class. Curves and correlations are computed here, because Quantus integrates some with a function
+that NumPy no longer has, orders ties by their place and embeds one example at a time; tests hold
+them against Quantus where Quantus is right. Each one favours maps of its own fill and shape:
+comparisons rest on `symmetric_relevance_gain`.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ REMEMBERED = 32
 
 
 def pixel_flipping(given: MetricInput) -> Scores:
-    """Area under the similarity to the own embedding while the most important bins go first, 192 at a time."""
+    """Area under the similarity to the own embedding while the most important bins go first, 192 at
+    a time.
+    """
     return _flipped(influence_curves(given, given.similarity_model, 0, FLIPPED, FILL, ("MIF",), seed=10)["MIF"])
 
 
@@ -52,14 +56,18 @@ def _flipped(values: Values) -> Scores:
 
 
 def selectivity(given: MetricInput) -> float:
-    """Area under the similarity while squares of 16 frames by 16 bands go, the most important first."""
+    """Area under the similarity while squares of 16 frames by 16 bands go, the most important
+    first.
+    """
     return area(influence_curves(given, given.similarity_model, 0, SQUARES, FILL, ("MIF",), seed=11)["MIF"])
 
 
 def region_perturbation(given: MetricInput) -> float:
-    """Mean fall of the similarity over the removal of the 32 most important of 96 squares of 8 frames by 8 bands.
+    """Mean fall of the similarity over the removal of the 32 most important of 96 squares of 8
+    frames by 8 bands.
 
-    Samek et al. 2017, equation 12, without the step of no removal. Quantus declares that lower is better; it is a fall, so higher is.
+    Samek et al. 2017, equation 12, without the step of no removal. Quantus declares that lower is
+    better; it is a fall, so higher is.
     """
     values = influence_curves(
         given, given.similarity_model, 0, REGIONS, FILL, ("MIF",), seed=12, steps=REGIONS_REMOVED
@@ -68,9 +76,11 @@ def region_perturbation(given: MetricInput) -> float:
 
 
 def irof(given: MetricInput) -> float:
-    """Area over the similarity, relative to its start, while superpixels of the spectrogram go, the most important first.
+    """Area over the similarity, relative to its start, while superpixels of the spectrogram go, the
+    most important first.
 
-    Superpixels are SLIC's, about 32, made from the example alone; the fill is the example's mean, as in the paper (Rieger and Hansen 2020).
+    Superpixels are SLIC's, about 32, made from the example alone; the fill is the example's mean,
+    as in the paper (Rieger and Hansen 2020).
     """
     units = superpixels(given.x[0, 0].tobytes())
     values = influence_curves(given, given.similarity_model, 0, units, "mean", ("MIF",), seed=13)["MIF"]
@@ -79,7 +89,9 @@ def irof(given: MetricInput) -> float:
 
 @lru_cache(maxsize=8)
 def superpixels(x: bytes) -> Units:
-    """SLIC superpixels of a float32 log-mel example ``(96, 64)``, levels scaled to [0, 1] and smoothed over a bin."""
+    """SLIC superpixels of a float32 log-mel example ``(96, 64)``, levels scaled to [0, 1] and
+    smoothed over a bin.
+    """
     from skimage.segmentation import slic
 
     image = np.frombuffer(x, dtype=np.float32).reshape(96, 64).astype(np.float64)
@@ -88,7 +100,9 @@ def superpixels(x: bytes) -> Units:
 
 
 def faithfulness_correlation(given: MetricInput) -> float:
-    """Correlation of the drop in similarity with the map's sum over 50 random subsets, the same for every method, of a tenth of the bins."""
+    """Correlation of the drop in similarity with the map's sum over 50 random subsets, the same for
+    every method, of a tenth of the bins.
+    """
     x, values = given.question.x, given.map("centred").reshape(-1)
     generator = np.random.RandomState(given.question.seed % 2**32)
     subsets = np.stack([generator.choice(values.size, SUBSET, replace=False) for _ in range(RUNS)])
@@ -99,14 +113,18 @@ def faithfulness_correlation(given: MetricInput) -> float:
 
 
 def faithfulness_estimate(given: MetricInput) -> float:
-    """Pearson correlation, over 32 groups of 192 bins of like importance, of a group's sum with the drop when it alone goes."""
+    """Pearson correlation, over 32 groups of 192 bins of like importance, of a group's sum with the
+    drop when it alone goes.
+    """
     return _groups(given, lambda sums, drops: float(np.corrcoef(sums, drops)[0, 1]))
 
 
 def monotonicity_correlation(given: MetricInput) -> float:
-    """Spearman correlation, over the same groups, of a group's sum with the squared drop when it alone goes.
+    """Spearman correlation, over the same groups, of a group's sum with the squared drop when it
+    alone goes.
 
-    Nguyen and Martinez 2020, with one fill in the place of samples and the signed map in the place of its absolute value.
+    Nguyen and Martinez 2020, with one fill in the place of samples and the signed map in the place
+    of its absolute value.
     """
     from scipy.stats import spearmanr
 
@@ -127,13 +145,17 @@ def _groups(given: MetricInput, correlate: Callable[[Values, Values], float]) ->
 
 
 def road(given: MetricInput) -> float:
-    """Share of steps at which the predicted class is still predicted while the most important eighths of the bins are imputed, one to seven."""
+    """Share of steps at which the predicted class is still predicted while the most important
+    eighths of the bins are imputed, one to seven.
+    """
     logits = [_logits(given, x) for x in _imputed(given)]
     return float(np.mean([np.mean(values.argmax(1) == given.question.target) for values in logits]))
 
 
 def road_embedding(given: MetricInput) -> float:
-    """Area under the similarity while the most important eighths of the bins are imputed, over 0 to 7/8."""
+    """Area under the similarity while the most important eighths of the bins are imputed, over 0 to
+    7/8.
+    """
     return float(np.mean([area(outputs(given.similarity_model, x, 0)) for x in _imputed(given)]))
 
 
@@ -143,7 +165,9 @@ def _logits(given: MetricInput, x: torch.Tensor) -> Values:
 
 
 def _imputed(given: MetricInput) -> list[torch.Tensor]:
-    """The example and it with 1 to 7 eighths imputed by the noisy mean of their neighbours, ``(8, 1, 96, 64)`` an order."""
+    """The example and it with 1 to 7 eighths imputed by the noisy mean of their neighbours, ``(8,
+    1, 96, 64)`` an order.
+    """
     x, seed = given.x[0].tobytes(), given.question.seed
     found = enumerate(orders(given, given.map("centred")[0, 0], IMPUTED, seed=14))
     return [_impute(x, order[::-1].astype(np.int64).tobytes(), seed + number) for number, order in found]

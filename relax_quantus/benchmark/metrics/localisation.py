@@ -1,8 +1,10 @@
 """Localisation: does a map towards the clean call point at where the call dominates?
 
-Only where the truth is known and not empty. The question is the clean stem's embedding: towards the mixture's own embedding a faithful map may
-rightly point at the background. The metrics of a region ask of an encoder that sees one region alone: truth by construction, on any clip. They read
-the signed map and its magnitude: a map that is as often below 0 as above inside the region is at chance by its signs and finds it by its size.
+Only where the truth is known and not empty. The question is the clean stem's embedding: towards the
+mixture's own embedding a faithful map may rightly point at the background. The metrics of a region
+ask of an encoder that sees one region alone: truth by construction, on any clip. They read the
+signed map and its magnitude: a map that is as often below 0 as above inside the region is at chance
+by its signs and finds it by its size.
 """
 
 from __future__ import annotations
@@ -43,12 +45,16 @@ def auc_of_magnitudes(given: MetricInput) -> float:
 
 
 def rank_accuracy(given: MetricInput) -> float:
-    """Share of the k highest bins that lie in the truth of k bins; mean over ten random orders of ties."""
+    """Share of the k highest bins that lie in the truth of k bins; mean over ten random orders of
+    ties.
+    """
     return _over_ties(given, "RelevanceRankAccuracy")
 
 
 def top_k_intersection(given: MetricInput) -> float:
-    """Share of the 307 highest bins, a twentieth of all, that lie in the truth; mean over ten random orders of ties."""
+    """Share of the 307 highest bins, a twentieth of all, that lie in the truth; mean over ten
+    random orders of ties.
+    """
     return _over_ties(given, "TopKIntersection", k=TOP)
 
 

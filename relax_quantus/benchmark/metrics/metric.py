@@ -1,7 +1,9 @@
 """What a metric is and what it is given.
 
-A `MetricInput` (one clip, one method, its maps, a way to explain again) enters a metric's `measure`; one number, or `Scores` with parts and curves,
-leaves. `Metric` declares what it is: category, direction as it really is, range, source, cost, which map, question, view and fill it uses.
+A `MetricInput` (one clip, one method, its maps, a way to explain again) enters a metric's
+`measure`; one number, or `Scores` with parts and curves, leaves. `Metric` declares what it is:
+category, direction as it really is, range, source, cost, which map, question, view and fill it
+uses.
 """
 
 from __future__ import annotations
@@ -38,13 +40,15 @@ class MetricInput:
     method
         What explained.
     question
-        What was asked: the example's own embedding and predicted class, or, for localisation, the clean stem.
+        What was asked: the example's own embedding and predicted class, or, for localisation, the
+        clean stem.
     attribution
         The answer.
     similarity_model
         ``x -> (B, 1)`` cosine to the example's own embedding.
     classifier
-        ``x -> (B, classes)`` logits. Both remember what they embedded: for changed inputs, not for changed weights or gradients.
+        ``x -> (B, classes)`` logits. Both remember what they embedded: for changed inputs, not for
+        changed weights or gradients.
     perturbations
         Perturbed copies in robustness metrics.
     similarities
@@ -65,7 +69,8 @@ class MetricInput:
         return self.question.x.detach().cpu().numpy().copy()
 
     def map(self, kind: str) -> Map:
-        """A fresh copy of the map ``(1, 1, 96, 64)``: "importance", "centred", "positive" or "magnitude".
+        """A fresh copy of the map ``(1, 1, 96, 64)``: "importance", "centred", "positive" or
+        "magnitude".
 
         Raises
         ------
@@ -75,7 +80,9 @@ class MetricInput:
         return usable(getattr(self.attribution, kind))
 
     def ranks(self, draw: int = 0) -> Map:
-        """Ranks of the centred map ``(1, 1, 96, 64)``, 1 the least; ties in random order, another order for each `draw`."""
+        """Ranks of the centred map ``(1, 1, 96, 64)``, 1 the least; ties in random order, another
+        order for each `draw`.
+        """
         values = self.map("centred").reshape(-1)
         order = np.lexsort((np.random.default_rng([self.question.seed, 11, draw]).random(values.size), values))
         ranks = np.empty(values.size)
@@ -90,7 +97,8 @@ class MetricInput:
         kind
             Which map.
         fresh_seeds
-            Draw other masks at every call (the same series for a strategy and its twin); else the same masks at all.
+            Draw other masks at every call (the same series for a strategy and its twin); else the
+            same masks at all.
         """
         calls = 0
 
@@ -130,7 +138,8 @@ class Scores:
     value
         The score: what is compared and ranked.
     parts
-        Named pieces of it, reported and never ranked: "MIF" and "LIF" (most- and least-influential-first), a layer.
+        Named pieces of it, reported and never ranked: "MIF" and "LIF" (most- and
+        least-influential-first), a layer.
     curves
         Order -> (shares removed 0 to 1, model output), both ``(steps + 1,)``.
     """
@@ -165,11 +174,13 @@ class Metric:
     map
         "importance", "centred", "positive" or "magnitude": the map it reads.
     question
-        "own": the example's own embedding (Captum's: the predicted class); "stem": towards the clean call.
+        "own": the example's own embedding (Captum's: the predicted class); "stem": towards the
+        clean call.
     view
         What changed examples are scored by: a key of `VIEWS`, "" if the metric changes none.
     granularity
-        What is removed at a time, "bin", "patch", "time" or "frequency" stripe; "" if nothing is, or segments of the input's own.
+        What is removed at a time, "bin", "patch", "time" or "frequency" stripe; "" if nothing is,
+        or segments of the input's own.
     evaluator_fill
         Name of the fill that it puts in; "" if none.
     range
@@ -183,7 +194,8 @@ class Metric:
     quantus
         The class of Quantus that it computes, or repairs; "" if none.
     forwards
-        Encoder forwards a clip outside the explainer, at most, without ties in the map; what other metrics have embedded costs nothing again.
+        Encoder forwards a clip outside the explainer, at most, without ties in the map; what other
+        metrics have embedded costs nothing again.
     explanations
         Maps a clip made anew, from ``config.perturbations``.
     reexplains

@@ -1,8 +1,10 @@
 """Randomisation: does a map change when the model's weights are replaced by random ones?
 
-Quantus' MPRT, top down and cascading, other masks for every map (a shared mask pattern would look like agreement). Masks' noise changes a map, too,
-so a low correlation by itself may be noise: what is ranked is "original again" (the same model, other masks), the ceiling, minus the mean over the
-encoder's layers. Quantus' own average counts the unchanged model among the layers. The head's layer is left out: no embedding depends on it.
+Quantus' MPRT, top down and cascading, other masks for every map (a shared mask pattern would look
+like agreement). Masks' noise changes a map, too, so a low correlation by itself may be noise: what
+is ranked is "original again" (the same model, other masks), the ceiling, minus the mean over the
+encoder's layers. Quantus' own average counts the unchanged model among the layers. The head's layer
+is left out: no embedding depends on it.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ def _explain(given: MetricInput) -> Callable[..., Map]:
     explain = given.explain_func("centred", fresh_seeds=True)
 
     def lifted(**asked: Any) -> Map:
-        """A map that is negative everywhere, which Quantus refuses, from 0: a constant changes neither ranks nor histograms."""
+        """A map that is negative everywhere, which Quantus refuses, from 0: a constant changes
+        neither ranks nor histograms.
+        """
         values = explain(**asked)
         return values - values.min() if (values < 0).all() else values
 
@@ -52,7 +56,9 @@ def _explain(given: MetricInput) -> Callable[..., Map]:
 
 
 def mprt(given: MetricInput) -> Scores:
-    """What the rank correlation with the map loses from "original again" to the mean over the encoder's layers; each one's as parts."""
+    """What the rank correlation with the map loses from "original again" to the mean over the
+    encoder's layers; each one's as parts.
+    """
     layers = {name: scalar(values) for name, values in _randomised(given, "MPRT", layer_order="top_down").items()}
     own = [value for name, value in layers.items() if name.startswith("encoder")]
     if not own:
@@ -61,7 +67,9 @@ def mprt(given: MetricInput) -> Scores:
 
 
 def mprt_ceiling(given: MetricInput) -> float:
-    """Rank correlation of two maps of the trained model with other masks: what `mprt` can reach, if random weights leave nothing of the map."""
+    """Rank correlation of two maps of the trained model with other masks: what `mprt` can reach, if
+    random weights leave nothing of the map.
+    """
     from scipy.stats import spearmanr
 
     explain = _explain(given)
@@ -70,12 +78,16 @@ def mprt_ceiling(given: MetricInput) -> float:
 
 
 def efficient_mprt(given: MetricInput) -> float:
-    """Relative rise, from the trained to the wholly re-initialised model, of the entropy of the map's histogram of 100 bins."""
+    """Relative rise, from the trained to the wholly re-initialised model, of the entropy of the
+    map's histogram of 100 bins.
+    """
     return scalar(_randomised(given, "EfficientMPRT", softmax=True))
 
 
 LAYERS = 9
-"""Layers of the bundled encoder and its head that are re-initialised; only the estimate of a run's cost reads it."""
+"""Layers of the bundled encoder and its head that are re-initialised; only the estimate of a run's
+cost reads it.
+"""
 
 
 def _maps_of_mprt(perturbations: int) -> int:

@@ -1,11 +1,12 @@
 """Crossed faithfulness: one evaluator for each way of removing parts of a spectrogram.
 
-The ways are {bins, patches, time stripes, frequency stripes} x {silence, mean, background}. A faithfulness score favours
-maps that share the evaluator's fill and shape of patch, so no one evaluator decides: every map is judged by all, and
-own-fill and own-shape cells are told apart afterwards. Each evaluator scores by the similarity to the example's own
-embedding, and again by the predicted class's logit, which costs no further forwards. A `MetricInput` enters; `Scores`
-leave: the symmetric relevance gain LIF - MIF (Bluecher et al. 2024, arXiv 2401.06654), the areas of the two curves, how
-far the output falls when everything is replaced, and the curves.
+The ways are {bins, patches, time stripes, frequency stripes} x {silence, mean, background}. A
+faithfulness score favours maps that share the evaluator's fill and shape of patch, so no one
+evaluator decides: every map is judged by all, and own-fill and own-shape cells are told apart
+afterwards. Each evaluator scores by the similarity to the example's own embedding, and again by the
+predicted class's logit, which costs no further forwards. A `MetricInput` enters; `Scores` leave:
+the symmetric relevance gain LIF - MIF (Bluecher et al. 2024, arXiv 2401.06654), the areas of the
+two curves, how far the output falls when everything is replaced, and the curves.
 """
 
 from __future__ import annotations
@@ -19,23 +20,30 @@ from relax_quantus.benchmark.metrics.metric import Metric, MetricInput, Scores, 
 
 STEPS = 8
 SHAPES: dict[str, tuple[int, int]] = {"bin": (1, 1), "patch": (12, 8), "time": (12, 64), "frequency": (96, 8)}
-"""Granularity -> frames and bands of one unit. Eight stripes have 256 states, so that maps, and the orders of ties, share most of them."""
+"""Granularity -> frames and bands of one unit. Eight stripes have 256 states, so that maps, and the
+orders of ties, share most of them.
+"""
 UNITS = {"bin": "bin", "patch": "patch", "time": "time stripe", "frequency": "frequency stripe"}
 EVALUATOR_FILLS = ("silence", "mean", "background")
 FALL = "fall"
-"""Name of the part that says how far the output falls when everything is replaced: the same for every map of a clip."""
+"""Name of the part that says how far the output falls when everything is replaced: the same for
+every map of a clip.
+"""
 
 
 def symmetric_relevance_gain(given: MetricInput, granularity: str, fill: str, on_logit: bool = False) -> Scores:
-    """LIF - MIF: area of the curve when the least influential units go first minus when the most influential do.
+    """LIF - MIF: area of the curve when the least influential units go first minus when the most
+    influential do.
 
-    Units are ranked by their mean of the centred map and go in 8 equal steps. Cost: 15 forwards, up to ten times as many with ties; the orders of
-    ties are the clip's, so that another method's are often known.
+    Units are ranked by their mean of the centred map and go in 8 equal steps. Cost: 15 forwards, up
+    to ten times as many with ties; the orders of ties are the clip's, so that another method's are
+    often known.
 
     Raises
     ------
     Undefined
-        If the map is the same in every unit: a map of time stripes cannot rank frequency stripes, which is no judgement of it.
+        If the map is the same in every unit: a map of time stripes cannot rank frequency stripes,
+        which is no judgement of it.
     """
     model, target = (given.classifier, given.question.target) if on_logit else (given.similarity_model, 0)
     frames, bands = SHAPES[granularity]
@@ -54,7 +62,9 @@ def symmetric_relevance_gain(given: MetricInput, granularity: str, fill: str, on
 
 
 FORMULA = r"\mathrm{SRG} = A_{\mathrm{LIF}} - A_{\mathrm{MIF}}, \qquad A_o = \int_0^1 y_o(q)\, dq"
-"""y is the model's output once the share q of the units has gone, least (LIF) or most (MIF) influential first."""
+"""y is the model's output once the share q of the units has gone, least (LIF) or most (MIF)
+influential first.
+"""
 
 
 def _metric(granularity: str, fill: str, view: str) -> Metric:

@@ -1,7 +1,8 @@
 """`report`: everything that is made from a folder of results alone.
 
-Last step of the benchmark's flow: the path of a folder enters (`reading`); ``report.html``, ``table.md``, ``tables/*.csv`` and ``*.tex``,
-``statistics.json`` and ``.md`` and ``figures/*`` leave. The same results give the same files, byte by byte in tables and statistics.
+Last step of the benchmark's flow: the path of a folder enters (`reading`); ``report.html``,
+``table.md``, ``tables/*.csv`` and ``*.tex``, ``statistics.json`` and ``.md`` and ``figures/*``
+leave. The same results give the same files, byte by byte in tables and statistics.
 """
 
 import json
@@ -35,7 +36,8 @@ def report(
     Parameters
     ----------
     results
-        Folder with ``results.parquet`` or ``results.csv``, and if there are ``curves.parquet``, ``maps.parquet`` and ``run.json``.
+        Folder with ``results.parquet`` or ``results.csv``, and if there are ``curves.parquet``,
+        ``maps.parquet`` and ``run.json``.
     out
         Folder to write to; that of the results by default.
     figures
@@ -46,7 +48,8 @@ def report(
     Raises
     ------
     DataError
-        If the results cannot be read, `out` cannot be written to, or a file there that is not ours would be replaced.
+        If the results cannot be read, `out` cannot be written to, or a file there that is not ours
+        would be replaced.
     """
     found = read(results)
     for note in found.notes if told else ():

@@ -1,6 +1,8 @@
-"""What a run says, in plain words: for each end point, which strategies were told apart, by how much and how surely.
+"""What a run says, in plain words: for each end point, which strategies were told apart, by how
+much and how surely.
 
-`summarise`'s dictionary enters, Markdown leaves. Nothing is decided here: verdicts are those of the tests.
+`summarise`'s dictionary enters, Markdown leaves. Nothing is decided here: verdicts are those of the
+tests.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ AGAINST = {
 
 
 def in_short(summary: dict[str, Any]) -> str:
-    """What was found on each end point: mask strategies against each other, then all of them against their twins and against plain energy."""
+    """What was found on each end point: mask strategies against each other, then all of them
+    against their twins and against plain energy.
+    """
     lines: list[str] = []
     for endpoint in summary["endpoints"]:
         families = endpoint["families"]

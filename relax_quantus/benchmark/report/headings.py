@@ -1,6 +1,7 @@
 """What is said above and under the tables: what was run, on what, and how to read it.
 
-Oriented rows and what ``run.json`` holds enter; lines of text leave. Whatever an older or another program's ``run.json`` does not say is left out.
+Oriented rows and what ``run.json`` holds enter; lines of text leave. Whatever an older or another
+program's ``run.json`` does not say is left out.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Markdown as this package writes it -> HTML, its tables sortable and their intervals drawn.
 
-``table.md`` and ``statistics.md`` enter in the form in which people read them, so that the page says the same; sections of HTML leave. Names of
-methods, files and reasons are text wherever they come from: nothing in them is taken for HTML.
+``table.md`` and ``statistics.md`` enter in the form in which people read them, so that the page
+says the same; sections of HTML leave. Names of methods, files and reasons are text wherever they
+come from: nothing in them is taken for HTML.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ class Section:
 
 
 def section(text: str, prefix: str, below: int = 1) -> Section:
-    """Turn Markdown into HTML; the anchors of its headings begin with `prefix`, and each lies `below` levels under what it was."""
+    """Turn Markdown into HTML; the anchors of its headings begin with `prefix`, and each lies
+    `below` levels under what it was.
+    """
     reader = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens, at = reader.parse(text), 0
     made: list[str] = []
@@ -164,7 +167,9 @@ def line(row: Sequence[Text], numbers: Sequence[bool], scales: Sequence[tuple[fl
 
 
 def scale(intervals: Sequence[tuple[float, float, float]]) -> tuple[float, float] | None:
-    """The range that a column's intervals are drawn in, 0 included; None if there is nothing to compare."""
+    """The range that a column's intervals are drawn in, 0 included; None if there is nothing to
+    compare.
+    """
     if len(intervals) < 2:
         return None
     low, high = min(0.0, *(i[1] for i in intervals)), max(0.0, *(i[2] for i in intervals))

@@ -1,6 +1,7 @@
 r"""Tables as LaTeX for a paper: booktabs, bold as earned, everything escaped.
 
-A `relax_quantus.benchmark.report.layout.Table` enters, the text of a ``table`` environment leaves; ``\usepackage{booktabs}`` is all that it needs.
+A `relax_quantus.benchmark.report.layout.Table` enters, the text of a ``table`` environment leaves;
+``\usepackage{booktabs}`` is all that it needs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What a table of scores is: cells with intervals and emphasis, as text, Markdown and tidy entries.
 
-Estimates enter, a `Table` leaves, which says itself in any of these forms; `report.latex` adds another.
+Estimates enter, a `Table` leaves, which says itself in any of these forms; `report.latex` adds
+another.
 """
 
 from __future__ import annotations

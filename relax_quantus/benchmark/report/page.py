@@ -1,7 +1,9 @@
-"""``report.html``: tables, statistics, figures and settings of a run as one file that needs nothing else.
+"""``report.html``: tables, statistics, figures and settings of a run as one file that needs nothing
+else.
 
-A `Folder` and what was made of it enter, the text of a page leaves: what ``table.md`` and ``statistics.md`` say, with tables that can be sorted;
-the verdicts in plain words; what has no value, and why; how to get the same again. Style and program lie beside this file; the look, in
+A `Folder` and what was made of it enter, the text of a page leaves: what ``table.md`` and
+``statistics.md`` say, with tables that can be sorted; the verdicts in plain words; what has no
+value, and why; how to get the same again. Style and program lie beside this file; the look, in
 ``look.css`` of `relax_quantus.views.page`, is that of the explanation's page.
 """
 
@@ -74,7 +76,9 @@ def _part(name: str) -> str:
 
 
 def _template(name: str) -> Any:
-    """A template, which escapes whatever is put into it but the page's own style, program and sections."""
+    """A template, which escapes whatever is put into it but the page's own style, program and
+    sections.
+    """
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True)

@@ -1,6 +1,7 @@
 """The statistics as a page that a person reads: ``statistics.md``.
 
-What `statistics.summary.summarise` returns enters, Markdown leaves. What could not be computed is said in words, never left as "nan".
+What `statistics.summary.summarise` returns enters, Markdown leaves. What could not be computed is
+said in words, never left as "nan".
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Results as tables that a person reads: one a category, methods down, metrics across, on the console and in Markdown.
+"""Results as tables that a person reads: one a category, methods down, metrics across, on the
+console and in Markdown.
 
-Eighth step of the benchmark's flow: tidy rows enter (of `Results` or of a results file); text leaves. A cell is the mean over source groups
-with its 95 % cluster-bootstrap interval; each strategy is also shown minus its shuffled twin, clip by clip. The many evaluators of the crossed
+Eighth step of the benchmark's flow: tidy rows enter (of `Results` or of a results file); text
+leaves. A cell is the mean over source groups with its 95 % cluster-bootstrap interval; each
+strategy is also shown minus its shuffled twin, clip by clip. The many evaluators of the crossed
 design are one table a view. Bold has been earned: see `emphasis`.
 """
 
@@ -41,10 +43,12 @@ def tables(results: Results) -> list[Table]:
 
 
 def tables_of(rows: pd.DataFrame) -> list[Table]:
-    """For each data set the crossed design, one table a view, then one a category in which anything was measured.
+    """For each data set the crossed design, one table a view, then one a category in which anything
+    was measured.
 
-    Methods without any score have no line. Random weights, the control, are left out unless there is nothing else; with several encoders a table
-    of the crossed gain shows each by itself, them too.
+    Methods without any score have no line. Random weights, the control, are left out unless there
+    is nothing else; with several encoders a table of the crossed gain shows each by itself, them
+    too.
     """
     everything, left_out = pooled(measured(rows))
     apart = f" Mean over encoders without {', '.join(left_out)}." if left_out else ""
@@ -69,7 +73,9 @@ def _of_dataset(main: pd.DataFrame, everything: pd.DataFrame, apart: str) -> Ite
 
 
 def encoders_table(rows: pd.DataFrame, view: str) -> Table:
-    """Gain of every method, each encoder by itself, in the score's own unit; bold where it is above its twin's."""
+    """Gain of every method, each encoder by itself, in the score's own unit; bold where it is above
+    its twin's.
+    """
     alone = {str(encoder): Endpoint(view, part) for encoder, part in rows.groupby("encoder", sort=False)}
     above = {encoder: above_twins(endpoint) for encoder, endpoint in alone.items()}
     lines = []
@@ -84,7 +90,9 @@ def encoders_table(rows: pd.DataFrame, view: str) -> Table:
 
 
 def crossed_table(rows: pd.DataFrame, view: str, apart: str = "") -> Table:
-    """Headline, minus twin, own-cell advantage and rank of every method in one view, as shares of what could fall where that is stated."""
+    """Headline, minus twin, own-cell advantage and rank of every method in one view, as shares of
+    what could fall where that is stated.
+    """
     endpoint = Endpoint(view, normalised(rows))
     share = " as a share of how far the score falls when everything goes" if rows.fall.notna().any() else ""
     ranks = rank(endpoint.effects(), tested=False).ranks
@@ -147,7 +155,9 @@ def markdown(results: Results) -> str:
 
 
 def document(rows: pd.DataFrame, run: dict[str, Any], made: list[Table] | None = None) -> str:
-    """The same from rows and what ``run.json`` says; `made` are the tables, if they are there already."""
+    """The same from rows and what ``run.json`` says; `made` are the tables, if they are there
+    already.
+    """
     top = "\n".join(f"- {line}" for line in headings.heading(rows, run))
     parts = [part.markdown() for table in made or tables_of(rows) for part in table.split(COLUMNS_A_TABLE)]
     return "# relax-quantus benchmark\n\n" + top + "\n\n" + headings.LEGEND + "\n\n" + "\n\n".join(parts) + "\n"

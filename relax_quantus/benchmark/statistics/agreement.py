@@ -1,7 +1,8 @@
 """Do evaluators agree about methods, and metrics about one another?
 
-An `Endpoint`, or oriented rows, enters; Kendall's coefficient of concordance W with a bootstrap interval over sources and what shuffled rankings
-give, and matrices of rank correlations over methods, leave.
+An `Endpoint`, or oriented rows, enters; Kendall's coefficient of concordance W with a bootstrap
+interval over sources and what shuffled rankings give, and matrices of rank correlations over
+methods, leave.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ SHUFFLES = 2000
 
 
 def kendall_w(scores: Any) -> Any:
-    """W of `scores` (..., evaluators, methods): 1 if all rank alike, 0 if not at all, NaN if nobody ranks at all.
+    """W of `scores` (..., evaluators, methods): 1 if all rank alike, 0 if not at all, NaN if nobody
+    ranks at all.
 
-    Spread of the rank sums over the most that the evaluators' own ranks allow, which is the correction for ties (Kendall and Gibbons 1990, ch. 6).
+    Spread of the rank sums over the most that the evaluators' own ranks allow, which is the
+    correction for ties (Kendall and Gibbons 1990, ch. 6).
 
     Examples
     --------
@@ -61,11 +64,14 @@ class Agreement:
     Attributes
     ----------
     w
-        Kendall's W and the percentile interval of resampled sources, each time with new means and ranks.
+        Kendall's W and the percentile interval of resampled sources, each time with new means and
+        ranks.
     of_twins
-        W of the shuffled twins of the same methods: evaluators may agree about the texture of maps of no information. NaN without twins.
+        W of the shuffled twins of the same methods: evaluators may agree about the texture of maps
+        of no information. NaN without twins.
     by_chance, p
-        The 95th percentile of W when every evaluator's ranking is shuffled, and the share of shuffles that reach W: of these clips and maps.
+        The 95th percentile of W when every evaluator's ranking is shuffled, and the share of
+        shuffles that reach W: of these clips and maps.
     median, lowest
         Of Spearman's correlations between two evaluators each.
     evaluators, methods
@@ -73,7 +79,8 @@ class Agreement:
     winners
         Evaluator -> its best method.
     own_winners, own_by_chance
-        Evaluators whose best method has this evaluator's fill or granularity, and how many there would be if each drew its winner at random.
+        Evaluators whose best method has this evaluator's fill or granularity, and how many there
+        would be if each drew its winner at random.
     """
 
     w: Interval
@@ -92,12 +99,14 @@ class Agreement:
 def between_evaluators(endpoint: Endpoint, *, seed: int = 0, resamples: int = 1000) -> list[Agreement]:
     """Agreement of an end point's evaluators, on one or two blocks without gaps.
 
-    Ranked are the scores as they are. Scores minus twins are no better: all evaluators share the noise of a map's one twin, which then looks like
-    agreement. Of the methods those with a twin are ranked, the strategies: a baseline that all rank last looks like agreement, too. Where fewer than
-    `LEAST_METHODS` have a twin all methods are ranked.
+    Ranked are the scores as they are. Scores minus twins are no better: all evaluators share the
+    noise of a map's one twin, which then looks like agreement. Of the methods those with a twin are
+    ranked, the strategies: a baseline that all rank last looks like agreement, too. Where fewer
+    than `LEAST_METHODS` have a twin all methods are ranked.
 
-    Not every map can be judged by every evaluator. So first all methods on the evaluators that judged them all, then, where there are more, all
-    evaluators on the methods that all of them judged. A block takes two evaluators and `LEAST_METHODS` methods.
+    Not every map can be judged by every evaluator. So first all methods on the evaluators that
+    judged them all, then, where there are more, all evaluators on the methods that all of them
+    judged. A block takes two evaluators and `LEAST_METHODS` methods.
     """
     ranked = [m for m in endpoint.ranked if endpoint.covered(m)]
     paired = [m for m in ranked if m in endpoint.twins]
@@ -159,7 +168,8 @@ def spearman(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def between_metrics(rows: pd.DataFrame, how: str = "spearman") -> pd.DataFrame:
-    """Rank correlations of metrics over methods, metrics by metrics; NaN with fewer than `LEAST_METHODS` methods in common.
+    """Rank correlations of metrics over methods, metrics by metrics; NaN with fewer than
+    `LEAST_METHODS` methods in common.
 
     Scores are turned so that higher is better first. `how` is "spearman" or "kendall".
     """

@@ -1,16 +1,21 @@
-"""The crossed design: explainers against evaluators, without letting any explainer mark its own work.
+"""The crossed design: explainers against evaluators, without letting any explainer mark its own
+work.
 
-Oriented rows enter; an `Endpoint` leaves: scores by cell (one explained example), method and evaluator, and which evaluators are a method's own. An
-evaluator removes parts of one granularity and puts one fill into them. It is a method's own where it shares the method's fill or granularity
-(`own_granularity`, the one place that says so). An evaluator whose parts a map does not tell apart did not measure it and counts for neither side.
-A single metric is an end point with one evaluator that is nobody's own.
+Oriented rows enter; an `Endpoint` leaves: scores by cell (one explained example), method and
+evaluator, and which evaluators are a method's own. An evaluator removes parts of one granularity
+and puts one fill into them. It is a method's own where it shares the method's fill or granularity
+(`own_granularity`, the one place that says so). An evaluator whose parts a map does not tell apart
+did not measure it and counts for neither side. A single metric is an end point with one evaluator
+that is nobody's own.
 
-- *level* of a method: mean over the evaluators that are foreign to it; beside it the same minus its shuffled twin's, which says whether it knows
-  anything.
-- *difference* of two methods: over the evaluators that are foreign to both, cell by cell, so no evaluator counts for one side only. Scores are
-  compared as they are: a twin is expected to score the same whatever its masks, so taking it off would add its noise and nothing else.
-- *own-cell advantage*: own minus foreign evaluators, as measured; and adjusted, after what the methods foreign to each evaluator reach there on
-  average is taken off (an evaluator on which everybody scores high is no advantage).
+- *level* of a method: mean over the evaluators that are foreign to it; beside it the same minus its
+  shuffled twin's, which says whether it knows anything.
+- *difference* of two methods: over the evaluators that are foreign to both, cell by cell, so no
+  evaluator counts for one side only. Scores are compared as they are: a twin is expected to score
+  the same whatever its masks, so taking it off would add its noise and nothing else.
+- *own-cell advantage*: own minus foreign evaluators, as measured; and adjusted, after what the
+  methods foreign to each evaluator reach there on average is taken off (an evaluator on which
+  everybody scores high is no advantage).
 """
 
 from __future__ import annotations
@@ -33,14 +38,20 @@ OWN_GRANULARITY = {
     "time_frequency": "patch",
     "random": "patch",
 }
-"""Mask strategy -> the granularity of the evaluators that remove what it masks, for results in which the rows do not say so themselves."""
+"""Mask strategy -> the granularity of the evaluators that remove what it masks, for results in
+which the rows do not say so themselves.
+"""
 OWN_GRANULARITY_OF_METHOD = dict.fromkeys(("Occlusion", "FeatureAblation", "KernelShap", "Lime", "ShapleyValueSampling"), "patch")  # fmt: skip
 """The same for methods without a mask strategy that remove patches."""
 CROSSED = "SRG-"
-"""How the names of the crossed evaluators begin; other metrics that remove parts are metrics of their own."""
+"""How the names of the crossed evaluators begin; other metrics that remove parts are metrics of
+their own.
+"""
 BY_EVALUATOR = ["dataset", "encoder", "metric"]
 MANY = 0.5
-"""An evaluator that gave a method fewer than this share of the method's best covered evaluator's cells is left out of its mean."""
+"""An evaluator that gave a method fewer than this share of the method's best covered evaluator's
+cells is left out of its mean.
+"""
 
 
 def crossed(rows: pd.DataFrame, view: str | None = None) -> pd.DataFrame:
@@ -51,11 +62,14 @@ def crossed(rows: pd.DataFrame, view: str | None = None) -> pd.DataFrame:
 
 
 def normalised(rows: pd.DataFrame) -> pd.DataFrame:
-    """Crossed rows with scores as shares of how far the score could fall: divided by the mean fall of the encoder and evaluator.
+    """Crossed rows with scores as shares of how far the score could fall: divided by the mean fall
+    of the encoder and evaluator.
 
-    The mean is over sources, so that it is one number for all methods, clips and seeds: gains of encoders and fills become comparable and can be
-    averaged, and no clip that hardly falls is divided by next to nothing, as it would be by its own fall (which is negative for some logits). Where
-    no fall is stated the scores stay as they are; where its mean is not positive they are missing.
+    The mean is over sources, so that it is one number for all methods, clips and seeds: gains of
+    encoders and fills become comparable and can be averaged, and no clip that hardly falls is
+    divided by next to nothing, as it would be by its own fall (which is negative for some logits).
+    Where no fall is stated the scores stay as they are; where its mean is not positive they are
+    missing.
     """
     if not len(rows) or rows.fall.isna().all():
         return rows
@@ -64,7 +78,9 @@ def normalised(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def mean_falls(rows: pd.DataFrame) -> pd.Series:
-    """How far scores fall when everything goes, by `BY_EVALUATOR`: mean over clips, then over sources."""
+    """How far scores fall when everything goes, by `BY_EVALUATOR`: mean over clips, then over
+    sources.
+    """
     clips = rows.groupby([*BY_EVALUATOR, "source_group", "clip"], sort=False).fall.mean()
     return clips.groupby([*BY_EVALUATOR, "source_group"]).mean().groupby(BY_EVALUATOR).mean()
 
@@ -83,7 +99,8 @@ def is_crossed(rows: pd.DataFrame) -> pd.Series:
 
 
 def own_granularity(masks: str, base: str, stated: str = "") -> str:
-    """The granularity that a method shares with evaluators, or "" if none: what its rows state, or what is known of its name.
+    """The granularity that a method shares with evaluators, or "" if none: what its rows state, or
+    what is known of its name.
 
     Examples
     --------
@@ -176,7 +193,9 @@ class Endpoint:
         return [e for e in self.evaluators if all(e in self.covered(m) and e not in self.own[m] for m in chosen if m)]
 
     def level(self, method: str, minus_twin: bool = False, own: bool = False) -> pd.Series:
-        """One number a source: mean over the foreign evaluators (or, with `own`, over the own ones)."""
+        """One number a source: mean over the foreign evaluators (or, with `own`, over the own
+        ones).
+        """
         on = [e for e in self.covered(method) if e in self.own[method]] if own else self.foreign(method)
         return self.by_source(self.cells(method, on, minus_twin))
 
@@ -188,7 +207,9 @@ class Endpoint:
         return self.wide.to_numpy(dtype=np.float64), {c: i for i, c in enumerate(self.wide.columns)}, sources, number
 
     def columns(self, method: str, on: Sequence[str]) -> Any:
-        """Scores of a method on the evaluators `on`, cells by evaluators; NaN where nothing was measured."""
+        """Scores of a method on the evaluators `on`, cells by evaluators; NaN where nothing was
+        measured.
+        """
         values, where, _, _ = self._array
         nothing = np.full(len(values), np.nan)
         return np.stack([values[:, where[method, e]] if (method, e) in where else nothing for e in on], axis=1)
@@ -205,7 +226,9 @@ class Endpoint:
         return pd.Series(scores.mean(axis=1), index=self.wide.index)
 
     def by_source(self, cells: pd.Series) -> pd.Series:
-        """Mean over a source's cells, each counting once; sources without any are left out. `cells` are those of `wide`, in its order."""
+        """Mean over a source's cells, each counting once; sources without any are left out. `cells`
+        are those of `wide`, in its order.
+        """
         import pandas as pd
 
         _, _, sources, number = self._array
@@ -217,7 +240,8 @@ class Endpoint:
         return pd.Series(sums[kept] / counts[kept], index=pd.Index(sources[kept], name="source_group"))
 
     def difference_of_cells(self, a: str, b: str, minus_twins: bool = False) -> tuple[pd.Series, list[str]]:
-        """Return ``a - b`` by cell over evaluators that judged both and are foreign to both, and their names.
+        """Return ``a - b`` by cell over evaluators that judged both and are foreign to both, and
+        their names.
 
         With `minus_twins`, each side is taken minus its shuffled twin where both have one.
         """
@@ -246,7 +270,9 @@ class Endpoint:
 
     @cached_property
     def expected(self) -> pd.DataFrame:
-        """What methods that are foreign to an evaluator reach there on average: cells by evaluators."""
+        """What methods that are foreign to an evaluator reach there on average: cells by
+        evaluators.
+        """
         import pandas as pd
 
         made = {}
@@ -256,10 +282,12 @@ class Endpoint:
         return pd.DataFrame(made, index=self.wide.index)
 
     def effects(self) -> pd.DataFrame:
-        """One column a competing method, one line a source that has them all: its score beside the others', evaluators' levels taken off.
+        """One column a competing method, one line a source that has them all: its score beside the
+        others', evaluators' levels taken off.
 
-        Least squares of ``score = method + evaluator`` over the cells foreign to the method, for each source; with one evaluator the plain scores.
-        Methods without a foreign evaluator are left out.
+        Least squares of ``score = method + evaluator`` over the cells foreign to the method, for
+        each source; with one evaluator the plain scores. Methods without a foreign evaluator are
+        left out.
         """
         import pandas as pd
 

@@ -1,8 +1,10 @@
 """Means over source groups with 95 % cluster-bootstrap intervals.
 
-One number a source enters; an `Interval` leaves. Sources are drawn with replacement, whole, so clips of one recording never count as
-independent. The interval is BCa (Efron 1987), which follows skew and the bounds of a score, at a level that is widened for small samples
-(Hesterberg 2015, "expanded percentile interval": the plain one is too narrow by sqrt((n - 1) / n) and by normal instead of t quantiles).
+One number a source enters; an `Interval` leaves. Sources are drawn with replacement, whole, so
+clips of one recording never count as independent. The interval is BCa (Efron 1987), which follows
+skew and the bounds of a score, at a level that is widened for small samples (Hesterberg 2015,
+"expanded percentile interval": the plain one is too narrow by sqrt((n - 1) / n) and by normal
+instead of t quantiles).
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean, or another statistic, over `n` sources and its 95 % interval; NaN where it cannot be had."""
+    """A mean, or another statistic, over `n` sources and its 95 % interval; NaN where it cannot be
+    had.
+    """
 
     value: float
     low: float
@@ -45,7 +49,8 @@ class Interval:
 
 
 def expanded(confidence: float, n: int) -> float:
-    """The level at which a bootstrap percentile interval of a mean of `n` values has the width of a t interval.
+    """The level at which a bootstrap percentile interval of a mean of `n` values has the width of a
+    t interval.
 
     Examples
     --------
@@ -82,15 +87,19 @@ def mean(values: Any, *, seed: int = 0, confidence: float = CONFIDENCE, resample
 
 @lru_cache(maxsize=32)
 def resampling(n: int, resamples: int, seed: int) -> Values:
-    """How much each of `n` sources weighs in each resample ``(resamples, n)``: one matrix for all scores, so one product does them all."""
+    """How much each of `n` sources weighs in each resample ``(resamples, n)``: one matrix for all
+    scores, so one product does them all.
+    """
     counts = np.random.default_rng([seed, n]).multinomial(n, np.full(n, 1 / n), size=resamples)
     return counts / n
 
 
 def bca(resampled: Values, sources: Values, confidence: float) -> tuple[float, float]:
-    """Ends of the BCa interval of a mean from its resamples (Efron 1987, eqs. 2.3 and 6.6; the acceleration from the jackknife).
+    """Ends of the BCa interval of a mean from its resamples (Efron 1987, eqs. 2.3 and 6.6; the
+    acceleration from the jackknife).
 
-    The same as `scipy.stats.bootstrap`, which draws anew for every call and takes fifty times as long.
+    The same as `scipy.stats.bootstrap`, which draws anew for every call and takes fifty times as
+    long.
     """
     from scipy.stats import norm
 

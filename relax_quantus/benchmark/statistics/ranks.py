@@ -1,7 +1,8 @@
 """Average ranks, Friedman's test and which differences of ranks are critical.
 
-One score a source and method enters (higher is better); a `Ranking` leaves. Rank 1 is the best; ties share their mean rank (Demsar 2006). Friedman's
-test is SciPy's, with its correction for ties; Nemenyi's pairwise p is scikit-posthocs'.
+One score a source and method enters (higher is better); a `Ranking` leaves. Rank 1 is the best;
+ties share their mean rank (Demsar 2006). Friedman's test is SciPy's, with its correction for ties;
+Nemenyi's pairwise p is scikit-posthocs'.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ class Ranking:
 
     @property
     def best(self) -> list[str]:
-        """The first and all that are not told apart from it; all of them if Friedman's test finds nothing."""
+        """The first and all that are not told apart from it; all of them if Friedman's test finds
+        nothing.
+        """
         names = list(self.ranks)
         if self.pairwise is None or not self.p <= 0.05:
             return names
@@ -84,7 +87,8 @@ def _pairwise(complete: pd.DataFrame, values: Any) -> Any:
 
 
 def critical_difference(k: int, n: int, level: float = 0.05) -> float:
-    """Nemenyi's: q / sqrt(2) sqrt(k (k + 1) / (6 n)), q of the studentised range of k and infinitely many degrees of freedom.
+    """Nemenyi's: q / sqrt(2) sqrt(k (k + 1) / (6 n)), q of the studentised range of k and
+    infinitely many degrees of freedom.
 
     Examples
     --------
@@ -97,7 +101,9 @@ def critical_difference(k: int, n: int, level: float = 0.05) -> float:
 
 
 def clear_winner(endpoint: Endpoint) -> str | None:
-    """The method that is better than each of the others on the sources that it shares with it, or None."""
+    """The method that is better than each of the others on the sources that it shares with it, or
+    None.
+    """
     levels = {m: endpoint.level(m).mean() for m in endpoint.ranked}
     levels = {m: value for m, value in levels.items() if math.isfinite(value)}
     if len(levels) < 2:
@@ -125,6 +131,8 @@ def above_twins(endpoint: Endpoint) -> set[str]:
 
 
 def _above(differences: pd.Series) -> bool:
-    """Whether mean and ranks say so: one far source can turn the mean against all the others, whose ranks the test goes by."""
+    """Whether mean and ranks say so: one far source can turn the mean against all the others, whose
+    ranks the test goes by.
+    """
     found = differences.dropna()
     return bool(found.mean() > 0 and rank_biserial(found.to_numpy()) > 0)

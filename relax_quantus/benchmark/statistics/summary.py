@@ -1,9 +1,11 @@
-"""All statistics of a run in one plain dictionary: end points, their tests, ranks, agreement, variance.
+"""All statistics of a run in one plain dictionary: end points, their tests, ranks, agreement,
+variance.
 
-Oriented rows enter (`rows.checked`), a dictionary that JSON can hold leaves; missing numbers are None. End points (`END_POINTS`) are the
-crossed relevance gain in either view, as a share of what could fall, and the area under ROC against what the encoder was shown (truth by
-construction): scores as they are, with shuffled twins as a check of their level. Which of them are primary or secondary, the run's configuration
-says, or nobody; metrics by themselves are exploratory.
+Oriented rows enter (`rows.checked`), a dictionary that JSON can hold leaves; missing numbers are
+None. End points (`END_POINTS`) are the crossed relevance gain in either view, as a share of what
+could fall, and the area under ROC against what the encoder was shown (truth by construction):
+scores as they are, with shuffled twins as a check of their level. Which of them are primary or
+secondary, the run's configuration says, or nobody; metrics by themselves are exploratory.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ SMALLEST_AUC = 0.05
 DIFFERENCES = "raw"
 """How two methods are compared, as ``run.json`` records it."""
 TRUTH = "AUC-region"
-"""The metric that is the end point where the truth is made by construction; other metrics of a region are exploratory."""
+"""The metric that is the end point where the truth is made by construction; other metrics of a
+region are exploratory.
+"""
 NO_ROLES: Mapping[str, str] = MappingProxyType({})
 GAIN = "LIF - MIF area, difference of the score that remains when least and most influential parts go first"
 SHARE = f"{GAIN}, as a share of how far it falls when everything goes (mean of encoder and evaluator)"
@@ -54,7 +58,8 @@ class MeasuredEndpoint:
 
 
 def roles_of(configuration: Mapping[str, Any]) -> dict[str, str]:
-    """What a run's configuration chose before it began: key of each end point -> "primary", "secondary", else "exploratory"; empty if nothing.
+    """What a run's configuration chose before it began: key of each end point -> "primary",
+    "secondary", else "exploratory"; empty if nothing.
 
     Examples
     --------
@@ -66,7 +71,8 @@ def roles_of(configuration: Mapping[str, Any]) -> dict[str, str]:
 
 
 def amendment_of(run: Mapping[str, Any]) -> str:
-    """Return `AMENDED` if a run chose end points, and ``run.json`` does not say that it chose raw differences; else nothing.
+    """Return `AMENDED` if a run chose end points, and ``run.json`` does not say that it chose raw
+    differences; else nothing.
 
     Examples
     --------
@@ -78,7 +84,9 @@ def amendment_of(run: Mapping[str, Any]) -> str:
 
 
 def measured_endpoints(rows: pd.DataFrame, roles: Mapping[str, str] = NO_ROLES) -> Iterator[MeasuredEndpoint]:
-    """The end points that were measured, each data set by itself: answers for different data are never pooled."""
+    """The end points that were measured, each data set by itself: answers for different data are
+    never pooled.
+    """
     everything, _ = pooled(measured(rows))
     for dataset in dict.fromkeys(everything.dataset):
         main = everything[everything.dataset == dataset]

@@ -1,10 +1,13 @@
-"""Where does a score's variance come from: data sets, encoders, recordings, clips, or the draw of the masks?
+"""Where does a score's variance come from: data sets, encoders, recordings, clips, or the draw of
+the masks?
 
-One score a cell enters (an end point's method, or a difference of two); `Components` leave. The model is
-``y = mean + dataset + encoder + source + clip + clip x encoder + rest``, all random; with several mask seeds the rest is what another draw of the
-masks changes. Moments rather than likelihood (Rao 1971's MINQUE with unit weights, on pairs): half the squared difference of two observations
-is, in expectation, the sum of the components in which the two differ; a non-negative least squares over all pairs solves for them. It needs no
-balance and never fails to converge; a component whose levels cannot be told from another's is NaN with the reason.
+One score a cell enters (an end point's method, or a difference of two); `Components` leave. The
+model is ``y = mean + dataset + encoder + source + clip + clip x encoder + rest``, all random; with
+several mask seeds the rest is what another draw of the masks changes. Moments rather than
+likelihood (Rao 1971's MINQUE with unit weights, on pairs): half the squared difference of two
+observations is, in expectation, the sum of the components in which the two differ; a non-negative
+least squares over all pairs solves for them. It needs no balance and never fails to converge; a
+component whose levels cannot be told from another's is NaN with the reason.
 """
 
 from __future__ import annotations
@@ -76,7 +79,9 @@ def _codes(frame: pd.DataFrame, columns: tuple[str, ...]) -> Any:
 
 
 def _distinct(codes: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
-    """Components with at least two levels whose levels no coarser one has already; that one then says what it includes."""
+    """Components with at least two levels whose levels no coarser one has already; that one then
+    says what it includes.
+    """
     told: list[str] = []
     reasons: dict[str, str] = {}
     merged: dict[str, list[str]] = {}
@@ -99,10 +104,11 @@ def _same_partition(a: Any, b: Any) -> bool:
 
 
 def _solve(y: Any, codes: list[Any]) -> Any:
-    """Non-negative least squares of half squared differences on "differ in k", over all pairs, without listing pairs.
+    """Non-negative least squares of half squared differences on "differ in k", over all pairs,
+    without listing pairs.
 
-    Pairs are summed by which of the factors agree: sums within the groups of every subset of factors, then inclusion and exclusion. Each kind of
-    pair is weighted by the number of its pairs.
+    Pairs are summed by which of the factors agree: sums within the groups of every subset of
+    factors, then inclusion and exclusion. Each kind of pair is weighted by the number of its pairs.
     """
     from scipy.optimize import nnls
 

@@ -1,7 +1,7 @@
 """Figures of a benchmark, from its results alone.
 
-A `report.reading.Folder` and its statistics enter, ``figures/*.png`` and ``*.pdf`` leave. Besides `relax_quantus.views.maps` and
-`waveform_plotting` only this package imports matplotlib.
+A `report.reading.Folder` and its statistics enter, ``figures/*.png`` and ``*.pdf`` leave. Besides
+`relax_quantus.views.maps` and `waveform_plotting` only this package imports matplotlib.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""How every figure looks, and how it is saved: colours told apart by everybody and in print, words on the axes, PNG and PDF.
+"""How every figure looks, and how it is saved: colours told apart by everybody and in print, words
+on the axes, PNG and PDF.
 
-The colours are those of Okabe and Ito (2008); strategies differ in line and marker, too, so that a grey print is enough. pyplot is never touched.
+The colours are those of Okabe and Ito (2008); strategies differ in line and marker, too, so that a
+grey print is enough. pyplot is never touched.
 """
 
 from __future__ import annotations
@@ -99,7 +101,8 @@ def title(made: Any, text: str) -> None:
 
 
 def key(label: str) -> str:
-    """RELAX's strategy of a label, or the label's own first word (REPEAT is another method): what colour and marker hang on.
+    """RELAX's strategy of a label, or the label's own first word (REPEAT is another method): what
+    colour and marker hang on.
 
     Examples
     --------
