@@ -36,7 +36,7 @@ Place = tuple[str, str | None]
 
 @cache
 def source_sha256() -> str:
-    """SHA-256 over every Python file of this package, as it was when first asked in this process."""
+    """Digest every Python file of this package, as it was when first asked in this process."""
     root, digest = Path(__file__).resolve().parents[1], hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         digest.update(f"{path.relative_to(root).as_posix()}\n".encode() + path.read_bytes())
@@ -112,8 +112,9 @@ class Sources:
         self._modules: dict[str, _Module | None] = {}
 
     def closure(self, starts: Iterable[Place], names: Iterable[str] = ()) -> Closure:
-        """Follow every name from `starts`; `names` are entries of registries that are looked up
-        from settings.
+        """Follow every name from `starts`.
+
+        `names` are entries of registries that are looked up from settings.
         """
         return _Search(self, set(names)).closure(starts)
 
@@ -123,7 +124,10 @@ class Sources:
         return self.closure(starts, names)
 
     def _places(self, thing: Any) -> Iterator[Place]:
-        """Where a function, a class or an instance's class is defined; of a partial, its function."""
+        """Find where a function, a class or an instance's class is defined.
+
+        Of a partial, its function.
+        """
         while isinstance(thing, partial):
             thing = thing.func
         thing = thing if hasattr(thing, "__qualname__") else type(thing)
@@ -186,7 +190,7 @@ class Sources:
                 module.effects.append(statement)
 
     def _imported(self, node: ast.Import | ast.ImportFrom, package: str) -> dict[str, Place]:
-        """What an import binds."""
+        """Return what an import binds."""
         if isinstance(node, ast.Import):
             return {a.asname or a.name.partition(".")[0]: (a.name, None) for a in node.names}
         parents = package.split(".")

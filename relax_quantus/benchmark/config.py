@@ -178,8 +178,9 @@ class BenchmarkConfig:
 
     @classmethod
     def from_preset(cls, preset: str, **overrides: Any) -> BenchmarkConfig:
-        """Start from ``"quick"``, ``"default"`` or ``"paper"``; `overrides` that are None are
-        ignored.
+        """Start from ``"quick"``, ``"default"`` or ``"paper"``.
+
+        `overrides` that are None are ignored.
         """
         if preset not in PRESETS:
             raise UnknownNameError(
@@ -189,8 +190,9 @@ class BenchmarkConfig:
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], **overrides: Any) -> BenchmarkConfig:
-        """Read a TOML file of this class' fields; its ``preset`` (default quick) gives what it
-        leaves out, `overrides` win.
+        """Read a TOML file whose keys are the fields of this class.
+
+        Its ``preset`` (by default quick) gives what it leaves out; `overrides` win over both.
         """
         try:
             table = tomllib.loads(read_text(path, "a TOML file of benchmark settings", legacy=False))
@@ -208,8 +210,9 @@ class BenchmarkConfig:
         return {key: value for key, value in settings.items() if value is not None}
 
     def resolved(self, encoder_given: bool = False) -> BenchmarkConfig:
-        """Return a copy with every method, metric, data set, encoder and seed named; unknown names
-        are errors that list the nearest.
+        """Return a copy with every method, metric, data set, encoder and seed named.
+
+        Unknown names are errors that list the nearest.
 
         With `encoder_given`, ``encoder`` only says what was given, and may be any text.
         """
@@ -246,7 +249,7 @@ class BenchmarkConfig:
         return full
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return the settings as plain values, for JSON."""
         return asdict(self)
 
 

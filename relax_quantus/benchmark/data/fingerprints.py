@@ -31,16 +31,14 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Trace:
-    """What is left of some content: a digest of what is exact, and projections of the tensors on
-    fixed random directions.
-    """
+    """A digest of what is exact, and projections of tensors on fixed random directions."""
 
     exact: str
     projected: tuple[float, ...] = ()
     scale: float = 0.0
 
     def same_as(self, other: Trace) -> bool:
-        """Whether the contents are the same but for rounding."""
+        """Tell whether the contents are the same but for rounding."""
         if self.exact != other.exact or len(self.projected) != len(other.projected):
             return False
         return bool(np.allclose(self.projected, other.projected, rtol=0.0, atol=TOLERANCE * max(self.scale, 1e-9)))
@@ -59,9 +57,7 @@ def clip_digest(clip: Clip) -> str:
 
 
 def examples_digest(dataset: Dataset) -> str:
-    """Digest what the head is fitted and judged on, which a data set gives every cell beside its
-    own clip.
-    """
+    """Digest the examples that the head is fitted and judged on."""
 
     def examples(some: Examples) -> tuple[Any, ...]:
         return some.x, some.y.tobytes(), some.groups, some.clips
@@ -70,16 +66,14 @@ def examples_digest(dataset: Dataset) -> str:
 
 
 def traces_of(data: Dataset, index: int, encoder_sha256: str, versions: Mapping[str, str]) -> Traces:
-    """Of one clip: the clip, the examples that its head is fitted and judged on, the weights, and
-    the code.
-    """
+    """Trace a clip, the examples of its head, the encoder's weights and the code."""
     clip = trace_of_clip(data.clips[index]) if index < len(data.clips) else Trace("missing")
     code = Trace(_digest(dict(versions)))
     return ("clip", clip), ("head's examples", _of_examples(data)), ("encoder", Trace(encoder_sha256)), ("code", code)
 
 
 def trace_of_clip(clip: Clip) -> Trace:
-    """Of everything that a clip holds."""
+    """Trace everything that a clip holds."""
     marks = [None if a is None else hashlib.sha256(a.tobytes()).hexdigest() for a in (clip.truth, clip.region)]
     tensors = [t for t in (clip.x, clip.stem, clip.rest) if t is not None]
     return trace((clip.name, clip.label, clip.label_name, clip.source_group, len(tensors), marks), torch.stack(tensors))
@@ -93,7 +87,7 @@ def _of_examples(data: Dataset) -> Trace:
 
 
 def trace(exact: Any, x: Tensor) -> Trace:
-    """Of plain values and of ``(n, 1, 96, 64)``.
+    """Trace plain values and tensors ``(n, 1, 96, 64)``.
 
     A direction is a product of one random vector an axis: a change in any one bin, frame or example
     shows in all of them.

@@ -65,8 +65,9 @@ class Unit:
 
 @dataclass(frozen=True, eq=False)
 class Models:
-    """The models that metrics feed changed copies of a clip to; they share one memory of what they
-    embedded.
+    """The models that metrics feed changed copies of a clip to.
+
+    They share one cache of embeddings.
     """
 
     similarity: SimilarityModel
@@ -74,7 +75,7 @@ class Models:
 
     @classmethod
     def of(cls, prepared: Prepared, clip: Clip) -> Models:
-        """Made anew for each clip, so that the memory is the clip's."""
+        """Make the models of one clip, so that the cache is the clip's alone."""
         encoder, x, head = CachedEncoder(prepared.encoder), clip.x[None], prepared.classifier.head
         classifier = EmbeddingClassifier(
             encoder, head.weight, head.bias, prepared.classifier.class_names, prepared.classifier.cross_validation
@@ -83,8 +84,9 @@ class Models:
 
 
 class Maps:
-    """A method's maps of one clip, each made at most once; a question that has no answer gives its
-    reason each time.
+    """A method's maps of one clip, each made at most once.
+
+    A question without an answer gives its reason each time.
 
     Attributes
     ----------
@@ -98,7 +100,10 @@ class Maps:
         self.made: list[dict[str, Any]] = []
 
     def get(self, asked: str, again: bool) -> tuple[Question, Attribution]:
-        """The question and the answer; `again` uses the masks of metrics that explain again."""
+        """Return the question and the answer.
+
+        `again` uses as many masks as metrics that explain again.
+        """
         key = (asked, again)
         if key not in self.known:
             started = time.perf_counter()
@@ -129,7 +134,7 @@ class Maps:
 
 
 def masks_of(config: BenchmarkConfig, method: Method, again: bool) -> int:
-    """Masks of one map, 0 for methods without."""
+    """Return the number of masks of one map, 0 for methods without masks."""
     return (config.reexplain_samples if again else config.n_samples) if method.masks else 0
 
 
@@ -153,7 +158,7 @@ def cells(
 def _scored(
     prepared: Prepared, clip: Clip, maps: Maps, metric: Metric, models: Callable[[], Models]
 ) -> tuple[Records, Records]:
-    """Rows of the main value and of the parts, and the points of the curves."""
+    """Measure one cell: rows of the score and of its parts, and the points of its curves."""
 
     def ask() -> MetricInput:
         question, attribution = maps.get(metric.question, metric.reexplains)
@@ -186,8 +191,9 @@ def _scored(
 def measured(
     ask: Callable[[], MetricInput], metric: Metric, seconds: float | None = None
 ) -> tuple[Scores, float, str, str]:
-    """Scores, seconds without making the map, status and reason of one cell; whatever goes wrong
-    becomes its reason.
+    """Measure one cell, and make a reason of whatever goes wrong.
+
+    Returns scores, seconds without making the map, status and reason.
 
     Parameters
     ----------
@@ -216,7 +222,7 @@ def measured(
 
 
 def described(config: BenchmarkConfig, clip: Clip, method: Method, metric: Metric) -> dict[str, Any]:
-    """The columns of a tidy row that the cell knows and that all its parts share."""
+    """Fill the columns of a tidy row that the cell knows and that all its parts share."""
     relax = bool(method.masks)
     return {
         "clip": clip.name,
@@ -245,6 +251,6 @@ def described(config: BenchmarkConfig, clip: Clip, method: Method, metric: Metri
 def without_scores(
     config: BenchmarkConfig, clip: Clip, method: Method, metric: Metric, status: str, reason: str
 ) -> Records:
-    """The row of a cell that could not be computed at all."""
+    """Make the row of a cell that could not be computed at all."""
     common = described(config, clip, method, metric)
     return [{**common, "part": "", "value": math.nan, "seconds": 0.0, "status": status, "reason": reason}]

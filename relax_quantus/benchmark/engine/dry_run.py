@@ -67,7 +67,7 @@ class Forecast:
     anew: dict[str, int] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        """For a person to read."""
+        """Put the forecast into sentences."""
         wall = self.preparation_s + self.seconds / self.workers
         text = [
             f"{_count(self.datasets, 'data set')}, {_count(self.encoders, 'encoder')}, {_count(self.clips, 'clip')}",
@@ -121,7 +121,7 @@ def forecast(config: BenchmarkConfig) -> Forecast:
 
 
 def costs(layout: Layout, done: set[str]) -> tuple[int, Counter[str]]:
-    """Maps to make, and encoder forwards by encoder, of the cells that are not `done`."""
+    """Count the maps to make, and the forwards by encoder, of cells that are not `done`."""
     config = layout.config
     methods, metrics = {m.name: m for m in layout.methods}, {m.name: m for m in layout.metrics}
     made, forwards = set[tuple[object, ...]](), Counter[str]()
@@ -141,7 +141,7 @@ def costs(layout: Layout, done: set[str]) -> tuple[int, Counter[str]]:
 
 @torch.no_grad()
 def _seconds_a_forward(encoder: nn.Module, layout: Layout) -> float:
-    """Of one example among as many as go through together."""
+    """Time the forward of one example among as many as go through together."""
     clip = next(iter(layout.datasets.values())).clips[0]
     rows = max(n for n in layout.grid.micro_batches.values() if n is not None)
     x = clip.x[None].repeat(rows, 1, 1, 1)
@@ -155,7 +155,7 @@ def _seconds_a_forward(encoder: nn.Module, layout: Layout) -> float:
 
 
 def _bytes() -> int | None:
-    """The most memory that this process has held."""
+    """Return the most memory that this process has held, if it is known."""
     try:
         import resource
     except ImportError:
@@ -165,7 +165,7 @@ def _bytes() -> int | None:
 
 
 def span(seconds: float) -> str:
-    """A duration in words.
+    """Put a duration into words.
 
     Examples
     --------

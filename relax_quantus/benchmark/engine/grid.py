@@ -1,5 +1,4 @@
-"""The grid of a run: which cells there are, what each depends on, and in which units they are
-worked off.
+"""The grid of a run: its cells, what each depends on, and the units in which they are worked off.
 
 A resolved `BenchmarkConfig` and its data sets and encoders enter; a `Grid` of `Place`s leaves. A
 cell's key is a digest of everything that its scores depend on: the clip and the examples that the
@@ -84,9 +83,7 @@ class Grid:
         return [place.key for place in self.places]
 
     def anew(self, store: Store) -> dict[str, int]:
-        """Count the cells that a store has of another version or other settings, by what has
-        changed.
-        """
+        """Count stored cells of another version or other settings, by what has changed."""
         stored, known, reasons = store.keys(), store.parts(), Counter[str]()
         for place in self.places:
             before = known.get(place.identity)
@@ -97,7 +94,7 @@ class Grid:
         return dict(reasons)
 
     def units(self, done: Container[str]) -> list[Unit]:
-        """What is still to do: the cells of one clip, family and seed, without those that are done.
+        """Group the cells that are not done by clip, family and seed.
 
         All seeds of a clip come one after another, so that what metrics have embedded of it is
         remembered for all of them.
@@ -117,8 +114,7 @@ class Grid:
 
 
 def reuse(cells: int, reused: int, anew: Mapping[str, int]) -> str:
-    """Say how many cells a run has from an earlier one, how many stored ones it computes anew, and
-    why.
+    """Say how many cells a run has from an earlier one, and why it computes others anew.
 
     Examples
     --------
@@ -191,7 +187,10 @@ def lay_out(
 def _pairs(
     config: BenchmarkConfig, clip: int, methods: list[Method], metrics: list[Metric]
 ) -> Iterator[tuple[Method, Metric]]:
-    """Methods and metrics of one clip; metrics that explain again run on the first clips only."""
+    """Pair methods and metrics of one clip.
+
+    Metrics that explain again run on the first clips only.
+    """
     return (
         (method, metric)
         for method in methods
@@ -203,7 +202,7 @@ def _pairs(
 def code_of(
     config: BenchmarkConfig, encoder: nn.Module, methods: list[Method], metrics: list[Metric], code: Versions
 ) -> dict[str, str]:
-    """Digests of all code that a run depends on with one encoder."""
+    """Digest all code that a run depends on with one encoder."""
     return {
         "shared code": code.shared(),
         "encoder's code": code.of_encoder(encoder),
@@ -213,8 +212,9 @@ def code_of(
 
 
 def settings(config: BenchmarkConfig, metric: Metric) -> dict[str, Any]:
-    """Settings that what is kept of a metric depends on, beside the data, the encoder, the method
-    and the seed.
+    """Return the settings that reach what is kept of a metric.
+
+    Data, encoder, method and seed are parts of the key by themselves.
     """
     names = ["n_samples", "fill", "estimator", "domain", "curves"]
     if metric.reexplains:
@@ -227,6 +227,6 @@ def _digest(*parts: Any) -> str:
 
 
 def _names(datasets: Mapping[str, Dataset]) -> dict[str, str]:
-    """The data sets' own names; of those that share one, the specifications."""
+    """Name the data sets: by their own names, or by specification where several share one."""
     names = [data.name for data in datasets.values()]
     return {spec: data.name if names.count(data.name) == 1 else spec for spec, data in datasets.items()}

@@ -1,5 +1,4 @@
-"""What becomes of a cell that does not end well: its time limit, and the status and reason of
-whatever is raised.
+"""The time limit of a cell, and the status and reason of one that does not end well.
 
 A piece of work enters; its value, or an exception, leaves; an exception becomes the ``status`` and
 ``reason`` of a tidy row.
@@ -24,8 +23,9 @@ NO_MEMORY = ("alloc_cpu", "can't allocate memory", "cannot allocate memory", "no
 
 
 class TimeLimitExceeded(BaseException):
-    """Raised where a piece of work is past its time limit. Not an `Exception`, so that the work
-    cannot swallow it.
+    """Raised where a piece of work is past its time limit.
+
+    Not an `Exception`, so that the work cannot swallow it.
     """
 
 
@@ -93,8 +93,9 @@ def _by_thread(seconds: float) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that there was not enough memory, in the words of Python, torch or the
-    operating system.
+    """Tell whether `error` says that there was not enough memory.
+
+    Python, torch and operating systems say so in different words.
     """
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
@@ -102,7 +103,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def outcome(error: BaseException) -> tuple[str, str]:
-    """Status and reason of a cell in which `error` was raised."""
+    """Return the status and the reason of a cell in which `error` was raised."""
     text = " ".join(str(error).split())
     if isinstance(error, NotApplicable):
         return "not_applicable", text

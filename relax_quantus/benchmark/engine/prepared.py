@@ -1,5 +1,4 @@
-"""What all cells of a run share: data, encoder, the logistic head and its accuracy, and the
-questions that are asked of a clip.
+"""What all cells of a run share: data, encoder, the logistic head, and the questions of a clip.
 
 Settings, an encoder, a data set and a seed enter, a `Prepared` leaves. Stands between the data sets
 and the runner. `prepare` is a pure function of its arguments: any process that calls it with the
@@ -56,8 +55,9 @@ class Head:
 
     @classmethod
     def fit(cls, encoder: nn.Module, dataset: Dataset) -> Head:
-        """Fit it on the training examples and judge it on the held-out ones. Costs one forward of
-        each.
+        """Fit the head on the training examples and judge it on the held-out ones.
+
+        Costs one forward of each.
         """
         training = dataset.training
         made = EmbeddingClassifier.fit(encoder, training.x, training.y, list(dataset.class_names), training.groups)
@@ -67,12 +67,15 @@ class Head:
         return cls(weight, bias, made.class_names, made.cross_validation, accuracy, followed)
 
     def on(self, encoder: nn.Module) -> EmbeddingClassifier:
-        """The classifier, in eval mode."""
+        """Put the head on an encoder: a classifier in eval mode."""
         return EmbeddingClassifier(encoder, self.weight, self.bias, self.class_names, self.cross_validation).eval()
 
 
 def clip_accuracy(classifier: EmbeddingClassifier, examples: Examples) -> float:
-    """Share of clips whose mean logit over their examples is highest for their class."""
+    """Return the share of clips whose mean logit is highest for their class.
+
+    The mean is over a clip's examples.
+    """
     with torch.no_grad():
         logits = torch.cat([classifier(chunk) for chunk in torch.split(examples.x, 48)]).cpu().numpy()
     clips = np.unique(np.array(examples.clips), return_inverse=True)[1]
@@ -129,7 +132,7 @@ class Prepared:
     followed: float | None = None
 
     def ask(self, kind: str, clip: Clip, n_samples: int | None = None) -> Question:
-        """The question of a kind: "own", "stem" or "region".
+        """Put a question of a kind: "own", "stem" or "region".
 
         Raises
         ------
@@ -146,7 +149,7 @@ class Prepared:
         checks.refuse("question", "a kind of question", repr(kind), nearest(kind, list(KINDS)), UnknownNameError)
 
     def question(self, clip: Clip, n_samples: int) -> Question:
-        """Towards the clip's own embedding and its predicted class."""
+        """Ask towards the clip's own embedding and its predicted class."""
         x = clip.x[None]
         with torch.no_grad():
             predicted = int(self.classifier(x).argmax())
@@ -166,7 +169,7 @@ class Prepared:
         )
 
     def stem_question(self, clip: Clip, n_samples: int | None = None) -> Question:
-        """Towards the clean stem's embedding, and the logit of the stem's class.
+        """Ask towards the clean stem's embedding and the logit of the stem's class.
 
         Raises
         ------
@@ -202,8 +205,9 @@ class Prepared:
         return replace(asked, reference=stem[0])
 
     def region_question(self, clip: Clip, n_samples: int | None = None) -> Question:
-        """Towards the clip's own embedding by an encoder that sees the clip's region alone; the
-        region is the truth.
+        """Ask about an encoder that sees the clip's region alone, which is then the truth.
+
+        The reference is that encoder's own embedding of the clip.
 
         The logit is that of the class which the region speaks for most: whose logit falls most when
         all of the region becomes the fill.

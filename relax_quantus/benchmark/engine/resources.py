@@ -1,5 +1,4 @@
-"""What a process needs to compute cells, made once and kept: data sets, encoders, and the heads
-fitted on them.
+"""What a process needs to compute cells, made once and kept: data sets, encoders and heads.
 
 A `BenchmarkConfig` and a `Unit` enter, finished `Cell`s leave. The process that runs the benchmark
 has `Resources`; so has each worker process, which makes everything from the configuration by
@@ -89,7 +88,7 @@ class Resources:
         return value
 
     def dataset(self, spec: str) -> Dataset:
-        """The data set of a specification."""
+        """Return the data set of a specification."""
         make = partial(load, self.config, spec)
         return self.given[1] or self._once("dataset", spec, lambda: self._shared(f"dataset {spec}", make))
 
@@ -97,8 +96,9 @@ class Resources:
         return make() if self.shared is None else made_once(self.shared, name, make)
 
     def check(self, unit: Unit) -> None:
-        """See that everything here is what a unit's keys were computed from: a folder may have
-        changed since it was read, here or elsewhere.
+        """See that everything here is what a unit's keys were computed from.
+
+        A folder may have changed since it was read, here or elsewhere.
 
         If something differs everything is loaded anew, once.
 
@@ -126,19 +126,19 @@ class Resources:
         return [name for name, wanted in unit.traces if not here[name].same_as(wanted)]
 
     def code(self, encoder: nn.Module) -> dict[str, str]:
-        """Digests of all code that this run depends on with one encoder."""
+        """Digest all code that this run depends on with one encoder."""
         chosen = methods.build(self.config.methods), metrics.build(self.config.metrics)
         return code_of(self.config, encoder, *chosen, versions())
 
     def encoder(self, spec: str) -> tuple[nn.Module, str]:
-        """The encoder of a specification, and the SHA-256 of its weights."""
+        """Return the encoder of a specification, and the SHA-256 of its weights."""
 
         given = self.given[0]
         make = (lambda: nets.resolve(spec)) if given is None else lambda: (given, fingerprint(given))
         return self._once("encoder", spec, make)
 
     def prepared(self, unit: Unit) -> Prepared:
-        """What the cells of a unit's data set, encoder and seed share."""
+        """Return what the cells of a unit's data set, encoder and seed share."""
 
         key, micro_batch = (unit.dataset, unit.encoder), unit.perturbations_per_eval
 
@@ -167,8 +167,9 @@ class Resources:
 
 
 def made_once(folder: Shared, name: str, make: Callable[[], T]) -> T:
-    """Return what the processes of one run call `name`: the first that asks makes it, and the
-    others wait for its file.
+    """Return what the processes of one run call `name`, made by the first that asks.
+
+    The others wait for its file.
 
     What `make` raises is not kept, so that the next one tries for itself.
 
@@ -250,13 +251,14 @@ def _own_threads() -> int:
 
 
 def facts(resources: Resources, unit: Unit) -> dict[str, Any]:
-    """What ``run.json`` says about a unit's data set and encoder, under the key that it has in the
-    store.
+    """Return what ``run.json`` says about a unit's data set and encoder.
+
+    The keys are those of the store's notes.
     """
     sha256 = resources.encoder(unit.encoder)[1]
     return {accuracy_note(resources.config, unit.dataset, sha256): resources.prepared(unit).head_accuracy}
 
 
 def accuracy_note(config: BenchmarkConfig, dataset: str, encoder_sha256: str) -> str:
-    """Key in the store of what the head of a data set and encoder gets right."""
+    """Name the note of the store that holds how accurate a head is."""
     return f"head_accuracy {dataset} {encoder_sha256} {config.seed} {config.head_clips}"

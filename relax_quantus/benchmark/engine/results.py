@@ -90,22 +90,22 @@ class Results:
 
     @property
     def dataset(self) -> Dataset:
-        """The first data set."""
+        """Return the first data set."""
         return next(iter(self.datasets.values()))
 
     @property
     def head_accuracy(self) -> float:
-        """Of the first data set and encoder."""
+        """Return the accuracy of the head on the first data set and encoder."""
         return next(iter(self.head_accuracies.values()), float("nan"))
 
     @property
     def encoder_sha256(self) -> str:
-        """Of the first encoder."""
+        """Return the SHA-256 of the first encoder's weights."""
         return next(iter(self.encoders.values()))
 
 
 def provenance(results: Results) -> dict[str, Any]:
-    """Everything that the results depended on, as plain values."""
+    """Return everything that the results depended on, as plain values."""
     rows, main = results.rows, results.rows[results.rows.part == ""]
     return {
         "relax_quantus": __version__,

@@ -57,7 +57,7 @@ class Layout:
     grid: Grid
 
     def lost(self, unit: Unit, status: str, reason: str) -> list[Cell]:
-        """Rows of a unit that could not be computed at all."""
+        """Make the rows of a unit that could not be computed at all."""
         clip = self.datasets[unit.dataset].clips[unit.clip]
         by_name = {m.name: m for m in self.methods}, {m.name: m for m in self.metrics}
         return [
@@ -73,8 +73,9 @@ def run(
     dataset: Dataset | None = None,
     show_progress: bool | Progress = True,
 ) -> Results:
-    """Run a benchmark, or go on with one that stopped; write its results if ``config.out`` names a
-    folder.
+    """Run a benchmark, or go on with one that stopped.
+
+    Results are written if ``config.out`` names a folder.
 
     Parameters
     ----------
@@ -131,9 +132,7 @@ def layout_of(config: BenchmarkConfig, resources: Resources, store: Store) -> La
 
 
 def _micro_batch(config: BenchmarkConfig, encoder: tuple[nn.Module, str], x: Tensor, store: Store) -> int:
-    """Masked copies a forward: as configured, as an earlier run recorded, or measured now and
-    recorded.
-    """
+    """Return the masked copies of a forward: as configured, as noted, or measured and noted."""
     note = f"micro_batch {encoder[1]}"
     found = config.perturbations_per_eval or store.note(note)
     if found is None:
@@ -214,7 +213,7 @@ def _collected(layout: Layout, store: Store, seconds: dict[str, float], reused: 
 
 
 def _tables(laid: Grid, store: Store) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, int]:
-    """Rows, curves and maps of the grid's cells, and the forwards that they rest on."""
+    """Read rows, curves and maps of the grid's cells, and count the forwards behind them."""
     import pandas as pd
 
     frames: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}

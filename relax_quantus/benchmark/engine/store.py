@@ -1,5 +1,4 @@
-"""What a run has finished, durably on disk: one SQLite file in the results' folder, for one process
-at a time.
+"""What a run has finished, durably on disk: one SQLite file, for one process at a time.
 
 Finished cells enter, each in a transaction of its own that is on the disk (``synchronous=FULL``)
 before `put` returns, so that a process killed at any moment, or a machine that loses its power,
@@ -53,13 +52,12 @@ class Cell:
 
     @property
     def lost(self) -> bool:
-        """Whether it failed or ran out of memory or time."""
+        """Whether the cell failed or ran out of memory or time."""
         return self.rows[0]["status"] in LOST
 
 
 class Store:
-    """Finished cells and what a run has to remember, of one folder; in memory if there is no
-    folder.
+    """Finished cells and notes of one folder; in memory if there is no folder.
 
     Parameters
     ----------
@@ -86,7 +84,7 @@ class Store:
 
     def _open(self, name: str) -> None:
         self._db = sqlite3.connect(name, isolation_level=None, check_same_thread=False)
-        # With exclusive locking the write-ahead log needs no shared memory, so that network folders work, too.
+        # With exclusive locking the write-ahead log needs no shared memory: network folders work, too.
         for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
             self._db.execute(f"PRAGMA {pragma}")
         found = int(self._db.execute("PRAGMA user_version").fetchone()[0])
@@ -103,8 +101,9 @@ class Store:
         notes: Mapping[str, Any] | None = None,
         parts: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
-        """Write cells, notes and the parts of cells' keys, by place, in one transaction; on disk
-        when this returns.
+        """Write cells, notes and the parts of cells' keys in one transaction.
+
+        All of it is on the disk when this returns.
         """
         written = [(cell.key, int(cell.lost), _content(cell)) for cell in cells]
         noted, placed = _plain(notes), _plain(parts)
@@ -120,7 +119,7 @@ class Store:
             raise
 
     def get(self, keys: Iterable[str]) -> dict[str, Cell]:
-        """The cells of these keys that are there."""
+        """Return those cells of these keys that are stored."""
         wanted, found = list(keys), {}
         for start in range(0, len(wanted), BATCH):
             some = wanted[start : start + BATCH]
@@ -130,7 +129,7 @@ class Store:
         return found
 
     def keys(self, with_lost: bool = True) -> set[str]:
-        """Of all cells; without those that are lost unless they are asked for."""
+        """Return the keys of all cells, or of those that are not lost."""
         query = "SELECT key FROM cell" if with_lost else "SELECT key FROM cell WHERE NOT lost"
         return {key for (key,) in self._db.execute(query)}
 
@@ -139,16 +138,16 @@ class Store:
         return {place: json.loads(parts) for place, parts in self._db.execute("SELECT identity, parts FROM place")}
 
     def note(self, key: str, default: Any = None) -> Any:
-        """What was noted under `key`."""
+        """Return what was noted under `key`."""
         row = self._db.execute("SELECT content FROM note WHERE key = ?", (key,)).fetchone()
         return default if row is None else json.loads(row[0])
 
     def __len__(self) -> int:
-        """How many cells there are, of any settings."""
+        """Return the number of cells, of any settings."""
         return int(self._db.execute("SELECT count(*) FROM cell").fetchone()[0])
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Close the database and release the folder."""
         if hasattr(self, "_db"):
             self._db.close()
         if self._lock is not None:

@@ -1,5 +1,4 @@
-"""What a cell's score rests on, part by part: one digest each, of which `grid` makes the cell's
-key.
+"""What a cell's score rests on: one digest a part, of which `grid` makes the cell's key.
 
 A method, a metric, an encoder or the settings enter; digests leave. Content counts by content (a
 clip, the examples of the head, weights), settings by value, and code by the syntax trees that

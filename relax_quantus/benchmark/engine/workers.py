@@ -68,8 +68,9 @@ class Pool:
     shared: Shared | None = None
 
     def warm(self, config: BenchmarkConfig) -> None:
-        """Let every worker begin to load what the first unit needs; what goes wrong shows when that
-        unit is computed.
+        """Let every worker begin to load what the first unit needs.
+
+        What goes wrong shows when that unit is computed.
         """
         executor = self.executor()
         for _ in range(self.size()):
@@ -155,14 +156,18 @@ def _raised(future: Future[Any]) -> BaseException | None:
 
 
 def _is_death(error: BaseException | None) -> bool:
-    """Whether a worker died of what it was doing; Dask says so after it has killed several."""
+    """Tell whether a worker died of what it was doing.
+
+    Dask says so after it has killed several.
+    """
     return isinstance(error, BrokenExecutor) or type(error).__name__ == "KilledWorker"
 
 
 @contextmanager
 def opened(config: BenchmarkConfig) -> Iterator[Pool | None]:
-    """The workers that a configuration asks for, which are let go of at the end; None for this
-    process.
+    """Start the workers that a configuration asks for, and stop them at the end.
+
+    None stands for this process.
     """
     if config.scheduler is not None:
         with _dask(config.scheduler) as pool:
@@ -175,7 +180,7 @@ def opened(config: BenchmarkConfig) -> Iterator[Pool | None]:
 
 
 def threads_of(config: BenchmarkConfig) -> int:
-    """Threads of each worker on this machine: as configured, or its share of the cores."""
+    """Return the threads of each local worker: as configured, or its share of the cores."""
     import joblib
 
     return config.threads or max(1, joblib.cpu_count() // config.workers)
@@ -246,8 +251,9 @@ REASON = f"the process died {GIVEN_UP_AFTER} times while this was computed (kill
 def noted(
     store: Store, units: list[Unit], lost: Lost, compute: Callable[[list[Unit]], Iterator[Batch]]
 ) -> Generator[Batch, None, None]:
-    """The batches of `compute`, each with the note of the cell that is begun once it is stored. To
-    be closed before the store is.
+    """Yield the batches of `compute`, each with the note of the cell that is begun next.
+
+    Close it before the store is closed.
 
     Parameters
     ----------
@@ -279,7 +285,7 @@ def noted(
 
 
 def counted(store: Store) -> dict[str, int]:
-    """Deaths by the key of the cell that was under way, with the one that the store tells of."""
+    """Count deaths by the key of the cell that was under way, the latest included."""
     deaths: dict[str, int] = store.note(DEATHS, {})
     key = store.note(UNDER_WAY)
     if key is not None:
@@ -289,7 +295,7 @@ def counted(store: Store) -> dict[str, int]:
 
 
 def parted(units: list[Unit], hopeless: set[str]) -> tuple[list[Unit], list[Unit]]:
-    """Units without the hopeless cells, and units of these alone."""
+    """Split units into those without the hopeless cells and those of these alone."""
     parts: tuple[list[Unit], list[Unit]] = [], []
     for unit in units:
         for part, wanted in zip(parts, (False, True), strict=True):

@@ -27,22 +27,22 @@ class Simple(Method):
 
     @property
     def base(self) -> str:  # type: ignore[override]
-        """It has no variants."""
+        """Return the name: there are no variants."""
         return self.name
 
     def explain(self, question: Question, similarities: Similarities) -> Attribution:
-        """Its importance is its centred map."""
+        """Evaluate the function; its importance is its centred map."""
         values = as_map(self.function(question))
         return Attribution(values, values)
 
 
 def energy(question: Question) -> Tensor:
-    """How far each bin is above digital silence."""
+    """Return how far each bin is above digital silence."""
     return question.x - SILENCE
 
 
 def oracle(question: Question) -> Tensor:
-    """The truth itself: 1 where the call dominates, 0 elsewhere."""
+    """Return the truth itself: 1 where the call dominates, 0 elsewhere."""
     if question.truth is None:
         raise NotApplicable("the truth is not known for this clip")
     return torch.from_numpy(question.truth.astype("float32"))

@@ -59,14 +59,15 @@ class Asked:
             return q.model.encoder(q.x).detach()
 
     def score(self, x: Tensor) -> Tensor:
-        """Logit or cosine, ``(n, 1, 96, 64) -> (n,)``."""
+        """Score examples by the logit or the cosine, ``(n, 1, 96, 64) -> (n,)``."""
         if self.view == "logit":
             return torch.as_tensor(self.question.model(x)[:, self.question.target])
         return cosine_similarity(self.question.model.encoder(x), self.reference)
 
     def gradient_score(self, x: Tensor) -> Tensor:
-        """The same, but the inner product (of length 1 at the example) where the cosine's gradient
-        vanishes.
+        """Score as `score` does, but by the inner product where the cosine's gradient vanishes.
+
+        The inner product is of length 1 at the example.
         """
         if self.view == "logit" or self.question.reference is not None:
             return self.score(x)
@@ -98,7 +99,7 @@ class CaptumMethod(Method):
     uses_fill: bool = True
 
     def explain(self, question: Question, similarities: Similarities) -> Attribution:
-        """Its importance is its centred map."""
+        """Attribute with Captum; the importance is the centred map."""
         require_view(self.view, question)
         asked = Asked(replace(question, fill=self.fill or question.fill), self.view)
         seed = (question.seed * 1_000_003 + question.clip) % 2**63
@@ -108,19 +109,19 @@ class CaptumMethod(Method):
         return Attribution(values, values)
 
     def forwards(self, n_samples: int) -> int:
-        """Return what is declared."""
+        """Return the forwards that are declared."""
         return self.cost[0] + self.cost[1] * n_samples
 
 
 def patches() -> Tensor:
-    """Number of each bin's patch, int64 ``(1, 1, 96, 64)``."""
+    """Return the number of each bin's patch, int64 ``(1, 1, 96, 64)``."""
     rows, columns = 96 // PATCH[0], 64 // PATCH[1]
     numbers = torch.arange(rows * columns).reshape(rows, columns)
     return numbers.repeat_interleave(PATCH[0], 0).repeat_interleave(PATCH[1], 1)[None, None]
 
 
 def saliency(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
-    """Absolute gradient; the one of these methods that knows no baseline."""
+    """Take the absolute gradient, the one of these methods that knows no baseline."""
     from captum.attr import Saliency
 
     with torch.enable_grad():
@@ -128,7 +129,7 @@ def saliency(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
 
 
 def input_x_gradient(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
-    """Gradient times what stands above the fill: zero has no meaning in log-mel."""
+    """Multiply the gradient by what stands above the fill: zero has no meaning in log-mel."""
     from captum.attr import InputXGradient
 
     with torch.enable_grad():
@@ -137,7 +138,7 @@ def input_x_gradient(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
 
 
 def integrated_gradients(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
-    """From the fill, 32 steps (Gauss-Legendre)."""
+    """Integrate gradients from the fill in 32 steps (Gauss-Legendre)."""
     from captum.attr import IntegratedGradients
 
     with torch.enable_grad():
@@ -146,8 +147,9 @@ def integrated_gradients(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
 
 
 def gradient_shap(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
-    """Gradients at 32 random points between the fill and the example, to which Gaussian noise of
-    0.1 (0.9 dB) is added.
+    """Average gradients at 32 random points between the fill and the example.
+
+    Gaussian noise of 0.1 (0.9 dB) is added to the example.
     """
     from captum.attr import GradientShap
 
@@ -158,8 +160,9 @@ def gradient_shap(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
 
 
 def occlusion(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
-    """Windows of 24 frames by 16 bands every 6 frames and 4 bands, replaced by the fill: 169
-    forwards.
+    """Replace windows of 24 frames by 16 bands by the fill, every 6 frames and 4 bands.
+
+    Costs 169 forwards.
     """
     from captum.attr import Occlusion
 
@@ -175,7 +178,7 @@ def occlusion(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
 
 
 def feature_ablation(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
-    """Each patch replaced by the fill, one at a time."""
+    """Replace each patch by the fill, one at a time."""
     from captum.attr import FeatureAblation
 
     with torch.no_grad():
@@ -185,7 +188,10 @@ def feature_ablation(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
 
 
 def kernel_shap(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
-    """Shapley values of patches by weighted regression on as many coalitions as RELAX has masks."""
+    """Estimate Shapley values of patches by weighted regression.
+
+    There are as many coalitions as RELAX has masks.
+    """
     from captum.attr import KernelShap
 
     with torch.no_grad():
@@ -193,8 +199,9 @@ def kernel_shap(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
 
 
 def lime(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
-    """A local linear model of patches on as many copies as RELAX has masks, fitted as the authors'
-    package fits images.
+    """Fit a local linear model of patches as the authors' package fits images.
+
+    There are as many copies as RELAX has masks.
 
     Ridge regression with penalty 1, weights sqrt(exp(-d^2 / 0.25^2)) with d = 1 - sqrt(share kept),
     the cosine distance between what is kept and all. Captum's own choice, a lasso of penalty 0.01,

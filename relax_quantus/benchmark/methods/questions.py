@@ -1,5 +1,4 @@
-"""What a method is asked and what it answers, what a method is, and the similarities that a
-strategy and its twin share.
+"""Questions that methods answer, what a method is, and similarities that a twin shares.
 
 A `Question` (an example, a model, towards what) enters a `Method`, an `Attribution` (its maps)
 leaves: what methods and metrics exchange. `Similarities` remembers what the encoder has already
@@ -87,7 +86,7 @@ class Question:
 
     @property
     def baseline(self) -> Tensor:
-        """The fill's level, broadcast to ``(1, 1, 96, 64)``."""
+        """Return the fill's level, broadcast to ``(1, 1, 96, 64)``."""
         return FILLS.get(self.fill).level(self.x).expand_as(self.x)
 
 
@@ -100,12 +99,12 @@ class Attribution:
 
     @property
     def positive(self) -> Map:
-        """`centred`, clipped at 0."""
+        """Return `centred`, clipped at 0."""
         return np.clip(self.centred, 0.0, None)
 
     @property
     def magnitude(self) -> Map:
-        """`centred` without its signs."""
+        """Return `centred` without its signs."""
         return np.abs(self.centred)
 
 
@@ -160,14 +159,15 @@ class Method(ABC):
         """
 
     def forwards(self, n_samples: int) -> int:
-        """Encoder forwards of one explanation with so many masks (a backward pass counts as two),
-        beside those of its `family`.
+        """Count the encoder forwards of one explanation, beside those of its `family`.
+
+        A backward pass counts as two.
         """
         return 0
 
     @property
     def family(self) -> str:
-        """Whose encoder forwards it shares."""
+        """Return whose encoder forwards it shares."""
         return self.twin_of or self.name
 
 
@@ -192,8 +192,7 @@ def fingerprint(*values: Any) -> str:
 
 
 class Similarities:
-    """Remembers the last similarities ``(N, 1)``, keyed by everything they depend on, weights
-    included.
+    """The last similarities ``(N, 1)``, by everything they depend on, weights included.
 
     Attributes
     ----------
@@ -235,8 +234,9 @@ class Similarities:
         return self._known[key]
 
     def _weights_of(self, encoder: Any) -> str:
-        """Fingerprint of the weights, taken again only when one of them was changed in place; a
-        plain callable is known by its identity.
+        """Fingerprint the weights, again only when one of them was changed in place.
+
+        A plain callable is known by its identity.
         """
         if not isinstance(encoder, nn.Module):
             return str(id(encoder))

@@ -35,7 +35,7 @@ METHODS: Registry[Method] = Registry("method", "methods", "relax_quantus.methods
 
 
 def full_name(base: str, settings: dict[str, Any]) -> str:
-    """Name and settings, each in one way.
+    """Write a name and its settings, each in one way.
 
     Examples
     --------
@@ -181,7 +181,7 @@ _register_all()
 
 
 def names() -> list[str]:
-    """Of all methods, those of other distributions and with their masks included."""
+    """List all methods, those of other distributions and with their masks included."""
     _register_masks(mask_strategies.STRATEGIES.names())
     return METHODS.names()
 
@@ -214,7 +214,7 @@ def resolve(spec: str) -> Method:
 
 
 def build(names: tuple[str, ...]) -> list[Method]:
-    """The methods of these specifications, once each."""
+    """Build the methods of these specifications, once each."""
     methods = [resolve(name) for name in names]
     full = [method.name for method in methods]
     if len(set(full)) < len(full):

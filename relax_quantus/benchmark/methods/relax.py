@@ -39,8 +39,9 @@ REPEATS = 10
 
 @dataclass(frozen=True)
 class Logit:
-    """A class's logit of masked embeddings in place of a similarity: ``(h (B, D), h_masked (M, B,
-    D)) -> (M, B)``.
+    """A class's logit of masked embeddings in place of a similarity.
+
+    ``(h (B, D), h_masked (M, B, D)) -> (M, B)``.
     """
 
     weight: Tensor
@@ -78,7 +79,7 @@ class Strategy(Method):
     uses_fill = True
 
     def explain(self, question: Question, similarities: Similarities) -> Attribution:
-        """Cost: N + 1 forwards, shared with the twin."""
+        """Explain by RELAX at N + 1 forwards, which the twin shares."""
         asked = self.asked(question)
         relax = self.relax(asked)
         s = self.similarities(asked, relax, similarities)
@@ -86,7 +87,7 @@ class Strategy(Method):
         return Attribution(as_map(explanation.importance), as_map(explanation.centred()))
 
     def forwards(self, n_samples: int) -> int:
-        """One a mask and one for the reference; none for a twin."""
+        """Count one forward a mask and one for the reference; none for a twin."""
         return 0 if self.twin_of else n_samples + 1
 
     def strategy(self) -> MaskStrategy:
@@ -94,8 +95,9 @@ class Strategy(Method):
         return STRATEGIES.get(self.masks, **dict(self.parameters))
 
     def asked(self, question: Question) -> Question:
-        """The question with what this method names itself; one that has no answer in its view is
-        refused.
+        """Return the question with what this method names itself.
+
+        A question without an answer in the method's view is refused.
         """
         require_view(self.view, question)
         return replace(
@@ -106,12 +108,15 @@ class Strategy(Method):
         )
 
     def relax(self, q: Question) -> RELAX:
-        """RELAX towards the reference, or, in the logit view, towards the class."""
+        """Build RELAX towards the reference or, in the logit view, towards the class."""
         measure = logit_of(q) if self.view == "logit" else "cosine"
         return RELAX(q.model.encoder, self.strategy(), similarity=measure, estimator=q.estimator, domain=q.domain)
 
     def similarities(self, q: Question, relax: RELAX, known: Similarities) -> Tensor:
-        """Similarities ``(N, 1)``, a twin's permuted in an order of the clip's and the seed's own."""
+        """Return similarities ``(N, 1)``.
+
+        A twin's are permuted in an order of the clip's and the seed's own.
+        """
         towards = fingerprint(q.target, q.model.head) if self.view == "logit" else "embedding"
         s = known.get(
             f"{self.masks}{self.parameters}{towards}",
@@ -132,8 +137,9 @@ class Strategy(Method):
 
 @dataclass(frozen=True)
 class Repeat(Strategy):
-    """REPEAT: how often a bin is important, over repeated runs of RELAX (Wickstrom et al., AAAI
-    2025, arXiv 2412.08513).
+    """REPEAT: how often a bin is important, over repeated runs of RELAX.
+
+    Wickstrom et al., AAAI 2025, arXiv 2412.08513.
 
     Each of K runs marks the bins whose importance R is at least the run's mean, weighted by R / max
     R (eq. 3 and 5; the mean is the threshold that the paper found best); the map is the mean over
@@ -153,15 +159,15 @@ class Repeat(Strategy):
 
     @property
     def family(self) -> str:
-        """RELAX with the same masks."""
+        """Return the name of RELAX with the same masks."""
         return self.shares_with
 
     def forwards(self, n_samples: int) -> int:
-        """None beside RELAX's."""
+        """Return 0: REPEAT reuses RELAX's forwards."""
         return 0
 
     def explain(self, question: Question, similarities: Similarities) -> Attribution:
-        """Cost: none beside RELAX with the same masks."""
+        """Explain from the similarities of RELAX with the same masks, at no forwards of its own."""
         q = self.asked(question)
         s = self.similarities(q, self.relax(q), similarities)
         if len(s) < 4:
@@ -176,8 +182,9 @@ class Repeat(Strategy):
         return Attribution(values, values)
 
     def runs(self, q: Question, s: Tensor, runs: int) -> list[Tensor]:
-        """Importance ``(1, 96, 64)`` of each run, sum s M / sum M; the mean similarity where a run
-        keeps a bin never.
+        """Estimate each run's importance ``(1, 96, 64)``, sum s M / sum M.
+
+        Where a run keeps a bin never it is the mean similarity.
         """
         strategy, shape, generator = self.strategy(), q.x.shape[1:], child_generator(q.seed, 0)
         given = None if isinstance(strategy, GridStrategy) else strategy.sample(len(s), tuple(shape), generator)
@@ -193,7 +200,7 @@ class Repeat(Strategy):
 
 
 def logit_of(question: Question) -> Logit:
-    """The logit of the question's class as what RELAX averages."""
+    """Return the logit of the question's class as what RELAX averages."""
     head = cast(Any, question.model).head
     return Logit(head.weight[question.target].detach().cpu(), head.bias[question.target].detach().cpu())
 
@@ -207,13 +214,14 @@ def require_view(view: str, question: Question) -> None:
 
 
 def as_map(values: Tensor) -> Map:
-    """A map ``(1, 1, 96, 64)`` as float64 ``(96, 64)``."""
+    """Turn a map ``(1, 1, 96, 64)`` into float64 ``(96, 64)``."""
     return values.detach().reshape(values.shape[-2:]).cpu().numpy().astype(np.float64)
 
 
 def mask_parameters(masks: str, edges: str, keep: float, cells: str) -> tuple[tuple[str, Any], ...]:
-    """Parameters of a mask strategy from what a method's name says; one that the strategy does not
-    have is refused.
+    """Read the parameters of a mask strategy from what a method's name says.
+
+    One that the strategy does not have is refused.
     """
     accepted = inspect.signature(STRATEGIES.factory(masks)).parameters
     given: dict[str, Any] = {}
@@ -242,7 +250,7 @@ def mask_parameters(masks: str, edges: str, keep: float, cells: str) -> tuple[tu
 
 
 def cell_counts(cells: str) -> tuple[int, ...]:
-    """The numbers in "8" or "12x8".
+    """Read the numbers in "8" or "12x8".
 
     Examples
     --------

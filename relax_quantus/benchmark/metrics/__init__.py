@@ -51,5 +51,5 @@ QUICK = (
 
 
 def build(names: tuple[str, ...]) -> list[Metric]:
-    """The metrics of these names."""
+    """Return the metrics of these names."""
     return [METRICS.get(name) for name in names]

@@ -1,7 +1,7 @@
-"""The registry as Markdown tables: ``python -m relax_quantus.benchmark.metrics docs/metrics.md``
-writes them into the page.
+"""Bring the tables of ``docs/metrics.md`` up to date with the registry.
 
-The page shows them between markers; a test fails when it is not up to date.
+``python -m relax_quantus.benchmark.metrics docs/metrics.md`` writes them into the page. The page
+shows them between markers; a test fails when it is not up to date.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from relax_quantus.benchmark.metrics.metric import ARROWS, cost
 
 
 def used() -> str:
-    """The metrics that are used, one a line; the crossed ones are one line a view."""
+    """List the metrics that are used, one a line; the crossed ones are one line a view."""
     head = ("metric", "category", "range", "configuration", "cost a clip", "source", "in Quantus")
     rows, seen = [head, ("---",) * len(head)], set()
     for metric in map(METRICS.get, METRICS.names()):
@@ -36,7 +36,7 @@ def used() -> str:
 
 
 def excluded() -> str:
-    """The metrics of Quantus that are not used, one a line."""
+    """List the metrics of Quantus that are not used, one a line."""
     rows = [("class in Quantus", "category", "why not"), ("---",) * 3]
     return _table(rows + [(entry.name, entry.category, entry.reason) for entry in EXCLUDED])
 

@@ -54,20 +54,21 @@ class Units:
         return -(-self.n // self.per_step)
 
     def means(self, values: Map) -> Values:
-        """Mean of a map ``(96, 64)`` in each unit, shape (units,)."""
+        """Average a map ``(96, 64)`` in each unit, shape (units,)."""
         labels = self.labels.reshape(-1)
         return np.asarray(np.bincount(labels, values.reshape(-1)) / np.bincount(labels))
 
     def step_of(self, order: Order) -> Order:
-        """In which step, from 1, each bin goes: ``(96, 64)``."""
+        """Return in which step, from 1, each bin goes: ``(96, 64)``."""
         step = np.empty(self.n, dtype=np.int64)
         step[order] = np.arange(self.n) // self.per_step + 1
         return np.asarray(step[self.labels])
 
 
 def blocks(frames: int, bands: int, per_step: int = 1) -> Units:
-    """Rectangles of so many frames and bands side by side; ``(1, 1)`` is single bins, ``(6, 64)``
-    stripes of time.
+    """Divide the bins into rectangles of so many frames and bands.
+
+    ``(1, 1)`` is single bins, ``(6, 64)`` stripes of time.
 
     Examples
     --------
@@ -80,7 +81,7 @@ def blocks(frames: int, bands: int, per_step: int = 1) -> Units:
 
 
 def orders(given: MetricInput, values: Map, units: Units, seed: int = 0) -> Iterator[Order]:
-    """Units from the least to the most influential: one order if no tie matters, else ten.
+    """Order units from the least to the most influential: once if no tie matters, else ten times.
 
     Ties are broken by the clip's seed and `seed`, not the method's: methods with the same ties ask
     for the same examples.
@@ -99,7 +100,7 @@ def orders(given: MetricInput, values: Map, units: Units, seed: int = 0) -> Iter
 
 
 def _ties_matter(ranked: Values, units: Units) -> bool:
-    """Whether units of one value go in different steps, from either end."""
+    """Tell whether units of one value go in different steps, from either end."""
     in_order = np.sort(ranked)
     tied = in_order[1:] == in_order[:-1]
     steps = np.arange(units.n) // units.per_step
@@ -107,7 +108,7 @@ def _ties_matter(ranked: Values, units: Units) -> bool:
 
 
 def curve(model: nn.Module, target: int, x: Tensor, level: Tensor, steps: Order, n_steps: int) -> Values:
-    """Output `target` after 0, 1, ..., `n_steps` steps, shape (n_steps + 1,).
+    """Return output `target` after 0, 1, ..., `n_steps` steps, shape (n_steps + 1,).
 
     Parameters
     ----------
@@ -132,8 +133,9 @@ def influence_curves(
     seed: int = 0,
     steps: int | None = None,
 ) -> dict[str, Values]:
-    """Curves of the centred map, "MIF" (most influential first) or "LIF", averaged over the orders
-    of ties; the first `steps`, or all.
+    """Compute curves of the centred map, averaged over the orders of ties.
+
+    "MIF" removes the most influential first, "LIF" the least; the first `steps`, or all.
     """
     n_steps = units.n_steps if steps is None else steps
     x, values = given.question.x, given.map("centred")[0, 0]
@@ -147,10 +149,10 @@ def influence_curves(
 
 
 def area(values: Values) -> float:
-    """Area under a curve over the share removed, 0 to 1, by the trapezoidal rule."""
+    """Integrate a curve over the share removed, 0 to 1, by the trapezoidal rule."""
     return float(np.trapezoid(values, dx=1 / (len(values) - 1)))
 
 
 def shares(values: Values) -> Values:
-    """The shares removed at which a curve was taken."""
+    """Return the shares removed at which a curve was taken."""
     return np.linspace(0.0, 1.0, len(values))

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 
 class CachedEncoder(nn.Module):
-    """Wraps an encoder whose weights do not change while this lives; embeddings are without
-    gradients.
+    """An encoder with a cache of what it has embedded, without gradients.
+
+    Its weights must not change while this lives.
 
     Parameters
     ----------

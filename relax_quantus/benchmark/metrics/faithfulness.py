@@ -1,5 +1,4 @@
-"""Faithfulness as the literature measures it: does removing what a map calls important change what
-the model says?
+"""Faithfulness: does removing what a map calls important change what the model says?
 
 A `MetricInput` enters, a score leaves. Removed parts are filled with digital silence, or as the
 metric's paper says; the model is the similarity to the example's own embedding, or the predicted
@@ -38,8 +37,9 @@ REMEMBERED = 32
 
 
 def pixel_flipping(given: MetricInput) -> Scores:
-    """Area under the similarity to the own embedding while the most important bins go first, 192 at
-    a time.
+    """Area under the similarity while the most important bins go first, 192 at a time.
+
+    The similarity is to the own embedding.
     """
     return _flipped(influence_curves(given, given.similarity_model, 0, FLIPPED, FILL, ("MIF",), seed=10)["MIF"])
 
@@ -56,15 +56,14 @@ def _flipped(values: Values) -> Scores:
 
 
 def selectivity(given: MetricInput) -> float:
-    """Area under the similarity while squares of 16 frames by 16 bands go, the most important
-    first.
-    """
+    """Area under the similarity while squares of 16 x 16 bins go, the most important first."""
     return area(influence_curves(given, given.similarity_model, 0, SQUARES, FILL, ("MIF",), seed=11)["MIF"])
 
 
 def region_perturbation(given: MetricInput) -> float:
-    """Mean fall of the similarity over the removal of the 32 most important of 96 squares of 8
-    frames by 8 bands.
+    """Mean fall of the similarity while the 32 most important of 96 squares go.
+
+    Squares are of 8 frames by 8 bands.
 
     Samek et al. 2017, equation 12, without the step of no removal. Quantus declares that lower is
     better; it is a fall, so higher is.
@@ -76,8 +75,9 @@ def region_perturbation(given: MetricInput) -> float:
 
 
 def irof(given: MetricInput) -> float:
-    """Area over the similarity, relative to its start, while superpixels of the spectrogram go, the
-    most important first.
+    """Area over the similarity, relative to its start, while superpixels go.
+
+    The most important superpixel of the spectrogram goes first.
 
     Superpixels are SLIC's, about 32, made from the example alone; the fill is the example's mean,
     as in the paper (Rieger and Hansen 2020).
@@ -89,8 +89,9 @@ def irof(given: MetricInput) -> float:
 
 @lru_cache(maxsize=8)
 def superpixels(x: bytes) -> Units:
-    """SLIC superpixels of a float32 log-mel example ``(96, 64)``, levels scaled to [0, 1] and
-    smoothed over a bin.
+    """Segment a float32 log-mel example ``(96, 64)`` into SLIC superpixels.
+
+    Levels are scaled to [0, 1] and smoothed over a bin.
     """
     from skimage.segmentation import slic
 
@@ -100,8 +101,9 @@ def superpixels(x: bytes) -> Units:
 
 
 def faithfulness_correlation(given: MetricInput) -> float:
-    """Correlation of the drop in similarity with the map's sum over 50 random subsets, the same for
-    every method, of a tenth of the bins.
+    """Correlation of the drop in similarity with the map's sum over random subsets.
+
+    50 subsets of a tenth of the bins, the same for every method.
     """
     x, values = given.question.x, given.map("centred").reshape(-1)
     generator = np.random.RandomState(given.question.seed % 2**32)
@@ -113,15 +115,17 @@ def faithfulness_correlation(given: MetricInput) -> float:
 
 
 def faithfulness_estimate(given: MetricInput) -> float:
-    """Pearson correlation, over 32 groups of 192 bins of like importance, of a group's sum with the
-    drop when it alone goes.
+    """Pearson correlation of a group's sum with the drop when it alone goes.
+
+    Over 32 groups of 192 bins of like importance.
     """
     return _groups(given, lambda sums, drops: float(np.corrcoef(sums, drops)[0, 1]))
 
 
 def monotonicity_correlation(given: MetricInput) -> float:
-    """Spearman correlation, over the same groups, of a group's sum with the squared drop when it
-    alone goes.
+    """Spearman correlation of a group's sum with the squared drop when it alone goes.
+
+    Over the same groups as `faithfulness_estimate`.
 
     Nguyen and Martinez 2020, with one fill in the place of samples and the signed map in the place
     of its absolute value.
@@ -145,16 +149,18 @@ def _groups(given: MetricInput, correlate: Callable[[Values, Values], float]) ->
 
 
 def road(given: MetricInput) -> float:
-    """Share of steps at which the predicted class is still predicted while the most important
-    eighths of the bins are imputed, one to seven.
+    """Share of steps at which the predicted class is still predicted.
+
+    In each the most important eighths of the bins are imputed, one to seven.
     """
     logits = [_logits(given, x) for x in _imputed(given)]
     return float(np.mean([np.mean(values.argmax(1) == given.question.target) for values in logits]))
 
 
 def road_embedding(given: MetricInput) -> float:
-    """Area under the similarity while the most important eighths of the bins are imputed, over 0 to
-    7/8.
+    """Area under the similarity while the most important eighths of the bins are imputed.
+
+    Over 0 to 7/8.
     """
     return float(np.mean([area(outputs(given.similarity_model, x, 0)) for x in _imputed(given)]))
 
@@ -165,8 +171,9 @@ def _logits(given: MetricInput, x: torch.Tensor) -> Values:
 
 
 def _imputed(given: MetricInput) -> list[torch.Tensor]:
-    """The example and it with 1 to 7 eighths imputed by the noisy mean of their neighbours, ``(8,
-    1, 96, 64)`` an order.
+    """Impute 1 to 7 eighths of the example by the noisy mean of their neighbours.
+
+    With the example itself ``(8, 1, 96, 64)`` an order.
     """
     x, seed = given.x[0].tobytes(), given.question.seed
     found = enumerate(orders(given, given.map("centred")[0, 0], IMPUTED, seed=14))

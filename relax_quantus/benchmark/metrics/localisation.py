@@ -24,7 +24,7 @@ TOP = 307
 def _measure(given: MetricInput, name: str, values: Map, **settings: Any) -> float:
     quantus = import_quantus()
 
-    # No map that gets here is negative anywhere, so abs changes nothing; without it Quantus prints a line.
+    # No map that gets here is negative, so abs changes nothing; without it Quantus prints a line.
     truth = given.question.truth
     if truth is None or not truth.any():
         raise NotApplicable("the truth is not known for this clip" if truth is None else "the call dominates nowhere")
@@ -40,20 +40,22 @@ def auc(given: MetricInput) -> float:
 
 
 def auc_of_magnitudes(given: MetricInput) -> float:
-    """The same of the map's magnitude, its signs left out."""
+    """Area under the ROC curve of the map's magnitude, its signs left out."""
     return _measure(given, "AUC", given.map("magnitude"))
 
 
 def rank_accuracy(given: MetricInput) -> float:
-    """Share of the k highest bins that lie in the truth of k bins; mean over ten random orders of
-    ties.
+    """Share of the k highest bins that lie in the truth of k bins.
+
+    Mean over ten random orders of ties.
     """
     return _over_ties(given, "RelevanceRankAccuracy")
 
 
 def top_k_intersection(given: MetricInput) -> float:
-    """Share of the 307 highest bins, a twentieth of all, that lie in the truth; mean over ten
-    random orders of ties.
+    """Share of the 307 highest bins, a twentieth of all, that lie in the truth.
+
+    Mean over ten random orders of ties.
     """
     return _over_ties(given, "TopKIntersection", k=TOP)
 

@@ -65,12 +65,13 @@ class MetricInput:
 
     @property
     def x(self) -> npt.NDArray[np.float32]:
-        """The example, a fresh array ``(1, 1, 96, 64)``."""
+        """Return the example, a fresh array ``(1, 1, 96, 64)``."""
         return self.question.x.detach().cpu().numpy().copy()
 
     def map(self, kind: str) -> Map:
-        """A fresh copy of the map ``(1, 1, 96, 64)``: "importance", "centred", "positive" or
-        "magnitude".
+        """Return a fresh copy of the map ``(1, 1, 96, 64)``.
+
+        `kind` is "importance", "centred", "positive" or "magnitude".
 
         Raises
         ------
@@ -80,8 +81,9 @@ class MetricInput:
         return usable(getattr(self.attribution, kind))
 
     def ranks(self, draw: int = 0) -> Map:
-        """Ranks of the centred map ``(1, 1, 96, 64)``, 1 the least; ties in random order, another
-        order for each `draw`.
+        """Rank the bins of the centred map ``(1, 1, 96, 64)``, 1 the least.
+
+        Ties are in random order, another order for each `draw`.
         """
         values = self.map("centred").reshape(-1)
         order = np.lexsort((np.random.default_rng([self.question.seed, 11, draw]).random(values.size), values))
@@ -90,7 +92,7 @@ class MetricInput:
         return ranks.reshape(1, 1, *self.attribution.centred.shape)
 
     def explain_func(self, kind: str, fresh_seeds: bool = False) -> Callable[..., Map]:
-        """A Quantus explain function for this method, with the question's settings.
+        """Make a Quantus explain function for this method, with the question's settings.
 
         Parameters
         ----------
@@ -116,7 +118,7 @@ class MetricInput:
 
 
 def usable(values: Map) -> Map:
-    """A fresh ``(1, 1, 96, 64)`` copy of a finite map that is not constant; else `Undefined`."""
+    """Return a fresh ``(1, 1, 96, 64)`` copy of a finite map that varies; else `Undefined`."""
     if not np.isfinite(values).all():
         raise Undefined("the map has NaN or infinite entries")
     if np.ptp(values) == 0:
@@ -125,7 +127,7 @@ def usable(values: Map) -> Map:
 
 
 def no_explanations(perturbations: int) -> int:
-    """Of a metric that makes no map anew."""
+    """Return 0, for a metric that makes no map anew."""
     return 0
 
 
@@ -222,12 +224,12 @@ class Metric:
 
     @property
     def heading(self) -> str:
-        """Name and the better direction."""
+        """Return the name and the better direction."""
         return f"{self.name} {ARROWS[self.direction]}"
 
     @property
     def evaluated_on(self) -> str:
-        """What it scores changed examples by, in words."""
+        """Say what it scores changed examples by."""
         return VIEWS[self.view]
 
     def score(self, given: MetricInput) -> Scores:
@@ -241,7 +243,7 @@ PERTURBATIONS = 3
 
 
 def cost(metric: Metric) -> str:
-    """Encoder forwards or maps made anew, a clip."""
+    """Say how many encoder forwards, or maps made anew, a clip costs."""
     made = metric.explanations(PERTURBATIONS)
     if metric.category == "robustness":
         return f"{made} maps anew with {PERTURBATIONS} copies"
@@ -249,7 +251,7 @@ def cost(metric: Metric) -> str:
 
 
 def summary(metric: Metric) -> str:
-    """One line: category, direction, range, configuration, cost, source."""
+    """Describe a metric in one line: category, direction, range, configuration, cost, source."""
     better = "higher" if metric.direction == "up" else "lower"
     of = "" if metric.quantus in ("", metric.name) else f"; {metric.quantus} in Quantus"
     return f"{metric.category}, {better} is better, {metric.range}; {metric.configuration}; {cost(metric)} ({metric.source}{of})"
@@ -266,11 +268,11 @@ QUANTUS_COMMON: dict[str, Any] = {
 
 
 def scalar(values: Any) -> float:
-    """The one score of a one-example batch."""
+    """Return the one score of a one-example batch."""
     return float(np.asarray(values, dtype=np.float64).reshape(-1)[0])
 
 
 def outputs(model: nn.Module, x: Tensor, target: int) -> npt.NDArray[np.float64]:
-    """Model output `target` of ``(n, 1, 96, 64)``, shape (n,)."""
+    """Return model output `target` of ``(n, 1, 96, 64)``, shape (n,)."""
     with torch.no_grad():
         return np.asarray(model(x)[:, target].double().cpu().numpy())

@@ -46,8 +46,9 @@ def _explain(given: MetricInput) -> Callable[..., Map]:
     explain = given.explain_func("centred", fresh_seeds=True)
 
     def lifted(**asked: Any) -> Map:
-        """A map that is negative everywhere, which Quantus refuses, from 0: a constant changes
-        neither ranks nor histograms.
+        """Lift a map that is negative everywhere, which Quantus refuses, to begin at 0.
+
+        A constant changes neither ranks nor histograms.
         """
         values = explain(**asked)
         return values - values.min() if (values < 0).all() else values
@@ -56,8 +57,9 @@ def _explain(given: MetricInput) -> Callable[..., Map]:
 
 
 def mprt(given: MetricInput) -> Scores:
-    """What the rank correlation with the map loses from "original again" to the mean over the
-    encoder's layers; each one's as parts.
+    """Fall of the rank correlation from "original again" to the mean over the encoder's layers.
+
+    Each layer's correlation is a part.
     """
     layers = {name: scalar(values) for name, values in _randomised(given, "MPRT", layer_order="top_down").items()}
     own = [value for name, value in layers.items() if name.startswith("encoder")]
@@ -67,8 +69,9 @@ def mprt(given: MetricInput) -> Scores:
 
 
 def mprt_ceiling(given: MetricInput) -> float:
-    """Rank correlation of two maps of the trained model with other masks: what `mprt` can reach, if
-    random weights leave nothing of the map.
+    """Rank correlation of two maps of the trained model with other masks.
+
+    `mprt` can reach it if random weights leave nothing of the map.
     """
     from scipy.stats import spearmanr
 
@@ -78,8 +81,9 @@ def mprt_ceiling(given: MetricInput) -> float:
 
 
 def efficient_mprt(given: MetricInput) -> float:
-    """Relative rise, from the trained to the wholly re-initialised model, of the entropy of the
-    map's histogram of 100 bins.
+    """Relative rise of the entropy of the map's histogram when all layers are re-initialised.
+
+    The histogram has 100 bins.
     """
     return scalar(_randomised(given, "EfficientMPRT", softmax=True))
 

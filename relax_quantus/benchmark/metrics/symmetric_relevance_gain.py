@@ -32,8 +32,9 @@ every map of a clip.
 
 
 def symmetric_relevance_gain(given: MetricInput, granularity: str, fill: str, on_logit: bool = False) -> Scores:
-    """LIF - MIF: area of the curve when the least influential units go first minus when the most
-    influential do.
+    """Subtract the area of the curve MIF from that of LIF.
+
+    LIF removes the least influential units first, MIF the most influential.
 
     Units are ranked by their mean of the centred map and go in 8 equal steps. Cost: 15 forwards, up
     to ten times as many with ties; the orders of ties are the clip's, so that another method's are

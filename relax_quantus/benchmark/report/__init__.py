@@ -101,7 +101,7 @@ def _parts(table: Table, name: str) -> Iterator[str]:
 
 
 def comparisons(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every test of the summary, one flat entry each."""
+    """List every test of the summary, one flat entry each."""
     made = []
     for e in summary["endpoints"]:
         for family in e["families"]:

@@ -1,5 +1,4 @@
-"""What a run says, in plain words: for each end point, which strategies were told apart, by how
-much and how surely.
+"""What a run says, in plain words: which strategies were told apart, and what has no value.
 
 `summarise`'s dictionary enters, Markdown leaves. Nothing is decided here: verdicts are those of the
 tests.
@@ -46,8 +45,10 @@ AGAINST = {
 
 
 def in_short(summary: dict[str, Any]) -> str:
-    """What was found on each end point: mask strategies against each other, then all of them
-    against their twins and against plain energy.
+    """Say what was found on each end point.
+
+    Mask strategies against each other, then all of them against their twins and against plain
+    energy.
     """
     lines: list[str] = []
     for endpoint in summary["endpoints"]:
@@ -66,13 +67,13 @@ def in_short(summary: dict[str, Any]) -> str:
 
 
 def sentences(comparisons: list[dict[str, Any]]) -> Iterator[str]:
-    """One sentence for each comparison, those with a result first."""
+    """Write one sentence for each comparison, those with a result first."""
     for c in sorted(comparisons, key=lambda c: (not c["significant"], c["p_holm"] is None, c["p_holm"] or 0.0)):
         yield sentence(c)
 
 
 def all_against(family: dict[str, Any]) -> str:
-    """All strategies against one thing, in one sentence."""
+    """Compare all strategies with one thing, in one sentence."""
     groups: dict[str, list[str]] = {"above": [], "below": [], "not told from": []}
     for c in family["comparisons"]:
         group = "not told from" if ABOVE not in c["verdict"] else "above" if c["difference"]["value"] > 0 else "below"
@@ -83,7 +84,7 @@ def all_against(family: dict[str, Any]) -> str:
 
 
 def sentence(c: dict[str, Any]) -> str:
-    """What a comparison found."""
+    """Say what a comparison found."""
     a, b, verdict = quoted(c["a"]), quoted(c["b"]), quoted(c["verdict"])
     if not c["n"] or c["difference"]["value"] is None:
         return f"{a} and {b}: {verdict}."
@@ -112,7 +113,7 @@ MEANING = {
 
 
 def failures(rows: pd.DataFrame) -> str:
-    """A table of what has no value, or one sentence if everything has."""
+    """Tabulate what has no value, or say in one sentence that everything has."""
     bad = rows[(rows.part == "") & (rows.status != "ok")]
     if bad.empty:
         return "Every cell has a value.\n"

@@ -28,7 +28,7 @@ ESCAPES = {
 
 
 def escaped(text: str) -> str:
-    r"""`text` as LaTeX prints it.
+    r"""Escape `text` as LaTeX needs it.
 
     Examples
     --------

@@ -46,11 +46,11 @@ class Table:
 
     @property
     def rows(self) -> tuple[tuple[str, ...], ...]:
-        """As text without emphasis."""
+        """Return the lines as text without emphasis."""
         return tuple((name, *(cell.text() for cell in cells)) for name, cells in self.lines)
 
     def markdown(self) -> str:
-        """As a Markdown table; bold is bold."""
+        """Write the table in Markdown; bold is bold."""
         lines = [f"### {self.title}", "", self.caption, ""]
         body = [
             (name, *(f"**{cell.text()}**" if cell.bold else cell.text() for cell in cells))
@@ -61,7 +61,7 @@ class Table:
         return "\n".join(lines)
 
     def tidy(self) -> Iterator[dict[str, Any]]:
-        """One entry a cell, for CSV."""
+        """List one entry a cell, for CSV."""
         for name, cells in self.lines:
             for column, cell in zip(self.header[1:], cells, strict=True):
                 e = cell.estimate
@@ -70,7 +70,7 @@ class Table:
                     yield {"table": self.title, "method": name, "score": column, **values}
 
     def split(self, columns: int) -> list[Table]:
-        """As several tables of at most so many columns of scores."""
+        """Split into tables of at most so many columns of scores."""
         count = len(self.header) - 1
         if count <= columns:
             return [self]
@@ -85,12 +85,12 @@ class Table:
 
 
 def measured_any(cells: tuple[TableCell, ...]) -> bool:
-    """Whether a line says anything."""
+    """Tell whether a line says anything."""
     return any(cell.estimate.n for cell in cells)
 
 
 def number(value: float, beside: float) -> str:
-    """With as many decimals as suit `beside`, which it stands next to.
+    """Write a number with as many decimals as suit `beside`, which it stands next to.
 
     Examples
     --------
@@ -102,7 +102,7 @@ def number(value: float, beside: float) -> str:
 
 
 def slug(title: str) -> str:
-    """A title as the name of a file.
+    """Turn a title into the name of a file.
 
     Examples
     --------

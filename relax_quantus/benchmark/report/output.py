@@ -1,5 +1,4 @@
-"""Results on disk: tidy CSV and Parquet, the tables as Markdown, and what the run depended on as
-JSON.
+"""Results on disk: tidy CSV and Parquet, tables as Markdown, and as JSON what the run depended on.
 
 Last step of the benchmark's flow: `Results` enter; the files of `FILES` are written.
 """
@@ -27,8 +26,9 @@ FILES = ("results.csv", "results.parquet", "curves.parquet", "maps.parquet", "ta
 
 
 def write(results: Results, folder: str | os.PathLike[str]) -> list[Path]:
-    """Write all files into `folder`, which is made if needed, and return their paths; each appears
-    whole or not at all.
+    """Write all files into `folder`, which is made if needed, and return their paths.
+
+    Each appears whole or not at all.
 
     Raises
     ------
@@ -54,8 +54,9 @@ def write(results: Results, folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def _parquet(table: pd.DataFrame, path: Path) -> None:
-    """With Zstandard at level 9, and a dictionary only of columns that repeat: 60 % of the size
-    that pandas' defaults give a run's curves.
+    """Write with Zstandard at level 9, and dictionaries only for columns that repeat.
+
+    60 % of the size that pandas' defaults give a run's curves.
     """
     repeating = [name for name in table.columns if name not in ALL_DIFFERENT]
     table.to_parquet(path, index=False, compression="zstd", compression_level=9, use_dictionary=repeating)

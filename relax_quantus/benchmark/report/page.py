@@ -1,5 +1,4 @@
-"""``report.html``: tables, statistics, figures and settings of a run as one file that needs nothing
-else.
+"""``report.html``: tables, statistics, figures and settings of a run as one self-contained file.
 
 A `Folder` and what was made of it enter, the text of a page leaves: what ``table.md`` and
 ``statistics.md`` say, with tables that can be sorted; the verdicts in plain words; what has no
@@ -76,8 +75,9 @@ def _part(name: str) -> str:
 
 
 def _template(name: str) -> Any:
-    """A template, which escapes whatever is put into it but the page's own style, program and
-    sections.
+    """Load a template that escapes whatever is put into it.
+
+    Only the page's own style, program and sections go in as they are.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -90,7 +90,7 @@ NOT_SETTINGS = ("out", "retry", "scheduler")
 
 
 def toml(configuration: dict[str, Any]) -> str:
-    """The settings of a run as TOML, those left to the preset as the run found them.
+    """Write the settings of a run as TOML, those left to the preset as the run found them.
 
     Examples
     --------
@@ -104,7 +104,7 @@ def toml(configuration: dict[str, Any]) -> str:
 
 
 def commands(results: str, run: dict[str, Any]) -> list[tuple[str, str]]:
-    """What to type, each with what it does."""
+    """List what to type to make the same again, each with what it does."""
     made = [(f"relax-quantus report {results}", "this page, the tables and the figures again, from the results alone")]
     if run.get("configuration"):
         made.append(("relax-quantus bench run.toml --out results", "the results again; run.toml is the file below"))

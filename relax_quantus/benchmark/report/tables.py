@@ -1,5 +1,4 @@
-"""Results as tables that a person reads: one a category, methods down, metrics across, on the
-console and in Markdown.
+"""Results as tables that a person reads: one a category, methods down, metrics across.
 
 Eighth step of the benchmark's flow: tidy rows enter (of `Results` or of a results file); text
 leaves. A cell is the mean over source groups with its 95 % cluster-bootstrap interval; each
@@ -38,13 +37,14 @@ CONSOLE_WIDTH = 120
 
 
 def tables(results: Results) -> list[Table]:
-    """Tables of a run's results."""
+    """Make the tables of a run's results."""
     return tables_of(checked(results.rows))
 
 
 def tables_of(rows: pd.DataFrame) -> list[Table]:
-    """For each data set the crossed design, one table a view, then one a category in which anything
-    was measured.
+    """Make the tables of each data set.
+
+    The crossed design, one table a view, then one a category in which anything was measured.
 
     Methods without any score have no line. Random weights, the control, are left out unless there
     is nothing else; with several encoders a table of the crossed gain shows each by itself, them
@@ -73,8 +73,9 @@ def _of_dataset(main: pd.DataFrame, everything: pd.DataFrame, apart: str) -> Ite
 
 
 def encoders_table(rows: pd.DataFrame, view: str) -> Table:
-    """Gain of every method, each encoder by itself, in the score's own unit; bold where it is above
-    its twin's.
+    """Tabulate the gain of every method on each encoder, in the score's own unit.
+
+    Bold where it is above its twin's.
     """
     alone = {str(encoder): Endpoint(view, part) for encoder, part in rows.groupby("encoder", sort=False)}
     above = {encoder: above_twins(endpoint) for encoder, endpoint in alone.items()}
@@ -90,8 +91,9 @@ def encoders_table(rows: pd.DataFrame, view: str) -> Table:
 
 
 def crossed_table(rows: pd.DataFrame, view: str, apart: str = "") -> Table:
-    """Headline, minus twin, own-cell advantage and rank of every method in one view, as shares of
-    what could fall where that is stated.
+    """Tabulate headline, minus twin, own-cell advantage and rank of every method in one view.
+
+    As shares of what could fall where that is stated.
     """
     endpoint = Endpoint(view, normalised(rows))
     share = " as a share of how far the score falls when everything goes" if rows.fall.notna().any() else ""
@@ -118,7 +120,7 @@ def crossed_table(rows: pd.DataFrame, view: str, apart: str = "") -> Table:
 
 
 def category_table(rows: pd.DataFrame, category: str, apart: str = "") -> Table:
-    """Every metric of a category; strategies once more, minus their twins."""
+    """Tabulate every metric of a category; strategies once more, minus their twins."""
     metrics = list(dict.fromkeys(rows.metric))
     endpoints = {metric: Endpoint(metric, rows[rows.metric == metric]) for metric in metrics}
     signs = {metric: -1 if "down" in set(rows.direction[rows.metric == metric]) else 1 for metric in metrics}
@@ -142,7 +144,7 @@ def category_table(rows: pd.DataFrame, category: str, apart: str = "") -> Table:
 
 
 def counted(rows: pd.DataFrame) -> str:
-    """On how much it stands."""
+    """Describe the sample: sources, clips, encoders and seeds."""
     clips = len(rows[["dataset", "clip"]].drop_duplicates())
     sources, encoders, seeds = (rows[name].nunique() for name in ("source_group", "encoder", "seed"))
     few = "; too few for intervals" if sources < intervals.FEWEST else ""
@@ -150,13 +152,14 @@ def counted(rows: pd.DataFrame) -> str:
 
 
 def markdown(results: Results) -> str:
-    """The whole report as Markdown."""
+    """Write the whole report as Markdown."""
     return document(checked(results.rows), provenance(results))
 
 
 def document(rows: pd.DataFrame, run: dict[str, Any], made: list[Table] | None = None) -> str:
-    """The same from rows and what ``run.json`` says; `made` are the tables, if they are there
-    already.
+    """Write the report from rows and what ``run.json`` says.
+
+    `made` are the tables, if they are there already.
     """
     top = "\n".join(f"- {line}" for line in headings.heading(rows, run))
     parts = [part.markdown() for table in made or tables_of(rows) for part in table.split(COLUMNS_A_TABLE)]
@@ -188,7 +191,7 @@ def show(results: Results, console: Console | None = None) -> None:
 
 
 def fitting(table: Table) -> int:
-    """How many columns of scores fit the console beside the methods' names."""
+    """Count the columns of scores that fit the console beside the methods' names."""
     names = max((len(name) for name, _ in table.lines), default=10)
     cells = [len(cell.text(short=True)) for _, line in table.lines for cell in line]
     widest = max((*cells, *(max(map(len, h.split())) for h in table.header[1:])), default=10)

@@ -26,8 +26,9 @@ SHUFFLES = 2000
 
 
 def kendall_w(scores: Any) -> Any:
-    """W of `scores` (..., evaluators, methods): 1 if all rank alike, 0 if not at all, NaN if nobody
-    ranks at all.
+    """Compute Kendall's W of `scores` (..., evaluators, methods).
+
+    1 if all rank alike, 0 if not at all, NaN if nobody ranks at all.
 
     Spread of the rank sums over the most that the evaluators' own ranks allow, which is the
     correction for ties (Kendall and Gibbons 1990, ch. 6).
@@ -48,7 +49,7 @@ def kendall_w(scores: Any) -> Any:
 
 
 def chance(scores: npt.NDArray[np.float64], seed: int, shuffles: int) -> npt.NDArray[np.float64]:
-    """W of `scores` (evaluators, methods) with each evaluator's methods shuffled, ``(shuffles,)``.
+    """Compute W of `scores` (evaluators, methods) with methods shuffled, ``(shuffles,)``.
 
     What no agreement at all gives: 1 / evaluators on average, never 0.
     """
@@ -97,7 +98,7 @@ class Agreement:
 
 
 def between_evaluators(endpoint: Endpoint, *, seed: int = 0, resamples: int = 1000) -> list[Agreement]:
-    """Agreement of an end point's evaluators, on one or two blocks without gaps.
+    """Measure the agreement of an end point's evaluators, on one or two blocks without gaps.
 
     Ranked are the scores as they are. Scores minus twins are no better: all evaluators share the
     noise of a map's one twin, which then looks like agreement. Of the methods those with a twin are
@@ -160,7 +161,7 @@ def _agreement(
 
 
 def spearman(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Spearman's correlations of the lines of `scores`; NaN for a line that is constant."""
+    """Correlate the lines of `scores` by rank; NaN for a line that is constant."""
     from scipy.stats import rankdata
 
     with np.errstate(all="ignore"):
@@ -168,8 +169,9 @@ def spearman(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def between_metrics(rows: pd.DataFrame, how: str = "spearman") -> pd.DataFrame:
-    """Rank correlations of metrics over methods, metrics by metrics; NaN with fewer than
-    `LEAST_METHODS` methods in common.
+    """Correlate the ranks that metrics give methods, metrics by metrics.
+
+    NaN with fewer than `LEAST_METHODS` methods in common.
 
     Scores are turned so that higher is better first. `how` is "spearman" or "kendall".
     """

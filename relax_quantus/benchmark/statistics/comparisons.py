@@ -1,5 +1,4 @@
-"""Is one thing better than another? Paired tests over sources, effect sizes, equivalence, and the
-family's correction.
+"""Is one thing better than another? Paired tests over sources, effect sizes, equivalence.
 
 One difference a source enters (both measured on the same clips); a `Comparison` leaves. Wilcoxon's
 signed-rank test (SciPy; exact up to 50 sources without ties, by enumeration up to 13 with ties),
@@ -75,16 +74,15 @@ class Comparison:
 
     @property
     def small(self) -> bool:
-        """Whether the 90 % interval of the difference lies within ± the smallest effect: each pair
-        by itself, as the protocol has it.
+        """Whether the 90 % interval of the difference lies within ± the smallest effect.
+
+        Each pair by itself, as the protocol has it.
         """
         return self.p_equivalence <= LEVEL
 
     @property
     def verdict(self) -> str:
-        """In words: who is better, that they are equivalent, that it is open, or that nothing could
-        be told.
-        """
+        """Say who is better, that they are equivalent, that it is open, or cannot be told."""
         if self.n == 0:
             return "not comparable"
         if self.significant and not self.difference.value * self.effect.value > 0:
@@ -136,8 +134,9 @@ def effect_size(differences: Any, *, seed: int = 0) -> Interval:
 
 
 def wilcoxon(differences: Any) -> float:
-    """Two-sided p of the signed-rank test, zeros left out; 1 if all are zero, NaN if there are
-    none.
+    """Compute the two-sided p of the signed-rank test, zeros left out.
+
+    1 if all are zero, NaN if there are none.
 
     Differences that agree to 12 digits of the largest are tied: round-off breaks no tie.
     """
@@ -161,8 +160,9 @@ def rounded(d: Values) -> Values:
 
 
 def equivalence(differences: Any, smallest: float) -> float:
-    """The larger p of two one-sided t tests: small means that the mean difference is within
-    ±`smallest`.
+    """Compute the larger p of two one-sided t tests.
+
+    Small means that the mean difference is within ±`smallest`.
     """
     from statsmodels.stats.weightstats import DescrStatsW
 
@@ -194,8 +194,9 @@ def compare(
 
 
 def holm(family: Sequence[Comparison]) -> list[Comparison]:
-    """The same comparisons with p, of difference and of equivalence, corrected for all of them;
-    those without any source do not count.
+    """Correct the p of a family's comparisons, of difference and of equivalence.
+
+    Those without any source do not count.
     """
     tested = [i for i, c in enumerate(family) if math.isfinite(c.p)]
     bounded = [i for i, c in enumerate(family) if math.isfinite(c.p_equivalence)]
@@ -208,8 +209,9 @@ def holm(family: Sequence[Comparison]) -> list[Comparison]:
 
 
 def multiple(p: Sequence[float]) -> list[float]:
-    """Holm's corrected p of a family of tests: the same as statsmodels', which collects all garbage
-    at every call and takes .3 s for it.
+    """Correct the p of a family of tests by Holm's method.
+
+    The same as statsmodels', which collects all garbage at every call and takes .3 s for it.
 
     Examples
     --------

@@ -28,8 +28,9 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean, or another statistic, over `n` sources and its 95 % interval; NaN where it cannot be
-    had.
+    """A mean, or another statistic, over `n` sources and its 95 % interval.
+
+    NaN where it cannot be had.
     """
 
     value: float
@@ -49,8 +50,9 @@ class Interval:
 
 
 def expanded(confidence: float, n: int) -> float:
-    """The level at which a bootstrap percentile interval of a mean of `n` values has the width of a
-    t interval.
+    """Return the level at which a bootstrap interval of a mean is as wide as a t interval.
+
+    Of percentile intervals of `n` values.
 
     Examples
     --------
@@ -64,7 +66,7 @@ def expanded(confidence: float, n: int) -> float:
 
 
 def finite(values: Any) -> Values:
-    """As a flat float array without what is missing."""
+    """Flatten to floats without what is missing."""
     array = np.asarray(values, dtype=np.float64).reshape(-1)
     return array[np.isfinite(array)]
 
@@ -87,16 +89,18 @@ def mean(values: Any, *, seed: int = 0, confidence: float = CONFIDENCE, resample
 
 @lru_cache(maxsize=32)
 def resampling(n: int, resamples: int, seed: int) -> Values:
-    """How much each of `n` sources weighs in each resample ``(resamples, n)``: one matrix for all
-    scores, so one product does them all.
+    """Weigh each of `n` sources in each resample ``(resamples, n)``.
+
+    One matrix for all scores, so one product does them all.
     """
     counts = np.random.default_rng([seed, n]).multinomial(n, np.full(n, 1 / n), size=resamples)
     return counts / n
 
 
 def bca(resampled: Values, sources: Values, confidence: float) -> tuple[float, float]:
-    """Ends of the BCa interval of a mean from its resamples (Efron 1987, eqs. 2.3 and 6.6; the
-    acceleration from the jackknife).
+    """Compute the ends of the BCa interval of a mean from its resamples.
+
+    Efron 1987, eqs. 2.3 and 6.6; the acceleration from the jackknife.
 
     The same as `scipy.stats.bootstrap`, which draws anew for every call and takes fifty times as
     long.

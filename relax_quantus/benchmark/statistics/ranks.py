@@ -47,8 +47,9 @@ class Ranking:
 
     @property
     def best(self) -> list[str]:
-        """The first and all that are not told apart from it; all of them if Friedman's test finds
-        nothing.
+        """List the first and all that are not told apart from it.
+
+        All of them if Friedman's test finds nothing.
         """
         names = list(self.ranks)
         if self.pairwise is None or not self.p <= 0.05:
@@ -87,8 +88,9 @@ def _pairwise(complete: pd.DataFrame, values: Any) -> Any:
 
 
 def critical_difference(k: int, n: int, level: float = 0.05) -> float:
-    """Nemenyi's: q / sqrt(2) sqrt(k (k + 1) / (6 n)), q of the studentised range of k and
-    infinitely many degrees of freedom.
+    """Compute Nemenyi's critical difference, q / sqrt(2) sqrt(k (k + 1) / (6 n)).
+
+    q is of the studentised range of k and infinitely many degrees of freedom.
 
     Examples
     --------
@@ -101,9 +103,7 @@ def critical_difference(k: int, n: int, level: float = 0.05) -> float:
 
 
 def clear_winner(endpoint: Endpoint) -> str | None:
-    """The method that is better than each of the others on the sources that it shares with it, or
-    None.
-    """
+    """Return the method that is better than each other one on the sources they share, or None."""
     levels = {m: endpoint.level(m).mean() for m in endpoint.ranked}
     levels = {m: value for m, value in levels.items() if math.isfinite(value)}
     if len(levels) < 2:
@@ -118,7 +118,7 @@ def clear_winner(endpoint: Endpoint) -> str | None:
 
 
 def above_twins(endpoint: Endpoint) -> set[str]:
-    """Methods that score above their shuffled twins, Holm's correction over all that have one."""
+    """List methods that score above their shuffled twins, Holm's correction over all pairs."""
     tested = {}
     for method in endpoint.methods:
         if method in endpoint.twins:
@@ -131,8 +131,9 @@ def above_twins(endpoint: Endpoint) -> set[str]:
 
 
 def _above(differences: pd.Series) -> bool:
-    """Whether mean and ranks say so: one far source can turn the mean against all the others, whose
-    ranks the test goes by.
+    """Tell whether mean and ranks both are above 0.
+
+    One far source can turn the mean against all the others, whose ranks the test goes by.
     """
     found = differences.dropna()
     return bool(found.mean() > 0 and rank_biserial(found.to_numpy()) > 0)

@@ -58,8 +58,9 @@ over encoders where there are others.
 
 
 def checked(rows: pd.DataFrame, where: str = "results") -> pd.DataFrame:
-    """Copy `rows` with every column, texts without missing values, a ``score`` and a ``fall`` (NaN
-    where none is stated).
+    """Copy `rows` with every column, and texts without missing values.
+
+    A ``score`` and a ``fall`` (NaN where none is stated) are added.
 
     Raises
     ------
@@ -111,9 +112,7 @@ def measured(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def pooled(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Rows without control encoders (random weights), unless there is nothing else; and what was
-    left out.
-    """
+    """Drop control encoders (random weights) unless there is nothing else, and name them."""
     control = rows.encoder.str.startswith(NULL_ENCODERS)
     if not control.any() or control.all():
         return rows, []

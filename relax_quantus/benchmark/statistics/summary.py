@@ -1,5 +1,4 @@
-"""All statistics of a run in one plain dictionary: end points, their tests, ranks, agreement,
-variance.
+"""All statistics of a run in one dictionary: end points, tests, ranks, agreement, variance.
 
 Oriented rows enter (`rows.checked`), a dictionary that JSON can hold leaves; missing numbers are
 None. End points (`END_POINTS`) are the crossed relevance gain in either view, as a share of what
@@ -58,8 +57,9 @@ class MeasuredEndpoint:
 
 
 def roles_of(configuration: Mapping[str, Any]) -> dict[str, str]:
-    """What a run's configuration chose before it began: key of each end point -> "primary",
-    "secondary", else "exploratory"; empty if nothing.
+    """Read from a run's configuration the role of each end point, chosen before it began.
+
+    "primary", "secondary", else "exploratory"; empty if nothing was chosen.
 
     Examples
     --------
@@ -71,8 +71,9 @@ def roles_of(configuration: Mapping[str, Any]) -> dict[str, str]:
 
 
 def amendment_of(run: Mapping[str, Any]) -> str:
-    """Return `AMENDED` if a run chose end points, and ``run.json`` does not say that it chose raw
-    differences; else nothing.
+    """Return `AMENDED` if a run chose end points under the earlier rule; else nothing.
+
+    ``run.json`` then does not say that it chose raw differences.
 
     Examples
     --------
@@ -84,8 +85,9 @@ def amendment_of(run: Mapping[str, Any]) -> str:
 
 
 def measured_endpoints(rows: pd.DataFrame, roles: Mapping[str, str] = NO_ROLES) -> Iterator[MeasuredEndpoint]:
-    """The end points that were measured, each data set by itself: answers for different data are
-    never pooled.
+    """Yield the end points that were measured, each data set by itself.
+
+    Answers for different data are never pooled.
     """
     everything, _ = pooled(measured(rows))
     for dataset in dict.fromkeys(everything.dataset):
@@ -241,7 +243,7 @@ def tell(comparison: Comparison) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """As JSON takes it: dictionaries, lists, texts, numbers, None."""
+    """Turn into what JSON takes: dictionaries, lists, texts, numbers, None."""
     if isinstance(value, intervals.Interval):
         value = asdict(value)
     if isinstance(value, dict):

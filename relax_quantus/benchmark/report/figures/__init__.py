@@ -109,7 +109,7 @@ def _points(e: Endpoint, maps: pd.DataFrame, names: dict[str, str]) -> pd.DataFr
 
 
 def of_categories(rows: pd.DataFrame, dataset: str) -> Iterator[tuple[str, Any]]:
-    """Box plots of each category's metrics, and the average rank of every method in every category."""
+    """Draw box plots of each category's metrics, and every method's average rank in them."""
     import pandas as pd
 
     names, said = style.labels(rows, FEW) if len(rows) else ({}, "")

@@ -25,8 +25,9 @@ def draw(
     colours: str = "cividis",
     digits: int = 2,
 ) -> Any:
-    """Methods down, columns across, each value written into its cell; `own` (same shape, bool)
-    outlines cells.
+    """Draw methods down and columns across, each value written into its cell.
+
+    `own` (same shape, bool) outlines cells.
     """
     lines, columns = values.shape
     numbers = values.to_numpy(dtype=np.float64)

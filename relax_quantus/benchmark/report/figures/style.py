@@ -1,5 +1,4 @@
-"""How every figure looks, and how it is saved: colours told apart by everybody and in print, words
-on the axes, PNG and PDF.
+"""The look of every figure: colours told apart by everybody, words on the axes, PNG and PDF.
 
 The colours are those of Okabe and Ito (2008); strategies differ in line and marker, too, so that a
 grey print is enough. pyplot is never touched.
@@ -101,8 +100,9 @@ def title(made: Any, text: str) -> None:
 
 
 def key(label: str) -> str:
-    """RELAX's strategy of a label, or the label's own first word (REPEAT is another method): what
-    colour and marker hang on.
+    """Return what colour and marker hang on: RELAX's strategy, or the label's own first word.
+
+    REPEAT is another method.
 
     Examples
     --------
@@ -139,7 +139,7 @@ def spoken(name: str) -> str:
 
 
 def labels(rows: pd.DataFrame, at_most: int) -> tuple[dict[str, str], str]:
-    """Method (no twins) -> label, at most about so many labels; and what was averaged, in words."""
+    """Label methods (no twins) with at most about so many labels, and say what was averaged."""
     names = methods(rows)
     facts = rows[rows.method.isin(names)].drop_duplicates("method").set_index("method")
     plain = {m: spoken(m) for m in names}
@@ -155,7 +155,7 @@ def labels(rows: pd.DataFrame, at_most: int) -> tuple[dict[str, str], str]:
 
 
 def averaged(scores: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
-    """Columns of methods as columns of labels, means of those that share one."""
+    """Average columns of methods into columns of labels."""
     import pandas as pd
 
     made: dict[str, pd.Series] = {}
