@@ -50,8 +50,9 @@ class Box:
 
 @dataclass(frozen=True)
 class Selection:
-    """A row of a selection table: its box in seconds of the file that it begins in, and the files
-    that it names.
+    """A row of a selection table.
+
+    Its box in seconds of the file that it begins in, and the files that it names.
 
     Attributes
     ----------
@@ -74,8 +75,9 @@ class Selection:
 def read(
     path: str | os.PathLike[str], label_column: str = "", recording: str | os.PathLike[str] | None = None
 ) -> list[Box]:
-    """Read a selection table or label track, whichever it is; each box once, in seconds of its
-    recording.
+    """Read a selection table or label track, whichever it is.
+
+    Each box once, in seconds of its recording.
 
     Parameters
     ----------
@@ -101,8 +103,9 @@ def read(
 
 
 def is_annotation(path: Path) -> bool:
-    """Whether a text file looks like a selection table or, if it is called .txt, a label track, by
-    its first lines.
+    """Tell whether a text file looks like a selection table or a label track.
+
+    By its first lines, and for a label track by the ending .txt.
     """
     try:
         text = read_text(path, WHAT)
@@ -116,16 +119,18 @@ def is_annotation(path: Path) -> bool:
 
 
 def files_named(path: Path) -> list[str]:
-    """The files that a selection table names as ``Begin Path`` or ``Begin File``, with slashes,
-    each once; none of a label track.
+    """List the files that a selection table names, with slashes, each once.
+
+    In ``Begin Path`` or ``Begin File``; none of a label track.
     """
     text = read_text(path, WHAT)
     return list(dict.fromkeys(filter(None, map(_file_of, _rows(text))))) if _is_table(text) else []
 
 
 def is_own(path: Path) -> bool:
-    """Whether a selection table is one that `relax_quantus.views.boxes.write_raven` wrote and
-    nobody has labelled since.
+    """Tell whether a selection table was written by this package and not labelled since.
+
+    See `relax_quantus.views.boxes.write_raven`.
     """
     text = read_text(path, WHAT)
     rows = _rows(text) if _is_table(text) else []
@@ -133,16 +138,18 @@ def is_own(path: Path) -> bool:
 
 
 def same_file(named: str, recording: Path) -> bool:
-    """Whether the name of a file in a table means a recording; it may have been converted to
-    another format since.
+    """Tell whether the name of a file in a table means a recording.
+
+    It may have been converted to another format since.
     """
     name, own = PurePosixPath(named), recording.name.lower()
     return name.name.lower() == own or name.stem.lower() == Path(own).stem
 
 
 def write_audacity(path: str | os.PathLike[str], boxes: Iterable[Box]) -> None:
-    """Write a label track with spectral selections, as Audacity exports it; a highest frequency
-    that is infinite is "not set".
+    """Write a label track with spectral selections, as Audacity exports it.
+
+    A highest frequency that is infinite is "not set".
     """
     text = "".join(
         f"{b.begin_s:.6f}\t{b.end_s:.6f}\t{b.label}\n\\\t{b.low_hz:.6f}\t{b.high_hz if b.high_hz < math.inf else -1:.6f}\n"
@@ -161,8 +168,9 @@ def _rows(text: str) -> list[dict[str, str]]:
 
 
 def _file_of(row: dict[str, str]) -> str:
-    """Where a row begins, with slashes: the path if there is one, as two folders may have files of
-    one name.
+    """Return where a row begins, with slashes.
+
+    The path if there is one, as two folders may have files of one name.
     """
     name, path = (row.get(key, "").replace("\\", "/") for key in (FILE, PATH))
     if name and path and PurePosixPath(path).name.lower() != name.rpartition("/")[2].lower():
@@ -213,8 +221,9 @@ def _raven(path: object, text: str, label_column: str) -> list[Selection]:
 def _of_recording(
     path: object, selections: Sequence[Selection], recording: str | os.PathLike[str] | None
 ) -> Sequence[Box]:
-    """The boxes of one recording, in its own seconds: rows of others are left out, and what reaches
-    into it is cut at its beginning.
+    """Select the boxes of one recording, in its own seconds.
+
+    Rows of others are left out, and what reaches into it is cut at its beginning.
     """
     files = sorted({s.file for s in selections} - {""})
     names = [PurePosixPath(name).name for name in files]
@@ -246,8 +255,9 @@ def _of_recording(
 
 
 def _own_files(files: Sequence[str], recording: Path) -> set[str]:
-    """Which of the named files mean a recording: of one name in several folders, the folders that
-    are its own.
+    """Select which of the named files mean a recording.
+
+    Of one name in several folders, the folders that are its own.
     """
     fitting = [name for name in files if same_file(name, recording)]
     best = max((shared_folders(name, recording) for name in fitting), default=0)
@@ -255,8 +265,9 @@ def _own_files(files: Sequence[str], recording: Path) -> set[str]:
 
 
 def shared_folders(named: str, recording: Path) -> int:
-    """How many folders a file that a table names and a recording have in common, from the innermost
-    one out.
+    """Count the folders that a named file and a recording have in common.
+
+    From the innermost one out.
     """
     theirs = [part.lower() for part in reversed(PurePosixPath(named).parts[:-1])]
     own = [part.lower() for part in reversed(recording.absolute().parts[:-1])]
@@ -311,8 +322,9 @@ def _box(path: object, line: int, begin: float, end: float, low: float, high: fl
 
 
 def bins(boxes: Iterable[Box], examples: int, config: LogMelConfig | None = None) -> npt.NDArray[np.bool_]:
-    """Bins that boxes cover, bool ``(examples, 96, 64)``: frames whose middle lies in the time,
-    bands whose middle lies in the frequencies.
+    """Mark the bins that boxes cover, bool ``(examples, 96, 64)``.
+
+    Frames whose middle lies in the time, bands whose middle lies in the frequencies.
 
     A box that is thinner than a band or shorter than a frame takes the nearest one.
     """

@@ -50,8 +50,9 @@ TABLE_SUFFIX = re.compile(r"(\.table\.\d+)?(\.selections)?\.(txt|csv|tsv)$", re.
 
 @dataclass(frozen=True, eq=False)
 class Marked:
-    """One example of a recording in which a class is marked: the recording, the example's number,
-    and the class's bins ``(96, 64)``.
+    """One example of a recording in which a class is marked.
+
+    The recording, the example's number, and the class's bins ``(96, 64)``.
     """
 
     entry: Entry
@@ -112,8 +113,9 @@ def _surveyed(root: Path) -> tuple[list[tuple[Path, Path]], list[str]]:
 
 
 def _sounds_of(table: Path, sounds: dict[str, list[Path]]) -> list[Path]:
-    """The sound files that a table is about; one that names only files that are elsewhere stays
-    with its own name's, which `read` refuses.
+    """List the sound files that a table is about.
+
+    One that names only files that are elsewhere stays with its own name's, which `read` refuses.
     """
     found = []
     for named in files_named(table):
@@ -141,16 +143,18 @@ def has_tables(root: Path) -> bool:
 
 
 def source_of(path: Path, root: Path) -> str:
-    """The recording that a file belongs to: ``NAME_Segment_01`` is part of NAME; any other file is
-    its own.
+    """Name the recording that a file belongs to.
+
+    ``NAME_Segment_01`` is part of NAME; any other file is its own.
     """
     match = SEGMENT.match(path.stem)
     return match.group(1) if match else path.relative_to(root).as_posix()
 
 
 def marked(root: Path, label_column: str = "") -> list[Marked]:
-    """Every example in which one class has more marked bins than any other, and between 0.5 and 80
-    % of all, with the boxes of all its tables.
+    """Find every example in which one class has more marked bins than any other.
+
+    Between 0.5 and 80 % of all bins, with the boxes of all its tables.
 
     Raises
     ------
@@ -262,8 +266,9 @@ def boxes(
 
 
 def class_names(every: list[Marked], classes: int, path: object) -> tuple[str, ...]:
-    """The classes that are marked in most examples, in alphabetical order; those of several sources
-    first.
+    """List the classes that are marked in most examples, in alphabetical order.
+
+    Those of several sources first.
     """
     counts = Counter(m.entry.label_name for m in every)
     sources = {name: len({m.entry.source_group for m in every if m.entry.label_name == name}) for name in counts}
@@ -288,8 +293,10 @@ def in_turn(members: list[Marked], rng: np.random.Generator) -> list[Marked]:
 def _split(
     ordered: dict[str, list[Marked]], drawn: list[Marked], per_class: int
 ) -> tuple[list[Marked], list[Marked], list[str]]:
-    """Examples to train on (of no drawn one's source where possible), and to judge on (of the drawn
-    ones' sources).
+    """Select examples to train on and to judge on.
+
+    Those to train on are of no drawn one's source where possible, those to judge on of the drawn
+    ones' sources.
     """
     taken, groups = {m.name for m in drawn}, {m.entry.source_group for m in drawn}
     training, held_out, leaky = [], [], []
@@ -311,8 +318,9 @@ class Cutter:
         self.reader = reader
 
     def examples(self, wanted: list[Marked]) -> dict[str, Tensor]:
-        """Log-mel ``(1, 96, 64)`` by the examples' names; those of recordings that cannot be read
-        are missing.
+        """Read log-mel ``(1, 96, 64)`` by the examples' names.
+
+        Those of recordings that cannot be read are missing.
         """
         config, found = LogMelConfig(), {}
         by_file: dict[Path, list[Marked]] = defaultdict(list)
@@ -329,8 +337,9 @@ class Cutter:
 
 
 def clip_of(m: Marked, x: Tensor, names: tuple[str, ...]) -> Clip:
-    """The example as a clip whose stem is what the boxes hold, on the example's own background, and
-    whose rest is what they do not hold.
+    """Make a clip whose stem is what the boxes hold, on the example's own background.
+
+    Its rest is what they do not hold.
     """
     truth, background = torch.from_numpy(m.truth), Background().level(x[None])[0]
     stem, rest = torch.where(truth, x, background), torch.where(truth, background, x)
