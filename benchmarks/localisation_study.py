@@ -22,7 +22,8 @@ import torch
 
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.data.datasets import synthetic
-from relax_quantus.benchmark.engine.runner import Results, run
+from relax_quantus.benchmark.engine.results import Results
+from relax_quantus.benchmark.engine.runner import run
 from relax_quantus.relax.masks import STRATEGIES
 
 METRICS = ("AUC", "RankAccuracy")

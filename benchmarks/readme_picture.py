@@ -15,8 +15,8 @@ from pathlib import Path
 
 import soundfile
 
-from relax_quantus.benchmark.data.calls import CLASS_NAMES, SAMPLE_RATE_HZ
 from relax_quantus.benchmark.data.soundscapes import soundscape
+from relax_quantus.benchmark.data.synthetic_calls import CLASS_NAMES, SAMPLE_RATE_HZ
 
 SEED, INDEX, LABEL = 2026, 7, CLASS_NAMES.index("dog")
 

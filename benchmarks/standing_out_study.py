@@ -25,10 +25,10 @@ from torch import Tensor, nn
 
 import relax_quantus as rq
 from relax_quantus.audio.reading import resample
-from relax_quantus.benchmark.data.calls import SAMPLE_RATE_HZ
 from relax_quantus.benchmark.data.planted import mix
 from relax_quantus.benchmark.data.sampling import examples_of
 from relax_quantus.benchmark.data.soundscapes import class_of, dominates, soundscape
+from relax_quantus.benchmark.data.synthetic_calls import SAMPLE_RATE_HZ
 from relax_quantus.frontend.axes import Axis
 from relax_quantus.frontend.log_mel import hz_to_mel
 from relax_quantus.relax.fills import SILENCE

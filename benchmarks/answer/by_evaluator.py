@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from relax_quantus.benchmark.report.reading import read
+from relax_quantus.benchmark.report.results_folder import read
 from relax_quantus.benchmark.statistics.comparisons import compare
-from relax_quantus.benchmark.statistics.crossing import crossed, normalised
+from relax_quantus.benchmark.statistics.endpoints import crossed, normalised
 from relax_quantus.benchmark.statistics.intervals import mean
 from relax_quantus.benchmark.statistics.rows import CELL, measured, pooled
 

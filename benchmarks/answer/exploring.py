@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from relax_quantus.benchmark.report.reading import read
+from relax_quantus.benchmark.report.results_folder import read
 from relax_quantus.benchmark.statistics import intervals
 from relax_quantus.benchmark.statistics.comparisons import Comparison
-from relax_quantus.benchmark.statistics.crossing import Endpoint, crossed, normalised
+from relax_quantus.benchmark.statistics.endpoints import Endpoint, crossed, normalised
 from relax_quantus.benchmark.statistics.families import BASELINE, against_nulls, averaged, family, matches, variants
 from relax_quantus.benchmark.statistics.rows import measured, pooled
 from relax_quantus.benchmark.statistics.summary import SMALLEST_AUC, SMALLEST_GAIN

@@ -2,10 +2,12 @@
 
 The flow, one module a step::
 
-    calls -> chain -> soundscapes --datasets--> clips with stems and truth     (or recordings: a folder of real ones)
-    clips --methods--> maps --metrics--> scores --runner--> tidy rows --tables, output--> what one reads
+    synthetic_calls -> degradations -> soundscapes --datasets--> clips with stems and truth
+                                                   (or recordings: a folder of real ones)
+    clips --methods--> maps --metrics--> scores --runner--> tidy rows --report--> what one reads
 
-    config --grid--> units of work --workers (workshop, cells)--> finished cells --store--> what a run that stopped goes on from
+    config --grid--> units of work --workers (resources, cells)--> finished cells
+                     finished cells --store--> what a run that stopped goes on from
 
 `run` takes a `BenchmarkConfig` and returns `Results`. Everything is imported when it is first used.
 """
@@ -21,7 +23,7 @@ _HOME = {
     "FILES": "report.output",
     "Forecast": "engine.dry_run",
     "LOST": "engine.store",
-    "Results": "engine.runner",
+    "Results": "engine.results",
     "forecast": "engine.dry_run",
     "run": "engine.runner",
     "METHODS": "methods.registry",

@@ -4,7 +4,7 @@ from relax_quantus.benchmark.config import PRESETS as PRESETS
 from relax_quantus.benchmark.config import BenchmarkConfig as BenchmarkConfig
 from relax_quantus.benchmark.engine.dry_run import Forecast as Forecast
 from relax_quantus.benchmark.engine.dry_run import forecast as forecast
-from relax_quantus.benchmark.engine.runner import Results as Results
+from relax_quantus.benchmark.engine.results import Results as Results
 from relax_quantus.benchmark.engine.runner import run as run
 from relax_quantus.benchmark.engine.store import LOST as LOST
 from relax_quantus.benchmark.methods.registry import METHODS as METHODS

@@ -1,12 +1,15 @@
 """Time-frequency boxes drawn by people: Raven's selection tables and Audacity's label tracks.
 
-A text file enters, `Box` objects leave, in seconds of one recording and Hz; `bins` turns boxes into bins of the log-mel grid. Raven's table is
-tab-separated with a header (Cornell Lab, Raven Pro manual, "selection tables"); Audacity's track has ``begin<tab>end<tab>label`` a line and, for a
-spectral selection, a second line of a backslash, the lowest and the highest frequency, where -1 stands for "not set". Both are also read as
-spreadsheets save them, see `relax_quantus.base.text_files`.
+A text file enters, `Box` objects leave, in seconds of one recording and Hz; `bins` turns boxes into
+bins of the log-mel grid. Raven's table is tab-separated with a header (Cornell Lab, Raven Pro
+manual, "selection tables"); Audacity's track has ``begin<tab>end<tab>label`` a line and, for a
+spectral selection, a second line of a backslash, the lowest and the highest frequency, where -1
+stands for "not set". Both are also read as spreadsheets save them, see
+`relax_quantus.base.text_files`.
 
-Raven opens many files as one sequence. Its times then count from the first file; ``File Offset (s)`` counts from the file that ``Begin File`` and
-``Begin Path`` name, and these decide where a box lies and whose it is.
+Raven opens many files as one sequence. Its times then count from the first file; ``File Offset
+(s)`` counts from the file that ``Begin File`` and ``Begin Path`` name, and these decide where a box
+lies and whose it is.
 """
 
 from __future__ import annotations
@@ -47,14 +50,18 @@ class Box:
 
 @dataclass(frozen=True)
 class Selection:
-    """A row of a selection table: its box in seconds of the file that it begins in, and the files that it names.
+    """A row of a selection table.
+
+    Its box in seconds of the file that it begins in, and the files that it names.
 
     Attributes
     ----------
     file
-        Where it begins, as ``Begin Path`` or ``Begin File`` has it, with slashes; empty if the table does not say.
+        Where it begins, as ``Begin Path`` or ``Begin File`` has it, with slashes; empty if the
+        table does not say.
     end_file
-        The name of the file where it ends if that is another; else, or if the table does not say, empty.
+        The name of the file where it ends if that is another; else, or if the table does not say,
+        empty.
     file_start_s
         Where its file begins in the table's own times; None if the table does not say.
     """
@@ -68,21 +75,26 @@ class Selection:
 def read(
     path: str | os.PathLike[str], label_column: str = "", recording: str | os.PathLike[str] | None = None
 ) -> list[Box]:
-    """Read a selection table or label track, whichever it is; each box once, in seconds of its recording.
+    """Read a selection table or label track, whichever it is.
+
+    Each box once, in seconds of its recording.
 
     Parameters
     ----------
     path
         The text file.
     label_column
-        Of a selection table: the column that says what was heard; empty for the first of `LABELS` that it has.
+        Of a selection table: the column that says what was heard; empty for the first of `LABELS`
+        that it has.
     recording
-        The sound file whose boxes are wanted: of a table of several files, only its rows are returned.
+        The sound file whose boxes are wanted: of a table of several files, only its rows are
+        returned.
 
     Raises
     ------
     DataError
-        If it is neither, lacks a column, a row is broken (the message names the line), or it is about other recordings.
+        If it is neither, lacks a column, a row is broken (the message names the line), or it is
+        about other recordings.
     """
     text = read_text(path, WHAT)
     if not _is_table(text):
@@ -91,7 +103,10 @@ def read(
 
 
 def is_annotation(path: Path) -> bool:
-    """Whether a text file looks like a selection table or, if it is called .txt, a label track, by its first lines."""
+    """Tell whether a text file looks like a selection table or a label track.
+
+    By its first lines, and for a label track by the ending .txt.
+    """
     try:
         text = read_text(path, WHAT)
     except DataError:
@@ -104,26 +119,38 @@ def is_annotation(path: Path) -> bool:
 
 
 def files_named(path: Path) -> list[str]:
-    """The files that a selection table names as ``Begin Path`` or ``Begin File``, with slashes, each once; none of a label track."""
+    """List the files that a selection table names, with slashes, each once.
+
+    In ``Begin Path`` or ``Begin File``; none of a label track.
+    """
     text = read_text(path, WHAT)
     return list(dict.fromkeys(filter(None, map(_file_of, _rows(text))))) if _is_table(text) else []
 
 
 def is_own(path: Path) -> bool:
-    """Whether a selection table is one that `relax_quantus.views.boxes.write_raven` wrote and nobody has labelled since."""
+    """Tell whether a selection table was written by this package and not labelled since.
+
+    See `relax_quantus.views.boxes.write_raven`.
+    """
     text = read_text(path, WHAT)
     rows = _rows(text) if _is_table(text) else []
     return bool(rows) and all(row.get("annotation") == LABEL and row.get(SCORE) for row in rows)
 
 
 def same_file(named: str, recording: Path) -> bool:
-    """Whether the name of a file in a table means a recording; it may have been converted to another format since."""
+    """Tell whether the name of a file in a table means a recording.
+
+    It may have been converted to another format since.
+    """
     name, own = PurePosixPath(named), recording.name.lower()
     return name.name.lower() == own or name.stem.lower() == Path(own).stem
 
 
 def write_audacity(path: str | os.PathLike[str], boxes: Iterable[Box]) -> None:
-    """Write a label track with spectral selections, as Audacity exports it; a highest frequency that is infinite is "not set"."""
+    """Write a label track with spectral selections, as Audacity exports it.
+
+    A highest frequency that is infinite is "not set".
+    """
     text = "".join(
         f"{b.begin_s:.6f}\t{b.end_s:.6f}\t{b.label}\n\\\t{b.low_hz:.6f}\t{b.high_hz if b.high_hz < math.inf else -1:.6f}\n"
         for b in boxes
@@ -141,7 +168,10 @@ def _rows(text: str) -> list[dict[str, str]]:
 
 
 def _file_of(row: dict[str, str]) -> str:
-    """Where a row begins, with slashes: the path if there is one, as two folders may have files of one name."""
+    """Return where a row begins, with slashes.
+
+    The path if there is one, as two folders may have files of one name.
+    """
     name, path = (row.get(key, "").replace("\\", "/") for key in (FILE, PATH))
     if name and path and PurePosixPath(path).name.lower() != name.rpartition("/")[2].lower():
         path = f"{path.rstrip('/')}/{name}"  # some versions name the folder alone
@@ -191,7 +221,10 @@ def _raven(path: object, text: str, label_column: str) -> list[Selection]:
 def _of_recording(
     path: object, selections: Sequence[Selection], recording: str | os.PathLike[str] | None
 ) -> Sequence[Box]:
-    """The boxes of one recording, in its own seconds: rows of others are left out, and what reaches into it is cut at its beginning."""
+    """Select the boxes of one recording, in its own seconds.
+
+    Rows of others are left out, and what reaches into it is cut at its beginning.
+    """
     files = sorted({s.file for s in selections} - {""})
     names = [PurePosixPath(name).name for name in files]
     if recording is None:
@@ -222,14 +255,20 @@ def _of_recording(
 
 
 def _own_files(files: Sequence[str], recording: Path) -> set[str]:
-    """Which of the named files mean a recording: of one name in several folders, the folders that are its own."""
+    """Select which of the named files mean a recording.
+
+    Of one name in several folders, the folders that are its own.
+    """
     fitting = [name for name in files if same_file(name, recording)]
     best = max((shared_folders(name, recording) for name in fitting), default=0)
     return {name for name in fitting if shared_folders(name, recording) == best}
 
 
 def shared_folders(named: str, recording: Path) -> int:
-    """How many folders a file that a table names and a recording have in common, from the innermost one out."""
+    """Count the folders that a named file and a recording have in common.
+
+    From the innermost one out.
+    """
     theirs = [part.lower() for part in reversed(PurePosixPath(named).parts[:-1])]
     own = [part.lower() for part in reversed(recording.absolute().parts[:-1])]
     count = 0
@@ -283,7 +322,9 @@ def _box(path: object, line: int, begin: float, end: float, low: float, high: fl
 
 
 def bins(boxes: Iterable[Box], examples: int, config: LogMelConfig | None = None) -> npt.NDArray[np.bool_]:
-    """Bins that boxes cover, bool ``(examples, 96, 64)``: frames whose middle lies in the time, bands whose middle lies in the frequencies.
+    """Mark the bins that boxes cover, bool ``(examples, 96, 64)``.
+
+    Frames whose middle lies in the time, bands whose middle lies in the frequencies.
 
     A box that is thinner than a band or shorter than a frame takes the nearest one.
     """

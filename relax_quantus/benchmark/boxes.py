@@ -1,9 +1,12 @@
 """Recordings with time-frequency boxes drawn by people, as a benchmark `Dataset`.
 
-Fourth step of the benchmark's flow, beside `recordings`: a folder with sound files and, beside them or in another folder under the same root, one
-selection table or label track each (see `annotations`) enters. Powdermill's layout is one: ``wav_Files/Recording_1/Recording_1_Segment_01.wav`` and
-``annotation_Files/Recording_1/Recording_1_Segment_01.Table.1.selections.txt``. Examples in which one class is marked leave; the truth is the
-boxes of that class. What has a box is not a clean stem: towards-the-call questions take the example inside the boxes on its own background.
+Fourth step of the benchmark's flow, beside `recordings`: a folder with sound files and, beside them
+or in another folder under the same root, one selection table or label track each (see
+`annotations`) enters. Powdermill's layout is one:
+``wav_Files/Recording_1/Recording_1_Segment_01.wav`` and
+``annotation_Files/Recording_1/Recording_1_Segment_01.Table.1.selections.txt``. Examples in which
+one class is marked leave; the truth is the boxes of that class. What has a box is not a clean stem:
+towards-the-call questions take the example inside the boxes on its own background.
 """
 
 from __future__ import annotations
@@ -47,7 +50,10 @@ TABLE_SUFFIX = re.compile(r"(\.table\.\d+)?(\.selections)?\.(txt|csv|tsv)$", re.
 
 @dataclass(frozen=True, eq=False)
 class Marked:
-    """One example of a recording in which a class is marked: the recording, the example's number, and the class's bins ``(96, 64)``."""
+    """One example of a recording in which a class is marked.
+
+    The recording, the example's number, and the class's bins ``(96, 64)``.
+    """
 
     entry: Entry
     index: int
@@ -62,13 +68,15 @@ class Marked:
 def pairs(root: Path) -> list[tuple[Path, Path]]:
     """Pair each annotation file under a folder with the sound files that it is about.
 
-    A selection table that names files (``Begin File``, ``Begin Path``) goes with those of them that are there, whatever it is called; any other
-    with the sound file of its own name up to Raven's ``.Table.1.selections``, in its own folder first.
+    A selection table that names files (``Begin File``, ``Begin Path``) goes with those of them that
+    are there, whatever it is called; any other with the sound file of its own name up to Raven's
+    ``.Table.1.selections``, in its own folder first.
 
     Raises
     ------
     DataError
-        If there is none, or a name fits several sound files, none of them in the table's own folder.
+        If there is none, or a name fits several sound files, none of them in the table's own
+        folder.
     """
     return _surveyed(root)[0]
 
@@ -105,7 +113,10 @@ def _surveyed(root: Path) -> tuple[list[tuple[Path, Path]], list[str]]:
 
 
 def _sounds_of(table: Path, sounds: dict[str, list[Path]]) -> list[Path]:
-    """The sound files that a table is about; one that names only files that are elsewhere stays with its own name's, which `read` refuses."""
+    """List the sound files that a table is about.
+
+    One that names only files that are elsewhere stays with its own name's, which `read` refuses.
+    """
     found = []
     for named in files_named(table):
         fitting = [path for path in sounds.get(PurePosixPath(named).stem.lower(), []) if same_file(named, path)]
@@ -132,13 +143,18 @@ def has_tables(root: Path) -> bool:
 
 
 def source_of(path: Path, root: Path) -> str:
-    """The recording that a file belongs to: ``NAME_Segment_01`` is part of NAME; any other file is its own."""
+    """Name the recording that a file belongs to.
+
+    ``NAME_Segment_01`` is part of NAME; any other file is its own.
+    """
     match = SEGMENT.match(path.stem)
     return match.group(1) if match else path.relative_to(root).as_posix()
 
 
 def marked(root: Path, label_column: str = "") -> list[Marked]:
-    """Every example in which one class has more marked bins than any other, and between 0.5 and 80 % of all, with the boxes of all its tables.
+    """Find every example in which one class has more marked bins than any other.
+
+    Between 0.5 and 80 % of all bins, with the boxes of all its tables.
 
     Raises
     ------
@@ -205,10 +221,11 @@ def boxes(
     path
         See the module's text.
     max_clips, seed, head_clips, resampler
-        As in `recordings.folder`, with examples for recordings. Half of the recordings are explained, and the head is fitted on examples of the
-        others wherever a class has any there.
+        As in `recordings.folder`, with examples for recordings. Half of the recordings are
+        explained, and the head is fitted on examples of the others wherever a class has any there.
     classes
-        So many of the classes that are marked in most examples, of those that are marked in at least two sources if there are two such classes.
+        So many of the classes that are marked in most examples, of those that are marked in at
+        least two sources if there are two such classes.
     label_column
         Of Raven's tables, see `annotations.read`.
 
@@ -249,7 +266,10 @@ def boxes(
 
 
 def class_names(every: list[Marked], classes: int, path: object) -> tuple[str, ...]:
-    """The classes that are marked in most examples, in alphabetical order; those of several sources first."""
+    """List the classes that are marked in most examples, in alphabetical order.
+
+    Those of several sources first.
+    """
     counts = Counter(m.entry.label_name for m in every)
     sources = {name: len({m.entry.source_group for m in every if m.entry.label_name == name}) for name in counts}
     known = [name for name, count in counts.items() if count > 1]
@@ -273,7 +293,11 @@ def in_turn(members: list[Marked], rng: np.random.Generator) -> list[Marked]:
 def _split(
     ordered: dict[str, list[Marked]], drawn: list[Marked], per_class: int
 ) -> tuple[list[Marked], list[Marked], list[str]]:
-    """Examples to train on (of no drawn one's source where possible), and to judge on (of the drawn ones' sources)."""
+    """Select examples to train on and to judge on.
+
+    Those to train on are of no drawn one's source where possible, those to judge on of the drawn
+    ones' sources.
+    """
     taken, groups = {m.name for m in drawn}, {m.entry.source_group for m in drawn}
     training, held_out, leaky = [], [], []
     for name, members in ordered.items():
@@ -294,7 +318,10 @@ class Cutter:
         self.reader = reader
 
     def examples(self, wanted: list[Marked]) -> dict[str, Tensor]:
-        """Log-mel ``(1, 96, 64)`` by the examples' names; those of recordings that cannot be read are missing."""
+        """Read log-mel ``(1, 96, 64)`` by the examples' names.
+
+        Those of recordings that cannot be read are missing.
+        """
         config, found = LogMelConfig(), {}
         by_file: dict[Path, list[Marked]] = defaultdict(list)
         for m in wanted:
@@ -310,7 +337,10 @@ class Cutter:
 
 
 def clip_of(m: Marked, x: Tensor, names: tuple[str, ...]) -> Clip:
-    """The example as a clip whose stem is what the boxes hold, on the example's own background, and whose rest is what they do not hold."""
+    """Make a clip whose stem is what the boxes hold, on the example's own background.
+
+    Its rest is what they do not hold.
+    """
     truth, background = torch.from_numpy(m.truth), Background().level(x[None])[0]
     stem, rest = torch.where(truth, x, background), torch.where(truth, background, x)
     label = names.index(m.entry.label_name)

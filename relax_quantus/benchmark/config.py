@@ -1,6 +1,7 @@
 """`BenchmarkConfig`: everything a benchmark run depends on, frozen, with presets and a file format.
 
-A preset's name, a TOML file or keywords enter; one frozen dataclass leaves, which `run` takes and ``run.json`` records.
+A preset's name, a TOML file or keywords enter; one frozen dataclass leaves, which `run` takes and
+``run.json`` records.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from relax_quantus.errors import ArgumentError, ArgumentTypeError, DataError, Un
 
 LISTS = ("methods", "metrics", "datasets", "encoders", "seeds", "primary", "secondary")
 END_POINTS = ("gain_embedding", "gain_logit", "auc_region")
-"""What the report tests: the crossed gain in both views, and the area under the ROC curve against what an encoder was shown."""
+"""What the report tests: the crossed gain in both views, and the area under the ROC curve against
+what an encoder was shown.
+"""
 QUICK_METHODS = (
     *(f"RELAX-{masks}{twin}" for masks in ("random", "time", "frequency", "time_frequency") for twin in ("", " twin")),
     *("energy", "oracle", "Saliency", "IntegratedGradients", "Occlusion"),
@@ -35,11 +38,13 @@ class BenchmarkConfig:
     preset
         Name of the preset that it started from; only recorded.
     datasets, encoders
-        Specifications, each ``name`` or ``name:key=value,...``; every pair of them is run. Empty for what `data` and `encoder` say.
+        Specifications, each ``name`` or ``name:key=value,...``; every pair of them is run. Empty
+        for what `data` and `encoder` say.
     seeds
         Of masks, permutations and metrics: the whole grid once for each. Empty for `seed` alone.
     data
-        The short way to one data set: a folder of recordings, one folder a class or with a ``clips.csv``. None for synthetic soundscapes.
+        The short way to one data set: a folder of recordings, one folder a class or with a
+        ``clips.csv``. None for synthetic soundscapes.
     encoder
         The short way to one encoder.
     max_clips
@@ -47,16 +52,19 @@ class BenchmarkConfig:
     n_samples
         Masks N of each RELAX explanation.
     seed
-        Of the data: what is synthesised and which clips are chosen. Also the one seed of masks, permutations and metrics if `seeds` is empty.
+        Of the data: what is synthesised and which clips are chosen. Also the one seed of masks,
+        permutations and metrics if `seeds` is empty.
     methods, metrics
-        Specifications of methods and names of metrics to run, in that order; empty for all that are registered or, in the quick preset, for
-        `QUICK_METHODS` and `metrics.QUICK`.
+        Specifications of methods and names of metrics to run, in that order; empty for all that are
+        registered or, in the quick preset, for `QUICK_METHODS` and `metrics.QUICK`.
     fill, estimator, domain
-        Of the RELAX methods; the fill is also the integrated gradients' and occlusion's baseline and what faithfulness metrics put in.
+        Of the RELAX methods; the fill is also the integrated gradients' and occlusion's baseline
+        and what faithfulness metrics put in.
     head_clips
         Clips that the logistic head is fitted on, at most.
     reexplain_clips, reexplain_samples
-        Robustness and randomisation explain again and again: on the first so many clips, with so many masks.
+        Robustness and randomisation explain again and again: on the first so many clips, with so
+        many masks.
     perturbations
         Perturbed copies of an input in the robustness metrics.
     curves
@@ -64,21 +72,25 @@ class BenchmarkConfig:
     resampler
         What brings recordings to 16 kHz: "soxr", or "torchaudio" where it imports.
     perturbations_per_eval
-        Masked copies a forward; None measures once for each encoder and records it, so that a run that goes on uses the same.
+        Masked copies a forward; None measures once for each encoder and records it, so that a run
+        that goes on uses the same.
     out
-        Folder for the results, and for the store from which the same command goes on; None writes nothing.
+        Folder for the results, and for the store from which the same command goes on; None writes
+        nothing.
     workers, threads
         Processes on this machine, and threads of each: None shares the cores among them.
     scheduler
         Address of a Dask scheduler, whose workers are used instead.
     time_limit
-        Seconds that one map, or one metric of one clip, may take; longer is a row of status "timeout". None is no limit.
+        Seconds that one map, or one metric of one clip, may take; longer is a row of status
+        "timeout". None is no limit.
     strict
         Stop at the first cell that fails, runs out of memory or time.
     retry
         Try again what failed, ran out of memory or time in an earlier run.
     primary, secondary
-        Those of `END_POINTS` that were chosen as such before the run; the report says so, and calls the others exploratory. Empty says nothing.
+        Those of `END_POINTS` that were chosen as such before the run; the report says so, and calls
+        the others exploratory. Empty says nothing.
     """
 
     preset: str = "quick"
@@ -166,7 +178,10 @@ class BenchmarkConfig:
 
     @classmethod
     def from_preset(cls, preset: str, **overrides: Any) -> BenchmarkConfig:
-        """Start from ``"quick"``, ``"default"`` or ``"paper"``; `overrides` that are None are ignored."""
+        """Start from ``"quick"``, ``"default"`` or ``"paper"``.
+
+        `overrides` that are None are ignored.
+        """
         if preset not in PRESETS:
             raise UnknownNameError(
                 f"preset: expected the name of a preset, got {preset!r}; {nearest(preset, list(PRESETS))}."
@@ -175,7 +190,10 @@ class BenchmarkConfig:
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], **overrides: Any) -> BenchmarkConfig:
-        """Read a TOML file of this class' fields; its ``preset`` (default quick) gives what it leaves out, `overrides` win."""
+        """Read a TOML file whose keys are the fields of this class.
+
+        Its ``preset`` (by default quick) gives what it leaves out; `overrides` win over both.
+        """
         try:
             table = tomllib.loads(read_text(path, "a TOML file of benchmark settings", legacy=False))
         except tomllib.TOMLDecodeError as error:
@@ -192,7 +210,9 @@ class BenchmarkConfig:
         return {key: value for key, value in settings.items() if value is not None}
 
     def resolved(self, encoder_given: bool = False) -> BenchmarkConfig:
-        """Return a copy with every method, metric, data set, encoder and seed named; unknown names are errors that list the nearest.
+        """Return a copy with every method, metric, data set, encoder and seed named.
+
+        Unknown names are errors that list the nearest.
 
         With `encoder_given`, ``encoder`` only says what was given, and may be any text.
         """
@@ -229,7 +249,7 @@ class BenchmarkConfig:
         return full
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return the settings as plain values, for JSON."""
         return asdict(self)
 
 

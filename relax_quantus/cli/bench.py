@@ -27,7 +27,7 @@ from relax_quantus.errors import DataError
 
 if TYPE_CHECKING:
     from relax_quantus.benchmark.config import BenchmarkConfig
-    from relax_quantus.benchmark.engine.runner import Results
+    from relax_quantus.benchmark.engine.results import Results
 
 RUNNING = "Execution"
 OUT = "relax-quantus-results"

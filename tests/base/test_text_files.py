@@ -13,7 +13,7 @@ from relax_quantus.base.text_files import Numbers, read_text, table
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.data import esc50
 from relax_quantus.benchmark.data.recordings import listing
-from relax_quantus.benchmark.report.reading import _run, _table
+from relax_quantus.benchmark.report.results_folder import _run, _table
 from relax_quantus.errors import DataError
 
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]

@@ -56,30 +56,30 @@ def metric(name, measure):
     return Metric(name=name, category="complexity", direction="up", measure=measure)
 
 
-def _slow(case):
+def _slow(given):
     folder = os.environ.get("ENGINE_TEST_MARKS")
     if folder:
         number = len(list(Path(folder).iterdir()))
         (Path(folder) / f"{number:03d}_{os.getpid()}").touch()
     time.sleep(0.1)
     values = np.random.rand(3)  # from the global generator, which nothing has seeded: not part of the score
-    return Scores(float(case.map("centred").max()), {"part": 1.0}, {"MIF": (np.array([0.0, 1.0]), np.array([1.0, 0.5]))})
+    return Scores(float(given.map("centred").max()), {"part": 1.0}, {"MIF": (np.array([0.0, 1.0]), np.array([1.0, 0.5]))})
 
 
-def _failing(case):
+def _failing(given):
     raise ZeroDivisionError("planted\\nfailure")
 
 
-def _hungry(case):
+def _hungry(given):
     torch.empty(1 << 60, dtype=torch.uint8)
 
 
-def _endless(case):
+def _endless(given):
     time.sleep(600)
 
 
-def _deadly(case):
-    if case.question.clip == DOOMED and case.method.name == "energy":
+def _deadly(given):
+    if given.question.clip == DOOMED and given.method.name == "energy":
         os.kill(os.getpid(), signal.SIGKILL)
     return float(torch.get_num_threads())
 

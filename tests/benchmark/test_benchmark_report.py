@@ -15,13 +15,13 @@ from console_tables import broken_cells
 from rich.console import Console
 from typer.testing import CliRunner
 
-from relax_quantus.benchmark.report import headings, report, tables, words
-from relax_quantus.benchmark.report.figures import flipping, groups, scores, style
+from relax_quantus.benchmark.report import headings, report, statistics_page, tables
+from relax_quantus.benchmark.report.figures import flipping, scores, style
 from relax_quantus.benchmark.report.latex import escaped, latex
-from relax_quantus.benchmark.report.layout import Cell, Table, number
-from relax_quantus.benchmark.report.reading import read
+from relax_quantus.benchmark.report.layout import Table, TableCell, number
+from relax_quantus.benchmark.report.results_folder import read
 from relax_quantus.benchmark.statistics import ranks
-from relax_quantus.benchmark.statistics.intervals import Estimate
+from relax_quantus.benchmark.statistics.intervals import Interval
 from relax_quantus.benchmark.statistics.rows import checked
 from relax_quantus.cli.main import app
 from relax_quantus.errors import DataError
@@ -153,7 +153,7 @@ def test_tables_say_on_how_much_they_stand_and_split(made: tuple[Path, list[Path
     assert "n = 12 source groups, 12 clips, 1 encoder(s), 1 mask seed(s)." in text
     assert "planted: 0 clips; classes bird" in text
     assert "logistic head on planted, vggish_mini: 97.0% of held-out clips right" in text
-    cells = tuple(Cell(Estimate(i / 10, 0.0, 1.0, 9)) for i in range(12))
+    cells = tuple(TableCell(Interval(i / 10, 0.0, 1.0, 9)) for i in range(12))
     whole = Table("T", "c", ("method", *(f"m{i}" for i in range(12))), (("a|b", cells),))
     parts = whole.split(5)
     assert [p.header for p in parts] == [
@@ -183,7 +183,9 @@ def test_one_source_one_method_and_failed_cells() -> None:
     assert "1 cells without a value (1 timeout), e.g. MPRT: longer than 3 s" in text
     assert "too few for intervals" in text
     assert "MPRT |" not in text
-    page = words.page(__import__("relax_quantus.benchmark.statistics.summary", fromlist=["x"]).summarise(rows))
+    page = statistics_page.page(
+        __import__("relax_quantus.benchmark.statistics.summary", fromlist=["x"]).summarise(rows)
+    )
     assert "Ranks are not tested" in page
     failed = checked(table.assign(status="failed", value=np.nan, reason="broken"))
     assert "### " not in tables.document(failed, {})
@@ -195,7 +197,7 @@ def test_the_console_shows_the_crossed_design_as_one_table_of_120_columns() -> N
 
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("relax_quantus.benchmark.report.output.provenance", lambda results: {})
+        patch.setattr("relax_quantus.benchmark.report.tables.provenance", lambda results: {})
         tables.show(Run(), console)  # type: ignore[arg-type]
     text = console.export_text()
     assert "own-cell" in text
@@ -221,7 +223,7 @@ def test_on_the_console_many_metrics_are_several_tables_whose_cells_stay_whole()
 
 
 def test_latex_escapes_and_keeps_bold() -> None:
-    cells = (Cell(Estimate(-0.5, -0.7, -0.3, 9), bold=True), Cell(Estimate(np.nan, np.nan, np.nan, 0)))
+    cells = (TableCell(Interval(-0.5, -0.7, -0.3, 9), bold=True), TableCell(Interval(np.nan, np.nan, np.nan, 0)))
     text = latex(
         Table("A & B", "95 % of_x", ("method", "m_1 ↑", "m|2"), (("RELAX-time_frequency − twin", cells),)), "a-b"
     )
@@ -241,8 +243,8 @@ def test_numbers_have_the_digits_that_suit_them() -> None:
         "1234",
         "1.23e+07",
     ]
-    assert Cell(Estimate(1.0, np.nan, np.nan, 3)).text() == "1.000"
-    assert Cell(Estimate(0.5, 0.4, 0.8, 9)).text(short=True) == "0.500 ± 0.300"
+    assert TableCell(Interval(1.0, np.nan, np.nan, 3)).text() == "1.000"
+    assert TableCell(Interval(0.5, 0.4, 0.8, 9)).text(short=True) == "0.500 ± 0.300"
 
 
 def test_curves_are_means_over_cells_then_sources() -> None:
@@ -261,13 +263,13 @@ def test_curves_are_means_over_cells_then_sources() -> None:
 
 def test_pictures_average_variants_by_name_when_there_are_many() -> None:
     rows = checked(planted.rows(sources=1, clips=1, seeds=(0,), evaluators=("silence",)))
-    assert groups.labels(rows, 20)[0]["RELAX-time:fill=mean"] == "RELAX-time, fill mean"
-    few, said = groups.labels(rows, 8)
+    assert style.labels(rows, 20)[0]["RELAX-time:fill=mean"] == "RELAX-time, fill mean"
+    few, said = style.labels(rows, 8)
     assert (few["RELAX-time:fill=mean"], said) == ("RELAX-time", "variants of a strategy averaged")
     scores = pd.DataFrame(
         {"RELAX-time:fill=mean": [1.0, 2.0], "RELAX-time:fill=silence": [3.0, 4.0], "energy": [5.0, np.nan]}
     )
-    assert groups.averaged(scores, few)["RELAX-time"].tolist() == [2, 3]
+    assert style.averaged(scores, few)["RELAX-time"].tolist() == [2, 3]
     colours = style.colours(["RELAX-time", "RELAX-random, fill mean", "Saliency", "Lime"])
     assert len(set(colours.values())) == 4
     assert colours["RELAX-time"] == style.colours(["RELAX-time, fill mean"])["RELAX-time, fill mean"]

@@ -16,7 +16,7 @@ from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.data.datasets import DATASETS, kind_of_folder, resolve, specified, synthetic
 from relax_quantus.benchmark.data.shortcut import shortcut, with_shortcut
 from relax_quantus.benchmark.engine import networks as nets
-from relax_quantus.benchmark.engine.preparation import prepare
+from relax_quantus.benchmark.engine.prepared import prepare
 from relax_quantus.benchmark.methods.questions import NotApplicable
 from relax_quantus.benchmark.methods.registry import resolve as method
 from relax_quantus.encoders import load_encoder
@@ -135,28 +135,30 @@ def test_a_low_pass_takes_what_lies_above_and_has_no_stem(zoo):
         assert clip.stem is None
         assert clip.truth.any()
         assert not clip.truth[:, middles < 900].any()
-    bench = prepare(BenchmarkConfig(n_samples=8), "random:seed=1", data, perturbations_per_eval=8)
-    bench = replace(bench, followed=1.0)
-    asked = bench.ask("stem", data.clips[0])
+    prepared = prepare(BenchmarkConfig(n_samples=8), "random:seed=1", data, perturbations_per_eval=8)
+    prepared = replace(prepared, followed=1.0)
+    asked = prepared.ask("stem", data.clips[0])
     assert asked.views == ("logit",)
     with pytest.raises(NotApplicable, match="no answer in the embedding view"):
-        method("RELAX-time").explain(asked, bench.similarities)
-    method("RELAX-time:view=logit").explain(asked, bench.similarities)
+        method("RELAX-time").explain(asked, prepared.similarities)
+    method("RELAX-time:view=logit").explain(asked, prepared.similarities)
 
 
 def test_a_shortcut_counts_only_if_the_head_follows_it_and_then_the_map_finds_it(zoo):
     data = shortcut(zoo, 6, 0, 24, label="dog", level_db=0)
-    bench = prepare(BenchmarkConfig(n_samples=200), "vggish_mini", data, perturbations_per_eval=48)
-    assert bench.followed > 0.5, "the bundled encoder hears the hum, and nothing else tells these classes apart so well"
+    prepared = prepare(BenchmarkConfig(n_samples=200), "vggish_mini", data, perturbations_per_eval=48)
+    assert prepared.followed > 0.5, (
+        "the bundled encoder hears the hum, and nothing else tells these classes apart so well"
+    )
     found = []
     for clip in data.clips[:3]:
-        asked = bench.ask("stem", clip)
+        asked = prepared.ask("stem", clip)
         assert (asked.target, asked.kind) == (1, "stem")
-        values = method("RELAX-frequency:view=logit").explain(asked, bench.similarities).centred
+        values = method("RELAX-frequency:view=logit").explain(asked, prepared.similarities).centred
         inside, outside = values[clip.truth], values[~clip.truth]
         found.append(mannwhitneyu(inside, outside).statistic / inside.size / outside.size)
     assert np.mean(found) > 0.7, found
-    deaf = replace(bench, followed=0.2)
+    deaf = replace(prepared, followed=0.2)
     with pytest.raises(NotApplicable, match="the head does not follow the shortcut: 20% of other classes' clips"):
         deaf.ask("stem", data.clips[0])
 
@@ -170,8 +172,8 @@ class Bands(nn.Module):
 
 def test_a_map_finds_a_low_pass_where_its_absence_of_sound_is_filled(zoo):
     data = shortcut(zoo, 6, 0, 24, kind="low_pass", label="dog", cutoff_hz=1000)
-    bench = prepare(BenchmarkConfig(n_samples=200), Bands(), data, perturbations_per_eval=48)
-    assert bench.followed > 0.5
+    prepared = prepare(BenchmarkConfig(n_samples=200), Bands(), data, perturbations_per_eval=48)
+    assert prepared.followed > 0.5
     found = {
         "RELAX-frequency:view=logit,fill=mean": [],
         "RELAX-frequency twin:view=logit,fill=mean": [],
@@ -179,7 +181,7 @@ def test_a_map_finds_a_low_pass_where_its_absence_of_sound_is_filled(zoo):
     }
     for clip in data.clips:
         for name, values in found.items():
-            centred = method(name).explain(bench.ask("stem", clip), bench.similarities).centred
+            centred = method(name).explain(prepared.ask("stem", clip), prepared.similarities).centred
             inside, outside = centred[clip.truth], centred[~clip.truth]
             values.append(mannwhitneyu(inside, outside).statistic / inside.size / outside.size)
     filled, twin, silent = (np.array(values) for values in found.values())

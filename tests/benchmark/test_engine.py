@@ -10,10 +10,9 @@ import pytest
 from tiny_runs import TINY
 
 from relax_quantus.benchmark import BenchmarkConfig, Results, forecast, run
-from relax_quantus.benchmark.engine import grid
-from relax_quantus.benchmark.engine.runner import survey_of
+from relax_quantus.benchmark.engine.resources import Resources
+from relax_quantus.benchmark.engine.runner import layout_of
 from relax_quantus.benchmark.engine.store import Store
-from relax_quantus.benchmark.engine.workshop import Workshop
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, DataError, UnknownNameError
 
 pytestmark = pytest.mark.usefixtures("plugin")
@@ -86,7 +85,7 @@ def test_a_grid_is_every_combination(tmp_path: Path) -> None:
 def test_all_seeds_of_a_clip_come_one_after_another(tmp_path: Path) -> None:
     config = replace(TINY, seeds=(0, 1), metrics=("AUC",), methods=("energy", "Saliency")).resolved()
     with Store(None) as store:
-        laid = survey_of(config, Workshop(config), store).grid
+        laid = layout_of(config, Resources(config), store).grid
     clips = [unit.clip for unit in laid.units(())]
     assert clips == [clip for clip in range(3) for _ in range(4)]
     assert [unit.clip for unit in laid.units({p.key for p in laid.places if p.clip == 1})] == [0] * 4 + [2] * 4
@@ -112,9 +111,6 @@ def test_a_dry_run_counts_what_the_run_does(serial: Results, tmp_path: Path) -> 
     assert "in 2 such workers" in "\n".join(guess.lines())
     run(replace(config, workers=1, metrics=("AUC",)), show_progress=False)
     assert forecast(config).done == 12
-
-
-def test_other_code_is_another_cell(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = grid.versions()
-    monkeypatch.setattr(grid, "source_sha256", lambda: "other")
-    assert grid.versions() != before
+    other = forecast(replace(config, n_samples=21))
+    assert (other.done, other.anew) == (0, {"settings": 12})
+    assert "0 of 40 cells reused; 12 stored cells computed anew, as these changed: settings (12)" in other.lines()

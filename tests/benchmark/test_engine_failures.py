@@ -52,7 +52,7 @@ def test_data_that_cannot_be_prepared_are_rows(monkeypatch: pytest.MonkeyPatch) 
     def broken(*_: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr("relax_quantus.benchmark.engine.workshop.prepare", broken)
+    monkeypatch.setattr("relax_quantus.benchmark.engine.resources.prepare", broken)
     rows = run(replace(TINY, methods=("energy",), metrics=("Sparseness",)), show_progress=False).rows
     assert set(rows.status) == {"out_of_memory"}
     assert list(rows["clip"]) == ["clip0", "clip1", "clip2"]

@@ -20,10 +20,10 @@ from typer.testing import CliRunner
 
 from relax_quantus.benchmark.methods.questions import Attribution, Question, Similarities
 from relax_quantus.benchmark.methods.registry import Simple
-from relax_quantus.benchmark.metrics import METRICS, QUICK, Case, describing, summary
-from relax_quantus.benchmark.metrics.case import CATEGORIES, GRANULARITIES, QUANTUS_COMMON, VIEWS
+from relax_quantus.benchmark.metrics import METRICS, QUICK, MetricInput, __main__, summary
 from relax_quantus.benchmark.metrics.excluded import EXCLUDED
-from relax_quantus.benchmark.metrics.imputing import impute
+from relax_quantus.benchmark.metrics.imputation import impute
+from relax_quantus.benchmark.metrics.metric import CATEGORIES, GRANULARITIES, QUANTUS_COMMON, VIEWS
 from relax_quantus.cli.main import app
 from relax_quantus.relax.fills import FILLS, SILENCE
 from relax_quantus.relax.similarity import SimilarityModel
@@ -100,18 +100,18 @@ def test_listing_and_page_show_used_and_excluded():
     assert [line.split()[0] for line in lines] == [*METRICS, *(entry.name for entry in EXCLUDED)]
     assert all(entry.reason in line for entry, line in zip(EXCLUDED, lines[-len(EXCLUDED) :], strict=True))
     page = DOCS.read_text(encoding="utf-8")
-    for table in (describing.used(), describing.excluded()):
+    for table in (__main__.used(), __main__.excluded()):
         assert table in page, "python -m relax_quantus.benchmark.metrics docs/metrics.md brings it up to date"
 
 
 # Metrics computed here, against Quantus where Quantus is right
 
 
-def planted(values: np.ndarray) -> Case:
+def planted(values: np.ndarray) -> MetricInput:
     x, model = torch.from_numpy(X[:1]), SimilarityModel(NETWORK, NETWORK(torch.from_numpy(X[:1])).detach()).eval()
     question = Question(x, model, 0)
     method = Simple("fixed", lambda question: torch.from_numpy(values))
-    return Case(method, question, Attribution(values, values), model, model, 3, Similarities())
+    return MetricInput(method, question, Attribution(values, values), model, model, 3, Similarities())
 
 
 CASE = planted(MAPS[0, 0])

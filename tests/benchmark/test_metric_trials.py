@@ -19,8 +19,8 @@ from torch import nn
 from relax_quantus.benchmark.methods import registry as methods
 from relax_quantus.benchmark.methods.questions import Attribution
 from relax_quantus.benchmark.methods.registry import Method
-from relax_quantus.benchmark.metrics import METRICS, Case
-from relax_quantus.benchmark.metrics.case import Undefined
+from relax_quantus.benchmark.metrics import METRICS, MetricInput
+from relax_quantus.benchmark.metrics.metric import Undefined
 from relax_quantus.relax.masks import STRATEGIES
 
 TWINS, FEW = 24, 8
@@ -48,19 +48,19 @@ NO_CHANCE = {
 }
 
 
-def twins(encoder: nn.Module, twin: bool) -> list[Case]:
+def twins(encoder: nn.Module, twin: bool) -> list[MetricInput]:
     method = methods.resolve("RELAX-random twin" if twin else "RELAX-random")
     return [case(method, encoder, seed=seed) for seed in range(TWINS if twin else FEW)]
 
 
 @pytest.fixture(scope="module")
-def strategies() -> dict[tuple[str, bool], list[Case]]:
+def strategies() -> dict[tuple[str, bool], list[MetricInput]]:
     planted = Planted()
     made = {("planted", twin): twins(planted, twin) for twin in (True, False)}
     return {**made, ("convolutional", True): twins(convolutional(), True)}
 
 
-def above_chance(name: str, cases: list[Case]) -> np.ndarray:
+def above_chance(name: str, cases: list[MetricInput]) -> np.ndarray:
     """Scores less what no information scores.
 
     That is a number where one is known. Elsewhere no information scores the same with its map the other way round, and the difference is 0.

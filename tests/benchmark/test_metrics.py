@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from relax_quantus.benchmark.methods.questions import Attribution, NotApplicable, Question, Similarities
 from relax_quantus.benchmark.methods.registry import Method
-from relax_quantus.benchmark.metrics import CATEGORIES, METRICS, Case, Undefined, build
-from relax_quantus.benchmark.metrics.case import global_generators
-from relax_quantus.benchmark.metrics.remembering import Remembering
+from relax_quantus.benchmark.metrics import CATEGORIES, METRICS, MetricInput, Undefined, build
+from relax_quantus.benchmark.metrics.embedding_cache import CachedEncoder
+from relax_quantus.benchmark.metrics.metric import global_generators
 from relax_quantus.heads.classifier import EmbeddingClassifier
 from relax_quantus.relax.fills import SILENCE
 from relax_quantus.relax.similarity import SimilarityModel
@@ -66,7 +66,7 @@ class WeightsAndMasks(Fixed):
         return Attribution(values, values)
 
 
-def case(values: np.ndarray, method: Method | None = None, encoder: nn.Module | None = None, **changes) -> Case:
+def case(values: np.ndarray, method: Method | None = None, encoder: nn.Module | None = None, **changes) -> MetricInput:
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(1, 1, 96, 64, generator=generator) * 2 + 1 + 2 * torch.from_numpy(PLANT)
     encoder = encoder or Planted()
@@ -82,7 +82,7 @@ def case(values: np.ndarray, method: Method | None = None, encoder: nn.Module | 
     question = Question(x, classifier, 0, truth=PLANT, **changes)
     own = SimilarityModel(encoder, encoder(x).detach()).eval()
     attribution = Attribution(values, values)
-    return Case(method, question, attribution, own, classifier, 3, Similarities())
+    return MetricInput(method, question, attribution, own, classifier, 3, Similarities())
 
 
 NOISE = np.random.default_rng(0).normal(size=(96, 64)) * 0.01
@@ -230,7 +230,7 @@ def test_global_generators_come_back():
 
 def test_remembered_embeddings_are_the_encoders_and_cost_nothing_twice():
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(6144, 4))
-    remembering, x = Remembering(encoder), torch.rand(5, 1, 96, 64)
+    remembering, x = CachedEncoder(encoder), torch.rand(5, 1, 96, 64)
     torch.testing.assert_close(remembering(x[:2]), encoder(x[:2]), check_stride=False)
     torch.testing.assert_close(remembering(x.flip(0)), encoder(x.flip(0)))
     assert remembering.forwards == 5
@@ -250,7 +250,7 @@ def test_every_forward_has_the_same_number_of_examples():
             return x.flatten(1)[:, :4]
 
     x = torch.rand(40, 1, 96, 64)
-    remembering = Remembering(Encoder(), rows=16)
+    remembering = CachedEncoder(Encoder(), rows=16)
     for asked in (x[:1], x[:20], x):
         torch.testing.assert_close(remembering(asked), asked.flatten(1)[:, :4], rtol=0, atol=0)
     assert set(sizes) == {16}
@@ -259,7 +259,7 @@ def test_every_forward_has_the_same_number_of_examples():
 
 def test_flipping_and_subsets_are_looked_up_and_change_nothing():
     plain = case(np.abs(CHANCE))
-    remembering = Remembering(plain.similarity_model.encoder)
+    remembering = CachedEncoder(plain.similarity_model.encoder)
     shared = replace(plain, similarity_model=SimilarityModel(remembering, plain.similarity_model.anchors))
     for name, forwards in (("PixelFlipping", 33), ("FaithfulnessCorrelation", 50), ("SRG-patch-silence", 14)):
         before = remembering.forwards

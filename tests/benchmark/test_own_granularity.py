@@ -12,10 +12,10 @@ import torch
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.data.clips import Clip
 from relax_quantus.benchmark.engine.cells import described
-from relax_quantus.benchmark.engine.runner import COLUMNS
+from relax_quantus.benchmark.engine.results import COLUMNS
 from relax_quantus.benchmark.methods.registry import METHODS, resolve
 from relax_quantus.benchmark.metrics import METRICS
-from relax_quantus.benchmark.statistics.crossing import OWN_GRANULARITY, Endpoint, crossed
+from relax_quantus.benchmark.statistics.endpoints import OWN_GRANULARITY, Endpoint, crossed
 from relax_quantus.benchmark.statistics.rows import checked
 from relax_quantus.errors import UnknownNameError
 from relax_quantus.relax.masks import STRATEGIES

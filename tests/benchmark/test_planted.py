@@ -22,7 +22,7 @@ from relax_quantus.benchmark.data.planted import (
     planted,
 )
 from relax_quantus.benchmark.data.soundscapes import SAMPLES, dominates
-from relax_quantus.benchmark.engine.preparation import Bench, prepare
+from relax_quantus.benchmark.engine.prepared import Prepared, prepare
 from relax_quantus.benchmark.methods.questions import NotApplicable
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, DataError
 from relax_quantus.frontend.log_mel import LogMelConfig
@@ -175,24 +175,24 @@ class HearsTheQuietOnly(nn.Module):
         return self.encoder(x.quantile(0.1, dim=-2, keepdim=True).expand_as(x))
 
 
-def counted(bench: Bench) -> list[str]:
+def counted(prepared: Prepared) -> list[str]:
     """The clips to which the encoder is said to respond."""
     found = []
-    for clip in bench.dataset.clips:
+    for clip in prepared.dataset.clips:
         with contextlib.suppress(NotApplicable):
-            found.append(bench.ask("stem", clip).kind)
+            found.append(prepared.ask("stem", clip).kind)
     return found
 
 
 def test_mixtures_count_where_the_call_moves_the_embedding_and_only_there(zoo):
     data = planted(zoo, 9, 0, 30, snr_db=6)
-    bench = prepare(BenchmarkConfig(n_samples=8), "vggish_mini", data, perturbations_per_eval=8)
-    asked = bench.ask("stem", data.clips[0])
+    prepared = prepare(BenchmarkConfig(n_samples=8), "vggish_mini", data, perturbations_per_eval=8)
+    asked = prepared.ask("stem", data.clips[0])
     assert asked.kind == "stem"
     assert asked.target == data.clips[0].label
-    torch.testing.assert_close(asked.reference, bench.encoder(data.clips[0].stem[None])[0])
-    assert len(counted(bench)) >= 8
-    deaf = replace(bench, encoder=HearsTheQuietOnly(bench.encoder))
+    torch.testing.assert_close(asked.reference, prepared.encoder(data.clips[0].stem[None])[0])
+    assert len(counted(prepared)) >= 8
+    deaf = replace(prepared, encoder=HearsTheQuietOnly(prepared.encoder))
     assert not counted(deaf), "its similarities to the stem differ between hosts, half of them lie above the median"
     with pytest.raises(
         NotApplicable, match=r"does not respond to the call: similarity to it 0\.\d+, 0\.\d+ without it"

@@ -19,9 +19,8 @@ import pytest
 
 from relax_quantus.benchmark import BenchmarkConfig, run
 from relax_quantus.benchmark.engine.cells import Unit
-from relax_quantus.benchmark.engine.deaths import DEATHS, GIVEN_UP_AFTER, REASON, UNDER_WAY, noted
 from relax_quantus.benchmark.engine.store import Cell, Store
-from relax_quantus.benchmark.engine.workers import Batch
+from relax_quantus.benchmark.engine.workers import DEATHS, GIVEN_UP_AFTER, REASON, UNDER_WAY, Batch, noted
 
 SMALL = BenchmarkConfig(
     datasets=("tiny",),

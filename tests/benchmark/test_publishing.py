@@ -16,7 +16,7 @@ from benchmarks.answer.exploring import beside_energy, draws, pairs, price_of_tw
 from benchmarks.answer.publishing import publish, remake, smaller
 from relax_quantus.benchmark.report import report
 from relax_quantus.benchmark.statistics import summary
-from relax_quantus.benchmark.statistics.crossing import Endpoint, crossed, normalised
+from relax_quantus.benchmark.statistics.endpoints import Endpoint, crossed, normalised
 from relax_quantus.benchmark.statistics.rows import checked
 
 

@@ -11,7 +11,7 @@ import torch
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.data.datasets import Clip, synthetic
 from relax_quantus.benchmark.data.region import BANDS, FRAMES, SeesOnly, draw, with_region
-from relax_quantus.benchmark.engine.preparation import Bench, prepare
+from relax_quantus.benchmark.engine.prepared import Prepared, prepare
 from relax_quantus.benchmark.methods.questions import NotApplicable
 from relax_quantus.benchmark.methods.registry import resolve
 from relax_quantus.encoders import load_encoder
@@ -22,7 +22,7 @@ CONFIG = BenchmarkConfig(max_clips=3, n_samples=60, head_clips=30, seed=5)
 
 
 @pytest.fixture(scope="module")
-def bench() -> Bench:
+def bench() -> Prepared:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("relax_quantus.benchmark.data.datasets.HELD_OUT_CLIPS", 6)
         return prepare(CONFIG, "vggish_mini", synthetic(3, 5, 30), perturbations_per_eval=48)
@@ -33,8 +33,8 @@ def box_of(region: np.ndarray) -> tuple[slice, slice]:
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
-def test_a_region_is_a_box_of_stated_extent_where_there_is_energy(bench):
-    x = bench.dataset.clips[0].x
+def test_a_region_is_a_box_of_stated_extent_where_there_is_energy(prepared):
+    x = prepared.dataset.clips[0].x
     levels = []
     for k in range(60):
         region = draw(x, f"clip {k}", 0)
@@ -56,14 +56,14 @@ def test_a_clip_that_is_silent_but_for_one_place_has_its_region_there():
         assert draw(x, str(k), 0)[40:50, 20:30].any()
 
 
-def test_the_wrapped_encoder_sees_the_region_alone(bench):
-    clip = bench.dataset.clips[0]
-    encoder = SeesOnly(bench.encoder, clip.region, clip.x)
+def test_the_wrapped_encoder_sees_the_region_alone(prepared):
+    clip = prepared.dataset.clips[0]
+    encoder = SeesOnly(prepared.encoder, clip.region, clip.x)
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(1, 1, 96, 64, generator=generator)
     inside = torch.from_numpy(clip.region)
     whole, outside = clip.x[None], torch.where(inside, clip.x[None], noise)
-    torch.testing.assert_close(encoder(whole), bench.encoder(whole))
+    torch.testing.assert_close(encoder(whole), prepared.encoder(whole))
     assert torch.equal(encoder(outside), encoder(whole))
     assert not torch.allclose(encoder(torch.where(inside, noise, clip.x[None])), encoder(whole), atol=1e-3)
     x = whole.clone().requires_grad_()
@@ -72,23 +72,23 @@ def test_the_wrapped_encoder_sees_the_region_alone(bench):
     assert x.grad[0, 0][inside].any()
 
 
-def test_its_weights_and_region_are_told_apart_from_another_region(bench):
+def test_its_weights_and_region_are_told_apart_from_another_region(prepared):
     from relax_quantus.benchmark.methods.questions import fingerprint
 
-    clip, other = bench.dataset.clips[:2]
-    one, two = (SeesOnly(bench.encoder, region, clip.x) for region in (clip.region, other.region))
+    clip, other = prepared.dataset.clips[:2]
+    one, two = (SeesOnly(prepared.encoder, region, clip.x) for region in (clip.region, other.region))
     assert fingerprint(one) != fingerprint(two)
 
 
 @pytest.mark.parametrize("name", ["RELAX-random", "RELAX-random:view=logit", "Occlusion", "KernelShap", "Saliency"])
-def test_maps_of_the_region_question_point_into_the_region(bench, name):
+def test_maps_of_the_region_question_point_into_the_region(prepared, name):
     from scipy.stats import mannwhitneyu
 
     found, method = [], resolve(name)
-    for clip in bench.dataset.clips:
-        asked = bench.ask("region", clip, 100)
+    for clip in prepared.dataset.clips:
+        asked = prepared.ask("region", clip, 100)
         assert asked.kind == "region"
-        values = method.explain(asked, bench.similarities).centred
+        values = method.explain(asked, prepared.similarities).centred
         inside, outside = values[clip.region], values[~clip.region]
         found.append(mannwhitneyu(inside, outside).statistic / inside.size / outside.size)
         if name == "Saliency":
@@ -96,9 +96,9 @@ def test_maps_of_the_region_question_point_into_the_region(bench, name):
     assert np.mean(found) > 0.62, found
 
 
-def test_the_truth_of_the_question_is_the_region_and_the_head_is_the_same(bench):
-    clip = bench.dataset.clips[0]
-    own, asked = bench.ask("own", clip), bench.ask("region", clip, 7)
+def test_the_truth_of_the_question_is_the_region_and_the_head_is_the_same(prepared):
+    clip = prepared.dataset.clips[0]
+    own, asked = prepared.ask("own", clip), prepared.ask("region", clip, 7)
     assert asked.truth is clip.region
     assert (own.kind, asked.n_samples) == ("own", 7)
     torch.testing.assert_close(asked.model(clip.x[None]), own.model(clip.x[None]))
@@ -106,16 +106,16 @@ def test_the_truth_of_the_question_is_the_region_and_the_head_is_the_same(bench)
     assert asked.target == int(change.argmax())
 
 
-def test_a_region_that_the_encoder_does_not_respond_to_does_not_count(bench):
-    clip = bench.dataset.clips[0]
+def test_a_region_that_the_encoder_does_not_respond_to_does_not_count(prepared):
+    clip = prepared.dataset.clips[0]
     corner = np.zeros((96, 64), dtype=bool)
     corner[0, 0] = True
     with pytest.raises(NotApplicable, match="does not respond to the region"):
-        bench.ask("region", replace(clip, region=corner))
+        prepared.ask("region", replace(clip, region=corner))
     with pytest.raises(NotApplicable, match="no region was drawn"):
-        bench.ask("region", replace(clip, region=None))
+        prepared.ask("region", replace(clip, region=None))
     with pytest.raises(UnknownNameError, match="did you mean 'region'"):
-        bench.ask("regions", clip)
+        prepared.ask("regions", clip)
 
 
 def test_a_region_that_a_data_set_brings_is_kept():
@@ -123,23 +123,25 @@ def test_a_region_that_a_data_set_brings_is_kept():
     assert with_region(clip, 0) is clip
 
 
-def test_preparing_twice_gives_the_same_bench_and_the_seed_of_masks_leaves_the_data_alone(bench):
-    data = replace(bench.dataset, clips=tuple(replace(clip, region=None) for clip in bench.dataset.clips))
+def test_preparing_twice_gives_the_same_bench_and_the_seed_of_masks_leaves_the_data_alone(prepared):
+    data = replace(prepared.dataset, clips=tuple(replace(clip, region=None) for clip in prepared.dataset.clips))
     again = prepare(CONFIG, "vggish_mini", data, seed=9, perturbations_per_eval=48)
-    for one, two in zip(bench.dataset.clips, again.dataset.clips, strict=True):
+    for one, two in zip(prepared.dataset.clips, again.dataset.clips, strict=True):
         np.testing.assert_array_equal(one.region, two.region)
-    assert (again.seed, bench.seed) == (9, 5)
-    assert again.encoder_sha256 == bench.encoder_sha256
-    torch.testing.assert_close(again.classifier.head.weight, bench.classifier.head.weight, rtol=0, atol=0)
+    assert (again.seed, prepared.seed) == (9, 5)
+    assert again.encoder_sha256 == prepared.encoder_sha256
+    torch.testing.assert_close(again.classifier.head.weight, prepared.classifier.head.weight, rtol=0, atol=0)
     method = resolve("RELAX-time")
-    clip = bench.dataset.clips[0]
-    maps = [method.explain(b.ask("own", clip, 40), type(b.similarities)()).importance for b in (bench, again, bench)]
+    clip = prepared.dataset.clips[0]
+    maps = [
+        method.explain(b.ask("own", clip, 40), type(b.similarities)()).importance for b in (prepared, again, prepared)
+    ]
     assert not np.array_equal(maps[0], maps[1])
     np.testing.assert_array_equal(maps[0], maps[2])
 
 
-def test_the_micro_batch_is_recorded_or_measured(bench):
-    assert bench.perturbations_per_eval == 48
-    assert bench.ask("own", bench.dataset.clips[0]).perturbations_per_eval == 48
-    measured = prepare(CONFIG, load_encoder("vggish_mini"), bench.dataset)
+def test_the_micro_batch_is_recorded_or_measured(prepared):
+    assert prepared.perturbations_per_eval == 48
+    assert prepared.ask("own", prepared.dataset.clips[0]).perturbations_per_eval == 48
+    measured = prepare(CONFIG, load_encoder("vggish_mini"), prepared.dataset)
     assert measured.perturbations_per_eval >= 1

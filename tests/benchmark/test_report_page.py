@@ -18,11 +18,10 @@ from PIL import Image
 
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.report import report
-from relax_quantus.benchmark.report.failures import MOST, failures
-from relax_quantus.benchmark.report.in_short import all_against, in_short, sentence
-from relax_quantus.benchmark.report.marked_up import drawn, quoted, scale, section
+from relax_quantus.benchmark.report.findings import MOST, all_against, failures, in_short, sentence
+from relax_quantus.benchmark.report.html import drawn, quoted, scale, section
+from relax_quantus.benchmark.report.page import toml
 from relax_quantus.benchmark.report.pictures import KINDS, pictures, smaller
-from relax_quantus.benchmark.report.regenerating import toml
 from relax_quantus.benchmark.statistics.rows import checked
 
 CHROMIUM = shutil.which("chromium")

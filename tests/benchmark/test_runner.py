@@ -20,8 +20,8 @@ from relax_quantus.benchmark.config import QUICK_METHODS
 from relax_quantus.benchmark.data.datasets import Dataset, synthetic
 from relax_quantus.benchmark.data.recordings import folder
 from relax_quantus.benchmark.engine.cells import measured
-from relax_quantus.benchmark.engine.preparation import Bench, prepare
-from relax_quantus.benchmark.engine.runner import COLUMNS
+from relax_quantus.benchmark.engine.prepared import Prepared, prepare
+from relax_quantus.benchmark.engine.results import COLUMNS
 from relax_quantus.benchmark.metrics import Metric
 from relax_quantus.benchmark.report.output import FILES
 from relax_quantus.benchmark.report.tables import markdown, tables
@@ -58,7 +58,7 @@ def data() -> Dataset:
 
 @pytest.fixture(scope="module")
 def good_head(monkeypatch_module) -> None:
-    monkeypatch_module.setattr("relax_quantus.benchmark.engine.preparation.HEAD_ACCURACY", 0.0)
+    monkeypatch_module.setattr("relax_quantus.benchmark.engine.prepared.HEAD_ACCURACY", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_the_console_table_fits_120_columns(results):
 
 
 def test_a_failing_metric_is_a_row_and_the_others_survive(data, good_head, monkeypatch):
-    def explode(case):
+    def explode(given):
         raise ZeroDivisionError("planted\nfailure")
 
     broken = Metric(name="Broken", category="complexity", direction="up", measure=explode)
@@ -183,14 +183,14 @@ def test_a_failing_metric_is_a_row_and_the_others_survive(data, good_head, monke
 
 
 def test_not_a_number_is_a_row():
-    nothing = Metric(name="Nothing", category="complexity", direction="up", measure=lambda case: float("nan"))
+    nothing = Metric(name="Nothing", category="complexity", direction="up", measure=lambda given: float("nan"))
     scores, _, status, reason = measured(lambda: None, nothing)
     assert np.isnan(scores.value)
     assert (status, reason) == ("nan", "the metric returned no finite number")
 
 
 def test_a_bad_head_makes_localisation_not_applicable(data, monkeypatch):
-    monkeypatch.setattr("relax_quantus.benchmark.engine.preparation.HEAD_ACCURACY", 0.9)
+    monkeypatch.setattr("relax_quantus.benchmark.engine.prepared.HEAD_ACCURACY", 0.9)
     config = replace(SMALL, methods=("RELAX-time",), metrics=("AUC", "Sparseness"))
     results = run(config, encoder=small_encoder(), dataset=data, show_progress=False)
     assert results.head_accuracy < 0.9
@@ -208,22 +208,22 @@ def test_a_clip_that_the_encoder_does_not_hear_is_not_localised(data, good_head)
 
 
 def test_questions_are_what_the_captions_say(data, good_head):
-    bench = prepare(SMALL.resolved(), small_encoder(), data)
-    assert isinstance(bench, Bench)
+    prepared = prepare(SMALL.resolved(), small_encoder(), data)
+    assert isinstance(prepared, Prepared)
     clip = data.clips[0]
-    own, stem = bench.question(clip, 8), bench.stem_question(clip)
+    own, stem = prepared.question(clip, 8), prepared.stem_question(clip)
     assert own.reference is None
-    assert own.model is bench.classifier
-    assert own.target == int(bench.classifier(clip.x[None]).argmax())
-    torch.testing.assert_close(stem.reference, bench.encoder(clip.stem[None])[0])
-    assert (stem.kind, stem.model, stem.target) == ("stem", bench.classifier, clip.label)
+    assert own.model is prepared.classifier
+    assert own.target == int(prepared.classifier(clip.x[None]).argmax())
+    torch.testing.assert_close(stem.reference, prepared.encoder(clip.stem[None])[0])
+    assert (stem.kind, stem.model, stem.target) == ("stem", prepared.classifier, clip.label)
 
 
 def test_a_twin_permutes_differently_for_each_clip_and_the_same_when_explained_again(data):
-    bench = prepare(SMALL.resolved(), small_encoder(), data)
-    twin, questions = METHODS.get("RELAX-time twin"), [bench.question(clip, 16) for clip in data.clips]
+    prepared = prepare(SMALL.resolved(), small_encoder(), data)
+    twin, questions = METHODS.get("RELAX-time twin"), [prepared.question(clip, 16) for clip in data.clips]
     here, there = (replace(q, x=questions[0].x) for q in questions)
-    maps = [twin.explain(q, bench.similarities).importance for q in (here, there, here)]
+    maps = [twin.explain(q, prepared.similarities).importance for q in (here, there, here)]
     assert not np.allclose(maps[0], maps[1])
     np.testing.assert_array_equal(maps[0], maps[2])
 
@@ -246,15 +246,15 @@ def test_recordings_run_without_localisation(tmp_path, write_wav):
 
 
 def test_similarities_are_remembered_until_a_weight_changes(data):
-    bench = prepare(SMALL.resolved(), small_encoder(), data)
-    question, strategy = bench.question(data.clips[0], 8), METHODS.get("RELAX-time")
-    first = strategy.explain(question, bench.similarities).importance
-    np.testing.assert_array_equal(strategy.explain(question, bench.similarities).importance, first)
-    assert bench.similarities.forwards == 8
+    prepared = prepare(SMALL.resolved(), small_encoder(), data)
+    question, strategy = prepared.question(data.clips[0], 8), METHODS.get("RELAX-time")
+    first = strategy.explain(question, prepared.similarities).importance
+    np.testing.assert_array_equal(strategy.explain(question, prepared.similarities).importance, first)
+    assert prepared.similarities.forwards == 8
     with torch.no_grad():
-        bench.encoder[1].weight.neg_()
-    assert not np.array_equal(strategy.explain(question, bench.similarities).importance, first)
-    assert bench.similarities.forwards == 16
+        prepared.encoder[1].weight.neg_()
+    assert not np.array_equal(strategy.explain(question, prepared.similarities).importance, first)
+    assert prepared.similarities.forwards == 16
 
 
 def test_what_was_not_measured_has_no_table_and_no_line(data, tmp_path):

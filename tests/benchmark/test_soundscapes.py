@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from relax_quantus.benchmark.data.calls import CALLS, CLASS_NAMES, SAMPLE_RATE_HZ, Band
-from relax_quantus.benchmark.data.chain import DECOYS, decoy, low_pass, reverberate
+from relax_quantus.benchmark.data.degradations import DECOYS, decoy, low_pass, reverberate
 from relax_quantus.benchmark.data.soundscapes import CALL_FREE, SAMPLES, Nuisance, class_of, soundscape, soundscapes
+from relax_quantus.benchmark.data.synthetic_calls import CALLS, CLASS_NAMES, SAMPLE_RATE_HZ, Band
 from relax_quantus.errors import ArgumentError
 from relax_quantus.frontend.log_mel import LogMel
 

@@ -12,7 +12,7 @@ from command_line import call, refused
 
 from relax_quantus.benchmark.config import PRESETS
 from relax_quantus.benchmark.metrics import METRICS
-from relax_quantus.benchmark.metrics.case import Case
+from relax_quantus.benchmark.metrics.metric import MetricInput
 from relax_quantus.benchmark.report.output import FILES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -39,7 +39,7 @@ def test_bench_prints_the_table_and_writes_the_files(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small_bench")
 def test_bench_names_a_cell_that_could_not_be_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def breaks(case: Case) -> float:
+    def breaks(case: MetricInput) -> float:
         raise ZeroDivisionError("planted")
 
     broken = dataclasses.replace(METRICS.get("Sparseness"), measure=breaks)

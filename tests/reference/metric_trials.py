@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from relax_quantus.benchmark.methods.questions import Attribution, Question, Similarities
 from relax_quantus.benchmark.methods.registry import Method
-from relax_quantus.benchmark.metrics import METRICS, Case
-from relax_quantus.benchmark.metrics.remembering import Remembering
+from relax_quantus.benchmark.metrics import METRICS, MetricInput
+from relax_quantus.benchmark.metrics.embedding_cache import CachedEncoder
 from relax_quantus.heads.classifier import EmbeddingClassifier
 from relax_quantus.relax.similarity import SimilarityModel
 
@@ -100,9 +100,9 @@ def case(
     seed: int = 0,
     x: int = 0,
     attribution: Attribution | None = None,
-) -> Case:
+) -> MetricInput:
     encoder = encoder or Planted()
-    asked = Remembering(encoder, remember) if remember else encoder
+    asked = CachedEncoder(encoder, remember) if remember else encoder
     size = encoder(example()).shape[1]
     weight = torch.stack([torch.ones(size), torch.zeros(size)])
     bias = torch.tensor([-8.4, 0.0])  # the class is lost when a seventeenth of the region's level is
@@ -118,7 +118,7 @@ def case(
     similarities = Similarities()
     own = SimilarityModel(asked, asked(example(x)).detach()).eval()
     attribution = attribution or method.explain(question, similarities)
-    return Case(method, question, attribution, own, classifier(asked), 2, similarities)
+    return MetricInput(method, question, attribution, own, classifier(asked), 2, similarities)
 
 
 def chance_maps(n: int) -> list[Method]:

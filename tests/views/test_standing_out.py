@@ -16,8 +16,8 @@ from command_line import call, run
 from torch import Tensor, nn
 
 import relax_quantus as rq
-from relax_quantus.benchmark.data.calls import CALLS, Band
 from relax_quantus.benchmark.data.soundscapes import SAMPLES, placed
+from relax_quantus.benchmark.data.synthetic_calls import CALLS, Band
 from relax_quantus.relax.explanation import Explanation
 from relax_quantus.views.boxes import regions, write_raven
 from relax_quantus.views.thresholds import standing_out

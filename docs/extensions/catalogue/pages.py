@@ -17,8 +17,8 @@ from catalogue.docstrings import described, parsed
 from relax_quantus.benchmark.data.datasets import DATASETS
 from relax_quantus.benchmark.methods.registry import METHODS
 from relax_quantus.benchmark.metrics import ARROWS, CATEGORIES, METRICS, Metric
-from relax_quantus.benchmark.metrics.describing import cost
 from relax_quantus.benchmark.metrics.excluded import EXCLUDED, Excluded
+from relax_quantus.benchmark.metrics.metric import cost
 from relax_quantus.encoders import ENCODERS
 from relax_quantus.relax.estimators import DEFAULT, ESTIMATORS
 from relax_quantus.relax.fills import FILLS

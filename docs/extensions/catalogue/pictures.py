@@ -19,8 +19,8 @@ from torch import Tensor
 
 import relax_quantus as rq
 from catalogue.pages import REGISTRIES, families
-from relax_quantus.benchmark.data.calls import CLASS_NAMES
 from relax_quantus.benchmark.data.soundscapes import soundscape
+from relax_quantus.benchmark.data.synthetic_calls import CLASS_NAMES
 from relax_quantus.relax.explanation import Explanation
 from relax_quantus.views.maps import ERROR_COLOURS, plot_map, plot_spectrogram, shared_limit
 

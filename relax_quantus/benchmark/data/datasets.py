@@ -19,7 +19,6 @@ from relax_quantus.base import checks
 from relax_quantus.base.registry import Registry, nearest
 from relax_quantus.base.specifications import parse
 from relax_quantus.benchmark.boxes import boxes, has_tables
-from relax_quantus.benchmark.data.calls import CLASS_NAMES
 from relax_quantus.benchmark.data.clips import Clip, Dataset, Examples
 from relax_quantus.benchmark.data.esc50 import TABLE as ESC50_TABLE
 from relax_quantus.benchmark.data.esc50 import esc50
@@ -27,6 +26,7 @@ from relax_quantus.benchmark.data.planted import planted
 from relax_quantus.benchmark.data.recordings import folder
 from relax_quantus.benchmark.data.shortcut import shortcut
 from relax_quantus.benchmark.data.soundscapes import Soundscape, soundscapes
+from relax_quantus.benchmark.data.synthetic_calls import CLASS_NAMES
 from relax_quantus.errors import ArgumentTypeError
 from relax_quantus.frontend.log_mel import LogMel
 from relax_quantus.recordings.labelled import TABLE

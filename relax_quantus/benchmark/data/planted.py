@@ -18,11 +18,11 @@ import numpy.typing as npt
 
 from relax_quantus.audio.reading import checked_resampler
 from relax_quantus.base import checks
-from relax_quantus.benchmark.data.calls import SAMPLE_RATE_HZ, envelope
 from relax_quantus.benchmark.data.clips import Clip, Dataset
 from relax_quantus.benchmark.data.recordings import listing
 from relax_quantus.benchmark.data.sampling import Entry, Reader, Sample, draw, examples_of
 from relax_quantus.benchmark.data.soundscapes import PEAK, SAMPLES, dominates
+from relax_quantus.benchmark.data.synthetic_calls import SAMPLE_RATE_HZ, envelope
 from relax_quantus.errors import DataError
 
 HOSTS = ("recording", "background")

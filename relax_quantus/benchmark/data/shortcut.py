@@ -21,12 +21,12 @@ import numpy.typing as npt
 from relax_quantus.audio.reading import checked_resampler
 from relax_quantus.base import checks
 from relax_quantus.base.registry import nearest
-from relax_quantus.benchmark.data.calls import SAMPLE_RATE_HZ
-from relax_quantus.benchmark.data.chain import low_pass
 from relax_quantus.benchmark.data.clips import Clip, Dataset, Examples
+from relax_quantus.benchmark.data.degradations import low_pass
 from relax_quantus.benchmark.data.recordings import listing
 from relax_quantus.benchmark.data.sampling import Entry, Reader, Sample, draw, examples_of, labelled
 from relax_quantus.benchmark.data.soundscapes import dominates
+from relax_quantus.benchmark.data.synthetic_calls import SAMPLE_RATE_HZ
 from relax_quantus.errors import DataError, UnknownNameError
 from relax_quantus.frontend.log_mel import LogMelConfig
 

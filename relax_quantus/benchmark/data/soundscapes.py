@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 
 from relax_quantus.base import checks
-from relax_quantus.benchmark.data.calls import CALLS, CLASS_NAMES, SAMPLE_RATE_HZ, Band, Wave
-from relax_quantus.benchmark.data.chain import DECOYS, coloured_noise, decoy, insects, low_pass, reverberate
+from relax_quantus.benchmark.data.degradations import DECOYS, coloured_noise, decoy, insects, low_pass, reverberate
+from relax_quantus.benchmark.data.synthetic_calls import CALLS, CLASS_NAMES, SAMPLE_RATE_HZ, Band, Wave
 from relax_quantus.frontend.log_mel import LogMel, LogMelConfig
 
 SAMPLES = LogMelConfig().example_samples

@@ -1,1 +1,1 @@
-"""What runs the benchmark: units of work, workers, the store that a stopped run goes on from; tidy rows leave."""
+"""What runs the benchmark: units of work, workers, and the store of what is finished."""

@@ -1,8 +1,10 @@
 """What one unit of work computes: the cells of one clip and one family of methods.
 
-A `Unit` and the `Bench` it runs on enter; finished `Cell`s leave, one by one. Each map is computed once and shared between metrics; a strategy
-and its twin share the encoder's forwards. A metric that fails, is undefined or does not apply, or runs out of memory or time, becomes a row
-with its reason. Clips are evaluated one by one and every seed is the cell's own, so that no score depends on what was computed before it.
+A `Unit` and the `Prepared` it runs on enter; finished `Cell`s leave, one by one. Each map is
+computed once and shared between metrics; a strategy and its twin share the encoder's forwards. A
+metric that fails, is undefined or does not apply, or runs out of memory or time, becomes a row with
+its reason. Clips are evaluated one by one and every seed is the cell's own, so that no score
+depends on what was computed before it.
 """
 
 from __future__ import annotations
@@ -16,14 +18,14 @@ from typing import Any
 
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.data.datasets import Clip
+from relax_quantus.benchmark.data.fingerprints import Traces
 from relax_quantus.benchmark.engine.limits import TimeLimitExceeded, outcome, time_limit
-from relax_quantus.benchmark.engine.origin import Origin
-from relax_quantus.benchmark.engine.preparation import Bench
+from relax_quantus.benchmark.engine.prepared import Prepared
 from relax_quantus.benchmark.engine.store import Cell
 from relax_quantus.benchmark.methods.questions import Attribution, Question
 from relax_quantus.benchmark.methods.registry import Method
-from relax_quantus.benchmark.metrics.case import Case, Metric, Scores
-from relax_quantus.benchmark.metrics.remembering import Remembering
+from relax_quantus.benchmark.metrics.embedding_cache import CachedEncoder
+from relax_quantus.benchmark.metrics.metric import Metric, MetricInput, Scores
 from relax_quantus.heads.classifier import EmbeddingClassifier
 from relax_quantus.quantus_bridge import SimilarityModel
 
@@ -47,8 +49,9 @@ class Unit:
         Masked copies a forward.
     todo
         ``(method, metric, key)`` of each cell: a strategy and its twins, or one other method.
-    origin
-        What the keys say that the cells are computed from, see `origin`: whoever computes them checks that it has the same.
+    traces
+        Of the content and the code that the keys were made from: whoever computes the cells checks
+        that it has the same.
     """
 
     dataset: str
@@ -57,28 +60,33 @@ class Unit:
     clip: int
     perturbations_per_eval: int | None
     todo: tuple[tuple[str, str, str], ...]
-    origin: Origin = ()
+    traces: Traces = ()
 
 
 @dataclass(frozen=True, eq=False)
-class Judges:
-    """The models that metrics feed changed copies of a clip to; they share one memory of what they embedded."""
+class Models:
+    """The models that metrics feed changed copies of a clip to.
+
+    They share one cache of embeddings.
+    """
 
     similarity: SimilarityModel
     classifier: EmbeddingClassifier
 
     @classmethod
-    def of(cls, bench: Bench, clip: Clip) -> Judges:
-        """Made anew for each clip, so that the memory is the clip's."""
-        encoder, x, head = Remembering(bench.encoder), clip.x[None], bench.classifier.head
+    def of(cls, prepared: Prepared, clip: Clip) -> Models:
+        """Make the models of one clip, so that the cache is the clip's alone."""
+        encoder, x, head = CachedEncoder(prepared.encoder), clip.x[None], prepared.classifier.head
         classifier = EmbeddingClassifier(
-            encoder, head.weight, head.bias, bench.classifier.class_names, bench.classifier.cross_validation
+            encoder, head.weight, head.bias, prepared.classifier.class_names, prepared.classifier.cross_validation
         )
         return cls(SimilarityModel(encoder, encoder(x)).eval(), classifier.eval())
 
 
 class Maps:
-    """A method's maps of one clip, each made at most once; a question that has no answer gives its reason each time.
+    """A method's maps of one clip, each made at most once.
+
+    A question without an answer gives its reason each time.
 
     Attributes
     ----------
@@ -86,22 +94,25 @@ class Maps:
         One record for each map made: method, question, masks, seconds.
     """
 
-    def __init__(self, bench: Bench, clip: Clip, method: Method) -> None:
-        self.bench, self.clip, self.method = bench, clip, method
+    def __init__(self, prepared: Prepared, clip: Clip, method: Method) -> None:
+        self.prepared, self.clip, self.method = prepared, clip, method
         self.known: dict[tuple[str, bool], tuple[Question, Attribution] | BaseException] = {}
         self.made: list[dict[str, Any]] = []
 
     def get(self, asked: str, again: bool) -> tuple[Question, Attribution]:
-        """The question and the answer; `again` uses the masks of metrics that explain again."""
+        """Return the question and the answer.
+
+        `again` uses as many masks as metrics that explain again.
+        """
         key = (asked, again)
         if key not in self.known:
             started = time.perf_counter()
             try:
-                with time_limit(self.bench.config.time_limit):
+                with time_limit(self.prepared.config.time_limit):
                     self.known[key] = self._explain(asked, again)
             except (Exception, TimeLimitExceeded) as error:
                 self.known[key] = error
-            c = self.bench.config
+            c = self.prepared.config
             self.made.append(
                 {
                     "clip": self.clip.name,
@@ -117,52 +128,52 @@ class Maps:
         return found
 
     def _explain(self, asked: str, again: bool) -> tuple[Question, Attribution]:
-        c = self.bench.config
-        question = self.bench.ask(asked, self.clip, c.reexplain_samples if again else c.n_samples)
-        return question, self.method.explain(question, self.bench.similarities)
+        c = self.prepared.config
+        question = self.prepared.ask(asked, self.clip, c.reexplain_samples if again else c.n_samples)
+        return question, self.method.explain(question, self.prepared.similarities)
 
 
 def masks_of(config: BenchmarkConfig, method: Method, again: bool) -> int:
-    """Masks of one map, 0 for methods without."""
+    """Return the number of masks of one map, 0 for methods without masks."""
     return (config.reexplain_samples if again else config.n_samples) if method.masks else 0
 
 
 def cells(
-    bench: Bench,
+    prepared: Prepared,
     unit: Unit,
     methods: Mapping[str, Method],
     metrics: Mapping[str, Metric],
-    judges: Callable[[], Judges],
+    models: Callable[[], Models],
 ) -> Iterator[Cell]:
     """Finish the cells of a unit, one after another."""
-    clip = bench.dataset.clips[unit.clip]
-    maps = {name: Maps(bench, clip, methods[name]) for name, _, _ in unit.todo}
+    clip = prepared.dataset.clips[unit.clip]
+    maps = {name: Maps(prepared, clip, methods[name]) for name, _, _ in unit.todo}
     for name, metric, key in unit.todo:
         made = len(maps[name].made)
-        bench.similarities.asked.clear()
-        rows, curves = _scored(bench, clip, maps[name], metrics[metric], judges)
-        yield Cell(key, rows, curves, maps[name].made[made:], dict(bench.similarities.asked))
+        prepared.similarities.asked.clear()
+        rows, curves = _scored(prepared, clip, maps[name], metrics[metric], models)
+        yield Cell(key, rows, curves, maps[name].made[made:], dict(prepared.similarities.asked))
 
 
 def _scored(
-    bench: Bench, clip: Clip, maps: Maps, metric: Metric, judges: Callable[[], Judges]
+    prepared: Prepared, clip: Clip, maps: Maps, metric: Metric, models: Callable[[], Models]
 ) -> tuple[Records, Records]:
-    """Rows of the main value and of the parts, and the points of the curves."""
+    """Measure one cell: rows of the score and of its parts, and the points of its curves."""
 
-    def ask() -> Case:
+    def ask() -> MetricInput:
         question, attribution = maps.get(metric.question, metric.reexplains)
-        return Case(
+        return MetricInput(
             method=maps.method,
             question=question,
             attribution=attribution,
-            similarity_model=judges().similarity,
-            classifier=judges().classifier,
-            perturbations=bench.config.perturbations,
-            similarities=bench.similarities,
+            similarity_model=models().similarity,
+            classifier=models().classifier,
+            perturbations=prepared.config.perturbations,
+            similarities=prepared.similarities,
         )
 
-    scores, seconds, status, reason = measured(ask, metric, bench.config.time_limit)
-    common = described(bench.config, clip, maps.method, metric)
+    scores, seconds, status, reason = measured(ask, metric, prepared.config.time_limit)
+    common = described(prepared.config, clip, maps.method, metric)
     rows = [
         {**common, "part": "", "value": scores.value, "seconds": round(seconds, 4), "status": status, "reason": reason}
     ]
@@ -171,14 +182,18 @@ def _scored(
         rows.append({**rows[0], "part": part, "value": float(value), "seconds": 0.0, **bad})
     curves = [
         {"clip": clip.name, "method": maps.method.name, "metric": metric.name, "order": order, "share": x, "value": y}
-        for order, (shares, values) in (scores.curves if bench.config.curves else {}).items()
+        for order, (shares, values) in (scores.curves if prepared.config.curves else {}).items()
         for x, y in zip(map(float, shares), map(float, values), strict=True)
     ]
     return rows, curves
 
 
-def measured(ask: Callable[[], Case], metric: Metric, seconds: float | None = None) -> tuple[Scores, float, str, str]:
-    """Scores, seconds without making the map, status and reason of one cell; whatever goes wrong becomes its reason.
+def measured(
+    ask: Callable[[], MetricInput], metric: Metric, seconds: float | None = None
+) -> tuple[Scores, float, str, str]:
+    """Measure one cell, and make a reason of whatever goes wrong.
+
+    Returns scores, seconds without making the map, status and reason.
 
     Parameters
     ----------
@@ -193,10 +208,10 @@ def measured(ask: Callable[[], Case], metric: Metric, seconds: float | None = No
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            case = ask()
+            given = ask()
             started = time.perf_counter()
             with time_limit(seconds):
-                scores = metric.score(case)
+                scores = metric.score(given)
                 scores = replace(scores, value=float(scores.value))
     except (Exception, TimeLimitExceeded) as error:
         return Scores(math.nan), time.perf_counter() - started, *outcome(error)
@@ -207,7 +222,7 @@ def measured(ask: Callable[[], Case], metric: Metric, seconds: float | None = No
 
 
 def described(config: BenchmarkConfig, clip: Clip, method: Method, metric: Metric) -> dict[str, Any]:
-    """The columns of a tidy row that the cell knows and that all its parts share."""
+    """Fill the columns of a tidy row that the cell knows and that all its parts share."""
     relax = bool(method.masks)
     return {
         "clip": clip.name,
@@ -236,6 +251,6 @@ def described(config: BenchmarkConfig, clip: Clip, method: Method, metric: Metri
 def without_scores(
     config: BenchmarkConfig, clip: Clip, method: Method, metric: Metric, status: str, reason: str
 ) -> Records:
-    """The row of a cell that could not be computed at all."""
+    """Make the row of a cell that could not be computed at all."""
     common = described(config, clip, method, metric)
     return [{**common, "part": "", "value": math.nan, "seconds": 0.0, "status": status, "reason": reason}]

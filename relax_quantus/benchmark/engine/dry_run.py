@@ -1,7 +1,8 @@
 """What a run would cost here, before it is run: cells, encoder forwards, time and memory.
 
-A `BenchmarkConfig` enters, a `Forecast` leaves. Data and encoders are loaded and laid out as for the run itself, and a few forwards of each
-encoder are timed; nothing is explained, and nothing is written.
+A `BenchmarkConfig` enters, a `Forecast` leaves. Data and encoders are loaded and laid out as for
+the run itself, and a few forwards of each encoder are timed; nothing is explained, and nothing is
+written.
 """
 
 from __future__ import annotations
@@ -9,17 +10,18 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from relax_quantus.benchmark.config import BenchmarkConfig
-from relax_quantus.benchmark.engine.runner import Survey, survey_of
+from relax_quantus.benchmark.engine.grid import reuse
+from relax_quantus.benchmark.engine.resources import Resources, threads
+from relax_quantus.benchmark.engine.runner import Layout, layout_of
 from relax_quantus.benchmark.engine.store import FILE, Store
 from relax_quantus.benchmark.engine.workers import threads_of
-from relax_quantus.benchmark.engine.workshop import Workshop, threads
 
 TIMED = 3
 SECONDS_A_CELL = 0.01
@@ -34,6 +36,8 @@ class Forecast:
     ----------
     cells, done
         Cells of the grid, and how many of them the results' folder already has.
+    anew
+        Cells that it has of another version or other settings, by what has changed.
     maps
         Maps to make, not counting those that metrics make anew.
     forwards
@@ -60,13 +64,15 @@ class Forecast:
     datasets: int
     encoders: int
     clips: int
+    anew: dict[str, int] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        """For a person to read."""
+        """Put the forecast into sentences."""
         wall = self.preparation_s + self.seconds / self.workers
         text = [
             f"{_count(self.datasets, 'data set')}, {_count(self.encoders, 'encoder')}, {_count(self.clips, 'clip')}",
             f"{self.cells} cells, of which {self.done} are finished already",
+            *([reuse(self.cells, self.done, self.anew)] if self.anew else []),
             f"{self.maps} maps; at most {self.forwards:,} encoder forwards, those of the metrics included",
             f"about {span(self.preparation_s + self.seconds)} in one worker of {_count(self.threads, 'thread')}",
         ]
@@ -87,13 +93,14 @@ def forecast(config: BenchmarkConfig) -> Forecast:
     folder = config.out if config.out is not None and (Path(config.out) / FILE).is_file() else None
     with Store(folder) as store, threads(count):
         started = time.perf_counter()
-        survey = survey_of(config, Workshop(config), store)
-        places = {place.key for place in survey.grid.places}
+        layout = layout_of(config, Resources(config), store)
+        places = {place.key for place in layout.grid.places}
+        anew = layout.grid.anew(store)
         done = places & store.keys(with_lost=not (config.retry or config.strict))
-        seconds = {name: _seconds_a_forward(survey.workshop.encoder(name)[0], survey) for name in survey.encoders}
+        seconds = {name: _seconds_a_forward(layout.resources.encoder(name)[0], layout) for name in layout.encoders}
         preparation_s = time.perf_counter() - started
-    maps, forwards = costs(survey, done)
-    heads = {spec: len(data.training.x) + len(data.held_out.x) for spec, data in survey.datasets.items()}
+    maps, forwards = costs(layout, done)
+    heads = {spec: len(data.training.x) + len(data.held_out.x) for spec, data in layout.datasets.items()}
     fitting_s = sum(seconds[encoder] * n for n in heads.values() for encoder in seconds)
     todo = len(places) - len(done)
     return Forecast(
@@ -106,18 +113,19 @@ def forecast(config: BenchmarkConfig) -> Forecast:
         workers=config.workers,
         threads=count,
         bytes_a_worker=_bytes(),
-        datasets=len(survey.datasets),
-        encoders=len(survey.encoders),
-        clips=sum(len(data.clips) for data in survey.datasets.values()),
+        datasets=len(layout.datasets),
+        encoders=len(layout.encoders),
+        clips=sum(len(data.clips) for data in layout.datasets.values()),
+        anew=anew,
     )
 
 
-def costs(survey: Survey, done: set[str]) -> tuple[int, Counter[str]]:
-    """Maps to make, and encoder forwards by encoder, of the cells that are not `done`."""
-    config = survey.config
-    methods, metrics = {m.name: m for m in survey.methods}, {m.name: m for m in survey.metrics}
+def costs(layout: Layout, done: set[str]) -> tuple[int, Counter[str]]:
+    """Count the maps to make, and the forwards by encoder, of cells that are not `done`."""
+    config = layout.config
+    methods, metrics = {m.name: m for m in layout.methods}, {m.name: m for m in layout.metrics}
     made, forwards = set[tuple[object, ...]](), Counter[str]()
-    for p in survey.grid.places:
+    for p in layout.grid.places:
         if p.key in done:
             continue
         method, metric = methods[p.method], metrics[p.metric]
@@ -132,10 +140,10 @@ def costs(survey: Survey, done: set[str]) -> tuple[int, Counter[str]]:
 
 
 @torch.no_grad()
-def _seconds_a_forward(encoder: nn.Module, survey: Survey) -> float:
-    """Of one example among as many as go through together."""
-    clip = next(iter(survey.datasets.values())).clips[0]
-    rows = max(n for n in survey.grid.micro_batches.values() if n is not None)
+def _seconds_a_forward(encoder: nn.Module, layout: Layout) -> float:
+    """Time the forward of one example among as many as go through together."""
+    clip = next(iter(layout.datasets.values())).clips[0]
+    rows = max(n for n in layout.grid.micro_batches.values() if n is not None)
     x = clip.x[None].repeat(rows, 1, 1, 1)
     encoder(x)
     times = []
@@ -147,7 +155,7 @@ def _seconds_a_forward(encoder: nn.Module, survey: Survey) -> float:
 
 
 def _bytes() -> int | None:
-    """The most memory that this process has held."""
+    """Return the most memory that this process has held, if it is known."""
     try:
         import resource
     except ImportError:
@@ -157,7 +165,7 @@ def _bytes() -> int | None:
 
 
 def span(seconds: float) -> str:
-    """A duration in words.
+    """Put a duration into words.
 
     Examples
     --------

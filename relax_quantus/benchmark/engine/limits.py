@@ -1,6 +1,7 @@
-"""What becomes of a cell that does not end well: its time limit, and the status and reason of whatever is raised.
+"""The time limit of a cell, and the status and reason of one that does not end well.
 
-A piece of work enters; its value, or an exception, leaves; an exception becomes the ``status`` and ``reason`` of a tidy row.
+A piece of work enters; its value, or an exception, leaves; an exception becomes the ``status`` and
+``reason`` of a tidy row.
 """
 
 from __future__ import annotations
@@ -15,22 +16,26 @@ from typing import Any
 import torch
 
 from relax_quantus.benchmark.methods.questions import NotApplicable
-from relax_quantus.benchmark.metrics.case import Undefined
+from relax_quantus.benchmark.metrics.metric import Undefined
 
 REASON_LENGTH = 300
 NO_MEMORY = ("alloc_cpu", "can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory")
 
 
 class TimeLimitExceeded(BaseException):
-    """Raised where a piece of work is past its time limit. Not an `Exception`, so that the work cannot swallow it."""
+    """Raised where a piece of work is past its time limit.
+
+    Not an `Exception`, so that the work cannot swallow it.
+    """
 
 
 @contextmanager
 def time_limit(seconds: float | None) -> Iterator[None]:
     """Interrupt what runs inside after `seconds`; None never does.
 
-    In a process' main thread a timer signal interrupts even what waits; elsewhere, as in a Dask worker, the exception arrives when the
-    interpreter next runs, which is after the current call into compiled code.
+    In a process' main thread a timer signal interrupts even what waits; elsewhere, as in a Dask
+    worker, the exception arrives when the interpreter next runs, which is after the current call
+    into compiled code.
 
     Raises
     ------
@@ -88,14 +93,17 @@ def _by_thread(seconds: float) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that there was not enough memory, in the words of Python, torch or the operating system."""
+    """Tell whether `error` says that there was not enough memory.
+
+    Python, torch and operating systems say so in different words.
+    """
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in NO_MEMORY)
 
 
 def outcome(error: BaseException) -> tuple[str, str]:
-    """Status and reason of a cell in which `error` was raised."""
+    """Return the status and the reason of a cell in which `error` was raised."""
     text = " ".join(str(error).split())
     if isinstance(error, NotApplicable):
         return "not_applicable", text

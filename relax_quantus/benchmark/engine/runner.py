@@ -1,7 +1,8 @@
 """The engine: datasets x encoders x seeds x clips x methods x metrics -> one tidy row each.
 
-Seventh step of the benchmark's flow: a `BenchmarkConfig` enters, `Results` leaves. The `grid` says which cells there are, the `store` which of
-them are finished, and the `workers` finish the others; every finished cell is durably stored before the next begins.
+Seventh step of the benchmark's flow: a `BenchmarkConfig` enters, `Results` leaves. The `grid` says
+which cells there are, the `store` which of them are finished, and the `workers` finish the others;
+every finished cell is durably stored before the next begins.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,100 +24,32 @@ from relax_quantus.base.result_folder import require_ours
 from relax_quantus.benchmark import metrics
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.data.datasets import Dataset
-from relax_quantus.benchmark.engine import deaths, grid, workers
+from relax_quantus.benchmark.engine import grid, workers
 from relax_quantus.benchmark.engine.cells import Unit, without_scores
 from relax_quantus.benchmark.engine.grid import Grid
+from relax_quantus.benchmark.engine.resources import Resources, accuracy_note
+from relax_quantus.benchmark.engine.results import NUMBERS, TABLES, WHERE, Results
 from relax_quantus.benchmark.engine.store import Cell, Store
-from relax_quantus.benchmark.engine.workshop import Workshop, accuracy_note
 from relax_quantus.benchmark.methods import registry as methods
 from relax_quantus.benchmark.methods.registry import Method
-from relax_quantus.benchmark.metrics.case import Metric
+from relax_quantus.benchmark.metrics.metric import Metric
 from relax_quantus.errors import CellError
 from relax_quantus.relax.attribution import RELAX
 
 if TYPE_CHECKING:
     import pandas as pd
 
-WHERE = ("dataset", "encoder", "seed")
-COLUMNS = WHERE + (
-    ("clip", "label", "source_group", "method", "base", "masks", "fill", "edges", "keep", "own_granularity", "twin_of")
-    + ("estimator", "n_samples")
-    + ("metric", "part", "category", "direction", "view", "granularity", "evaluator_fill", "question")
-    + ("value", "seconds", "status", "reason")
-)  # fmt: skip
-CURVE_COLUMNS = WHERE + ("clip", "method", "metric", "order", "share", "value")
-MAP_COLUMNS = WHERE + ("clip", "method", "question", "n_samples", "seconds")
-TABLES = {"rows": COLUMNS, "curves": CURVE_COLUMNS, "maps": MAP_COLUMNS}
-NUMBERS = ("keep", "value", "share", "seconds")
 CHUNK = 20_000
 
 Progress = Callable[..., Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Results:
-    """What a run found.
-
-    Attributes
-    ----------
-    config
-        With every method, metric, data set, encoder and seed named.
-    rows
-        Tidy: one row a data set, encoder, seed, clip, method, metric and part, columns `COLUMNS`. ``status`` is "ok", or "not_applicable",
-        "undefined", "nan", "failed", "timeout" or "out_of_memory" with a ``reason`` and no value.
-    curves, maps
-        The metrics' curves, one row a point, columns `CURVE_COLUMNS`; and the maps that were made, with their seconds, columns `MAP_COLUMNS`.
-    datasets
-        Name in the table -> data set: its classes, notes and skipped files are printed.
-    head_accuracies
-        ``(data set, encoder)`` -> share of held-out clips that the head gets right (the mean logit over a clip's examples).
-    encoders
-        Specification -> SHA-256 of the weights.
-    micro_batches
-        Specification of an encoder -> masked copies a forward.
-    seconds
-        Wall-clock time of each part of this run; a method's is that of its maps, not of explaining again in metrics.
-    cells, reused
-        Cells of the grid, and how many of them were already in the store.
-    forwards
-        Masked encoder forwards that RELAX's maps in the grid rest on, each counted once, however many cells, runs or workers asked for it.
-    """
-
-    config: BenchmarkConfig
-    rows: pd.DataFrame
-    curves: pd.DataFrame
-    maps: pd.DataFrame
-    datasets: dict[str, Dataset]
-    head_accuracies: dict[tuple[str, str], float]
-    encoders: dict[str, str]
-    micro_batches: dict[str, int | None]
-    seconds: dict[str, float] = field(default_factory=dict)
-    cells: int = 0
-    reused: int = 0
-    forwards: int = 0
-
-    @property
-    def dataset(self) -> Dataset:
-        """The first data set."""
-        return next(iter(self.datasets.values()))
-
-    @property
-    def head_accuracy(self) -> float:
-        """Of the first data set and encoder."""
-        return next(iter(self.head_accuracies.values()), float("nan"))
-
-    @property
-    def encoder_sha256(self) -> str:
-        """Of the first encoder."""
-        return next(iter(self.encoders.values()))
-
-
-@dataclass(frozen=True, eq=False)
-class Survey:
+class Layout:
     """A run before it begins: what there is to do and on what."""
 
     config: BenchmarkConfig
-    workshop: Workshop
+    resources: Resources
     datasets: dict[str, Dataset]
     encoders: dict[str, str]
     methods: list[Method]
@@ -124,7 +57,7 @@ class Survey:
     grid: Grid
 
     def lost(self, unit: Unit, status: str, reason: str) -> list[Cell]:
-        """Rows of a unit that could not be computed at all."""
+        """Make the rows of a unit that could not be computed at all."""
         clip = self.datasets[unit.dataset].clips[unit.clip]
         by_name = {m.name: m for m in self.methods}, {m.name: m for m in self.metrics}
         return [
@@ -140,7 +73,9 @@ def run(
     dataset: Dataset | None = None,
     show_progress: bool | Progress = True,
 ) -> Results:
-    """Run a benchmark, or go on with one that stopped; write its results if ``config.out`` names a folder.
+    """Run a benchmark, or go on with one that stopped.
+
+    Results are written if ``config.out`` names a folder.
 
     Parameters
     ----------
@@ -149,8 +84,8 @@ def run(
     encoder, dataset
         To use instead of those that `config` names; in this process alone.
     show_progress
-        Show a progress bar with the time left, on stderr; or what makes something else of it, called with ``total``, ``what``, ``unit`` and
-        ``begun``, a context with ``update(n)``.
+        Show a progress bar with the time left, on stderr; or what makes something else of it,
+        called with ``total``, ``what``, ``unit`` and ``begun``, a context with ``update(n)``.
 
     Raises
     ------
@@ -173,29 +108,31 @@ def run(
     with Store(config.out) as store, workers.opened(config) as pool:
         if pool is not None:
             pool.warm(config)
-        survey = survey_of(config, Workshop(config, encoder, dataset, None if pool is None else pool.shelf), store)
-        surveyed = time.perf_counter()
-        reused = _work_off(survey, store, pool, show_progress)
-        seconds = {"survey": surveyed - started, "cells": time.perf_counter() - surveyed}
-        results = _collected(survey, store, seconds, reused)
+        layout = layout_of(config, Resources(config, encoder, dataset, None if pool is None else pool.shared), store)
+        laid_out_at = time.perf_counter()
+        anew = layout.grid.anew(store)
+        reused = _work_off(layout, store, pool, show_progress)
+        seconds = {"survey": laid_out_at - started, "cells": time.perf_counter() - laid_out_at}
+        results = _collected(layout, store, seconds, reused, anew)
         if config.out is not None:
             output.write(results, config.out)
     return results
 
 
-def survey_of(config: BenchmarkConfig, workshop: Workshop, store: Store) -> Survey:
+def layout_of(config: BenchmarkConfig, resources: Resources, store: Store) -> Layout:
     """Load what the grid depends on, and lay it out."""
     chosen = methods.build(config.methods), metrics.build(config.metrics)
-    encoders = {spec: workshop.encoder(spec)[1] for spec in config.encoders}
-    datasets = {spec: workshop.dataset(spec) for spec in config.datasets}
+    networks = {spec: resources.encoder(spec) for spec in config.encoders}
+    datasets = {spec: resources.dataset(spec) for spec in config.datasets}
     x = next(iter(datasets.values())).clips[0].x[None]
-    micro_batches = {spec: _micro_batch(config, workshop.encoder(spec), x, store) for spec in encoders}
-    laid = grid.lay_out(config, datasets, encoders, *chosen, micro_batches)
-    return Survey(config, workshop, datasets, encoders, *chosen, laid)
+    micro_batches = {spec: _micro_batch(config, network, x, store) for spec, network in networks.items()}
+    laid = grid.lay_out(config, datasets, networks, *chosen, micro_batches)
+    encoders = {spec: sha256 for spec, (_, sha256) in networks.items()}
+    return Layout(config, resources, datasets, encoders, *chosen, laid)
 
 
 def _micro_batch(config: BenchmarkConfig, encoder: tuple[nn.Module, str], x: Tensor, store: Store) -> int:
-    """Masked copies a forward: as configured, as an earlier run recorded, or measured now and recorded."""
+    """Return the masked copies of a forward: as configured, as noted, or measured and noted."""
     note = f"micro_batch {encoder[1]}"
     found = config.perturbations_per_eval or store.note(note)
     if found is None:
@@ -204,17 +141,18 @@ def _micro_batch(config: BenchmarkConfig, encoder: tuple[nn.Module, str], x: Ten
     return int(found)
 
 
-def _work_off(survey: Survey, store: Store, pool: workers.Pool | None, show_progress: bool | Progress) -> int:
+def _work_off(layout: Layout, store: Store, pool: workers.Pool | None, show_progress: bool | Progress) -> int:
     """Finish what is not in the store; return how many cells were there."""
-    config, places = survey.config, survey.grid.places
+    config, places = layout.config, layout.grid.places
     done = store.keys(with_lost=not (config.retry or config.strict))
-    units = survey.grid.units(done)
+    units = layout.grid.units(done)
     reused = len(places) - sum(len(unit.todo) for unit in units)
+    parts = {place.key: (place.identity, place.parts) for place in places}
     progress = show_progress if callable(show_progress) else functools.partial(_bar, shown=show_progress)
     shown = progress(total=len(places), what="benchmark", unit="cell", begun=reused)
-    with shown as bar, closing(_batches(survey, store, units, pool)) as batches:
+    with shown as bar, closing(_batches(layout, store, units, pool)) as batches:
         for finished, notes in batches:
-            store.put(finished, notes)
+            store.put(finished, notes, dict(parts[cell.key] for cell in finished))
             bar.update(len(finished))
             if config.strict:
                 _refuse_lost(finished)
@@ -226,12 +164,12 @@ def _bar(total: int, what: str, unit: str, begun: int, shown: bool) -> Any:
 
 
 def _batches(
-    survey: Survey, store: Store, units: list[Unit], pool: workers.Pool | None
+    layout: Layout, store: Store, units: list[Unit], pool: workers.Pool | None
 ) -> Generator[workers.Batch, None, None]:
     if pool is not None:
-        return workers.elsewhere(survey.config, units, pool, survey.lost)
-    here = functools.partial(workers.here, survey.workshop, count=survey.config.threads, lost=survey.lost)
-    return deaths.noted(store, units, survey.lost, here)
+        return workers.elsewhere(layout.config, units, pool, layout.lost)
+    here = functools.partial(workers.here, layout.resources, count=layout.config.threads, lost=layout.lost)
+    return workers.noted(store, units, layout.lost, here)
 
 
 def _refuse_lost(finished: list[Cell]) -> None:
@@ -245,36 +183,37 @@ def _refuse_lost(finished: list[Cell]) -> None:
             )
 
 
-def _collected(survey: Survey, store: Store, seconds: dict[str, float], reused: int) -> Results:
+def _collected(layout: Layout, store: Store, seconds: dict[str, float], reused: int, anew: dict[str, int]) -> Results:
     """Put the grid's cells together, in its order."""
-    rows, curves, maps, forwards = _tables(survey.grid, store)
-    for method in survey.methods:
+    rows, curves, maps, forwards = _tables(layout.grid, store)
+    for method in layout.methods:
         seconds[method.name] = float(maps[maps.method == method.name].seconds.sum())
-    names = survey.grid.names
-    pairs = [(dataset, encoder) for dataset in survey.datasets for encoder in survey.encoders]
+    names = layout.grid.names
+    pairs = [(dataset, encoder) for dataset in layout.datasets for encoder in layout.encoders]
     return Results(
-        config=survey.config,
+        config=layout.config,
         rows=rows,
         curves=curves,
         maps=maps,
-        datasets={names[spec]: dataset for spec, dataset in survey.datasets.items()},
+        datasets={names[spec]: dataset for spec, dataset in layout.datasets.items()},
         head_accuracies={
             (names[dataset], encoder): store.note(
-                accuracy_note(survey.config, dataset, survey.encoders[encoder]), float("nan")
+                accuracy_note(layout.config, dataset, layout.encoders[encoder]), float("nan")
             )
             for dataset, encoder in pairs
         },
-        encoders=survey.encoders,
-        micro_batches=dict(survey.grid.micro_batches),
+        encoders=layout.encoders,
+        micro_batches=dict(layout.grid.micro_batches),
         seconds={name: round(value, 3) for name, value in seconds.items()},
-        cells=len(survey.grid.places),
+        cells=len(layout.grid.places),
         reused=reused,
+        anew=anew,
         forwards=forwards,
     )
 
 
 def _tables(laid: Grid, store: Store) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, int]:
-    """Rows, curves and maps of the grid's cells, and the forwards that they rest on."""
+    """Read rows, curves and maps of the grid's cells, and count the forwards behind them."""
     import pandas as pd
 
     frames: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}

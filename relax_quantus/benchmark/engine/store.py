@@ -1,8 +1,9 @@
-"""What a run has finished, durably on disk: one SQLite file in the results' folder, for one process at a time.
+"""What a run has finished, durably on disk: one SQLite file, for one process at a time.
 
-Finished cells enter, each in a transaction of its own that is on the disk (``synchronous=FULL``) before `put` returns, so that a process killed
-at any moment, or a machine that loses its power, loses at most the cell at hand. A cell is found again by its key, a digest of everything that
-its scores depend on (see `grid`): one of other settings is never found, and so never mixed in.
+Finished cells enter, each in a transaction of its own that is on the disk (``synchronous=FULL``)
+before `put` returns, so that a process killed at any moment, or a machine that loses its power,
+loses at most the cell at hand. A cell is found again by its key, a digest of everything that its
+scores depend on (see `grid`): one of other settings is never found, and so never mixed in.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,11 @@ class Cell:
     key
         Digest of what it depends on.
     rows, curves, maps
-        What it adds to the tables of scores and of curves, and the maps that were made for it: plain values, without the columns that
-        `grid` knows.
+        What it adds to the tables of scores and of curves, and the maps that were made for it:
+        plain values, without the columns that `grid` knows.
     forwards
-        Masked encoder forwards that it rests on, by a digest of what they were of: cells share them.
+        Masked encoder forwards that it rests on, by a digest of what they were of: cells share
+        them.
     """
 
     key: str
@@ -50,12 +52,12 @@ class Cell:
 
     @property
     def lost(self) -> bool:
-        """Whether it failed or ran out of memory or time."""
+        """Whether the cell failed or ran out of memory or time."""
         return self.rows[0]["status"] in LOST
 
 
 class Store:
-    """Finished cells and what a run has to remember, of one folder; in memory if there is no folder.
+    """Finished cells and notes of one folder; in memory if there is no folder.
 
     Parameters
     ----------
@@ -82,7 +84,7 @@ class Store:
 
     def _open(self, name: str) -> None:
         self._db = sqlite3.connect(name, isolation_level=None, check_same_thread=False)
-        # With exclusive locking the write-ahead log needs no shared memory, so that network folders work, too.
+        # With exclusive locking the write-ahead log needs no shared memory: network folders work, too.
         for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
             self._db.execute(f"PRAGMA {pragma}")
         found = int(self._db.execute("PRAGMA user_version").fetchone()[0])
@@ -90,16 +92,26 @@ class Store:
             raise sqlite3.DatabaseError(f"layout {found}, made by another version of this program")
         self._db.execute("CREATE TABLE IF NOT EXISTS cell (key TEXT PRIMARY KEY, lost INTEGER, content TEXT)")
         self._db.execute("CREATE TABLE IF NOT EXISTS note (key TEXT PRIMARY KEY, content TEXT NOT NULL) WITHOUT ROWID")
+        self._db.execute("CREATE TABLE IF NOT EXISTS place (identity TEXT PRIMARY KEY, parts TEXT) WITHOUT ROWID")
         self._db.execute(f"PRAGMA user_version={VERSION}")
 
-    def put(self, cells: Iterable[Cell], notes: dict[str, Any] | None = None) -> None:
-        """Write cells and notes in one transaction; on disk when this returns."""
+    def put(
+        self,
+        cells: Iterable[Cell],
+        notes: Mapping[str, Any] | None = None,
+        parts: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
+        """Write cells, notes and the parts of cells' keys in one transaction.
+
+        All of it is on the disk when this returns.
+        """
         written = [(cell.key, int(cell.lost), _content(cell)) for cell in cells]
-        noted = [(key, json.dumps(value)) for key, value in (notes or {}).items()]
+        noted, placed = _plain(notes), _plain(parts)
         try:
             self._db.execute("BEGIN")
             self._db.executemany("INSERT OR REPLACE INTO cell VALUES (?, ?, ?)", written)
             self._db.executemany("INSERT OR REPLACE INTO note VALUES (?, ?)", noted)
+            self._db.executemany("INSERT OR REPLACE INTO place VALUES (?, ?)", placed)
             self._db.execute("COMMIT")
         except BaseException:
             if self._db.in_transaction:  # an interrupt may arrive just before or after it
@@ -107,7 +119,7 @@ class Store:
             raise
 
     def get(self, keys: Iterable[str]) -> dict[str, Cell]:
-        """The cells of these keys that are there."""
+        """Return those cells of these keys that are stored."""
         wanted, found = list(keys), {}
         for start in range(0, len(wanted), BATCH):
             some = wanted[start : start + BATCH]
@@ -117,21 +129,25 @@ class Store:
         return found
 
     def keys(self, with_lost: bool = True) -> set[str]:
-        """Of all cells; without those that are lost unless they are asked for."""
+        """Return the keys of all cells, or of those that are not lost."""
         query = "SELECT key FROM cell" if with_lost else "SELECT key FROM cell WHERE NOT lost"
         return {key for (key,) in self._db.execute(query)}
 
+    def parts(self) -> dict[str, dict[str, str]]:
+        """Return what the latest cell of each place depended on."""
+        return {place: json.loads(parts) for place, parts in self._db.execute("SELECT identity, parts FROM place")}
+
     def note(self, key: str, default: Any = None) -> Any:
-        """What was noted under `key`."""
+        """Return what was noted under `key`."""
         row = self._db.execute("SELECT content FROM note WHERE key = ?", (key,)).fetchone()
         return default if row is None else json.loads(row[0])
 
     def __len__(self) -> int:
-        """How many cells there are, of any settings."""
+        """Return the number of cells, of any settings."""
         return int(self._db.execute("SELECT count(*) FROM cell").fetchone()[0])
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Close the database and release the folder."""
         if hasattr(self, "_db"):
             self._db.close()
         if self._lock is not None:
@@ -164,6 +180,10 @@ def _locked(folder: Path) -> FileLock:
     except OSError as error:
         raise DataError(f"{folder}: expected a folder that can be written to, got {error}; choose another.") from error
     return lock
+
+
+def _plain(values: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    return [(key, json.dumps(value)) for key, value in (values or {}).items()]
 
 
 def _content(cell: Cell) -> str:

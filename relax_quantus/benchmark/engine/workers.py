@@ -1,8 +1,17 @@
-"""Units of work handed to this process, to worker processes on this machine, or to a Dask cluster: one loop for the last two.
+"""Units of work handed to this process, to worker processes on this machine, or to a Dask cluster.
 
-Units enter; finished cells leave, in any order, each batch with what was found out about its data set and encoder. A worker process that dies
-(killed, perhaps for memory) costs what was under way: those units are tried again at the end cell by cell, cells that were under way at another
-death once more, each with nothing beside it, and only one that kills its worker even then becomes a row that says so.
+Units enter; finished cells leave, in any order, each batch with what was found out about its data
+set and encoder. No death of a process stops a run for good:
+
+- A worker process that dies (killed, perhaps for memory) costs what was under way: those units are
+  tried again at the end cell by cell, cells that were under way at another death once more, each
+  with nothing beside it, and only one that kills its worker even then becomes a row that says so
+  (`elsewhere`).
+- With one worker, a cell that makes the system kill its process takes the run with it, and the same
+  command would end there again and again. So what stores a finished cell also notes, in the same
+  transaction, which cell is begun next; whatever ends within Python, an interrupt or an error,
+  takes that back. A note that a run finds when it begins tells of a death, and after three of one
+  cell that cell is given up (`noted`).
 """
 
 from __future__ import annotations
@@ -23,9 +32,8 @@ from relax_quantus.base.extras import require
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.engine.cells import Unit
 from relax_quantus.benchmark.engine.limits import outcome
-from relax_quantus.benchmark.engine.shelf import Shelf
-from relax_quantus.benchmark.engine.store import Cell
-from relax_quantus.benchmark.engine.workshop import Workshop, facts, threads, warm_up, work
+from relax_quantus.benchmark.engine.resources import Resources, Shared, facts, threads, warm_up, work
+from relax_quantus.benchmark.engine.store import Cell, Store
 from relax_quantus.errors import DataError
 
 Batch = tuple[list[Cell], dict[str, Any]]
@@ -50,32 +58,36 @@ class Pool:
         How many workers there are at the moment.
     threads
         Of each; 0 for what a Dask worker was started with.
-    shelf
-        Where processes of one machine share what they need alike; None where they may be on several.
+    shared
+        Folder where processes of one machine share what they need alike; None where they may be on
+        several.
     """
 
     executor: Callable[[], Executor]
     size: Callable[[], int]
     threads: int
-    shelf: Shelf | None = None
+    shared: Shared | None = None
 
     def warm(self, config: BenchmarkConfig) -> None:
-        """Let every worker begin to load what the first unit needs; what goes wrong shows when that unit is computed."""
+        """Let every worker begin to load what the first unit needs.
+
+        What goes wrong shows when that unit is computed.
+        """
         executor = self.executor()
         for _ in range(self.size()):
-            executor.submit(warm_up, config, self.threads, self.shelf)
+            executor.submit(warm_up, config, self.threads, self.shared)
 
 
-def here(workshop: Workshop, units: list[Unit], count: int | None, lost: Lost) -> Iterator[Batch]:
+def here(resources: Resources, units: list[Unit], count: int | None, lost: Lost) -> Iterator[Batch]:
     """Compute in this process, with `count` threads if it is given, each cell a batch."""
     with nullcontext() if count is None else threads(count):
         for unit in units:
             try:
-                known = facts(workshop, unit)
+                known = facts(resources, unit)
             except Exception as error:
                 yield lost(unit, *outcome(error)), {}
                 continue
-            for cell in workshop.cells(unit):
+            for cell in resources.cells(unit):
                 yield [cell], known
 
 
@@ -109,7 +121,7 @@ def _fly(config: BenchmarkConfig, units: list[Unit], pool: Pool, lost: Lost) -> 
             broken = False
             try:
                 while waiting and len(flying) < AHEAD * max(1, pool.size()):
-                    flying[executor.submit(work, config, waiting[0], pool.threads, pool.shelf)] = waiting[0]
+                    flying[executor.submit(work, config, waiting[0], pool.threads, pool.shared)] = waiting[0]
                     waiting.popleft()
             except BrokenExecutor:
                 broken = True
@@ -145,13 +157,19 @@ def _raised(future: Future[Any]) -> BaseException | None:
 
 
 def _is_death(error: BaseException | None) -> bool:
-    """Whether a worker died of what it was doing; Dask says so after it has killed several."""
+    """Tell whether a worker died of what it was doing.
+
+    Dask says so after it has killed several.
+    """
     return isinstance(error, BrokenExecutor) or type(error).__name__ == "KilledWorker"
 
 
 @contextmanager
 def opened(config: BenchmarkConfig) -> Iterator[Pool | None]:
-    """The workers that a configuration asks for, which are let go of at the end; None for this process."""
+    """Start the workers that a configuration asks for, and stop them at the end.
+
+    None stands for this process.
+    """
     if config.scheduler is not None:
         with _dask(config.scheduler) as pool:
             yield pool
@@ -163,7 +181,7 @@ def opened(config: BenchmarkConfig) -> Iterator[Pool | None]:
 
 
 def threads_of(config: BenchmarkConfig) -> int:
-    """Threads of each worker on this machine: as configured, or its share of the cores."""
+    """Return the threads of each local worker: as configured, or its share of the cores."""
     import joblib
 
     return config.threads or max(1, joblib.cpu_count() // config.workers)
@@ -184,7 +202,7 @@ def _processes(config: BenchmarkConfig) -> Iterator[Pool]:
 
     with TemporaryDirectory(prefix="relax_quantus-", ignore_cleanup_errors=True) as folder:
         try:
-            yield Pool(executor, lambda: config.workers, count, Shelf(folder))
+            yield Pool(executor, lambda: config.workers, count, folder)
         finally:
             get_reusable_executor().shutdown(wait=True, kill_workers=True)
 
@@ -220,3 +238,66 @@ def _dask(address: str) -> Iterator[Pool]:
         yield Pool(lambda: client.get_executor(pure=False), size, 0)
     finally:
         client.close()
+
+
+UNDER_WAY, DEATHS = "under_way", "deaths"
+GIVEN_UP_AFTER = 3
+"""Deaths in one cell: who kills a healthy run by hand may meet the same long cell twice."""
+REASON = f"the process died {GIVEN_UP_AFTER} times while this was computed (killed, perhaps for memory)"
+
+
+def noted(
+    store: Store, units: list[Unit], lost: Lost, compute: Callable[[list[Unit]], Iterator[Batch]]
+) -> Generator[Batch, None, None]:
+    """Yield the batches of `compute`, each with the note of the cell that is begun next.
+
+    Close it before the store is closed.
+
+    Parameters
+    ----------
+    store
+        Where the batches are put, each before the next is asked for.
+    units
+        What to do.
+    lost
+        Makes the rows of cells that are given up, from a status and a reason.
+    compute
+        Computes the cells of units in their order.
+    """
+    deaths = counted(store)
+    units, hopeless = parted(units, {key for key, times in deaths.items() if times >= GIVEN_UP_AFTER})
+    for unit in hopeless:
+        for _, _, key in unit.todo:
+            del deaths[key]  # another try begins anew
+        yield lost(unit, "failed", REASON), {DEATHS: deaths}
+    following = iter([key for unit in units for _, _, key in unit.todo][1:])
+    try:
+        if units:
+            store.put([], {UNDER_WAY: units[0].todo[0][2]})
+        for cells, notes in compute(units):
+            begun = [next(following, None) for _ in cells]
+            yield cells, {**notes, UNDER_WAY: begun[-1]}
+    finally:
+        if store.note(UNDER_WAY) is not None:
+            store.put([], {UNDER_WAY: None})
+
+
+def counted(store: Store) -> dict[str, int]:
+    """Count deaths by the key of the cell that was under way, the latest included."""
+    deaths: dict[str, int] = store.note(DEATHS, {})
+    key = store.note(UNDER_WAY)
+    if key is not None:
+        deaths[key] = deaths.get(key, 0) + 1
+        store.put([], {DEATHS: deaths, UNDER_WAY: None})
+    return deaths
+
+
+def parted(units: list[Unit], hopeless: set[str]) -> tuple[list[Unit], list[Unit]]:
+    """Split units into those without the hopeless cells and those of these alone."""
+    parts: tuple[list[Unit], list[Unit]] = [], []
+    for unit in units:
+        for part, wanted in zip(parts, (False, True), strict=True):
+            todo = tuple(entry for entry in unit.todo if (entry[2] in hopeless) == wanted)
+            if todo:
+                part.append(unit if todo == unit.todo else replace(unit, todo=todo))
+    return parts

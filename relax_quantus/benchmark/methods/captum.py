@@ -1,12 +1,14 @@
 """Captum's attributions as benchmark methods, in both views.
 
-Stands below `methods`, which gives them names. In the logit view they explain the class's logit; in the embedding view the cosine to the
-question's reference, which is the example's own embedding unless the question names another. At the example itself the cosine to its own
-embedding is at its maximum and its gradient is zero, so that the two methods that look at this gradient alone, Saliency and InputXGradient,
-explain the inner product with it there (label-free importance, Crabbé and van der Schaar, ICML 2022, section 3).
+Stands below `methods`, which gives them names. In the logit view they explain the class's logit; in
+the embedding view the cosine to the question's reference, which is the example's own embedding
+unless the question names another. At the example itself the cosine to its own embedding is at its
+maximum and its gradient is zero, so that the two methods that look at this gradient alone, Saliency
+and InputXGradient, explain the inner product with it there (label-free importance, Crabbé and van
+der Schaar, ICML 2022, section 3).
 
-Baselines are the fill. Patches are 12 frames (0.12 s) by 8 bands, 64 an example. What draws random numbers draws them from the question's seed, and
-the global generators are put back.
+Baselines are the fill. Patches are 12 frames (0.12 s) by 8 bands, 64 an example. What draws random
+numbers draws them from the question's seed, and the global generators are put back.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from relax_quantus.benchmark.engine.seeding import global_generators
+from relax_quantus.benchmark.global_generators import global_generators
 from relax_quantus.benchmark.methods.questions import Attribution, Method, Question, Similarities
 from relax_quantus.benchmark.methods.relax import as_map, require_view
 
@@ -57,13 +59,16 @@ class Asked:
             return q.model.encoder(q.x).detach()
 
     def score(self, x: Tensor) -> Tensor:
-        """Logit or cosine, ``(n, 1, 96, 64) -> (n,)``."""
+        """Score examples by the logit or the cosine, ``(n, 1, 96, 64) -> (n,)``."""
         if self.view == "logit":
             return torch.as_tensor(self.question.model(x)[:, self.question.target])
         return cosine_similarity(self.question.model.encoder(x), self.reference)
 
     def gradient_score(self, x: Tensor) -> Tensor:
-        """The same, but the inner product (of length 1 at the example) where the cosine's gradient vanishes."""
+        """Score as `score` does, but by the inner product where the cosine's gradient vanishes.
+
+        The inner product is of length 1 at the example.
+        """
         if self.view == "logit" or self.question.reference is not None:
             return self.score(x)
         h = self.reference
@@ -82,19 +87,19 @@ class CaptumMethod(Method):
     attribute
         ``(Asked, x, baseline) -> map``, all ``(1, 1, 96, 64)``.
     cost
-        Encoder forwards from the number of masks.
+        Encoder forwards of a map, and how many more with each mask.
     """
 
     name: str
     attribute: Attribute
-    cost: Callable[[int], int]
+    cost: tuple[int, int]
     base: str = ""
     fill: str = ""
     view: str = "embedding"
     uses_fill: bool = True
 
     def explain(self, question: Question, similarities: Similarities) -> Attribution:
-        """Its importance is its centred map."""
+        """Attribute with Captum; the importance is the centred map."""
         require_view(self.view, question)
         asked = Asked(replace(question, fill=self.fill or question.fill), self.view)
         seed = (question.seed * 1_000_003 + question.clip) % 2**63
@@ -104,19 +109,19 @@ class CaptumMethod(Method):
         return Attribution(values, values)
 
     def forwards(self, n_samples: int) -> int:
-        """As declared."""
-        return self.cost(n_samples)
+        """Return the forwards that are declared."""
+        return self.cost[0] + self.cost[1] * n_samples
 
 
 def patches() -> Tensor:
-    """Number of each bin's patch, int64 ``(1, 1, 96, 64)``."""
+    """Return the number of each bin's patch, int64 ``(1, 1, 96, 64)``."""
     rows, columns = 96 // PATCH[0], 64 // PATCH[1]
     numbers = torch.arange(rows * columns).reshape(rows, columns)
     return numbers.repeat_interleave(PATCH[0], 0).repeat_interleave(PATCH[1], 1)[None, None]
 
 
 def saliency(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
-    """Absolute gradient; the one of these methods that knows no baseline."""
+    """Take the absolute gradient, the one of these methods that knows no baseline."""
     from captum.attr import Saliency
 
     with torch.enable_grad():
@@ -124,7 +129,7 @@ def saliency(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
 
 
 def input_x_gradient(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
-    """Gradient times what stands above the fill: zero has no meaning in log-mel."""
+    """Multiply the gradient by what stands above the fill: zero has no meaning in log-mel."""
     from captum.attr import InputXGradient
 
     with torch.enable_grad():
@@ -133,7 +138,7 @@ def input_x_gradient(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
 
 
 def integrated_gradients(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
-    """From the fill, 32 steps (Gauss-Legendre)."""
+    """Integrate gradients from the fill in 32 steps (Gauss-Legendre)."""
     from captum.attr import IntegratedGradients
 
     with torch.enable_grad():
@@ -142,7 +147,10 @@ def integrated_gradients(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
 
 
 def gradient_shap(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
-    """Gradients at 32 random points between the fill and the example, to which Gaussian noise of 0.1 (0.9 dB) is added."""
+    """Average gradients at 32 random points between the fill and the example.
+
+    Gaussian noise of 0.1 (0.9 dB) is added to the example.
+    """
     from captum.attr import GradientShap
 
     with torch.enable_grad():
@@ -152,7 +160,10 @@ def gradient_shap(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
 
 
 def occlusion(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
-    """Windows of 24 frames by 16 bands every 6 frames and 4 bands, replaced by the fill: 169 forwards."""
+    """Replace windows of 24 frames by 16 bands by the fill, every 6 frames and 4 bands.
+
+    Costs 169 forwards.
+    """
     from captum.attr import Occlusion
 
     with torch.no_grad():
@@ -167,7 +178,7 @@ def occlusion(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
 
 
 def feature_ablation(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
-    """Each patch replaced by the fill, one at a time."""
+    """Replace each patch by the fill, one at a time."""
     from captum.attr import FeatureAblation
 
     with torch.no_grad():
@@ -177,7 +188,10 @@ def feature_ablation(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
 
 
 def kernel_shap(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
-    """Shapley values of patches by weighted regression on as many coalitions as RELAX has masks."""
+    """Estimate Shapley values of patches by weighted regression.
+
+    There are as many coalitions as RELAX has masks.
+    """
     from captum.attr import KernelShap
 
     with torch.no_grad():
@@ -185,10 +199,13 @@ def kernel_shap(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
 
 
 def lime(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
-    """A local linear model of patches on as many copies as RELAX has masks, fitted as the authors' package fits images.
+    """Fit a local linear model of patches as the authors' package fits images.
 
-    Ridge regression with penalty 1, weights sqrt(exp(-d^2 / 0.25^2)) with d = 1 - sqrt(share kept), the cosine distance between what is kept and all.
-    Captum's own choice, a lasso of penalty 0.01, leaves nothing of scores that vary by a tenth.
+    There are as many copies as RELAX has masks.
+
+    Ridge regression with penalty 1, weights sqrt(exp(-d^2 / 0.25^2)) with d = 1 - sqrt(share kept),
+    the cosine distance between what is kept and all. Captum's own choice, a lasso of penalty 0.01,
+    leaves nothing of scores that vary by a tenth.
     """
     from captum._utils.models.linear_model import SkLearnRidge
     from captum.attr import Lime
@@ -213,15 +230,15 @@ def _fitted(method: Any, asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
     return torch.as_tensor(found)
 
 
-CAPTUM: dict[str, tuple[Attribute, Callable[[int], int], str]] = {
-    "Saliency": (saliency, lambda n: 3, "absolute gradient"),
-    "InputXGradient": (input_x_gradient, lambda n: 3, "gradient times the level above the fill"),
-    "IntegratedGradients": (integrated_gradients, lambda n: 3 * STEPS, "from the fill, 32 steps"),
-    "GradientShap": (gradient_shap, lambda n: 3 * STEPS, "32 random points from the fill, noise 0.1"),
-    "Occlusion": (occlusion, lambda n: 169, "windows of 24 frames by 16 bands, every 6 by 4"),
-    "FeatureAblation": (feature_ablation, lambda n: 65, "64 patches of 12 frames by 8 bands, one at a time"),
-    "KernelShap": (kernel_shap, lambda n: n, "64 patches of 12 frames by 8 bands, N coalitions"),
-    "Lime": (lime, lambda n: n, "64 patches of 12 frames by 8 bands, N copies, ridge"),
+CAPTUM: dict[str, tuple[Attribute, tuple[int, int], str]] = {
+    "Saliency": (saliency, (3, 0), "absolute gradient"),
+    "InputXGradient": (input_x_gradient, (3, 0), "gradient times the level above the fill"),
+    "IntegratedGradients": (integrated_gradients, (3 * STEPS, 0), "from the fill, 32 steps"),
+    "GradientShap": (gradient_shap, (3 * STEPS, 0), "32 random points from the fill, noise 0.1"),
+    "Occlusion": (occlusion, (169, 0), "windows of 24 frames by 16 bands, every 6 by 4"),
+    "FeatureAblation": (feature_ablation, (65, 0), "64 patches of 12 frames by 8 bands, one at a time"),
+    "KernelShap": (kernel_shap, (0, 1), "64 patches of 12 frames by 8 bands, N coalitions"),
+    "Lime": (lime, (0, 1), "64 patches of 12 frames by 8 bands, N copies, ridge"),
 }
 """Name -> how, encoder forwards (a backward pass counts as two), and what it is."""
 WITHOUT_BASELINE = ("Saliency",)

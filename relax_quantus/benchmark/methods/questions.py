@@ -1,7 +1,8 @@
-"""What a method is asked and what it answers, what a method is, and the similarities that a strategy and its twin share.
+"""Questions that methods answer, what a method is, and similarities that a twin shares.
 
-A `Question` (an example, a model, towards what) enters a `Method`, an `Attribution` (its maps) leaves: what methods and metrics exchange.
-`Similarities` remembers what the encoder has already been run for.
+A `Question` (an example, a model, towards what) enters a `Method`, an `Attribution` (its maps)
+leaves: what methods and metrics exchange. `Similarities` remembers what the encoder has already
+been run for.
 """
 
 from __future__ import annotations
@@ -42,14 +43,17 @@ class Question:
     x
         ``(1, 1, 96, 64)``.
     model
-        The classifier, for both views; or a similarity model, which has no logits. Both have an ``encoder``.
+        The classifier, for both views; or a similarity model, which has no logits. Both have an
+        ``encoder``.
     target
         Index of the logit that methods in the logit view explain.
     reference
-        ``(D,)`` embedding towards which methods in the embedding view explain; None for the example's own under `model`'s encoder.
+        ``(D,)`` embedding towards which methods in the embedding view explain; None for the
+        example's own under `model`'s encoder.
     kind
-        "own": towards the own embedding, and the predicted class; "stem": towards the clean stem's embedding, and the true class; "region": as
-        "own", of an encoder that sees the region alone. One of `KINDS`.
+        "own": towards the own embedding, and the predicted class; "stem": towards the clean stem's
+        embedding, and the true class; "region": as "own", of an encoder that sees the region alone.
+        One of `KINDS`.
     views
         Those that the question has an answer in.
     truth
@@ -57,7 +61,8 @@ class Question:
     n_samples, seed
         Masks, and what they are drawn from.
     clip
-        Number of the clip, from its name: a twin's permutation is the clip's own, and stays when the clip is explained again.
+        Number of the clip, from its name: a twin's permutation is the clip's own, and stays when
+        the clip is explained again.
     fill, estimator, domain
         Of RELAX methods that do not name their own; `fill` is also the others' baseline.
     perturbations_per_eval
@@ -81,7 +86,7 @@ class Question:
 
     @property
     def baseline(self) -> Tensor:
-        """The fill's level, broadcast to ``(1, 1, 96, 64)``."""
+        """Return the fill's level, broadcast to ``(1, 1, 96, 64)``."""
         return FILLS.get(self.fill).level(self.x).expand_as(self.x)
 
 
@@ -94,12 +99,12 @@ class Attribution:
 
     @property
     def positive(self) -> Map:
-        """`centred`, clipped at 0."""
+        """Return `centred`, clipped at 0."""
         return np.clip(self.centred, 0.0, None)
 
     @property
     def magnitude(self) -> Map:
-        """`centred` without its signs."""
+        """Return `centred` without its signs."""
         return np.abs(self.centred)
 
 
@@ -113,12 +118,13 @@ class Method(ABC):
     base
         The registered name.
     masks, fill, edges, keep, estimator
-        Its mask strategy, the fill and the estimator it names (empty: the question's), its edges, and what its masks keep; empty or NaN for methods
-        without.
+        Its mask strategy, the fill and the estimator it names (empty: the question's), its edges,
+        and what its masks keep; empty or NaN for methods without.
     uses_fill
         Whether its maps depend on a fill, so that one that names none has the question's.
     own_granularity
-        What it masks at a time, one of `OWN_GRANULARITIES`: evaluators that remove the same are its own. Empty where it says nothing.
+        What it masks at a time, one of `OWN_GRANULARITIES`: evaluators that remove the same are its
+        own. Empty where it says nothing.
     twin_of
         For a shuffled twin the full name of the method that it is the null of; else empty.
     view
@@ -153,12 +159,15 @@ class Method(ABC):
         """
 
     def forwards(self, n_samples: int) -> int:
-        """Encoder forwards of one explanation with so many masks (a backward pass counts as two), beside those of its `family`."""
+        """Count the encoder forwards of one explanation, beside those of its `family`.
+
+        A backward pass counts as two.
+        """
         return 0
 
     @property
     def family(self) -> str:
-        """Whose encoder forwards it shares."""
+        """Return whose encoder forwards it shares."""
         return self.twin_of or self.name
 
 
@@ -183,14 +192,15 @@ def fingerprint(*values: Any) -> str:
 
 
 class Similarities:
-    """Remembers the last similarities ``(N, 1)``, keyed by everything they depend on, weights included.
+    """The last similarities ``(N, 1)``, by everything they depend on, weights included.
 
     Attributes
     ----------
     forwards
         Masked encoder forwards spent so far.
     asked
-        What was asked for, remembered or not, since this was last cleared: digest of everything it depends on -> its forwards.
+        What was asked for, remembered or not, since this was last cleared: digest of everything it
+        depends on -> its forwards.
     """
 
     def __init__(self) -> None:
@@ -205,7 +215,8 @@ class Similarities:
         Parameters
         ----------
         strategy
-            What masks and towards what, beside the question: two strategies of one text must have the same similarities.
+            What masks and towards what, beside the question: two strategies of one text must have
+            the same similarities.
         question, compute
             What is asked, and how it is found.
         """
@@ -223,7 +234,10 @@ class Similarities:
         return self._known[key]
 
     def _weights_of(self, encoder: Any) -> str:
-        """Fingerprint of the weights, taken again only when one of them was changed in place; a plain callable is known by its identity."""
+        """Fingerprint the weights, again only when one of them was changed in place.
+
+        A plain callable is known by its identity.
+        """
         if not isinstance(encoder, nn.Module):
             return str(id(encoder))
         versions = tuple(value._version for value in encoder.state_dict(keep_vars=True).values())

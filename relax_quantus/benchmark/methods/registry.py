@@ -1,82 +1,41 @@
 """Explanation methods under one roof: what a benchmark compares, by name.
 
-Fifth step of the benchmark's flow: ``name`` or ``name:key=value,...`` enters, a `Method` leaves, which answers questions. Strategies take
-``fill, edges, keep, cells, domain, estimator, view``; Captum's methods ``fill, view``; what is left out is the question's or the strategy's own.
-RELAX in the embedding view explains towards the question's reference; any method with ``view=logit`` explains the class's logit.
+Fifth step of the benchmark's flow: ``name`` or ``name:key=value,...`` enters, a `Method` leaves,
+which answers questions. Strategies take ``fill, edges, keep, cells, domain, estimator, view``;
+Captum's methods ``fill, view``; what is left out is the question's or the strategy's own. RELAX in
+the embedding view explains towards the question's reference; any method with ``view=logit``
+explains the class's logit.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from relax_quantus.base import checks
 from relax_quantus.base.registry import Registry, nearest
 from relax_quantus.base.specifications import parse
+from relax_quantus.benchmark.methods.baselines import Simple, energy, oracle
 from relax_quantus.benchmark.methods.captum import CAPTUM, WITHOUT_BASELINE, CaptumMethod
-from relax_quantus.benchmark.methods.questions import (
-    OWN_GRANULARITIES,
-    VIEWS,
-    Attribution,
-    Method,
-    NotApplicable,
-    Question,
-    Similarities,
-)
+from relax_quantus.benchmark.methods.questions import OWN_GRANULARITIES, VIEWS, Method
 from relax_quantus.benchmark.methods.relax import REPEATS, Repeat, Strategy, as_map, mask_parameters
 from relax_quantus.errors import ArgumentError, UnknownNameError
 from relax_quantus.relax import masks as mask_strategies
 from relax_quantus.relax.call import DOMAINS
 from relax_quantus.relax.estimators import ESTIMATORS
-from relax_quantus.relax.fills import FILLS, SILENCE
+from relax_quantus.relax.fills import FILLS
 
 __all__ = ["METHODS", "Method", "Simple", "Strategy", "as_map", "build", "names", "resolve"]
 
 TWIN = " twin"
 
 
-@dataclass(frozen=True)
-class Simple(Method):
-    """A method that is one function of the question."""
-
-    name: str
-    function: Callable[[Question], Tensor]
-    looks_at_model: bool = True
-    fill: str = ""
-
-    @property
-    def base(self) -> str:  # type: ignore[override]
-        """It has no variants."""
-        return self.name
-
-    def explain(self, question: Question, similarities: Similarities) -> Attribution:
-        """Its importance is its centred map."""
-        values = as_map(self.function(question))
-        return Attribution(values, values)
-
-
-def energy(question: Question) -> Tensor:
-    """How far each bin is above digital silence."""
-    return question.x - SILENCE
-
-
-def oracle(question: Question) -> Tensor:
-    """The truth itself: 1 where the call dominates, 0 elsewhere."""
-    if question.truth is None:
-        raise NotApplicable("the truth is not known for this clip")
-    return torch.from_numpy(question.truth.astype("float32"))
-
-
 METHODS: Registry[Method] = Registry("method", "methods", "relax_quantus.methods")
 
 
 def full_name(base: str, settings: dict[str, Any]) -> str:
-    """Name and settings, each in one way.
+    """Write a name and its settings, each in one way.
 
     Examples
     --------
@@ -222,7 +181,7 @@ _register_all()
 
 
 def names() -> list[str]:
-    """Of all methods, those of other distributions and with their masks included."""
+    """List all methods, those of other distributions and with their masks included."""
     _register_masks(mask_strategies.STRATEGIES.names())
     return METHODS.names()
 
@@ -233,7 +192,8 @@ def resolve(spec: str) -> Method:
     Parameters
     ----------
     spec
-        Such as ``"RELAX-time:fill=mean,edges=hard,keep=0.3,cells=12"``, ``"RELAX-time twin:fill=mean"`` or ``"Saliency:view=logit"``.
+        Such as ``"RELAX-time:fill=mean,edges=hard,keep=0.3,cells=12"``, ``"RELAX-time
+        twin:fill=mean"`` or ``"Saliency:view=logit"``.
 
     Raises
     ------
@@ -254,7 +214,7 @@ def resolve(spec: str) -> Method:
 
 
 def build(names: tuple[str, ...]) -> list[Method]:
-    """The methods of these specifications, once each."""
+    """Build the methods of these specifications, once each."""
     methods = [resolve(name) for name in names]
     full = [method.name for method in methods]
     if len(set(full)) < len(full):

@@ -1,8 +1,10 @@
 """RELAX as a benchmark method: a mask strategy in any variant, its shuffled twin, and REPEAT.
 
-Stands below `methods`, which gives them names. A `Question` enters, an `Attribution` leaves. A strategy, its twin and its REPEAT share one set of
-encoder forwards through `Similarities`. In the logit view the similarity is replaced by the class's logit, which makes RELAX what it came from,
-RISE (Petsiuk et al., BMVC 2018, eq. 6, with the logit for the probability): the same masks, estimator, centring and twin.
+Stands below `methods`, which gives them names. A `Question` enters, an `Attribution` leaves. A
+strategy, its twin and its REPEAT share one set of encoder forwards through `Similarities`. In the
+logit view the similarity is replaced by the class's logit, which makes RELAX what it came from,
+RISE (Petsiuk et al., BMVC 2018, eq. 6, with the logit for the probability): the same masks,
+estimator, centring and twin.
 """
 
 from __future__ import annotations
@@ -38,7 +40,10 @@ REPEATS = 10
 
 @dataclass(frozen=True)
 class Logit:
-    """A class's logit of masked embeddings in place of a similarity: ``(h (B, D), h_masked (M, B, D)) -> (M, B)``."""
+    """A class's logit of masked embeddings in place of a similarity.
+
+    ``(h (B, D), h_masked (M, B, D)) -> (M, B)``.
+    """
 
     weight: Tensor
     bias: Tensor
@@ -75,7 +80,7 @@ class Strategy(Method):
     uses_fill = True
 
     def explain(self, question: Question, similarities: Similarities) -> Attribution:
-        """Cost: N + 1 forwards, shared with the twin."""
+        """Explain by RELAX at N + 1 forwards, which the twin shares."""
         asked = self.asked(question)
         relax = self.relax(asked)
         s = self.similarities(asked, relax, similarities)
@@ -83,7 +88,7 @@ class Strategy(Method):
         return Attribution(as_map(explanation.importance), as_map(explanation.centred()))
 
     def forwards(self, n_samples: int) -> int:
-        """One a mask and one for the reference; none for a twin."""
+        """Count one forward a mask and one for the reference; none for a twin."""
         return 0 if self.twin_of else n_samples + 1
 
     def strategy(self) -> MaskStrategy:
@@ -91,7 +96,10 @@ class Strategy(Method):
         return STRATEGIES.get(self.masks, **dict(self.parameters))
 
     def asked(self, question: Question) -> Question:
-        """The question with what this method names itself; one that has no answer in its view is refused."""
+        """Return the question with what this method names itself.
+
+        A question without an answer in the method's view is refused.
+        """
         require_view(self.view, question)
         return replace(
             question,
@@ -101,12 +109,15 @@ class Strategy(Method):
         )
 
     def relax(self, q: Question) -> RELAX:
-        """RELAX towards the reference, or, in the logit view, towards the class."""
+        """Build RELAX towards the reference or, in the logit view, towards the class."""
         measure = logit_of(q) if self.view == "logit" else "cosine"
         return RELAX(q.model.encoder, self.strategy(), similarity=measure, estimator=q.estimator, domain=q.domain)
 
     def similarities(self, q: Question, relax: RELAX, known: Similarities) -> Tensor:
-        """Similarities ``(N, 1)``, a twin's permuted in an order of the clip's and the seed's own."""
+        """Return similarities ``(N, 1)``.
+
+        A twin's are permuted in an order of the clip's and the seed's own.
+        """
         towards = fingerprint(q.target, q.model.head) if self.view == "logit" else "embedding"
         s = known.get(
             f"{self.masks}{self.parameters}{towards}",
@@ -127,12 +138,16 @@ class Strategy(Method):
 
 @dataclass(frozen=True)
 class Repeat(Strategy):
-    """REPEAT: how often a bin is important, over repeated runs of RELAX (Wickstrom et al., AAAI 2025, arXiv 2412.08513).
+    """REPEAT: how often a bin is important, over repeated runs of RELAX.
 
-    Each of K runs marks the bins whose importance R is at least the run's mean, weighted by R / max R (eq. 3 and 5; the mean is the threshold
-    that the paper found best); the map is the mean over the runs (eq. 4). The paper gives each run all N masks. Here the K runs share the N masks
-    of RELAX, N / K each, one after another from one stream, so that it costs what RELAX costs and can be compared with it at equal forwards; a run
-    has at least two masks, so that fewer than 2 K masks make fewer runs. R is the self-normalised estimate, as in the authors' code.
+    Wickstrom et al., AAAI 2025, arXiv 2412.08513.
+
+    Each of K runs marks the bins whose importance R is at least the run's mean, weighted by R / max
+    R (eq. 3 and 5; the mean is the threshold that the paper found best); the map is the mean over
+    the runs (eq. 4). The paper gives each run all N masks. Here the K runs share the N masks of
+    RELAX, N / K each, one after another from one stream, so that it costs what RELAX costs and can
+    be compared with it at equal forwards; a run has at least two masks, so that fewer than 2 K
+    masks make fewer runs. R is the self-normalised estimate, as in the authors' code.
 
     Attributes
     ----------
@@ -145,15 +160,15 @@ class Repeat(Strategy):
 
     @property
     def family(self) -> str:
-        """RELAX with the same masks."""
+        """Return the name of RELAX with the same masks."""
         return self.shares_with
 
     def forwards(self, n_samples: int) -> int:
-        """None beside RELAX's."""
+        """Return 0: REPEAT reuses RELAX's forwards."""
         return 0
 
     def explain(self, question: Question, similarities: Similarities) -> Attribution:
-        """Cost: none beside RELAX with the same masks."""
+        """Explain from the similarities of RELAX with the same masks, at no forwards of its own."""
         q = self.asked(question)
         s = self.similarities(q, self.relax(q), similarities)
         if len(s) < 4:
@@ -168,7 +183,10 @@ class Repeat(Strategy):
         return Attribution(values, values)
 
     def runs(self, q: Question, s: Tensor, runs: int) -> list[Tensor]:
-        """Importance ``(1, 96, 64)`` of each run, sum s M / sum M; the mean similarity where a run keeps a bin never."""
+        """Estimate each run's importance ``(1, 96, 64)``, sum s M / sum M.
+
+        Where a run keeps a bin never it is the mean similarity.
+        """
         call = Call(q.x, n_samples=len(s), seed=q.seed).checked(self.strategy())
         stream, shape = MaskStream.of(call), q.x.shape[1:]
         draw, found = stream.reader(0), []
@@ -182,7 +200,7 @@ class Repeat(Strategy):
 
 
 def logit_of(question: Question) -> Logit:
-    """The logit of the question's class as what RELAX averages."""
+    """Return the logit of the question's class as what RELAX averages."""
     head = cast(Any, question.model).head
     return Logit(head.weight[question.target].detach().cpu(), head.bias[question.target].detach().cpu())
 
@@ -196,12 +214,15 @@ def require_view(view: str, question: Question) -> None:
 
 
 def as_map(values: Tensor) -> Map:
-    """A map ``(1, 1, 96, 64)`` as float64 ``(96, 64)``."""
+    """Turn a map ``(1, 1, 96, 64)`` into float64 ``(96, 64)``."""
     return values.detach().reshape(values.shape[-2:]).cpu().numpy().astype(np.float64)
 
 
 def mask_parameters(masks: str, edges: str, keep: float, cells: str) -> tuple[tuple[str, Any], ...]:
-    """Parameters of a mask strategy from what a method's name says; one that the strategy does not have is refused."""
+    """Read the parameters of a mask strategy from what a method's name says.
+
+    One that the strategy does not have is refused.
+    """
     accepted = inspect.signature(STRATEGIES.factory(masks)).parameters
     given: dict[str, Any] = {}
     if edges:
@@ -229,7 +250,7 @@ def mask_parameters(masks: str, edges: str, keep: float, cells: str) -> tuple[tu
 
 
 def cell_counts(cells: str) -> tuple[int, ...]:
-    """The numbers in "8" or "12x8".
+    """Read the numbers in "8" or "12x8".
 
     Examples
     --------

@@ -1,15 +1,33 @@
 """Metrics: what a benchmark measures, one file a category, all in the registry `METRICS`.
 
-Sixth step of the benchmark's flow: a `Case` enters, one score a clip leaves. Each entry states its better direction as measured with oracle and
-anti-oracle maps, which map it reads and which question it asks. Quantus is imported when a metric first runs.
+Sixth step of the benchmark's flow: a `MetricInput` enters, one score a clip leaves. Each entry
+states its better direction as measured with oracle and anti-oracle maps, which map it reads and
+which question it asks. Quantus is imported when a metric first runs.
 """
 
 from relax_quantus.base.registry import Registry
-from relax_quantus.benchmark.metrics import complexity, crossed, faithfulness, localisation, randomisation, robustness
-from relax_quantus.benchmark.metrics.case import ARROWS, CATEGORIES, Case, Metric, Scores, Undefined
-from relax_quantus.benchmark.metrics.describing import summary
+from relax_quantus.benchmark.metrics import (
+    complexity,
+    faithfulness,
+    localisation,
+    randomisation,
+    robustness,
+    symmetric_relevance_gain,
+)
+from relax_quantus.benchmark.metrics.metric import ARROWS, CATEGORIES, Metric, MetricInput, Scores, Undefined, summary
 
-__all__ = ["ARROWS", "CATEGORIES", "METRICS", "QUICK", "Case", "Metric", "Scores", "Undefined", "build", "summary"]
+__all__ = [
+    "ARROWS",
+    "CATEGORIES",
+    "METRICS",
+    "QUICK",
+    "MetricInput",
+    "Metric",
+    "Scores",
+    "Undefined",
+    "build",
+    "summary",
+]
 
 METRICS: Registry[Metric] = Registry("metric", "metrics", "relax_quantus.metrics")
 
@@ -18,7 +36,7 @@ def _register(metric: Metric) -> None:
     METRICS.register(metric.name, lambda: metric, summary(metric))
 
 
-for _category in (crossed, faithfulness, localisation, robustness, complexity, randomisation):
+for _category in (symmetric_relevance_gain, faithfulness, localisation, robustness, complexity, randomisation):
     for _metric in _category.METRICS:
         _register(_metric)
 
@@ -33,5 +51,5 @@ QUICK = (
 
 
 def build(names: tuple[str, ...]) -> list[Metric]:
-    """The metrics of these names."""
+    """Return the metrics of these names."""
     return [METRICS.get(name) for name in names]

@@ -4,35 +4,35 @@ from __future__ import annotations
 
 import numpy as np
 
-from relax_quantus.benchmark.metrics.case import QUANTUS_COMMON, Case, Metric, scalar
+from relax_quantus.benchmark.metrics.metric import QUANTUS_COMMON, Metric, MetricInput, scalar
 from relax_quantus.quantus_bridge import import_quantus
 
 THRESHOLD = 0.1
 ABSOLUTE = {**QUANTUS_COMMON, "abs": True}  # changes nothing on a positive map; Quantus prints a line without it
 
 
-def sparseness(case: Case) -> float:
+def sparseness(given: MetricInput) -> float:
     """Gini index of the positive map: 0 even, 1 a single bin."""
     quantus = import_quantus()
 
     metric = quantus.Sparseness(**ABSOLUTE)
-    return scalar(metric(case.similarity_model, case.x, np.array([0]), case.map("positive")))
+    return scalar(metric(given.similarity_model, given.x, np.array([0]), given.map("positive")))
 
 
-def complexity(case: Case) -> float:
+def complexity(given: MetricInput) -> float:
     """Entropy in nats of the positive map's share in each bin; 8.72 if even."""
     quantus = import_quantus()
 
     metric = quantus.Complexity(**ABSOLUTE)
-    return scalar(metric(case.similarity_model, case.x, np.array([0]), case.map("positive")))
+    return scalar(metric(given.similarity_model, given.x, np.array([0]), given.map("positive")))
 
 
-def effective_complexity(case: Case) -> float:
+def effective_complexity(given: MetricInput) -> float:
     """Number of bins of the positive map above a tenth of its maximum."""
     quantus = import_quantus()
 
     metric = quantus.EffectiveComplexity(eps=THRESHOLD, **ABSOLUTE)
-    return scalar(metric(case.similarity_model, case.x, np.array([0]), case.map("positive")))
+    return scalar(metric(given.similarity_model, given.x, np.array([0]), given.map("positive")))
 
 
 METRICS = (

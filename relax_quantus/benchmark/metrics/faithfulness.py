@@ -1,9 +1,11 @@
-"""Faithfulness as the literature measures it: does removing what a map calls important change what the model says?
+"""Faithfulness: does removing what a map calls important change what the model says?
 
-A `Case` enters, a score leaves. Removed parts are filled with digital silence, or as the metric's paper says; the model is the similarity to the
-example's own embedding, or the predicted class. Curves and correlations are computed here, because Quantus integrates some with a function that
-NumPy no longer has, orders ties by their place and embeds one example at a time; tests hold them against Quantus where Quantus is right. Each one
-favours maps of its own fill and shape: comparisons rest on `crossed`.
+A `MetricInput` enters, a score leaves. Removed parts are filled with digital silence, or as the
+metric's paper says; the model is the similarity to the example's own embedding, or the predicted
+class. Curves and correlations are computed here, because Quantus integrates some with a function
+that NumPy no longer has, orders ties by their place and embeds one example at a time; tests hold
+them against Quantus where Quantus is right. Each one favours maps of its own fill and shape:
+comparisons rest on `symmetric_relevance_gain`.
 """
 
 from __future__ import annotations
@@ -15,9 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from relax_quantus.benchmark.metrics.case import Case, Metric, Scores, Values, outputs
-from relax_quantus.benchmark.metrics.imputing import impute
-from relax_quantus.benchmark.metrics.removing import Units, area, blocks, influence_curves, orders, shares
+from relax_quantus.benchmark.metrics.deletion_curves import Units, area, blocks, influence_curves, orders, shares
+from relax_quantus.benchmark.metrics.imputation import impute
+from relax_quantus.benchmark.metrics.metric import Metric, MetricInput, Scores, Values, outputs
 from relax_quantus.relax.fills import FILLS
 
 FILL = "silence"
@@ -34,51 +36,63 @@ REMEMBERED = 32
 """Series of imputed examples, 200 kB each: two metrics ask for the same, and a tied map for ten."""
 
 
-def pixel_flipping(case: Case) -> Scores:
-    """Area under the similarity to the own embedding while the most important bins go first, 192 at a time."""
-    return _flipped(influence_curves(case, case.similarity_model, 0, FLIPPED, FILL, ("MIF",), seed=10)["MIF"])
+def pixel_flipping(given: MetricInput) -> Scores:
+    """Area under the similarity while the most important bins go first, 192 at a time.
+
+    The similarity is to the own embedding.
+    """
+    return _flipped(influence_curves(given, given.similarity_model, 0, FLIPPED, FILL, ("MIF",), seed=10)["MIF"])
 
 
-def pixel_flipping_class(case: Case) -> Scores:
+def pixel_flipping_class(given: MetricInput) -> Scores:
     """Area under the predicted class's probability, as in the source document."""
-    probability = torch.nn.Sequential(case.classifier, torch.nn.Softmax(1))
-    target = case.question.target
-    return _flipped(influence_curves(case, probability, target, FLIPPED, FILL, ("MIF",), seed=10)["MIF"])
+    probability = torch.nn.Sequential(given.classifier, torch.nn.Softmax(1))
+    target = given.question.target
+    return _flipped(influence_curves(given, probability, target, FLIPPED, FILL, ("MIF",), seed=10)["MIF"])
 
 
 def _flipped(values: Values) -> Scores:
     return Scores(area(values), curves={"MIF": (shares(values), values)})
 
 
-def selectivity(case: Case) -> float:
-    """Area under the similarity while squares of 16 frames by 16 bands go, the most important first."""
-    return area(influence_curves(case, case.similarity_model, 0, SQUARES, FILL, ("MIF",), seed=11)["MIF"])
+def selectivity(given: MetricInput) -> float:
+    """Area under the similarity while squares of 16 x 16 bins go, the most important first."""
+    return area(influence_curves(given, given.similarity_model, 0, SQUARES, FILL, ("MIF",), seed=11)["MIF"])
 
 
-def region_perturbation(case: Case) -> float:
-    """Mean fall of the similarity over the removal of the 32 most important of 96 squares of 8 frames by 8 bands.
+def region_perturbation(given: MetricInput) -> float:
+    """Mean fall of the similarity while the 32 most important of 96 squares go.
 
-    Samek et al. 2017, equation 12, without the step of no removal. Quantus declares that lower is better; it is a fall, so higher is.
+    Squares are of 8 frames by 8 bands.
+
+    Samek et al. 2017, equation 12, without the step of no removal. Quantus declares that lower is
+    better; it is a fall, so higher is.
     """
-    values = influence_curves(case, case.similarity_model, 0, REGIONS, FILL, ("MIF",), seed=12, steps=REGIONS_REMOVED)[
-        "MIF"
-    ]
+    values = influence_curves(
+        given, given.similarity_model, 0, REGIONS, FILL, ("MIF",), seed=12, steps=REGIONS_REMOVED
+    )["MIF"]
     return float(np.mean(values[0] - values[1:]))
 
 
-def irof(case: Case) -> float:
-    """Area over the similarity, relative to its start, while superpixels of the spectrogram go, the most important first.
+def irof(given: MetricInput) -> float:
+    """Area over the similarity, relative to its start, while superpixels go.
 
-    Superpixels are SLIC's, about 32, made from the example alone; the fill is the example's mean, as in the paper (Rieger and Hansen 2020).
+    The most important superpixel of the spectrogram goes first.
+
+    Superpixels are SLIC's, about 32, made from the example alone; the fill is the example's mean,
+    as in the paper (Rieger and Hansen 2020).
     """
-    units = superpixels(case.x[0, 0].tobytes())
-    values = influence_curves(case, case.similarity_model, 0, units, "mean", ("MIF",), seed=13)["MIF"]
+    units = superpixels(given.x[0, 0].tobytes())
+    values = influence_curves(given, given.similarity_model, 0, units, "mean", ("MIF",), seed=13)["MIF"]
     return 1.0 - area(values / values[0])
 
 
 @lru_cache(maxsize=8)
 def superpixels(x: bytes) -> Units:
-    """SLIC superpixels of a float32 log-mel example ``(96, 64)``, levels scaled to [0, 1] and smoothed over a bin."""
+    """Segment a float32 log-mel example ``(96, 64)`` into SLIC superpixels.
+
+    Levels are scaled to [0, 1] and smoothed over a bin.
+    """
     from skimage.segmentation import slic
 
     image = np.frombuffer(x, dtype=np.float32).reshape(96, 64).astype(np.float64)
@@ -86,65 +100,83 @@ def superpixels(x: bytes) -> Units:
     return Units(np.unique(labels, return_inverse=True)[1].reshape(labels.shape))
 
 
-def faithfulness_correlation(case: Case) -> float:
-    """Correlation of the drop in similarity with the map's sum over 50 random subsets, the same for every method, of a tenth of the bins."""
-    x, values = case.question.x, case.map("centred").reshape(-1)
-    generator = np.random.RandomState(case.question.seed % 2**32)
+def faithfulness_correlation(given: MetricInput) -> float:
+    """Correlation of the drop in similarity with the map's sum over random subsets.
+
+    50 subsets of a tenth of the bins, the same for every method.
+    """
+    x, values = given.question.x, given.map("centred").reshape(-1)
+    generator = np.random.RandomState(given.question.seed % 2**32)
     subsets = np.stack([generator.choice(values.size, SUBSET, replace=False) for _ in range(RUNS)])
     gone = torch.zeros(RUNS + 1, values.size, dtype=torch.bool)
     gone[torch.arange(1, RUNS + 1)[:, None], torch.from_numpy(subsets)] = True
-    after = outputs(case.similarity_model, torch.where(gone.reshape(-1, *x.shape[1:]), FILLS.get(FILL).level(x), x), 0)
+    after = outputs(given.similarity_model, torch.where(gone.reshape(-1, *x.shape[1:]), FILLS.get(FILL).level(x), x), 0)
     return float(np.corrcoef(values[subsets].sum(1), after[0] - after[1:])[0, 1])
 
 
-def faithfulness_estimate(case: Case) -> float:
-    """Pearson correlation, over 32 groups of 192 bins of like importance, of a group's sum with the drop when it alone goes."""
-    return _groups(case, lambda sums, drops: float(np.corrcoef(sums, drops)[0, 1]))
+def faithfulness_estimate(given: MetricInput) -> float:
+    """Pearson correlation of a group's sum with the drop when it alone goes.
+
+    Over 32 groups of 192 bins of like importance.
+    """
+    return _groups(given, lambda sums, drops: float(np.corrcoef(sums, drops)[0, 1]))
 
 
-def monotonicity_correlation(case: Case) -> float:
-    """Spearman correlation, over the same groups, of a group's sum with the squared drop when it alone goes.
+def monotonicity_correlation(given: MetricInput) -> float:
+    """Spearman correlation of a group's sum with the squared drop when it alone goes.
 
-    Nguyen and Martinez 2020, with one fill in the place of samples and the signed map in the place of its absolute value.
+    Over the same groups as `faithfulness_estimate`.
+
+    Nguyen and Martinez 2020, with one fill in the place of samples and the signed map in the place
+    of its absolute value.
     """
     from scipy.stats import spearmanr
 
-    return _groups(case, lambda sums, drops: float(spearmanr(sums, drops**2).statistic))
+    return _groups(given, lambda sums, drops: float(spearmanr(sums, drops**2).statistic))
 
 
-def _groups(case: Case, correlate: Callable[[Values, Values], float]) -> float:
-    x, values = case.question.x, case.map("centred")[0, 0]
+def _groups(given: MetricInput, correlate: Callable[[Values, Values], float]) -> float:
+    x, values = given.question.x, given.map("centred")[0, 0]
     level = FILLS.get(FILL).level(x)
     found = []
-    for order in orders(case, values, FLIPPED, seed=10):
+    for order in orders(given, values, FLIPPED, seed=10):
         steps = FLIPPED.step_of(order)
         alone = torch.from_numpy(steps) == torch.arange(FLIPPED.n_steps + 1).reshape(-1, 1, 1, 1)
-        after = outputs(case.similarity_model, torch.where(alone, level.to(x), x), 0)
+        after = outputs(given.similarity_model, torch.where(alone, level.to(x), x), 0)
         sums = np.bincount(steps.reshape(-1), values.reshape(-1))[1:].astype(np.float64)
         found.append(correlate(sums, after[0] - after[1:]))
     return float(np.mean(found))
 
 
-def road(case: Case) -> float:
-    """Share of steps at which the predicted class is still predicted while the most important eighths of the bins are imputed, one to seven."""
-    logits = [_logits(case, x) for x in _imputed(case)]
-    return float(np.mean([np.mean(values.argmax(1) == case.question.target) for values in logits]))
+def road(given: MetricInput) -> float:
+    """Share of steps at which the predicted class is still predicted.
+
+    In each the most important eighths of the bins are imputed, one to seven.
+    """
+    logits = [_logits(given, x) for x in _imputed(given)]
+    return float(np.mean([np.mean(values.argmax(1) == given.question.target) for values in logits]))
 
 
-def road_embedding(case: Case) -> float:
-    """Area under the similarity while the most important eighths of the bins are imputed, over 0 to 7/8."""
-    return float(np.mean([area(outputs(case.similarity_model, x, 0)) for x in _imputed(case)]))
+def road_embedding(given: MetricInput) -> float:
+    """Area under the similarity while the most important eighths of the bins are imputed.
+
+    Over 0 to 7/8.
+    """
+    return float(np.mean([area(outputs(given.similarity_model, x, 0)) for x in _imputed(given)]))
 
 
-def _logits(case: Case, x: torch.Tensor) -> Values:
+def _logits(given: MetricInput, x: torch.Tensor) -> Values:
     with torch.no_grad():
-        return np.asarray(case.classifier(x[1:]).double().cpu().numpy())
+        return np.asarray(given.classifier(x[1:]).double().cpu().numpy())
 
 
-def _imputed(case: Case) -> list[torch.Tensor]:
-    """The example and it with 1 to 7 eighths imputed by the noisy mean of their neighbours, ``(8, 1, 96, 64)`` an order."""
-    x, seed = case.x[0].tobytes(), case.question.seed
-    found = enumerate(orders(case, case.map("centred")[0, 0], IMPUTED, seed=14))
+def _imputed(given: MetricInput) -> list[torch.Tensor]:
+    """Impute 1 to 7 eighths of the example by the noisy mean of their neighbours.
+
+    With the example itself ``(8, 1, 96, 64)`` an order.
+    """
+    x, seed = given.x[0].tobytes(), given.question.seed
+    found = enumerate(orders(given, given.map("centred")[0, 0], IMPUTED, seed=14))
     return [_impute(x, order[::-1].astype(np.int64).tobytes(), seed + number) for number, order in found]
 
 
@@ -161,7 +193,7 @@ STEPS = FLIPPED.n_steps
 PER_STEP = f"{FLIPPED.per_step} bins a step, fill {FILL}"
 
 
-def _metric(name: str, direction: str, measure: Callable[[Case], float | Scores], **rest: Any) -> Metric:
+def _metric(name: str, direction: str, measure: Callable[[MetricInput], float | Scores], **rest: Any) -> Metric:
     given = {"view": "embedding", "granularity": "bin", "evaluator_fill": FILL, "forwards": STEPS, **rest}
     return Metric(name=name, category="faithfulness", direction=direction, measure=measure, **given)
 

@@ -1,8 +1,10 @@
 """Localisation: does a map towards the clean call point at where the call dominates?
 
-Only where the truth is known and not empty. The question is the clean stem's embedding: towards the mixture's own embedding a faithful map may
-rightly point at the background. The metrics of a region ask of an encoder that sees one region alone: truth by construction, on any clip. They read
-the signed map and its magnitude: a map that is as often below 0 as above inside the region is at chance by its signs and finds it by its size.
+Only where the truth is known and not empty. The question is the clean stem's embedding: towards the
+mixture's own embedding a faithful map may rightly point at the background. The metrics of a region
+ask of an encoder that sees one region alone: truth by construction, on any clip. They read the
+signed map and its magnitude: a map that is as often below 0 as above inside the region is at chance
+by its signs and finds it by its size.
 """
 
 from __future__ import annotations
@@ -12,65 +14,71 @@ from typing import Any
 import numpy as np
 
 from relax_quantus.benchmark.methods.questions import Map, NotApplicable
-from relax_quantus.benchmark.metrics.case import QUANTUS_COMMON, Case, Metric, scalar
+from relax_quantus.benchmark.metrics.metric import QUANTUS_COMMON, Metric, MetricInput, scalar
 from relax_quantus.quantus_bridge import import_quantus
 
 TIE_BREAKS = 10
 TOP = 307
 
 
-def _measure(case: Case, name: str, values: Map, **settings: Any) -> float:
+def _measure(given: MetricInput, name: str, values: Map, **settings: Any) -> float:
     quantus = import_quantus()
 
-    # No map that gets here is negative anywhere, so abs changes nothing; without it Quantus prints a line.
-    truth = case.question.truth
+    # No map that gets here is negative, so abs changes nothing; without it Quantus prints a line.
+    truth = given.question.truth
     if truth is None or not truth.any():
         raise NotApplicable("the truth is not known for this clip" if truth is None else "the call dominates nowhere")
     metric: Any = getattr(quantus, name)(**{**QUANTUS_COMMON, "abs": True, **settings})
     segmentation = truth[None, None].astype(np.int64)
-    return scalar(metric(case.similarity_model, case.x, np.array([0]), values, segmentation))
+    return scalar(metric(given.similarity_model, given.x, np.array([0]), values, segmentation))
 
 
-def auc(case: Case) -> float:
+def auc(given: MetricInput) -> float:
     """Area under the ROC curve of the map as a detector of the truth."""
-    values = case.map("centred")
-    return _measure(case, "AUC", values - values.min())
+    values = given.map("centred")
+    return _measure(given, "AUC", values - values.min())
 
 
-def auc_of_magnitudes(case: Case) -> float:
-    """The same of the map's magnitude, its signs left out."""
-    return _measure(case, "AUC", case.map("magnitude"))
+def auc_of_magnitudes(given: MetricInput) -> float:
+    """Area under the ROC curve of the map's magnitude, its signs left out."""
+    return _measure(given, "AUC", given.map("magnitude"))
 
 
-def rank_accuracy(case: Case) -> float:
-    """Share of the k highest bins that lie in the truth of k bins; mean over ten random orders of ties."""
-    return _over_ties(case, "RelevanceRankAccuracy")
+def rank_accuracy(given: MetricInput) -> float:
+    """Share of the k highest bins that lie in the truth of k bins.
+
+    Mean over ten random orders of ties.
+    """
+    return _over_ties(given, "RelevanceRankAccuracy")
 
 
-def top_k_intersection(case: Case) -> float:
-    """Share of the 307 highest bins, a twentieth of all, that lie in the truth; mean over ten random orders of ties."""
-    return _over_ties(case, "TopKIntersection", k=TOP)
+def top_k_intersection(given: MetricInput) -> float:
+    """Share of the 307 highest bins, a twentieth of all, that lie in the truth.
+
+    Mean over ten random orders of ties.
+    """
+    return _over_ties(given, "TopKIntersection", k=TOP)
 
 
-def pointing_game(case: Case) -> float:
+def pointing_game(given: MetricInput) -> float:
     """1 if the highest bin lies in the truth, else 0; mean over ten random choices among tied ones."""
-    return _over_ties(case, "PointingGame")
+    return _over_ties(given, "PointingGame")
 
 
-def _over_ties(case: Case, name: str, **settings: Any) -> float:
-    values = case.map("centred")
+def _over_ties(given: MetricInput, name: str, **settings: Any) -> float:
+    values = given.map("centred")
     draws = 1 if np.unique(values).size == values.size else TIE_BREAKS
-    return float(np.mean([_measure(case, name, case.ranks(draw), **settings) for draw in range(draws)]))
+    return float(np.mean([_measure(given, name, given.ranks(draw), **settings) for draw in range(draws)]))
 
 
-def mass_accuracy(case: Case) -> float:
+def mass_accuracy(given: MetricInput) -> float:
     """Share of the positive map's sum that lies in the truth."""
-    return _measure(case, "RelevanceMassAccuracy", case.map("positive"))
+    return _measure(given, "RelevanceMassAccuracy", given.map("positive"))
 
 
-def mass_of_magnitudes(case: Case) -> float:
+def mass_of_magnitudes(given: MetricInput) -> float:
     """Share of the sum of the map's magnitude that lies in the truth."""
-    return _measure(case, "RelevanceMassAccuracy", case.map("magnitude"))
+    return _measure(given, "RelevanceMassAccuracy", given.map("magnitude"))
 
 
 AREA = r"\Pr(a_i > a_j) + \tfrac12 \Pr(a_i = a_j), \qquad i \in G,\; j \notin G"

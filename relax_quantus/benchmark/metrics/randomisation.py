@@ -1,8 +1,10 @@
 """Randomisation: does a map change when the model's weights are replaced by random ones?
 
-Quantus' MPRT, top down and cascading, other masks for every map (a shared mask pattern would look like agreement). Masks' noise changes a map, too,
-so a low correlation by itself may be noise: what is ranked is "original again" (the same model, other masks), the ceiling, minus the mean over the
-encoder's layers. Quantus' own average counts the unchanged model among the layers. The head's layer is left out: no embedding depends on it.
+Quantus' MPRT, top down and cascading, other masks for every map (a shared mask pattern would look
+like agreement). Masks' noise changes a map, too, so a low correlation by itself may be noise: what
+is ranked is "original again" (the same model, other masks), the ceiling, minus the mean over the
+encoder's layers. Quantus' own average counts the unchanged model among the layers. The head's layer
+is left out: no embedding depends on it.
 """
 
 from __future__ import annotations
@@ -13,62 +15,83 @@ from typing import Any
 import numpy as np
 
 from relax_quantus.benchmark.methods.questions import Map, NotApplicable
-from relax_quantus.benchmark.metrics.case import QUANTUS_COMMON, Case, Metric, Scores, global_generators, scalar
+from relax_quantus.benchmark.metrics.metric import (
+    QUANTUS_COMMON,
+    Metric,
+    MetricInput,
+    Scores,
+    global_generators,
+    scalar,
+)
 from relax_quantus.quantus_bridge import import_quantus
 
 
-def _randomised(case: Case, name: str, softmax: bool = False, **settings: Any) -> Any:
+def _randomised(given: MetricInput, name: str, softmax: bool = False, **settings: Any) -> Any:
     """Scores of a metric of Quantus that re-initialises layers, other masks for every map."""
     quantus = import_quantus()
 
-    explain = _explain(case)
-    target = np.array([case.question.target])
-    with global_generators(case.question.seed):
-        first = explain(model=case.question.model, inputs=case.x, targets=target)
-        metric = getattr(quantus, name)(seed=case.question.seed, **QUANTUS_COMMON, **settings)
+    explain = _explain(given)
+    target = np.array([given.question.target])
+    with global_generators(given.question.seed):
+        first = explain(model=given.question.model, inputs=given.x, targets=target)
+        metric = getattr(quantus, name)(seed=given.question.seed, **QUANTUS_COMMON, **settings)
         return metric(
-            case.question.model, case.x, target, first, explain_func=explain, explain_func_kwargs={}, softmax=softmax
+            given.question.model, given.x, target, first, explain_func=explain, explain_func_kwargs={}, softmax=softmax
         )
 
 
-def _explain(case: Case) -> Callable[..., Map]:
-    if case.method.name == "oracle":
+def _explain(given: MetricInput) -> Callable[..., Map]:
+    if given.method.name == "oracle":
         raise NotApplicable("the oracle does not look at the model")
-    explain = case.explain_func("centred", fresh_seeds=True)
+    explain = given.explain_func("centred", fresh_seeds=True)
 
     def lifted(**asked: Any) -> Map:
-        """A map that is negative everywhere, which Quantus refuses, from 0: a constant changes neither ranks nor histograms."""
+        """Lift a map that is negative everywhere, which Quantus refuses, to begin at 0.
+
+        A constant changes neither ranks nor histograms.
+        """
         values = explain(**asked)
         return values - values.min() if (values < 0).all() else values
 
     return lifted
 
 
-def mprt(case: Case) -> Scores:
-    """What the rank correlation with the map loses from "original again" to the mean over the encoder's layers; each one's as parts."""
-    layers = {name: scalar(values) for name, values in _randomised(case, "MPRT", layer_order="top_down").items()}
+def mprt(given: MetricInput) -> Scores:
+    """Fall of the rank correlation from "original again" to the mean over the encoder's layers.
+
+    Each layer's correlation is a part.
+    """
+    layers = {name: scalar(values) for name, values in _randomised(given, "MPRT", layer_order="top_down").items()}
     own = [value for name, value in layers.items() if name.startswith("encoder")]
     if not own:
         raise NotApplicable("the encoder has no layer that can be re-initialised")
     return Scores(layers["original"] - float(np.mean(own)), layers)
 
 
-def mprt_ceiling(case: Case) -> float:
-    """Rank correlation of two maps of the trained model with other masks: what `mprt` can reach, if random weights leave nothing of the map."""
+def mprt_ceiling(given: MetricInput) -> float:
+    """Rank correlation of two maps of the trained model with other masks.
+
+    `mprt` can reach it if random weights leave nothing of the map.
+    """
     from scipy.stats import spearmanr
 
-    explain = _explain(case)
-    first, again = (explain(model=case.question.model, inputs=case.x).reshape(-1) for _ in range(2))
+    explain = _explain(given)
+    first, again = (explain(model=given.question.model, inputs=given.x).reshape(-1) for _ in range(2))
     return float(spearmanr(first, again).statistic)
 
 
-def efficient_mprt(case: Case) -> float:
-    """Relative rise, from the trained to the wholly re-initialised model, of the entropy of the map's histogram of 100 bins."""
-    return scalar(_randomised(case, "EfficientMPRT", softmax=True))
+def efficient_mprt(given: MetricInput) -> float:
+    """Relative rise of the entropy of the map's histogram when all layers are re-initialised.
+
+    The histogram has 100 bins.
+    """
+    return scalar(_randomised(given, "EfficientMPRT", softmax=True))
 
 
 LAYERS = 9
-"""Layers of the bundled encoder and its head that are re-initialised; only the estimate of a run's cost reads it."""
+"""Layers of the bundled encoder and its head that are re-initialised; only the estimate of a run's
+cost reads it.
+"""
 
 
 def _maps_of_mprt(perturbations: int) -> int:

@@ -1,7 +1,8 @@
 """Robustness: does a map stay the same when the input changes a little?
 
-The same masks for every copy (fixed seed), so that only the input's change moves the map. Copies add uniform noise of at most 0.2 in natural log
-(1.7 dB) to every bin; all metrics and a strategy's twin get the same copies and so share the forwards.
+The same masks for every copy (fixed seed), so that only the input's change moves the map. Copies
+add uniform noise of at most 0.2 in natural log (1.7 dB) to every bin; all metrics and a strategy's
+twin get the same copies and so share the forwards.
 """
 
 from __future__ import annotations
@@ -12,44 +13,46 @@ import numpy as np
 import numpy.typing as npt
 
 from relax_quantus.benchmark.methods.questions import NotApplicable
-from relax_quantus.benchmark.metrics.case import QUANTUS_COMMON, Case, Metric, scalar
+from relax_quantus.benchmark.metrics.metric import QUANTUS_COMMON, Metric, MetricInput, scalar
 from relax_quantus.quantus_bridge import import_quantus
 
 RADIUS = 0.2
 
 
-def _measure(case: Case, name: str) -> float:
+def _measure(given: MetricInput, name: str) -> float:
     quantus = import_quantus()
 
-    if case.question.truth is not None and case.method.name == "oracle":
+    if given.question.truth is not None and given.method.name == "oracle":
         raise NotApplicable("the oracle does not look at the input")
-    rng = np.random.default_rng([case.question.seed, 17])
+    rng = np.random.default_rng([given.question.seed, 17])
 
     def shake(arr: npt.NDArray[Any], indices: Any, **_: Any) -> npt.NDArray[Any]:
         return np.asarray(arr + rng.uniform(-RADIUS, RADIUS, arr.shape), dtype=arr.dtype)
 
-    metric: Any = getattr(quantus, name)(nr_samples=case.perturbations, perturb_func=shake, **QUANTUS_COMMON)
-    explain = case.explain_func("centred")
-    target = np.array([case.question.target])
-    first = explain(model=case.question.model, inputs=case.x, targets=target)
+    metric: Any = getattr(quantus, name)(nr_samples=given.perturbations, perturb_func=shake, **QUANTUS_COMMON)
+    explain = given.explain_func("centred")
+    target = np.array([given.question.target])
+    first = explain(model=given.question.model, inputs=given.x, targets=target)
     return scalar(
-        metric(case.question.model, case.x, target, first, explain_func=explain, explain_func_kwargs={}, softmax=False)
+        metric(
+            given.question.model, given.x, target, first, explain_func=explain, explain_func_kwargs={}, softmax=False
+        )
     )
 
 
-def local_lipschitz(case: Case) -> float:
+def local_lipschitz(given: MetricInput) -> float:
     """Largest change of the map (scaled to maximum 1) per change of the input, Euclidean norms."""
-    return _measure(case, "LocalLipschitzEstimate")
+    return _measure(given, "LocalLipschitzEstimate")
 
 
-def max_sensitivity(case: Case) -> float:
+def max_sensitivity(given: MetricInput) -> float:
     """Largest change of the map relative to the map, Frobenius norms."""
-    return _measure(case, "MaxSensitivity")
+    return _measure(given, "MaxSensitivity")
 
 
-def avg_sensitivity(case: Case) -> float:
+def avg_sensitivity(given: MetricInput) -> float:
     """Mean change of the map relative to the map, Frobenius norms."""
-    return _measure(case, "AvgSensitivity")
+    return _measure(given, "AvgSensitivity")
 
 
 def _maps(perturbations: int) -> int:

@@ -1,23 +1,23 @@
 """`report`: everything that is made from a folder of results alone.
 
-Last step of the benchmark's flow: the path of a folder enters (`reading`); ``report.html``, ``table.md``, ``tables/*.csv`` and ``*.tex``,
-``statistics.json`` and ``.md`` and ``figures/*`` leave. The same results give the same files, byte by byte in tables and statistics.
+Last step of the benchmark's flow: the path of a folder enters (`reading`); ``report.html``,
+``table.md``, ``tables/*.csv`` and ``*.tex``, ``statistics.json`` and ``.md`` and ``figures/*``
+leave. The same results give the same files, byte by byte in tables and statistics.
 """
 
 import json
 import os
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from relax_quantus.base.files import complete, write_text
 from relax_quantus.base.result_folder import written_together
-from relax_quantus.benchmark.report import latex, page, words
-from relax_quantus.benchmark.report.layout import Table
-from relax_quantus.benchmark.report.reading import Folder, read
+from relax_quantus.benchmark.report import latex, page, statistics_page
+from relax_quantus.benchmark.report.layout import Table, slug
+from relax_quantus.benchmark.report.results_folder import Folder, read
 from relax_quantus.benchmark.report.tables import COLUMNS_A_TABLE, document, tables_of
-from relax_quantus.benchmark.statistics.areas import areas
+from relax_quantus.benchmark.statistics.endpoints import areas
 from relax_quantus.benchmark.statistics.summary import amendment_of, roles_of, summarise
 from relax_quantus.errors import DataError
 
@@ -36,7 +36,8 @@ def report(
     Parameters
     ----------
     results
-        Folder with ``results.parquet`` or ``results.csv``, and if there are ``curves.parquet``, ``maps.parquet`` and ``run.json``.
+        Folder with ``results.parquet`` or ``results.csv``, and if there are ``curves.parquet``,
+        ``maps.parquet`` and ``run.json``.
     out
         Folder to write to; that of the results by default.
     figures
@@ -47,7 +48,8 @@ def report(
     Raises
     ------
     DataError
-        If the results cannot be read, `out` cannot be written to, or a file there that is not ours would be replaced.
+        If the results cannot be read, `out` cannot be written to, or a file there that is not ours
+        would be replaced.
     """
     found = read(results)
     for note in found.notes if told else ():
@@ -67,7 +69,7 @@ def _written(found: Folder, to: Path, figures: bool) -> Iterator[Path]:
         found.rows, roles=roles_of(found.run.get("configuration", {})), amendment=amendment_of(found.run)
     )
     yield _text(to / "statistics.json", json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    yield _text(to / "statistics.md", words.page(summary))
+    yield _text(to / "statistics.md", statistics_page.page(summary))
     yield from _tables(made, summary, to / "tables")
     if halves := areas(found.rows):
         yield _csv(to / "tables" / "areas.csv", halves)
@@ -99,7 +101,7 @@ def _parts(table: Table, name: str) -> Iterator[str]:
 
 
 def comparisons(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every test of the summary, one flat entry each."""
+    """List every test of the summary, one flat entry each."""
     made = []
     for e in summary["endpoints"]:
         for family in e["families"]:
@@ -144,17 +146,6 @@ def _flat(c: dict[str, Any]) -> dict[str, Any]:
         "significant": c["significant"],
         "verdict": c["verdict"],
     }
-
-
-def slug(title: str) -> str:
-    """A title as the name of a file.
-
-    Examples
-    --------
-    >>> slug("Crossed faithfulness, embedding view, synthetic:snr_db=-6")
-    'crossed-faithfulness-embedding-view-synthetic-snr_db=-6'
-    """
-    return re.sub(r"[^a-z0-9_=.-]+", "-", title.lower()).strip("-")
 
 
 def _text(path: Path, text: str) -> Path:

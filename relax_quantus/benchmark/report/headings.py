@@ -1,6 +1,7 @@
 """What is said above and under the tables: what was run, on what, and how to read it.
 
-Oriented rows and what ``run.json`` holds enter; lines of text leave. Whatever an older or another program's ``run.json`` does not say is left out.
+Oriented rows and what ``run.json`` holds enter; lines of text leave. Whatever an older or another
+program's ``run.json`` does not say is left out.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ QUESTIONS = {
 
 
 def heading(rows: pd.DataFrame, run: dict[str, Any]) -> list[str]:
-    """What holds for all tables."""
+    """Say what holds for all tables."""
     lines = [*_datasets(run), *_settings(run), *_heads(run)]
     bad = rows[(rows.part == "") & ~rows.status.isin(["ok", "not_applicable"])]
     if len(bad):
@@ -87,7 +88,7 @@ def _heads(run: dict[str, Any]) -> Iterator[str]:
 
 
 def caption(rows: pd.DataFrame) -> str:
-    """What each metric of a table feeds to what, and which question the maps answered."""
+    """Say what each metric of a table feeds to what, and which question the maps answered."""
     said = []
     for r in rows.drop_duplicates("metric").to_dict("records"):
         removed = (

@@ -1,13 +1,14 @@
 r"""Tables as LaTeX for a paper: booktabs, bold as earned, everything escaped.
 
-A `relax_quantus.benchmark.report.layout.Table` enters, the text of a ``table`` environment leaves; ``\usepackage{booktabs}`` is all that it needs.
+A `relax_quantus.benchmark.report.layout.Table` enters, the text of a ``table`` environment leaves;
+``\usepackage{booktabs}`` is all that it needs.
 """
 
 from __future__ import annotations
 
 import re
 
-from relax_quantus.benchmark.report.layout import NOTHING, Cell, Table
+from relax_quantus.benchmark.report.layout import NOTHING, Table, TableCell
 
 ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -27,7 +28,7 @@ ESCAPES = {
 
 
 def escaped(text: str) -> str:
-    r"""`text` as LaTeX prints it.
+    r"""Escape `text` as LaTeX needs it.
 
     Examples
     --------
@@ -37,7 +38,7 @@ def escaped(text: str) -> str:
     return "".join(ESCAPES.get(character, character) for character in text)
 
 
-def cell(of: Cell) -> str:
+def cell(of: TableCell) -> str:
     """A number in maths, so that its minus is one."""
     text = of.text()
     if text == NOTHING:

@@ -1,24 +1,26 @@
 """What a table of scores is: cells with intervals and emphasis, as text, Markdown and tidy entries.
 
-Estimates enter, a `Table` leaves, which says itself in any of these forms; `report.latex` adds another.
+Estimates enter, a `Table` leaves, which says itself in any of these forms; `report.latex` adds
+another.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from relax_quantus.benchmark.statistics.intervals import Estimate
+from relax_quantus.benchmark.statistics.intervals import Interval
 
 NOTHING = "–"
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """A number with its interval, and whether it is bold."""
 
-    estimate: Estimate
+    estimate: Interval
     bold: bool = False
 
     def text(self, short: bool = False) -> str:
@@ -40,15 +42,15 @@ class Table:
     title: str
     caption: str
     header: tuple[str, ...]
-    lines: tuple[tuple[str, tuple[Cell, ...]], ...]
+    lines: tuple[tuple[str, tuple[TableCell, ...]], ...]
 
     @property
     def rows(self) -> tuple[tuple[str, ...], ...]:
-        """As text without emphasis."""
+        """Return the lines as text without emphasis."""
         return tuple((name, *(cell.text() for cell in cells)) for name, cells in self.lines)
 
     def markdown(self) -> str:
-        """As a Markdown table; bold is bold."""
+        """Write the table in Markdown; bold is bold."""
         lines = [f"### {self.title}", "", self.caption, ""]
         body = [
             (name, *(f"**{cell.text()}**" if cell.bold else cell.text() for cell in cells))
@@ -59,7 +61,7 @@ class Table:
         return "\n".join(lines)
 
     def tidy(self) -> Iterator[dict[str, Any]]:
-        """One entry a cell, for CSV."""
+        """List one entry a cell, for CSV."""
         for name, cells in self.lines:
             for column, cell in zip(self.header[1:], cells, strict=True):
                 e = cell.estimate
@@ -68,7 +70,7 @@ class Table:
                     yield {"table": self.title, "method": name, "score": column, **values}
 
     def split(self, columns: int) -> list[Table]:
-        """As several tables of at most so many columns of scores."""
+        """Split into tables of at most so many columns of scores."""
         count = len(self.header) - 1
         if count <= columns:
             return [self]
@@ -82,13 +84,13 @@ class Table:
         return made
 
 
-def measured_any(cells: tuple[Cell, ...]) -> bool:
-    """Whether a line says anything."""
+def measured_any(cells: tuple[TableCell, ...]) -> bool:
+    """Tell whether a line says anything."""
     return any(cell.estimate.n for cell in cells)
 
 
 def number(value: float, beside: float) -> str:
-    """With as many decimals as suit `beside`, which it stands next to.
+    """Write a number with as many decimals as suit `beside`, which it stands next to.
 
     Examples
     --------
@@ -97,3 +99,14 @@ def number(value: float, beside: float) -> str:
     """
     size = abs(beside)
     return f"{value:.3g}" if size >= 10_000 else f"{value:.{3 if size < 10 else 1 if size < 1000 else 0}f}"
+
+
+def slug(title: str) -> str:
+    """Turn a title into the name of a file.
+
+    Examples
+    --------
+    >>> slug("Crossed faithfulness, embedding view, synthetic:snr_db=-6")
+    'crossed-faithfulness-embedding-view-synthetic-snr_db=-6'
+    """
+    return re.sub(r"[^a-z0-9_=.-]+", "-", title.lower()).strip("-")

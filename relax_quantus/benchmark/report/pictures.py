@@ -1,4 +1,4 @@
-"""Figures -> data URIs for the page: smaller copies, as many as a page should carry; the others are named.
+"""Figures -> data URIs for the page: smaller copies, as many as a page should carry.
 
 Paths of PNG files enter, `Picture`s leave. The files themselves stay as they are.
 """

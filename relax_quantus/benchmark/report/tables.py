@@ -1,7 +1,8 @@
-"""Results as tables that a person reads: one a category, methods down, metrics across, on the console and in Markdown.
+"""Results as tables that a person reads: one a category, methods down, metrics across.
 
-Eighth step of the benchmark's flow: tidy rows enter (of `Results` or of a results file); text leaves. A cell is the mean over source groups
-with its 95 % cluster-bootstrap interval; each strategy is also shown minus its shuffled twin, clip by clip. The many evaluators of the crossed
+Eighth step of the benchmark's flow: tidy rows enter (of `Results` or of a results file); text
+leaves. A cell is the mean over source groups with its 95 % cluster-bootstrap interval; each
+strategy is also shown minus its shuffled twin, clip by clip. The many evaluators of the crossed
 design are one table a view. Bold has been earned: see `emphasis`.
 """
 
@@ -11,20 +12,21 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from relax_quantus.benchmark.engine.grid import reuse
+from relax_quantus.benchmark.engine.results import provenance
 from relax_quantus.benchmark.report import headings
-from relax_quantus.benchmark.report.layout import Cell, Table, measured_any
+from relax_quantus.benchmark.report.layout import Table, TableCell, measured_any
 from relax_quantus.benchmark.statistics import intervals
-from relax_quantus.benchmark.statistics.crossing import Endpoint, crossed, is_crossed, normalised
-from relax_quantus.benchmark.statistics.emphasis import above_twins, clear_winner
-from relax_quantus.benchmark.statistics.intervals import Estimate
-from relax_quantus.benchmark.statistics.ranks import rank
+from relax_quantus.benchmark.statistics.endpoints import Endpoint, crossed, is_crossed, normalised
+from relax_quantus.benchmark.statistics.intervals import Interval
+from relax_quantus.benchmark.statistics.ranks import above_twins, clear_winner, rank
 from relax_quantus.benchmark.statistics.rows import checked, measured, methods, pooled
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-    from relax_quantus.benchmark.engine.runner import Results
+    from relax_quantus.benchmark.engine.results import Results
 
 MINUS_TWIN = " − twin"
 ORDER = ("faithfulness", "localisation", "robustness", "randomisation", "complexity")
@@ -35,15 +37,18 @@ CONSOLE_WIDTH = 120
 
 
 def tables(results: Results) -> list[Table]:
-    """Tables of a run's results."""
+    """Make the tables of a run's results."""
     return tables_of(checked(results.rows))
 
 
 def tables_of(rows: pd.DataFrame) -> list[Table]:
-    """For each data set the crossed design, one table a view, then one a category in which anything was measured.
+    """Make the tables of each data set.
 
-    Methods without any score have no line. Random weights, the control, are left out unless there is nothing else; with several encoders a table
-    of the crossed gain shows each by itself, them too.
+    The crossed design, one table a view, then one a category in which anything was measured.
+
+    Methods without any score have no line. Random weights, the control, are left out unless there
+    is nothing else; with several encoders a table of the crossed gain shows each by itself, them
+    too.
     """
     everything, left_out = pooled(measured(rows))
     apart = f" Mean over encoders without {', '.join(left_out)}." if left_out else ""
@@ -68,7 +73,10 @@ def _of_dataset(main: pd.DataFrame, everything: pd.DataFrame, apart: str) -> Ite
 
 
 def encoders_table(rows: pd.DataFrame, view: str) -> Table:
-    """Gain of every method, each encoder by itself, in the score's own unit; bold where it is above its twin's."""
+    """Tabulate the gain of every method on each encoder, in the score's own unit.
+
+    Bold where it is above its twin's.
+    """
     alone = {str(encoder): Endpoint(view, part) for encoder, part in rows.groupby("encoder", sort=False)}
     above = {encoder: above_twins(endpoint) for encoder, endpoint in alone.items()}
     lines = []
@@ -76,14 +84,17 @@ def encoders_table(rows: pd.DataFrame, view: str) -> Table:
         cells = []
         for encoder, e in alone.items():
             level: Any = e.level(method) if method in e.own else []
-            cells.append(Cell(intervals.mean(level), method in above[encoder]))
+            cells.append(TableCell(intervals.mean(level), method in above[encoder]))
         lines.append((method, tuple(cells)))
     caption = f"Gain in the unit of the score; bold where it is above its shuffled twin's. {counted(rows)}"
     return Table(f"Crossed faithfulness by encoder, {view} view", caption, ("method", *alone), tuple(lines))
 
 
 def crossed_table(rows: pd.DataFrame, view: str, apart: str = "") -> Table:
-    """Headline, minus twin, own-cell advantage and rank of every method in one view, as shares of what could fall where that is stated."""
+    """Tabulate headline, minus twin, own-cell advantage and rank of every method in one view.
+
+    As shares of what could fall where that is stated.
+    """
     endpoint = Endpoint(view, normalised(rows))
     share = " as a share of how far the score falls when everything goes" if rows.fall.notna().any() else ""
     ranks = rank(endpoint.effects(), tested=False).ranks
@@ -92,11 +103,11 @@ def crossed_table(rows: pd.DataFrame, view: str, apart: str = "") -> Table:
     for method in endpoint.methods:
         twin = method in endpoint.twins
         scores = (
-            Cell(intervals.mean(endpoint.level(method)), method == winner),
-            Cell(intervals.mean(endpoint.level(method, True) if twin else []), method in above),
-            Cell(intervals.mean(endpoint.advantage(method))),
-            Cell(intervals.mean(endpoint.advantage(method, adjusted=True))),
-            Cell(Estimate(ranks.get(method, float("nan")), float("nan"), float("nan"), int(method in ranks))),
+            TableCell(intervals.mean(endpoint.level(method)), method == winner),
+            TableCell(intervals.mean(endpoint.level(method, True) if twin else []), method in above),
+            TableCell(intervals.mean(endpoint.advantage(method))),
+            TableCell(intervals.mean(endpoint.advantage(method, adjusted=True))),
+            TableCell(Interval(ranks.get(method, float("nan")), float("nan"), float("nan"), int(method in ranks))),
         )
         lines.append((method, scores))
     caption = (
@@ -109,7 +120,7 @@ def crossed_table(rows: pd.DataFrame, view: str, apart: str = "") -> Table:
 
 
 def category_table(rows: pd.DataFrame, category: str, apart: str = "") -> Table:
-    """Every metric of a category; strategies once more, minus their twins."""
+    """Tabulate every metric of a category; strategies once more, minus their twins."""
     metrics = list(dict.fromkeys(rows.metric))
     endpoints = {metric: Endpoint(metric, rows[rows.metric == metric]) for metric in metrics}
     signs = {metric: -1 if "down" in set(rows.direction[rows.metric == metric]) else 1 for metric in metrics}
@@ -121,10 +132,10 @@ def category_table(rows: pd.DataFrame, category: str, apart: str = "") -> Table:
         for metric, e in endpoints.items():
             known, twin = method in e.own, method in e.own and method in e.twins
             scores.append(
-                Cell(intervals.mean(e.level(method) * signs[metric] if known else []), winners[metric] == method)
+                TableCell(intervals.mean(e.level(method) * signs[metric] if known else []), winners[metric] == method)
             )
             level: Any = e.level(method, True) * signs[metric] if twin else []
-            differences.append(Cell(intervals.mean(level), method in above[metric]))
+            differences.append(TableCell(intervals.mean(level), method in above[metric]))
         plain_lines.append((method, tuple(scores)))
         minus.append((method + MINUS_TWIN, tuple(differences)))
     lines = tuple((name, cells) for name, cells in plain_lines + minus if measured_any(cells))
@@ -133,7 +144,7 @@ def category_table(rows: pd.DataFrame, category: str, apart: str = "") -> Table:
 
 
 def counted(rows: pd.DataFrame) -> str:
-    """On how much it stands."""
+    """Describe the sample: sources, clips, encoders and seeds."""
     clips = len(rows[["dataset", "clip"]].drop_duplicates())
     sources, encoders, seeds = (rows[name].nunique() for name in ("source_group", "encoder", "seed"))
     few = "; too few for intervals" if sources < intervals.FEWEST else ""
@@ -141,14 +152,15 @@ def counted(rows: pd.DataFrame) -> str:
 
 
 def markdown(results: Results) -> str:
-    """The whole report as Markdown."""
-    from relax_quantus.benchmark.report.output import provenance
-
+    """Write the whole report as Markdown."""
     return document(checked(results.rows), provenance(results))
 
 
 def document(rows: pd.DataFrame, run: dict[str, Any], made: list[Table] | None = None) -> str:
-    """The same from rows and what ``run.json`` says; `made` are the tables, if they are there already."""
+    """Write the report from rows and what ``run.json`` says.
+
+    `made` are the tables, if they are there already.
+    """
     top = "\n".join(f"- {line}" for line in headings.heading(rows, run))
     parts = [part.markdown() for table in made or tables_of(rows) for part in table.split(COLUMNS_A_TABLE)]
     return "# relax-quantus benchmark\n\n" + top + "\n\n" + headings.LEGEND + "\n\n" + "\n\n".join(parts) + "\n"
@@ -159,11 +171,12 @@ def show(results: Results, console: Console | None = None) -> None:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    from relax_quantus.benchmark.report.output import provenance
-
     rows = checked(results.rows)
     console = console or Console(width=CONSOLE_WIDTH, soft_wrap=False)
-    for line in (*headings.heading(rows, provenance(results)), headings.SHORT_LEGEND):
+    run = provenance(results)
+    reused, anew = run.get("cells_reused", 0), run.get("cells_computed_anew", {})
+    stored = [reuse(run["cells"], reused, anew)] if reused or anew else []
+    for line in (*headings.heading(rows, run), *stored, headings.SHORT_LEGEND):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     for table in (part for whole in tables_of(rows) for part in whole.split(fitting(whole))):
         rich = RichTable(title=table.title, caption=table.caption, title_justify="left", caption_justify="left")
@@ -178,7 +191,7 @@ def show(results: Results, console: Console | None = None) -> None:
 
 
 def fitting(table: Table) -> int:
-    """How many columns of scores fit the console beside the methods' names."""
+    """Count the columns of scores that fit the console beside the methods' names."""
     names = max((len(name) for name, _ in table.lines), default=10)
     cells = [len(cell.text(short=True)) for _, line in table.lines for cell in line]
     widest = max((*cells, *(max(map(len, h.split())) for h in table.header[1:])), default=10)

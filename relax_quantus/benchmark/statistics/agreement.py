@@ -1,7 +1,8 @@
 """Do evaluators agree about methods, and metrics about one another?
 
-An `Endpoint`, or oriented rows, enters; Kendall's coefficient of concordance W with a bootstrap interval over sources and what shuffled rankings
-give, and matrices of rank correlations over methods, leave.
+An `Endpoint`, or oriented rows, enters; Kendall's coefficient of concordance W with a bootstrap
+interval over sources and what shuffled rankings give, and matrices of rank correlations over
+methods, leave.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from relax_quantus.benchmark.statistics.crossing import Endpoint
-from relax_quantus.benchmark.statistics.intervals import FEWEST, Estimate, resampling
+from relax_quantus.benchmark.statistics.endpoints import Endpoint
+from relax_quantus.benchmark.statistics.intervals import FEWEST, Interval, resampling
 from relax_quantus.benchmark.statistics.rows import measured, methods
 
 if TYPE_CHECKING:
@@ -25,9 +26,12 @@ SHUFFLES = 2000
 
 
 def kendall_w(scores: Any) -> Any:
-    """W of `scores` (..., evaluators, methods): 1 if all rank alike, 0 if not at all, NaN if nobody ranks at all.
+    """Compute Kendall's W of `scores` (..., evaluators, methods).
 
-    Spread of the rank sums over the most that the evaluators' own ranks allow, which is the correction for ties (Kendall and Gibbons 1990, ch. 6).
+    1 if all rank alike, 0 if not at all, NaN if nobody ranks at all.
+
+    Spread of the rank sums over the most that the evaluators' own ranks allow, which is the
+    correction for ties (Kendall and Gibbons 1990, ch. 6).
 
     Examples
     --------
@@ -45,7 +49,7 @@ def kendall_w(scores: Any) -> Any:
 
 
 def chance(scores: npt.NDArray[np.float64], seed: int, shuffles: int) -> npt.NDArray[np.float64]:
-    """W of `scores` (evaluators, methods) with each evaluator's methods shuffled, ``(shuffles,)``.
+    """Compute W of `scores` (evaluators, methods) with methods shuffled, ``(shuffles,)``.
 
     What no agreement at all gives: 1 / evaluators on average, never 0.
     """
@@ -61,11 +65,14 @@ class Agreement:
     Attributes
     ----------
     w
-        Kendall's W and the percentile interval of resampled sources, each time with new means and ranks.
+        Kendall's W and the percentile interval of resampled sources, each time with new means and
+        ranks.
     of_twins
-        W of the shuffled twins of the same methods: evaluators may agree about the texture of maps of no information. NaN without twins.
+        W of the shuffled twins of the same methods: evaluators may agree about the texture of maps
+        of no information. NaN without twins.
     by_chance, p
-        The 95th percentile of W when every evaluator's ranking is shuffled, and the share of shuffles that reach W: of these clips and maps.
+        The 95th percentile of W when every evaluator's ranking is shuffled, and the share of
+        shuffles that reach W: of these clips and maps.
     median, lowest
         Of Spearman's correlations between two evaluators each.
     evaluators, methods
@@ -73,10 +80,11 @@ class Agreement:
     winners
         Evaluator -> its best method.
     own_winners, own_by_chance
-        Evaluators whose best method has this evaluator's fill or granularity, and how many there would be if each drew its winner at random.
+        Evaluators whose best method has this evaluator's fill or granularity, and how many there
+        would be if each drew its winner at random.
     """
 
-    w: Estimate
+    w: Interval
     of_twins: float
     by_chance: float
     p: float
@@ -90,14 +98,16 @@ class Agreement:
 
 
 def between_evaluators(endpoint: Endpoint, *, seed: int = 0, resamples: int = 1000) -> list[Agreement]:
-    """Agreement of an end point's evaluators, on one or two blocks without gaps.
+    """Measure the agreement of an end point's evaluators, on one or two blocks without gaps.
 
-    Ranked are the scores as they are. Scores minus twins are no better: all evaluators share the noise of a map's one twin, which then looks like
-    agreement. Of the methods those with a twin are ranked, the strategies: a baseline that all rank last looks like agreement, too. Where fewer than
-    `LEAST_METHODS` have a twin all methods are ranked.
+    Ranked are the scores as they are. Scores minus twins are no better: all evaluators share the
+    noise of a map's one twin, which then looks like agreement. Of the methods those with a twin are
+    ranked, the strategies: a baseline that all rank last looks like agreement, too. Where fewer
+    than `LEAST_METHODS` have a twin all methods are ranked.
 
-    Not every map can be judged by every evaluator. So first all methods on the evaluators that judged them all, then, where there are more, all
-    evaluators on the methods that all of them judged. A block takes two evaluators and `LEAST_METHODS` methods.
+    Not every map can be judged by every evaluator. So first all methods on the evaluators that
+    judged them all, then, where there are more, all evaluators on the methods that all of them
+    judged. A block takes two evaluators and `LEAST_METHODS` methods.
     """
     ranked = [m for m in endpoint.ranked if endpoint.covered(m)]
     paired = [m for m in ranked if m in endpoint.twins]
@@ -136,7 +146,7 @@ def _agreement(
     correlations = spearman(means)[np.triu_indices(len(evaluators), 1)]
     winners = {e: ranked[int(np.argmax(row))] for e, row in zip(evaluators, means, strict=True)}
     return Agreement(
-        w=Estimate(w, low, high, n),
+        w=Interval(w, low, high, n),
         of_twins=of_twins,
         by_chance=float(np.nanquantile(shuffled, 0.95)),
         p=float((1 + np.sum(shuffled >= w - 1e-12)) / (1 + len(shuffled))),
@@ -151,7 +161,7 @@ def _agreement(
 
 
 def spearman(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Spearman's correlations of the lines of `scores`; NaN for a line that is constant."""
+    """Correlate the lines of `scores` by rank; NaN for a line that is constant."""
     from scipy.stats import rankdata
 
     with np.errstate(all="ignore"):
@@ -159,7 +169,9 @@ def spearman(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def between_metrics(rows: pd.DataFrame, how: str = "spearman") -> pd.DataFrame:
-    """Rank correlations of metrics over methods, metrics by metrics; NaN with fewer than `LEAST_METHODS` methods in common.
+    """Correlate the ranks that metrics give methods, metrics by metrics.
+
+    NaN with fewer than `LEAST_METHODS` methods in common.
 
     Scores are turned so that higher is better first. `how` is "spearman" or "kendall".
     """

@@ -1,8 +1,10 @@
-"""Is one thing better than another? Paired tests over sources, effect sizes, equivalence, and the family's correction.
+"""Is one thing better than another? Paired tests over sources, effect sizes, equivalence.
 
-One difference a source enters (both measured on the same clips); a `Comparison` leaves. Wilcoxon's signed-rank test (SciPy; exact up to 50
-sources without ties, by enumeration up to 13 with ties), the matched-pairs rank-biserial correlation (Kerby 2014) with a bootstrap interval, two
-one-sided t tests against a stated smallest effect (Schuirmann 1987; statsmodels), Holm's correction (1979) over a stated family.
+One difference a source enters (both measured on the same clips); a `Comparison` leaves. Wilcoxon's
+signed-rank test (SciPy; exact up to 50 sources without ties, by enumeration up to 13 with ties),
+the matched-pairs rank-biserial correlation (Kerby 2014) with a bootstrap interval, two one-sided t
+tests against a stated smallest effect (Schuirmann 1987; statsmodels), Holm's correction (1979) over
+a stated family.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from relax_quantus.benchmark.statistics.intervals import Estimate, Values, finite, mean, statistic
+from relax_quantus.benchmark.statistics.intervals import Interval, Values, finite, mean, statistic
 
 LEVEL = 0.05
 
@@ -33,21 +35,24 @@ class Comparison:
     p, p_holm
         Two-sided Wilcoxon signed-rank; corrected for the family (NaN until `holm` was there).
     effect
-        Matched-pairs rank-biserial correlation, -1 to 1: the share of rank sum for `a` minus that for `b`.
+        Matched-pairs rank-biserial correlation, -1 to 1: the share of rank sum for `a` minus that
+        for `b`.
     smallest, p_equivalence, p_equivalence_holm
-        The smallest effect that matters, in the score's unit, and the larger p of both one-sided tests that the difference is beyond it; the first
-        is at most .05 where the 90 % interval lies within ± the smallest effect, the last is corrected for the family.
+        The smallest effect that matters, in the score's unit, and the larger p of both one-sided
+        tests that the difference is beyond it; the first is at most .05 where the 90 % interval
+        lies within ± the smallest effect, the last is corrected for the family.
     smallest_p
         The least p that so many sources can give; if it cannot pass, nothing could have been found.
     evaluators, units
-        Number of evaluators that the differences are means of, and what they remove at a time; empty for a single metric.
+        Number of evaluators that the differences are means of, and what they remove at a time;
+        empty for a single metric.
     """
 
     a: str
     b: str
-    difference: Estimate
+    difference: Interval
     p: float
-    effect: Estimate
+    effect: Interval
     smallest: float
     p_equivalence: float
     smallest_p: float
@@ -69,12 +74,15 @@ class Comparison:
 
     @property
     def small(self) -> bool:
-        """Whether the 90 % interval of the difference lies within ± the smallest effect: each pair by itself, as the protocol has it."""
+        """Whether the 90 % interval of the difference lies within ± the smallest effect.
+
+        Each pair by itself, as the protocol has it.
+        """
         return self.p_equivalence <= LEVEL
 
     @property
     def verdict(self) -> str:
-        """In words: who is better, that they are equivalent, that it is open, or that nothing could be told."""
+        """Say who is better, that they are equivalent, that it is open, or cannot be told."""
         if self.n == 0:
             return "not comparable"
         if self.significant and not self.difference.value * self.effect.value > 0:
@@ -107,25 +115,28 @@ def rank_biserial(differences: Any, axis: int = -1) -> Any:
     return np.where(total > 0, (np.sign(d) * ranks).sum(axis=axis) / np.where(total > 0, total, 1.0), 0.0)
 
 
-def effect_size(differences: Any, *, seed: int = 0) -> Estimate:
+def effect_size(differences: Any, *, seed: int = 0) -> Interval:
     """Rank-biserial correlation with its interval.
 
-    Where all differences have one sign every resample says the same and the bootstrap sees no error; the inner limit is then that of the share of
-    such sources (Clopper and Pearson 1934): ``2 (0.025)^(1/n) - 1``.
+    Where all differences have one sign every resample says the same and the bootstrap sees no
+    error; the inner limit is then that of the share of such sources (Clopper and Pearson 1934): ``2
+    (0.025)^(1/n) - 1``.
     """
     d = finite(differences)
     if len(d) == 0:
-        return Estimate(math.nan, math.nan, math.nan, 0)
+        return Interval(math.nan, math.nan, math.nan, 0)
     found = statistic(d, rank_biserial, seed=seed)
     if abs(found.value) == 1 and len(d) > 1:
         inner = 2 * (LEVEL / 2) ** (1 / np.count_nonzero(d)) - 1
         edges = sorted((math.copysign(1.0, found.value), math.copysign(1.0, found.value) * inner))
-        return Estimate(found.value, edges[0], edges[1], len(d))
+        return Interval(found.value, edges[0], edges[1], len(d))
     return found
 
 
 def wilcoxon(differences: Any) -> float:
-    """Two-sided p of the signed-rank test, zeros left out; 1 if all are zero, NaN if there are none.
+    """Compute the two-sided p of the signed-rank test, zeros left out.
+
+    1 if all are zero, NaN if there are none.
 
     Differences that agree to 12 digits of the largest are tied: round-off breaks no tie.
     """
@@ -149,7 +160,10 @@ def rounded(d: Values) -> Values:
 
 
 def equivalence(differences: Any, smallest: float) -> float:
-    """The larger p of two one-sided t tests: small means that the mean difference is within ±`smallest`."""
+    """Compute the larger p of two one-sided t tests.
+
+    Small means that the mean difference is within ±`smallest`.
+    """
     from statsmodels.stats.weightstats import DescrStatsW
 
     d = finite(differences)
@@ -180,7 +194,10 @@ def compare(
 
 
 def holm(family: Sequence[Comparison]) -> list[Comparison]:
-    """The same comparisons with p, of difference and of equivalence, corrected for all of them; those without any source do not count."""
+    """Correct the p of a family's comparisons, of difference and of equivalence.
+
+    Those without any source do not count.
+    """
     tested = [i for i, c in enumerate(family) if math.isfinite(c.p)]
     bounded = [i for i, c in enumerate(family) if math.isfinite(c.p_equivalence)]
     made = list(family)
@@ -192,7 +209,9 @@ def holm(family: Sequence[Comparison]) -> list[Comparison]:
 
 
 def multiple(p: Sequence[float]) -> list[float]:
-    """Holm's corrected p of a family of tests: the same as statsmodels', which collects all garbage at every call and takes .3 s for it.
+    """Correct the p of a family of tests by Holm's method.
+
+    The same as statsmodels', which collects all garbage at every call and takes .3 s for it.
 
     Examples
     --------

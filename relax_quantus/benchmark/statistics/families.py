@@ -1,8 +1,9 @@
-"""Which comparisons are made, in which families: fixed by the names of the methods, never by their scores.
+"""Which comparisons are made, in which families: fixed by methods' names, never by their scores.
 
-An `Endpoint` enters, families of `Comparison` leave, each corrected by Holm over itself. Two levels of a factor (two strategies, two fills) are
-compared over the variants that agree in everything else: "RELAX-time:fill=mean" with "RELAX-random:fill=mean". Differences of matched variants
-are averaged cell by cell, so a source counts once in every comparison.
+An `Endpoint` enters, families of `Comparison` leave, each corrected by Holm over itself. Two levels
+of a factor (two strategies, two fills) are compared over the variants that agree in everything
+else: "RELAX-time:fill=mean" with "RELAX-random:fill=mean". Differences of matched variants are
+averaged cell by cell, so a source counts once in every comparison.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from relax_quantus.benchmark.statistics.comparisons import Comparison, compare, holm
-from relax_quantus.benchmark.statistics.crossing import Endpoint
+from relax_quantus.benchmark.statistics.endpoints import Endpoint
 from relax_quantus.benchmark.statistics.rows import methods
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Variant:
     settings: tuple[str, ...]
 
     def level(self, factor: str) -> str:
-        """Its level of a factor; of masks, the strategy's name."""
+        """Return its level of a factor; of masks, the strategy's name."""
         return f"{self.kind}-{self.masks}" if factor == "masks" else str(getattr(self, factor))
 
     def others(self, factor: str) -> tuple[str, ...]:
@@ -58,7 +59,10 @@ class Variant:
 
 @dataclass(frozen=True)
 class Family:
-    """Comparisons that are corrected together; of the `main` ones an end point's role is meant, if it has one."""
+    """Comparisons that are corrected together.
+
+    An end point's role, if it has one, is that of the `main` ones.
+    """
 
     name: str
     comparisons: list[Comparison]
@@ -87,7 +91,10 @@ def variants(rows: pd.DataFrame) -> list[Variant]:
 
 
 def towards(found: list[Variant], view: str) -> list[Variant]:
-    """Those that explain what is evaluated: for the logit, methods of ``view=logit`` where there are any."""
+    """Select the methods that explain what is evaluated.
+
+    For the logit, methods of ``view=logit`` where there are any.
+    """
     logit = [v for v in found if "view=logit" in v.settings]
     if view == "logit" and logit:
         return logit
@@ -111,7 +118,9 @@ def matches(found: Iterable[Variant], factor: str) -> dict[tuple[str, str], list
 def averaged(
     endpoint: Endpoint, pairs: list[tuple[str, str]], minus_twins: bool = False
 ) -> tuple[Any, int, tuple[str, ...]]:
-    """Mean of the pairs' differences by cell, then by source; the fewest evaluators of any pair, and the granularities of all.
+    """Average the pairs' differences by cell, then by source.
+
+    With the fewest evaluators of any pair, and the granularities of all.
 
     Pairs without any evaluator do not count.
     """
@@ -128,10 +137,13 @@ def averaged(
 
 
 def factors(endpoint: Endpoint, view: str, seed: int = 0) -> list[Family]:
-    """A family for each factor of which there are two levels; strategies also among the explainers of each fill, where there are several.
+    """Make a family for each factor of which there are two levels.
 
-    The main ones, strategies and fills over all variants, compare scores as they are. They are given once more minus twins: a twin is expected to
-    score the same whatever its masks, so that its draws add noise to a difference and nothing else.
+    Strategies also among the explainers of each fill, where there are several.
+
+    The main ones, strategies and fills over all variants, compare scores as they are. They are
+    given once more minus twins: a twin is expected to score the same whatever its masks, so that
+    its draws add noise to a difference and nothing else.
     """
     found = towards(variants(endpoint.rows), view)
     relax = [v for v in found if v.kind == "RELAX"]
@@ -168,7 +180,10 @@ def _compared(
 
 
 def against_nulls(endpoint: Endpoint, view: str, seed: int = 0) -> list[Family]:
-    """Compare each strategy with its shuffled twin, which checks that it knows anything, and with the clip's energy."""
+    """Compare each strategy with its shuffled twin and with the clip's energy.
+
+    The twin checks that the strategy knows anything.
+    """
     strategies: dict[str, list[Variant]] = {}
     for variant in towards(variants(endpoint.rows), view):
         strategies.setdefault(variant.level("masks"), []).append(variant)

@@ -1,8 +1,10 @@
 """Means over source groups with 95 % cluster-bootstrap intervals.
 
-One number a source enters; an `Estimate` leaves. Sources are drawn with replacement, whole, so clips of one recording never count as
-independent. The interval is BCa (Efron 1987), which follows skew and the bounds of a score, at a level that is widened for small samples
-(Hesterberg 2015, "expanded percentile interval": the plain one is too narrow by sqrt((n - 1) / n) and by normal instead of t quantiles).
+One number a source enters; an `Interval` leaves. Sources are drawn with replacement, whole, so
+clips of one recording never count as independent. The interval is BCa (Efron 1987), which follows
+skew and the bounds of a score, at a level that is widened for small samples (Hesterberg 2015,
+"expanded percentile interval": the plain one is too narrow by sqrt((n - 1) / n) and by normal
+instead of t quantiles).
 """
 
 from __future__ import annotations
@@ -25,8 +27,11 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A mean, or another statistic, over `n` sources and its 95 % interval; NaN where it cannot be had."""
+class Interval:
+    """A mean, or another statistic, over `n` sources and its 95 % interval.
+
+    NaN where it cannot be had.
+    """
 
     value: float
     low: float
@@ -45,7 +50,9 @@ class Estimate:
 
 
 def expanded(confidence: float, n: int) -> float:
-    """The level at which a bootstrap percentile interval of a mean of `n` values has the width of a t interval.
+    """Return the level at which a bootstrap interval of a mean is as wide as a t interval.
+
+    Of percentile intervals of `n` values.
 
     Examples
     --------
@@ -59,12 +66,12 @@ def expanded(confidence: float, n: int) -> float:
 
 
 def finite(values: Any) -> Values:
-    """As a flat float array without what is missing."""
+    """Flatten to floats without what is missing."""
     array = np.asarray(values, dtype=np.float64).reshape(-1)
     return array[np.isfinite(array)]
 
 
-def mean(values: Any, *, seed: int = 0, confidence: float = CONFIDENCE, resamples: int = RESAMPLES) -> Estimate:
+def mean(values: Any, *, seed: int = 0, confidence: float = CONFIDENCE, resamples: int = RESAMPLES) -> Interval:
     """Mean of one value a source, with its interval; missing sources are left out.
 
     Equal values give an interval of no width; fewer than `FEWEST` sources give none.
@@ -73,24 +80,30 @@ def mean(values: Any, *, seed: int = 0, confidence: float = CONFIDENCE, resample
     n = len(sources)
     point = float(sources.mean()) if n else math.nan
     if n < FEWEST:
-        return Estimate(point, math.nan, math.nan, n)
+        return Interval(point, math.nan, math.nan, n)
     if np.ptp(sources) == 0:
-        return Estimate(point, point, point, n)
+        return Interval(point, point, point, n)
     low, high = bca(resampling(n, resamples, seed) @ sources, sources, expanded(confidence, n))
-    return Estimate(point, low, high, n)
+    return Interval(point, low, high, n)
 
 
 @lru_cache(maxsize=32)
 def resampling(n: int, resamples: int, seed: int) -> Values:
-    """How much each of `n` sources weighs in each resample ``(resamples, n)``: one matrix for all scores, so one product does them all."""
+    """Weigh each of `n` sources in each resample ``(resamples, n)``.
+
+    One matrix for all scores, so one product does them all.
+    """
     counts = np.random.default_rng([seed, n]).multinomial(n, np.full(n, 1 / n), size=resamples)
     return counts / n
 
 
 def bca(resampled: Values, sources: Values, confidence: float) -> tuple[float, float]:
-    """Ends of the BCa interval of a mean from its resamples (Efron 1987, eqs. 2.3 and 6.6; the acceleration from the jackknife).
+    """Compute the ends of the BCa interval of a mean from its resamples.
 
-    The same as `scipy.stats.bootstrap`, which draws anew for every call and takes fifty times as long.
+    Efron 1987, eqs. 2.3 and 6.6; the acceleration from the jackknife.
+
+    The same as `scipy.stats.bootstrap`, which draws anew for every call and takes fifty times as
+    long.
     """
     from scipy.stats import norm
 
@@ -111,15 +124,15 @@ def statistic(
     seed: int = 0,
     confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
-) -> Estimate:
+) -> Interval:
     """Any statistic ``function(x, axis)`` of one value a source ``(n,)``, with its BCa interval."""
     from scipy.stats import bootstrap
 
     n, point = len(sources), float(function(sources, axis=-1))
     if n < FEWEST:
-        return Estimate(point, math.nan, math.nan, n)
+        return Interval(point, math.nan, math.nan, n)
     if np.ptp(sources) == 0:
-        return Estimate(point, point, point, n)
+        return Interval(point, point, point, n)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = bootstrap(
@@ -132,4 +145,4 @@ def statistic(
             rng=np.random.default_rng([seed, n]),
         )
     low, high = (float(edge) for edge in found.confidence_interval)
-    return Estimate(point, low, high, n)
+    return Interval(point, low, high, n)

@@ -1,7 +1,8 @@
 """Average ranks, Friedman's test and which differences of ranks are critical.
 
-One score a source and method enters (higher is better); a `Ranking` leaves. Rank 1 is the best; ties share their mean rank (Demsar 2006). Friedman's
-test is SciPy's, with its correction for ties; Nemenyi's pairwise p is scikit-posthocs'.
+One score a source and method enters (higher is better); a `Ranking` leaves. Rank 1 is the best;
+ties share their mean rank (Demsar 2006). Friedman's test is SciPy's, with its correction for ties;
+Nemenyi's pairwise p is scikit-posthocs'.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from relax_quantus.benchmark.statistics.comparisons import LEVEL, multiple, rank_biserial, wilcoxon
+from relax_quantus.benchmark.statistics.endpoints import Endpoint
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +47,10 @@ class Ranking:
 
     @property
     def best(self) -> list[str]:
-        """The first and all that are not told apart from it; all of them if Friedman's test finds nothing."""
+        """List the first and all that are not told apart from it.
+
+        All of them if Friedman's test finds nothing.
+        """
         names = list(self.ranks)
         if self.pairwise is None or not self.p <= 0.05:
             return names
@@ -81,7 +88,9 @@ def _pairwise(complete: pd.DataFrame, values: Any) -> Any:
 
 
 def critical_difference(k: int, n: int, level: float = 0.05) -> float:
-    """Nemenyi's: q / sqrt(2) sqrt(k (k + 1) / (6 n)), q of the studentised range of k and infinitely many degrees of freedom.
+    """Compute Nemenyi's critical difference, q / sqrt(2) sqrt(k (k + 1) / (6 n)).
+
+    q is of the studentised range of k and infinitely many degrees of freedom.
 
     Examples
     --------
@@ -91,3 +100,40 @@ def critical_difference(k: int, n: int, level: float = 0.05) -> float:
     from scipy.stats import studentized_range
 
     return float(studentized_range.isf(level, k, np.inf) / math.sqrt(2) * math.sqrt(k * (k + 1) / (6 * n)))
+
+
+def clear_winner(endpoint: Endpoint) -> str | None:
+    """Return the method that is better than each other one on the sources they share, or None."""
+    levels = {m: endpoint.level(m).mean() for m in endpoint.ranked}
+    levels = {m: value for m, value in levels.items() if math.isfinite(value)}
+    if len(levels) < 2:
+        return None
+    best, pairs = max(levels, key=lambda m: levels[m]), len(levels) * (len(levels) - 1) / 2
+    for other in levels:
+        if other != best:
+            differences, evaluators = endpoint.difference(best, other)
+            if not evaluators or not _above(differences) or not wilcoxon(differences) * pairs <= LEVEL:
+                return None
+    return best
+
+
+def above_twins(endpoint: Endpoint) -> set[str]:
+    """List methods that score above their shuffled twins, Holm's correction over all pairs."""
+    tested = {}
+    for method in endpoint.methods:
+        if method in endpoint.twins:
+            differences = endpoint.level(method, True)
+            p = wilcoxon(differences)
+            if math.isfinite(p):
+                tested[method] = (p, _above(differences))
+    corrected = multiple([p for p, _ in tested.values()])
+    return {m for (m, (_, above)), p in zip(tested.items(), corrected, strict=True) if p <= LEVEL and above}
+
+
+def _above(differences: pd.Series) -> bool:
+    """Tell whether mean and ranks both are above 0.
+
+    One far source can turn the mean against all the others, whose ranks the test goes by.
+    """
+    found = differences.dropna()
+    return bool(found.mean() > 0 and rank_biserial(found.to_numpy()) > 0)

@@ -1,8 +1,9 @@
 """Tidy rows, checked: what every statistic starts from.
 
-A DataFrame in the benchmark's columns enters (an old or foreign one may lack those of `OPTIONAL`); a copy leaves that has them all, empty texts
-instead of missing ones, a ``score`` that is better when it is higher, and the ``fall``, where a metric says how far its output falls when everything
-is replaced. Own functions choose the rows that count: main values that were measured.
+A DataFrame in the benchmark's columns enters (an old or foreign one may lack those of `OPTIONAL`);
+a copy leaves that has them all, empty texts instead of missing ones, a ``score`` that is better
+when it is higher, and the ``fall``, where a metric says how far its output falls when everything is
+replaced. Own functions choose the rows that count: main values that were measured.
 """
 
 from __future__ import annotations
@@ -45,15 +46,21 @@ NUMBERS = ("value", "seconds")
 CELL = ("source_group", "dataset", "encoder", "seed", "clip")
 """One explained example; two methods are compared on the same ones only."""
 FALL = "fall"
-"""The part of a crossed evaluator's score that says how far the output falls when everything is replaced."""
+"""The part of a crossed evaluator's score that says how far the output falls when everything is
+replaced.
+"""
 NOT_RANKED = ("oracle",)
 """Rows that are shown and never compete: the truth itself is a ceiling."""
 NULL_ENCODERS = ("random",)
-"""Beginnings of the names of encoders that are controls: shown apart, left out of what is averaged over encoders where there are others."""
+"""Beginnings of the names of encoders that are controls: shown apart, left out of what is averaged
+over encoders where there are others.
+"""
 
 
 def checked(rows: pd.DataFrame, where: str = "results") -> pd.DataFrame:
-    """Copy `rows` with every column, texts without missing values, a ``score`` and a ``fall`` (NaN where none is stated).
+    """Copy `rows` with every column, and texts without missing values.
+
+    A ``score`` and a ``fall`` (NaN where none is stated) are added.
 
     Raises
     ------
@@ -105,7 +112,7 @@ def measured(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def pooled(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Rows without control encoders (random weights), unless there is nothing else; and what was left out."""
+    """Drop control encoders (random weights) unless there is nothing else, and name them."""
     control = rows.encoder.str.startswith(NULL_ENCODERS)
     if not control.any() or control.all():
         return rows, []

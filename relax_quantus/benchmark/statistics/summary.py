@@ -1,9 +1,10 @@
-"""All statistics of a run in one plain dictionary: end points, their tests, ranks, agreement, variance.
+"""All statistics of a run in one dictionary: end points, tests, ranks, agreement, variance.
 
-Oriented rows enter (`rows.checked`), a dictionary that JSON can hold leaves; missing numbers are None. End points (`END_POINTS`) are the
-crossed relevance gain in either view, as a share of what could fall, and the area under ROC against what the encoder was shown (truth by
-construction): scores as they are, with shuffled twins as a check of their level. Which of them are primary or secondary, the run's configuration
-says, or nobody; metrics by themselves are exploratory.
+Oriented rows enter (`rows.checked`), a dictionary that JSON can hold leaves; missing numbers are
+None. End points (`END_POINTS`) are the crossed relevance gain in either view, as a share of what
+could fall, and the area under ROC against what the encoder was shown (truth by construction):
+scores as they are, with shuffled twins as a check of their level. Which of them are primary or
+secondary, the run's configuration says, or nobody; metrics by themselves are exploratory.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from relax_quantus.benchmark.config import END_POINTS
 from relax_quantus.benchmark.statistics import agreement, families, intervals, ranks, variance
 from relax_quantus.benchmark.statistics.comparisons import Comparison
-from relax_quantus.benchmark.statistics.crossing import Endpoint, crossed, is_crossed, normalised, without_a_fall
+from relax_quantus.benchmark.statistics.endpoints import Endpoint, crossed, is_crossed, normalised, without_a_fall
 from relax_quantus.benchmark.statistics.rows import measured, pooled
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ SMALLEST_AUC = 0.05
 DIFFERENCES = "raw"
 """How two methods are compared, as ``run.json`` records it."""
 TRUTH = "AUC-region"
-"""The metric that is the end point where the truth is made by construction; other metrics of a region are exploratory."""
+"""The metric that is the end point where the truth is made by construction; other metrics of a
+region are exploratory.
+"""
 NO_ROLES: Mapping[str, str] = MappingProxyType({})
 GAIN = "LIF - MIF area, difference of the score that remains when least and most influential parts go first"
 SHARE = f"{GAIN}, as a share of how far it falls when everything goes (mean of encoder and evaluator)"
@@ -43,7 +46,7 @@ AMENDED = (
 
 
 @dataclass(frozen=True)
-class Question:
+class MeasuredEndpoint:
     """An end point, and its role: empty if none was chosen."""
 
     key: str
@@ -54,7 +57,9 @@ class Question:
 
 
 def roles_of(configuration: Mapping[str, Any]) -> dict[str, str]:
-    """What a run's configuration chose before it began: key of each end point -> "primary", "secondary", else "exploratory"; empty if nothing.
+    """Read from a run's configuration the role of each end point, chosen before it began.
+
+    "primary", "secondary", else "exploratory"; empty if nothing was chosen.
 
     Examples
     --------
@@ -66,7 +71,9 @@ def roles_of(configuration: Mapping[str, Any]) -> dict[str, str]:
 
 
 def amendment_of(run: Mapping[str, Any]) -> str:
-    """Return `AMENDED` if a run chose end points, and ``run.json`` does not say that it chose raw differences; else nothing.
+    """Return `AMENDED` if a run chose end points under the earlier rule; else nothing.
+
+    ``run.json`` then does not say that it chose raw differences.
 
     Examples
     --------
@@ -77,8 +84,11 @@ def amendment_of(run: Mapping[str, Any]) -> str:
     return AMENDED if chose and run.get("differences") != DIFFERENCES else ""
 
 
-def questions(rows: pd.DataFrame, roles: Mapping[str, str] = NO_ROLES) -> Iterator[Question]:
-    """The end points that were measured, each data set by itself: answers for different data are never pooled."""
+def measured_endpoints(rows: pd.DataFrame, roles: Mapping[str, str] = NO_ROLES) -> Iterator[MeasuredEndpoint]:
+    """Yield the end points that were measured, each data set by itself.
+
+    Answers for different data are never pooled.
+    """
     everything, _ = pooled(measured(rows))
     for dataset in dict.fromkeys(everything.dataset):
         main = everything[everything.dataset == dataset]
@@ -89,12 +99,12 @@ def questions(rows: pd.DataFrame, roles: Mapping[str, str] = NO_ROLES) -> Iterat
                 smallest = SMALLEST_GAIN if stated or view == "embedding" else math.nan
                 endpoint = Endpoint(name, normalised(found), smallest, SHARE if stated else GAIN)
                 key = f"gain_{view}"
-                yield Question(key, roles.get(key, ""), view, dataset, endpoint)
+                yield MeasuredEndpoint(key, roles.get(key, ""), view, dataset, endpoint)
         truth = main[main.metric == TRUTH]
         if len(truth):
             name, unit = "AUC against what the encoder was shown", "area under ROC"
             endpoint, key = Endpoint(name, truth, SMALLEST_AUC, unit), "auc_region"
-            yield Question(key, roles.get(key, ""), "embedding", dataset, endpoint)
+            yield MeasuredEndpoint(key, roles.get(key, ""), "embedding", dataset, endpoint)
 
 
 def summarise(
@@ -116,24 +126,28 @@ def summarise(
         "seeds": sorted(main.seed.unique()),
         "left_out_of_what_is_pooled": left_out,
         "statuses": {str(k): int(v) for k, v in rows[rows.part == ""].status.value_counts().items()},
-        "endpoints": [described(question, rows, seed) for question in questions(rows, roles)],
+        "endpoints": [
+            described(measured_endpoint, rows, seed) for measured_endpoint in measured_endpoints(rows, roles)
+        ],
         "exploratory": plain([c for c in exploratory(main, seed)]),
         "agreement_between_metrics": plain(agreement.between_metrics(main).to_dict()),
     }
 
 
-def described(question: Question, rows: pd.DataFrame, seed: int = 0) -> dict[str, Any]:
+def described(measured_endpoint: MeasuredEndpoint, rows: pd.DataFrame, seed: int = 0) -> dict[str, Any]:
     """Describe one end point: levels, ranks, comparisons, agreement of evaluators, variance."""
-    endpoint = question.endpoint
+    endpoint = measured_endpoint.endpoint
     ranking = ranks.rank(endpoint.effects())
-    tested = families.factors(endpoint, question.view, seed) + families.against_nulls(endpoint, question.view, seed)
+    tested = families.factors(endpoint, measured_endpoint.view, seed) + families.against_nulls(
+        endpoint, measured_endpoint.view, seed
+    )
     agreed = agreement.between_evaluators(endpoint, seed=seed)
     made: dict[str, Any] = plain(
         {
-            "key": question.key,
+            "key": measured_endpoint.key,
             "name": endpoint.name,
-            "dataset": question.dataset,
-            "role": question.role,
+            "dataset": measured_endpoint.dataset,
+            "role": measured_endpoint.role,
             "unit": endpoint.unit,
             "smallest_effect": endpoint.smallest,
             "evaluators": endpoint.evaluators,
@@ -149,14 +163,14 @@ def described(question: Question, rows: pd.DataFrame, seed: int = 0) -> dict[str
             "families": [
                 {
                     "name": f.name,
-                    "role": question.role if f.main else question.role and "exploratory",
+                    "role": measured_endpoint.role if f.main else measured_endpoint.role and "exploratory",
                     "comparisons": [tell(c) for c in f.comparisons],
                 }
                 for f in tested
             ],
             "agreement": [asdict(block) for block in agreed],
             "variance": {m: told(endpoint, m) for m in endpoint.ranked},
-            "conditions": list(conditions(question, rows, seed)),
+            "conditions": list(conditions(measured_endpoint, rows, seed)),
         }
     )
     return made
@@ -186,13 +200,16 @@ def told(endpoint: Endpoint, method: str) -> dict[str, Any]:
     return {"variances": found.variances, "shares": found.shares, "levels": found.levels, "notes": found.reasons}
 
 
-def conditions(question: Question, rows: pd.DataFrame, seed: int = 0) -> Iterator[dict[str, Any]]:
+def conditions(measured_endpoint: MeasuredEndpoint, rows: pd.DataFrame, seed: int = 0) -> Iterator[dict[str, Any]]:
     """The end point again for each encoder by itself, controls among them."""
     found = measured(rows)
-    found = found[found.metric.isin(question.endpoint.rows.metric.unique()) & (found.dataset == question.dataset)]
-    crossed_design = not question.endpoint.single
+    found = found[
+        found.metric.isin(measured_endpoint.endpoint.rows.metric.unique())
+        & (found.dataset == measured_endpoint.dataset)
+    ]
+    crossed_design = not measured_endpoint.endpoint.single
     for encoder, part in (normalised(found) if crossed_design else found).groupby("encoder", sort=False):
-        alone = Endpoint(question.endpoint.name, part, question.endpoint.smallest)
+        alone = Endpoint(measured_endpoint.endpoint.name, part, measured_endpoint.endpoint.smallest)
         for method in alone.methods:
             nothing = intervals.mean([])
             yield {
@@ -226,8 +243,8 @@ def tell(comparison: Comparison) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """As JSON takes it: dictionaries, lists, texts, numbers, None."""
-    if isinstance(value, intervals.Estimate):
+    """Turn into what JSON takes: dictionaries, lists, texts, numbers, None."""
+    if isinstance(value, intervals.Interval):
         value = asdict(value)
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}

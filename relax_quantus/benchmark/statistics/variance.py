@@ -1,10 +1,12 @@
-"""Where does a score's variance come from: data sets, encoders, recordings, clips, or the draw of the masks?
+"""Where does a score's variance come from: data, encoders, recordings, clips or the masks?
 
-One score a cell enters (an end point's method, or a difference of two); `Components` leave. The model is
-``y = mean + dataset + encoder + source + clip + clip x encoder + rest``, all random; with several mask seeds the rest is what another draw of the
-masks changes. Moments rather than likelihood (Rao 1971's MINQUE with unit weights, on pairs): half the squared difference of two observations
-is, in expectation, the sum of the components in which the two differ; a non-negative least squares over all pairs solves for them. It needs no
-balance and never fails to converge; a component whose levels cannot be told from another's is NaN with the reason.
+One score a cell enters (an end point's method, or a difference of two); `Components` leave. The
+model is ``y = mean + dataset + encoder + source + clip + clip x encoder + rest``, all random; with
+several mask seeds the rest is what another draw of the masks changes. Moments rather than
+likelihood (Rao 1971's MINQUE with unit weights, on pairs): half the squared difference of two
+observations is, in expectation, the sum of the components in which the two differ; a non-negative
+least squares over all pairs solves for them. It needs no balance and never fails to converge; a
+component whose levels cannot be told from another's is NaN with the reason.
 """
 
 from __future__ import annotations
@@ -76,7 +78,10 @@ def _codes(frame: pd.DataFrame, columns: tuple[str, ...]) -> Any:
 
 
 def _distinct(codes: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
-    """Components with at least two levels whose levels no coarser one has already; that one then says what it includes."""
+    """Select components with at least two levels that no coarser one has already.
+
+    The coarser one then says what it includes.
+    """
     told: list[str] = []
     reasons: dict[str, str] = {}
     merged: dict[str, list[str]] = {}
@@ -99,10 +104,12 @@ def _same_partition(a: Any, b: Any) -> bool:
 
 
 def _solve(y: Any, codes: list[Any]) -> Any:
-    """Non-negative least squares of half squared differences on "differ in k", over all pairs, without listing pairs.
+    """Solve non-negative least squares of half squared differences on "differ in k".
 
-    Pairs are summed by which of the factors agree: sums within the groups of every subset of factors, then inclusion and exclusion. Each kind of
-    pair is weighted by the number of its pairs.
+    Over all pairs, without listing pairs.
+
+    Pairs are summed by which of the factors agree: sums within the groups of every subset of
+    factors, then inclusion and exclusion. Each kind of pair is weighted by the number of its pairs.
     """
     from scipy.optimize import nnls
 
@@ -125,7 +132,7 @@ def _solve(y: Any, codes: list[Any]) -> Any:
 
 
 def _pair_sums(y: Any, factors: list[Any]) -> Any:
-    """Number of pairs that agree in all `factors`, and the sum of their half squared differences."""
+    """Count pairs that agree in all `factors`, and sum their half squared differences."""
     group = np.zeros(len(y), dtype=int)
     for codes in factors:
         group = np.unique(group * (codes.max() + 1) + codes, return_inverse=True)[1]

@@ -1,7 +1,7 @@
 """Figures of a benchmark, from its results alone.
 
-A `report.reading.Folder` and its statistics enter, ``figures/*.png`` and ``*.pdf`` leave. Besides `relax_quantus.views.maps` and
-`waveform_plotting` only this package imports matplotlib.
+A `report.reading.Folder` and its statistics enter, ``figures/*.png`` and ``*.pdf`` leave. Besides
+`relax_quantus.views.maps` and `waveform_plotting` only this package imports matplotlib.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from relax_quantus.benchmark.report.figures import flipping, groups, heat, scores, style
+from relax_quantus.benchmark.report.figures import flipping, heat, scores, style
 from relax_quantus.benchmark.statistics import intervals, ranks
-from relax_quantus.benchmark.statistics.crossing import Endpoint, is_crossed
+from relax_quantus.benchmark.statistics.endpoints import Endpoint, is_crossed
 from relax_quantus.benchmark.statistics.rows import measured, methods, pooled
-from relax_quantus.benchmark.statistics.summary import Question, questions
+from relax_quantus.benchmark.statistics.summary import MeasuredEndpoint, measured_endpoints
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from relax_quantus.benchmark.report.reading import Folder
+    from relax_quantus.benchmark.report.layout import slug
+from relax_quantus.benchmark.report.results_folder import Folder
 
 MANY, FEW = 24, 14
 PANELS = 9
@@ -29,35 +30,29 @@ def draw(found: Folder, to: Path) -> Iterator[Path]:
     """Draw every figure that the results have the numbers for."""
     main, _ = pooled(measured(found.rows))
     several = main.dataset.nunique() > 1
-    for question in questions(found.rows):
-        name = f"{question.key}-{question.dataset}" if several else question.key
-        for kind, made in of_question(question, found):
-            yield from style.save(made, to / f"{kind}-{_slug(name)}")
+    for measured_endpoint in measured_endpoints(found.rows):
+        name = f"{measured_endpoint.key}-{measured_endpoint.dataset}" if several else measured_endpoint.key
+        for kind, made in of_endpoint(measured_endpoint, found):
+            yield from style.save(made, to / f"{kind}-{slug(name)}")
     for dataset in dict.fromkeys(main.dataset):
         others = main[(main.dataset == dataset) & ~is_crossed(main)]
         for name, made in of_categories(others, dataset):
-            yield from style.save(made, to / _slug(f"{name}-{dataset}" if several else name))
+            yield from style.save(made, to / slug(f"{name}-{dataset}" if several else name))
 
 
-def _slug(name: str) -> str:
-    from relax_quantus.benchmark.report import slug
-
-    return slug(name)
-
-
-def of_question(question: Question, found: Folder) -> Iterator[tuple[str, Any]]:
+def of_endpoint(measured_endpoint: MeasuredEndpoint, found: Folder) -> Iterator[tuple[str, Any]]:
     """Critical differences, heat map, curves, runtime of one end point."""
-    e = question.endpoint
-    title = f"{e.name} ({question.dataset})"
-    names, said = groups.labels(e.rows, FEW)
-    ranking = ranks.rank(groups.averaged(e.effects(), names))
+    e = measured_endpoint.endpoint
+    title = f"{e.name} ({measured_endpoint.dataset})"
+    names, said = style.labels(e.rows, FEW)
+    ranking = ranks.rank(style.averaged(e.effects(), names))
     note = f"; {said}" if said else ""
     if ranking.pairwise is not None:
         yield "critical-difference", scores.critical_difference(ranking, title + note)
     if not e.single:
         yield "evaluators", evaluators(e, title)
         if found.curves is not None:
-            strategies, _ = groups.labels(e.rows, 0)
+            strategies, _ = style.labels(e.rows, 0)
             table = flipping.by_source(found.curves, e.rows, strategies)
             if len(table):
                 yield (
@@ -65,7 +60,7 @@ def of_question(question: Question, found: Folder) -> Iterator[tuple[str, Any]]:
                     flipping.draw(
                         table,
                         list(dict.fromkeys(strategies.values())),
-                        question.view,
+                        measured_endpoint.view,
                         f"{title}, mean over fills of evaluator and explainer",
                     ),
                 )
@@ -79,7 +74,7 @@ def evaluators(e: Endpoint, title: str) -> Any:
     """Mean over sources of every method on every evaluator; own cells outlined."""
     import pandas as pd
 
-    names, said = groups.labels(e.rows, MANY)
+    names, said = style.labels(e.rows, MANY)
     means = e.wide.groupby("source_group").mean().mean()
     chosen = [m for m in e.methods if m in names]
     order = sorted(e.evaluators, key=lambda x: (list(flipping.WORDS).index(x.split(" / ")[0]), x))
@@ -87,7 +82,7 @@ def evaluators(e: Endpoint, title: str) -> Any:
         [[means.get((m, x), float("nan")) for x in order] for m in chosen], index=chosen, columns=order
     )
     own = pd.DataFrame([[float(x in e.own[m]) for x in order] for m in chosen], index=chosen, columns=order)
-    values, own = groups.averaged(values.T, names).T, groups.averaged(own.T, names).T == 1
+    values, own = style.averaged(values.T, names).T, style.averaged(own.T, names).T == 1
     said = f"; {said}" if said else ""
     return heat.draw(
         values, f"{title}{said}\noutlined: the method's own fill or granularity", "gain, mean over source groups", own
@@ -114,20 +109,20 @@ def _points(e: Endpoint, maps: pd.DataFrame, names: dict[str, str]) -> pd.DataFr
 
 
 def of_categories(rows: pd.DataFrame, dataset: str) -> Iterator[tuple[str, Any]]:
-    """Box plots of each category's metrics, and the average rank of every method in every category."""
+    """Draw box plots of each category's metrics, and every method's average rank in them."""
     import pandas as pd
 
-    names, said = groups.labels(rows, FEW) if len(rows) else ({}, "")
+    names, said = style.labels(rows, FEW) if len(rows) else ({}, "")
     note = f"; {said}" if said else ""
     by_category: dict[str, list[pd.Series]] = {}
     for category, part in rows.groupby("category", sort=False):
         tables, directions = {}, {}
         for metric, mine in part.groupby("metric", sort=False):
             levels = mine[mine.method.isin(methods(mine))].groupby(["source_group", "method"], sort=False).value.mean()
-            tables[str(metric)] = groups.averaged(levels.unstack("method"), names)
+            tables[str(metric)] = style.averaged(levels.unstack("method"), names)
             directions[str(metric)] = mine.direction.iloc[0]
             sign = -1 if mine.direction.iloc[0] == "down" else 1
-            ranked = groups.averaged(levels.unstack("method")[methods(mine, ranked=True)], names)
+            ranked = style.averaged(levels.unstack("method")[methods(mine, ranked=True)], names)
             by_category.setdefault(str(category), []).append((sign * ranked.mean()).rank(ascending=False))
         for i, chosen in enumerate(_panels(list(tables))):
             title = f"{str(category).capitalize()} ({dataset}), one value a source group{note}"

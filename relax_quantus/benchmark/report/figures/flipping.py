@@ -1,4 +1,4 @@
-"""Flipping curves: what is left of the score while parts are replaced, most and least influential first, with bands over sources.
+"""Flipping curves: what is left of the score while parts are replaced, with bands over sources.
 
 The curves of a results folder enter; a matplotlib figure of one panel a granularity leaves.
 """
@@ -23,7 +23,10 @@ MOST = 8
 
 
 def by_source(curves: pd.DataFrame, rows: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
-    """Curves on the grid `SHARES`: one line a source, label, granularity and order, mean over evaluators' fills and cells."""
+    """Interpolate curves on the grid `SHARES`: a line a source, label, granularity and order.
+
+    Each is the mean over evaluators' fills and cells.
+    """
     import pandas as pd
 
     facts = rows.drop_duplicates(KEY).set_index(KEY)[["source_group", "granularity"]]
@@ -41,7 +44,10 @@ def by_source(curves: pd.DataFrame, rows: pd.DataFrame, names: dict[str, str]) -
 
 
 def draw(table: pd.DataFrame, order: list[str], view: str, title: str) -> Any:
-    """One panel a granularity; solid ends of the fans are least-influential-first, the lower ones most-influential-first."""
+    """Draw one panel a granularity.
+
+    Solid upper curves remove the least influential first, the lower ones the most influential.
+    """
     granularities = [g for g in WORDS if g in set(table.index.get_level_values("granularity"))]
     present = set(table.index.get_level_values("label"))
     labels = [label for label in order if label in present][:MOST]

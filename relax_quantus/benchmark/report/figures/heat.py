@@ -1,6 +1,7 @@
 """Heat maps: methods by evaluators of the crossed design, and methods by categories.
 
-A matrix of means enters; a matplotlib figure leaves. A method's own evaluators are outlined: there it marks its own work.
+A matrix of means enters; a matplotlib figure leaves. A method's own evaluators are outlined: there
+it marks its own work.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ def draw(
     colours: str = "cividis",
     digits: int = 2,
 ) -> Any:
-    """Methods down, columns across, each value written into its cell; `own` (same shape, bool) outlines cells."""
+    """Draw methods down and columns across, each value written into its cell.
+
+    `own` (same shape, bool) outlines cells.
+    """
     lines, columns = values.shape
     numbers = values.to_numpy(dtype=np.float64)
     longest = max(len(str(name)) for name in values.index)

@@ -21,7 +21,10 @@ ARROWS = {"up": "higher is better", "down": "lower is better"}
 
 
 def boxes(tables: dict[str, pd.DataFrame], directions: dict[str, str], title: str) -> Any:
-    """One panel a metric: a box a method over its sources (median, quartiles, whiskers at 1.5 quartile distances), the mean as a mark."""
+    """Draw one panel a metric with a box a method over its sources, the mean as a mark.
+
+    Median, quartiles, whiskers at 1.5 quartile distances.
+    """
     labels = list(dict.fromkeys(name for table in tables.values() for name in table.columns))
     colour = style.colours(labels)
     columns = min(3, len(tables))
@@ -67,7 +70,10 @@ def _box(ax: Any, values: Any, place: int, colour: str) -> None:
 
 
 def critical_difference(ranking: Ranking, title: str) -> Any:
-    """Average ranks on a line, best at the left; bars join methods that are not told apart (Nemenyi, 5 %)."""
+    """Draw average ranks on a line, best at the left.
+
+    Bars join methods that are not told apart (Nemenyi, 5 %).
+    """
     from scikit_posthocs import critical_difference_diagram
 
     labels = list(ranking.ranks)
@@ -98,7 +104,10 @@ def critical_difference(ranking: Ranking, title: str) -> Any:
 
 
 def runtime(points: pd.DataFrame, title: str, ylabel: str) -> Any:
-    """Median seconds a map against score with interval; `points` has columns seconds, value, low, high and is indexed by label."""
+    """Draw median seconds a map against score with interval.
+
+    `points` has columns seconds, value, low, high and is indexed by label.
+    """
     labels = list(points.index)
     colour, marker = style.colours(labels), style.markers(labels)
     with style.figure(7.2, 4.2) as figure:

@@ -1,6 +1,7 @@
-"""How every figure looks, and how it is saved: colours told apart by everybody and in print, words on the axes, PNG and PDF.
+"""The look of every figure: colours told apart by everybody, words on the axes, PNG and PDF.
 
-The colours are those of Okabe and Ito (2008); strategies differ in line and marker, too, so that a grey print is enough. pyplot is never touched.
+The colours are those of Okabe and Ito (2008); strategies differ in line and marker, too, so that a
+grey print is enough. pyplot is never touched.
 """
 
 from __future__ import annotations
@@ -10,13 +11,17 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from relax_quantus.base.files import complete
+from relax_quantus.benchmark.statistics.rows import methods
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLOURS = {
     "random": "#0072B2",
@@ -95,7 +100,9 @@ def title(made: Any, text: str) -> None:
 
 
 def key(label: str) -> str:
-    """RELAX's strategy of a label, or the label's own first word (REPEAT is another method): what colour and marker hang on.
+    """Return what colour and marker hang on: RELAX's strategy, or the label's own first word.
+
+    REPEAT is another method.
 
     Examples
     --------
@@ -129,3 +136,29 @@ def spoken(name: str) -> str:
     'RELAX-time, fill mean, keep 0.3'
     """
     return name.replace(":", ", ").replace(",", ", ").replace(",  ", ", ").replace("=", " ")
+
+
+def labels(rows: pd.DataFrame, at_most: int) -> tuple[dict[str, str], str]:
+    """Label methods (no twins) with at most about so many labels, and say what was averaged."""
+    names = methods(rows)
+    facts = rows[rows.method.isin(names)].drop_duplicates("method").set_index("method")
+    plain = {m: spoken(m) for m in names}
+    if len(names) <= at_most:
+        return plain, ""
+    by_fill = {
+        m: f"{facts.base[m]}, fill {facts.fill[m]}" if facts.masks[m] and facts.fill[m] else str(facts.base[m])
+        for m in names
+    }
+    if len(set(by_fill.values())) <= at_most:
+        return by_fill, "variants of a strategy and fill averaged"
+    return {m: str(facts.base[m]) for m in names}, "variants of a strategy averaged"
+
+
+def averaged(scores: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
+    """Average columns of methods into columns of labels."""
+    import pandas as pd
+
+    made: dict[str, pd.Series] = {}
+    for label in dict.fromkeys(names[m] for m in scores.columns if m in names):
+        made[label] = scores[[m for m in scores.columns if names.get(m) == label]].mean(axis=1)
+    return pd.DataFrame(made, index=scores.index)

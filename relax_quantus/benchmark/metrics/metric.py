@@ -1,7 +1,9 @@
 """What a metric is and what it is given.
 
-A `Case` (one clip, one method, its maps, a way to explain again) enters a metric's `measure`; one number, or `Scores` with parts and curves,
-leaves. `Metric` declares what it is: category, direction as it really is, range, source, cost, which map, question, view and fill it uses.
+A `MetricInput` (one clip, one method, its maps, a way to explain again) enters a metric's
+`measure`; one number, or `Scores` with parts and curves, leaves. `Metric` declares what it is:
+category, direction as it really is, range, source, cost, which map, question, view and fill it
+uses.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from relax_quantus.benchmark.engine.seeding import global_generators as global_generators
+from relax_quantus.benchmark.global_generators import global_generators as global_generators
 from relax_quantus.benchmark.methods.questions import Attribution, Map, Question, Similarities
 from relax_quantus.benchmark.methods.registry import Method
 
@@ -30,7 +32,7 @@ class Undefined(Exception):  # noqa: N818 - not an error: it ends up as a row's 
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class MetricInput:
     """One clip explained by one method.
 
     Attributes
@@ -38,13 +40,15 @@ class Case:
     method
         What explained.
     question
-        What was asked: the example's own embedding and predicted class, or, for localisation, the clean stem.
+        What was asked: the example's own embedding and predicted class, or, for localisation, the
+        clean stem.
     attribution
         The answer.
     similarity_model
         ``x -> (B, 1)`` cosine to the example's own embedding.
     classifier
-        ``x -> (B, classes)`` logits. Both remember what they embedded: for changed inputs, not for changed weights or gradients.
+        ``x -> (B, classes)`` logits. Both remember what they embedded: for changed inputs, not for
+        changed weights or gradients.
     perturbations
         Perturbed copies in robustness metrics.
     similarities
@@ -61,11 +65,13 @@ class Case:
 
     @property
     def x(self) -> npt.NDArray[np.float32]:
-        """The example, a fresh array ``(1, 1, 96, 64)``."""
+        """Return the example, a fresh array ``(1, 1, 96, 64)``."""
         return self.question.x.detach().cpu().numpy().copy()
 
     def map(self, kind: str) -> Map:
-        """A fresh copy of the map ``(1, 1, 96, 64)``: "importance", "centred", "positive" or "magnitude".
+        """Return a fresh copy of the map ``(1, 1, 96, 64)``.
+
+        `kind` is "importance", "centred", "positive" or "magnitude".
 
         Raises
         ------
@@ -75,7 +81,10 @@ class Case:
         return usable(getattr(self.attribution, kind))
 
     def ranks(self, draw: int = 0) -> Map:
-        """Ranks of the centred map ``(1, 1, 96, 64)``, 1 the least; ties in random order, another order for each `draw`."""
+        """Rank the bins of the centred map ``(1, 1, 96, 64)``, 1 the least.
+
+        Ties are in random order, another order for each `draw`.
+        """
         values = self.map("centred").reshape(-1)
         order = np.lexsort((np.random.default_rng([self.question.seed, 11, draw]).random(values.size), values))
         ranks = np.empty(values.size)
@@ -83,14 +92,15 @@ class Case:
         return ranks.reshape(1, 1, *self.attribution.centred.shape)
 
     def explain_func(self, kind: str, fresh_seeds: bool = False) -> Callable[..., Map]:
-        """A Quantus explain function for this method, with the question's settings.
+        """Make a Quantus explain function for this method, with the question's settings.
 
         Parameters
         ----------
         kind
             Which map.
         fresh_seeds
-            Draw other masks at every call (the same series for a strategy and its twin); else the same masks at all.
+            Draw other masks at every call (the same series for a strategy and its twin); else the
+            same masks at all.
         """
         calls = 0
 
@@ -108,7 +118,7 @@ class Case:
 
 
 def usable(values: Map) -> Map:
-    """A fresh ``(1, 1, 96, 64)`` copy of a finite map that is not constant; else `Undefined`."""
+    """Return a fresh ``(1, 1, 96, 64)`` copy of a finite map that varies; else `Undefined`."""
     if not np.isfinite(values).all():
         raise Undefined("the map has NaN or infinite entries")
     if np.ptp(values) == 0:
@@ -117,7 +127,7 @@ def usable(values: Map) -> Map:
 
 
 def no_explanations(perturbations: int) -> int:
-    """Of a metric that makes no map anew."""
+    """Return 0, for a metric that makes no map anew."""
     return 0
 
 
@@ -130,7 +140,8 @@ class Scores:
     value
         The score: what is compared and ranked.
     parts
-        Named pieces of it, reported and never ranked: "MIF" and "LIF" (most- and least-influential-first), a layer.
+        Named pieces of it, reported and never ranked: "MIF" and "LIF" (most- and
+        least-influential-first), a layer.
     curves
         Order -> (shares removed 0 to 1, model output), both ``(steps + 1,)``.
     """
@@ -161,15 +172,17 @@ class Metric:
     direction
         "up" or "down": which way is better, as measured, whatever Quantus declares.
     measure
-        ``Case -> float | Scores``; `score` gives `Scores` either way.
+        ``MetricInput -> float | Scores``; `score` gives `Scores` either way.
     map
         "importance", "centred", "positive" or "magnitude": the map it reads.
     question
-        "own": the example's own embedding (Captum's: the predicted class); "stem": towards the clean call.
+        "own": the example's own embedding (Captum's: the predicted class); "stem": towards the
+        clean call.
     view
         What changed examples are scored by: a key of `VIEWS`, "" if the metric changes none.
     granularity
-        What is removed at a time, "bin", "patch", "time" or "frequency" stripe; "" if nothing is, or segments of the input's own.
+        What is removed at a time, "bin", "patch", "time" or "frequency" stripe; "" if nothing is,
+        or segments of the input's own.
     evaluator_fill
         Name of the fill that it puts in; "" if none.
     range
@@ -183,7 +196,8 @@ class Metric:
     quantus
         The class of Quantus that it computes, or repairs; "" if none.
     forwards
-        Encoder forwards a clip outside the explainer, at most, without ties in the map; what other metrics have embedded costs nothing again.
+        Encoder forwards a clip outside the explainer, at most, without ties in the map; what other
+        metrics have embedded costs nothing again.
     explanations
         Maps a clip made anew, from ``config.perturbations``.
     reexplains
@@ -193,7 +207,7 @@ class Metric:
     name: str
     category: str
     direction: str
-    measure: Callable[[Case], float | Scores]
+    measure: Callable[[MetricInput], float | Scores]
     map: str = "centred"
     question: str = "own"
     view: str = ""
@@ -210,18 +224,37 @@ class Metric:
 
     @property
     def heading(self) -> str:
-        """Name and the better direction."""
+        """Return the name and the better direction."""
         return f"{self.name} {ARROWS[self.direction]}"
 
     @property
     def evaluated_on(self) -> str:
-        """What it scores changed examples by, in words."""
+        """Say what it scores changed examples by."""
         return VIEWS[self.view]
 
-    def score(self, case: Case) -> Scores:
+    def score(self, given: MetricInput) -> Scores:
         """Measure; a metric that gives one number gives `Scores` without parts."""
-        found = self.measure(case)
+        found = self.measure(given)
         return found if isinstance(found, Scores) else Scores(float(found))
+
+
+PERTURBATIONS = 3
+"""Perturbed copies that the printed cost supposes."""
+
+
+def cost(metric: Metric) -> str:
+    """Say how many encoder forwards, or maps made anew, a clip costs."""
+    made = metric.explanations(PERTURBATIONS)
+    if metric.category == "robustness":
+        return f"{made} maps anew with {PERTURBATIONS} copies"
+    return f"{made} maps anew" if made else f"{metric.forwards} forwards" if metric.forwards else "no forwards"
+
+
+def summary(metric: Metric) -> str:
+    """Describe a metric in one line: category, direction, range, configuration, cost, source."""
+    better = "higher" if metric.direction == "up" else "lower"
+    of = "" if metric.quantus in ("", metric.name) else f"; {metric.quantus} in Quantus"
+    return f"{metric.category}, {better} is better, {metric.range}; {metric.configuration}; {cost(metric)} ({metric.source}{of})"
 
 
 QUANTUS_COMMON: dict[str, Any] = {
@@ -235,11 +268,11 @@ QUANTUS_COMMON: dict[str, Any] = {
 
 
 def scalar(values: Any) -> float:
-    """The one score of a one-example batch."""
+    """Return the one score of a one-example batch."""
     return float(np.asarray(values, dtype=np.float64).reshape(-1)[0])
 
 
 def outputs(model: nn.Module, x: Tensor, target: int) -> npt.NDArray[np.float64]:
-    """Model output `target` of ``(n, 1, 96, 64)``, shape (n,)."""
+    """Return model output `target` of ``(n, 1, 96, 64)``, shape (n,)."""
     with torch.no_grad():
         return np.asarray(model(x)[:, target].double().cpu().numpy())

@@ -1,7 +1,8 @@
 """Markdown as this package writes it -> HTML, its tables sortable and their intervals drawn.
 
-``table.md`` and ``statistics.md`` enter in the form in which people read them, so that the page says the same; sections of HTML leave. Names of
-methods, files and reasons are text wherever they come from: nothing in them is taken for HTML.
+``table.md`` and ``statistics.md`` enter in the form in which people read them, so that the page
+says the same; sections of HTML leave. Names of methods, files and reasons are text wherever they
+come from: nothing in them is taken for HTML.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ class Section:
 
 
 def section(text: str, prefix: str, below: int = 1) -> Section:
-    """Turn Markdown into HTML; the anchors of its headings begin with `prefix`, and each lies `below` levels under what it was."""
+    """Turn Markdown into HTML.
+
+    The anchors of its headings begin with `prefix`, and each lies `below` levels under what it was.
+    """
     reader = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens, at = reader.parse(text), 0
     made: list[str] = []
@@ -67,7 +71,7 @@ def section(text: str, prefix: str, below: int = 1) -> Section:
 
 
 def closing(tokens: Sequence[Token], at: int) -> int:
-    """Where the block that begins at a token ends."""
+    """Find where the block that begins at a token ends."""
     depth = 0
     for i in range(at, len(tokens)):
         depth += tokens[i].nesting
@@ -138,13 +142,13 @@ def table(reader: MarkdownIt, tokens: Sequence[Token], label: str) -> str:
 
 
 def classes(heading: Text, number: bool) -> str:
-    """How a heading is laid out: long words may be broken."""
+    """Say how a heading is laid out: long words may be broken."""
     broken = any(len(word) > LONGEST_WORD for word in heading.plain.split())
     return ("number" if number else "text") + (" long" if broken else "")
 
 
 def is_numeric(column: Sequence[Text]) -> bool:
-    """Whether most of what a column says are numbers."""
+    """Tell whether most of what a column says are numbers."""
     said = [cell for cell in column if cell.plain not in ("", "–")]
     return bool(said) and sum(cell.value is not None for cell in said) > len(said) / 2
 
@@ -164,7 +168,10 @@ def line(row: Sequence[Text], numbers: Sequence[bool], scales: Sequence[tuple[fl
 
 
 def scale(intervals: Sequence[tuple[float, float, float]]) -> tuple[float, float] | None:
-    """The range that a column's intervals are drawn in, 0 included; None if there is nothing to compare."""
+    """Find the range in which a column's intervals are drawn, 0 included.
+
+    None if there is nothing to compare.
+    """
     if len(intervals) < 2:
         return None
     low, high = min(0.0, *(i[1] for i in intervals)), max(0.0, *(i[2] for i in intervals))

@@ -1,7 +1,10 @@
-"""What the cells of a clip are computed from, so that whoever computes them can see that it has the same as whoever laid out the grid.
+"""What is left of a clip and of a data set: exact digests, and traces that forgive rounding.
 
-A data set, the number of a clip and what is known about encoder and code enter; an `Origin` leaves, small enough to go along with every unit of work.
-It compares numbers with a tolerance, and so is no part of a cell's key: another processor may make the last digits of the same log-mel otherwise.
+A data set and the number of a clip enter. `clip_digest` and `examples_digest` are parts of a cell's
+key. `Traces` are small enough to go along with every unit of work, so that whoever computes it can
+see that it has the same content as whoever laid out the grid. They compare numbers with a
+tolerance, and so are no part of a key: another processor may make the last digits of the same
+log-mel otherwise.
 """
 
 from __future__ import annotations
@@ -18,7 +21,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from relax_quantus.benchmark.data.clips import Clip, Dataset
+from relax_quantus.benchmark.data.clips import Clip, Dataset, Examples
+from relax_quantus.benchmark.methods.questions import fingerprint
 
 PROJECTIONS = 4
 TOLERANCE = 1e-4
@@ -27,32 +31,49 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Trace:
-    """What is left of some content: a digest of what is exact, and projections of the tensors on fixed random directions."""
+    """A digest of what is exact, and projections of tensors on fixed random directions."""
 
     exact: str
     projected: tuple[float, ...] = ()
     scale: float = 0.0
 
     def same_as(self, other: Trace) -> bool:
-        """Whether the contents are the same but for rounding."""
+        """Tell whether the contents are the same but for rounding."""
         if self.exact != other.exact or len(self.projected) != len(other.projected):
             return False
         return bool(np.allclose(self.projected, other.projected, rtol=0.0, atol=TOLERANCE * max(self.scale, 1e-9)))
 
 
-Origin = tuple[tuple[str, Trace], ...]
+Traces = tuple[tuple[str, Trace], ...]
 """What it is, and what is left of it."""
 
 
-def origin(data: Dataset, index: int, encoder_sha256: str, versions: Mapping[str, str]) -> Origin:
-    """Of one clip: the clip, the examples that its head is fitted and judged on, the weights, and the code."""
+def clip_digest(clip: Clip) -> str:
+    """Digest everything that a clip holds."""
+    parts = (clip.name, clip.label, clip.label_name, clip.source_group, clip.x, clip.stem, clip.rest)
+    return fingerprint(
+        *parts, *(None if a is None else a.tobytes() for a in (clip.truth, getattr(clip, "region", None)))
+    )
+
+
+def examples_digest(dataset: Dataset) -> str:
+    """Digest the examples that the head is fitted and judged on."""
+
+    def examples(some: Examples) -> tuple[Any, ...]:
+        return some.x, some.y.tobytes(), some.groups, some.clips
+
+    return fingerprint(dataset.class_names, *examples(dataset.training), *examples(dataset.held_out))
+
+
+def traces_of(data: Dataset, index: int, encoder_sha256: str, versions: Mapping[str, str]) -> Traces:
+    """Trace a clip, the examples of its head, the encoder's weights and the code."""
     clip = trace_of_clip(data.clips[index]) if index < len(data.clips) else Trace("missing")
     code = Trace(_digest(dict(versions)))
     return ("clip", clip), ("head's examples", _of_examples(data)), ("encoder", Trace(encoder_sha256)), ("code", code)
 
 
 def trace_of_clip(clip: Clip) -> Trace:
-    """Of everything that a clip holds."""
+    """Trace everything that a clip holds."""
     marks = [None if a is None else hashlib.sha256(a.tobytes()).hexdigest() for a in (clip.truth, clip.region)]
     tensors = [t for t in (clip.x, clip.stem, clip.rest) if t is not None]
     return trace((clip.name, clip.label, clip.label_name, clip.source_group, len(tensors), marks), torch.stack(tensors))
@@ -66,9 +87,10 @@ def _of_examples(data: Dataset) -> Trace:
 
 
 def trace(exact: Any, x: Tensor) -> Trace:
-    """Of plain values and of ``(n, 1, 96, 64)``.
+    """Trace plain values and tensors ``(n, 1, 96, 64)``.
 
-    A direction is a product of one random vector an axis: a change in any one bin, frame or example shows in all of them.
+    A direction is a product of one random vector an axis: a change in any one bin, frame or example
+    shows in all of them.
     """
     values, projected = x.detach().cpu().numpy(), []
     for k in range(PROJECTIONS):

@@ -1,7 +1,9 @@
-"""Noisy linear imputation: removed bins become the weighted mean of their eight neighbours, removed ones included (ROAD, Rong et al. 2022).
+"""Noisy linear imputation: removed bins become the weighted mean of their neighbours.
 
-An example and a series of ever more removed bins enter, the imputed examples leave. The same equations as Quantus' `noisy_linear_imputation`, to
-which tests hold it, solved by conjugate gradients over one matrix that is made once, some ten times as fast.
+The eight neighbours count, removed ones included (ROAD, Rong et al. 2022). An example and a series
+of ever more removed bins enter, the imputed examples leave. The same equations as Quantus'
+`noisy_linear_imputation`, to which tests hold it, solved by conjugate gradients over one matrix
+that is made once, some ten times as fast.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from relax_quantus.benchmark.metrics.case import Values
+from relax_quantus.benchmark.metrics.metric import Values
 
 TOLERANCE = 1e-6
 WEIGHTS = {1: 1 / 6, 2: 1 / 12}
@@ -20,7 +22,9 @@ WEIGHTS = {1: 1 / 6, 2: 1 / 12}
 
 
 def impute(x: Values, removed: npt.NDArray[np.integer[Any]], noise: float, rng: np.random.Generator) -> Values:
-    """Fill the flat indices `removed` of ``(96, 64)``, with Gaussian noise of standard deviation `noise` on top.
+    """Fill the flat indices `removed` of ``(96, 64)``.
+
+    Gaussian noise of standard deviation `noise` comes on top.
 
     Examples
     --------
@@ -50,7 +54,10 @@ def impute(x: Values, removed: npt.NDArray[np.integer[Any]], noise: float, rng: 
 
 @lru_cache(maxsize=1)
 def _neighbours() -> tuple[Any, Values]:
-    """Weight of each bin's neighbours, sparse ``(6144, 6144)``, and their sum, which is less than 1 at the edges."""
+    """Weigh each bin's neighbours, sparse ``(6144, 6144)``, and sum the weights.
+
+    The sum is less than 1 at the edges.
+    """
     from scipy.sparse import csr_matrix
 
     number = np.arange(6144).reshape(96, 64)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.fft import next_fast_len
 
-from relax_quantus.benchmark.data.calls import SAMPLE_RATE_HZ, Band, Wave, band_noise, envelope, unit_rms
+from relax_quantus.benchmark.data.synthetic_calls import SAMPLE_RATE_HZ, Band, Wave, band_noise, envelope, unit_rms
 
 DECOYS = ("none", "tone", "clicks", "thump", "hum")
 

@@ -9,10 +9,9 @@ import pandas as pd
 import planted_results as planted
 import pytest
 
-from relax_quantus.benchmark.statistics import agreement, crossing, families, summary
-from relax_quantus.benchmark.statistics.areas import areas
-from relax_quantus.benchmark.statistics.crossing import OWN_GRANULARITY, Endpoint, crossed, normalised
-from relax_quantus.benchmark.statistics.emphasis import above_twins, clear_winner
+from relax_quantus.benchmark.statistics import agreement, endpoints, families, summary
+from relax_quantus.benchmark.statistics.endpoints import OWN_GRANULARITY, Endpoint, areas, crossed, normalised
+from relax_quantus.benchmark.statistics.ranks import above_twins, clear_winner
 from relax_quantus.benchmark.statistics.rows import checked, pooled
 from relax_quantus.errors import DataError
 from relax_quantus.relax.masks import STRATEGIES
@@ -281,8 +280,8 @@ def test_an_encoder_whose_score_does_not_fall_is_said_to_be_left_out(judged: pd.
     found = crossed(judged, "embedding")
     found = found[found.encoder != "deaf"]
     flat = found.assign(fall=found.fall.where(found.metric != found.metric.iloc[0], -0.1))
-    assert crossing.without_a_fall(found) == []
-    assert {name.partition(" on ")[2] for name in crossing.without_a_fall(flat)} == {found.metric.iloc[0]}
+    assert endpoints.without_a_fall(found) == []
+    assert {name.partition(" on ")[2] for name in endpoints.without_a_fall(flat)} == {found.metric.iloc[0]}
     assert normalised(flat)[flat.fall < 0].score.isna().all()
 
 

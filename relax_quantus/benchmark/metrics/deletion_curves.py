@@ -1,8 +1,9 @@
 """Removing what a map points at, step by step: the machinery that faithfulness metrics share.
 
-A map and a partition of the spectrogram into units enter; the model's outputs while units go, most or least influential first, leave. All examples
-of one curve are embedded together. Where tied units fall on both sides of a step, ten random orders are averaged, in pairs of which one breaks the
-ties the other way round; without such ties one order is exact.
+A map and a partition of the spectrogram into units enter; the model's outputs while units go, most
+or least influential first, leave. All examples of one curve are embedded together. Where tied units
+fall on both sides of a step, ten random orders are averaged, in pairs of which one breaks the ties
+the other way round; without such ties one order is exact.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from relax_quantus.benchmark.methods.questions import Map
-from relax_quantus.benchmark.metrics.case import Case, Values, outputs
+from relax_quantus.benchmark.metrics.metric import MetricInput, Values, outputs
 from relax_quantus.relax.fills import FILLS
 
 TIE_DRAWS = 10
@@ -53,19 +54,21 @@ class Units:
         return -(-self.n // self.per_step)
 
     def means(self, values: Map) -> Values:
-        """Mean of a map ``(96, 64)`` in each unit, shape (units,)."""
+        """Average a map ``(96, 64)`` in each unit, shape (units,)."""
         labels = self.labels.reshape(-1)
         return np.asarray(np.bincount(labels, values.reshape(-1)) / np.bincount(labels))
 
     def step_of(self, order: Order) -> Order:
-        """In which step, from 1, each bin goes: ``(96, 64)``."""
+        """Return in which step, from 1, each bin goes: ``(96, 64)``."""
         step = np.empty(self.n, dtype=np.int64)
         step[order] = np.arange(self.n) // self.per_step + 1
         return np.asarray(step[self.labels])
 
 
 def blocks(frames: int, bands: int, per_step: int = 1) -> Units:
-    """Rectangles of so many frames and bands side by side; ``(1, 1)`` is single bins, ``(6, 64)`` stripes of time.
+    """Divide the bins into rectangles of so many frames and bands.
+
+    ``(1, 1)`` is single bins, ``(6, 64)`` stripes of time.
 
     Examples
     --------
@@ -77,10 +80,11 @@ def blocks(frames: int, bands: int, per_step: int = 1) -> Units:
     return Units(rows[:, None] * across + columns[None], per_step)
 
 
-def orders(case: Case, values: Map, units: Units, seed: int = 0) -> Iterator[Order]:
-    """Units from the least to the most influential: one order if no tie matters, else ten.
+def orders(given: MetricInput, values: Map, units: Units, seed: int = 0) -> Iterator[Order]:
+    """Order units from the least to the most influential: once if no tie matters, else ten times.
 
-    Ties are broken by the clip's seed and `seed`, not the method's: methods with the same ties ask for the same examples.
+    Ties are broken by the clip's seed and `seed`, not the method's: methods with the same ties ask
+    for the same examples.
     """
     means = units.means(values)
     largest = np.abs(means).max()
@@ -88,7 +92,7 @@ def orders(case: Case, values: Map, units: Units, seed: int = 0) -> Iterator[Ord
     if not _ties_matter(ranked, units):
         yield np.argsort(ranked, kind="stable")
         return
-    rng = np.random.default_rng([case.question.seed, case.question.clip, 13, seed])
+    rng = np.random.default_rng([given.question.seed, given.question.clip, 13, seed])
     for _ in range(TIE_DRAWS // 2):
         keys = rng.random(units.n)
         yield np.lexsort((keys, ranked))
@@ -96,7 +100,7 @@ def orders(case: Case, values: Map, units: Units, seed: int = 0) -> Iterator[Ord
 
 
 def _ties_matter(ranked: Values, units: Units) -> bool:
-    """Whether units of one value go in different steps, from either end."""
+    """Tell whether units of one value go in different steps, from either end."""
     in_order = np.sort(ranked)
     tied = in_order[1:] == in_order[:-1]
     steps = np.arange(units.n) // units.per_step
@@ -104,7 +108,7 @@ def _ties_matter(ranked: Values, units: Units) -> bool:
 
 
 def curve(model: nn.Module, target: int, x: Tensor, level: Tensor, steps: Order, n_steps: int) -> Values:
-    """Output `target` after 0, 1, ..., `n_steps` steps, shape (n_steps + 1,).
+    """Return output `target` after 0, 1, ..., `n_steps` steps, shape (n_steps + 1,).
 
     Parameters
     ----------
@@ -120,7 +124,7 @@ def curve(model: nn.Module, target: int, x: Tensor, level: Tensor, steps: Order,
 
 
 def influence_curves(
-    case: Case,
+    given: MetricInput,
     model: nn.Module,
     target: int,
     units: Units,
@@ -129,12 +133,15 @@ def influence_curves(
     seed: int = 0,
     steps: int | None = None,
 ) -> dict[str, Values]:
-    """Curves of the centred map, "MIF" (most influential first) or "LIF", averaged over the orders of ties; the first `steps`, or all."""
+    """Compute curves of the centred map, averaged over the orders of ties.
+
+    "MIF" removes the most influential first, "LIF" the least; the first `steps`, or all.
+    """
     n_steps = units.n_steps if steps is None else steps
-    x, values = case.question.x, case.map("centred")[0, 0]
+    x, values = given.question.x, given.map("centred")[0, 0]
     level = FILLS.get(fill).level(x)
     found: dict[str, list[Values]] = {name: [] for name in which}
-    for least_first in orders(case, values, units, seed):
+    for least_first in orders(given, values, units, seed):
         for name in which:
             order = least_first if name == "LIF" else least_first[::-1]
             found[name].append(curve(model, target, x, level, units.step_of(order), n_steps))
@@ -142,10 +149,10 @@ def influence_curves(
 
 
 def area(values: Values) -> float:
-    """Area under a curve over the share removed, 0 to 1, by the trapezoidal rule."""
+    """Integrate a curve over the share removed, 0 to 1, by the trapezoidal rule."""
     return float(np.trapezoid(values, dx=1 / (len(values) - 1)))
 
 
 def shares(values: Values) -> Values:
-    """The shares removed at which a curve was taken."""
+    """Return the shares removed at which a curve was taken."""
     return np.linspace(0.0, 1.0, len(values))

@@ -1,7 +1,9 @@
-"""What all cells of a run share: data, encoder, the logistic head and its accuracy, and the questions that are asked of a clip.
+"""What all cells of a run share: data, encoder, the logistic head, and the questions of a clip.
 
-Settings, an encoder, a data set and a seed enter, a `Bench` leaves. Stands between the datasets and the runner. `prepare` is a pure function of its
-arguments: any process that calls it with the same ones gets the same bench, given the recorded micro-batch.
+Settings, an encoder, a data set and a seed enter, a `Prepared` leaves. Stands between the data sets
+and the runner. `prepare` is a pure function of its arguments: any process that calls it with the
+same ones gets the same, given the recorded micro-batch. The logistic `Head` is small and without
+the encoder, so that one process can fit it for all.
 """
 
 from __future__ import annotations
@@ -11,32 +13,87 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from relax_quantus.base import checks
 from relax_quantus.base.registry import nearest
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.data import datasets
-from relax_quantus.benchmark.data.datasets import Clip, Dataset
+from relax_quantus.benchmark.data.clips import Clip, Dataset, Examples
 from relax_quantus.benchmark.data.region import SeesOnly, with_region
 from relax_quantus.benchmark.engine import networks as nets
-from relax_quantus.benchmark.engine.head import Head
 from relax_quantus.benchmark.methods.questions import KINDS, NotApplicable, Question, Similarities, fingerprint
 from relax_quantus.errors import UnknownNameError
 from relax_quantus.heads.classifier import EmbeddingClassifier
+from relax_quantus.heads.logistic import CrossValidation
 from relax_quantus.relax.attribution import RELAX
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """A logistic head on an encoder, without the encoder.
+
+    Attributes
+    ----------
+    weight, bias
+        ``(classes, D)``, ``(classes,)``.
+    class_names, cross_validation
+        Of `EmbeddingClassifier`.
+    accuracy, followed
+        Of `Prepared`: ``head_accuracy`` and ``followed``.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    class_names: tuple[str, ...]
+    cross_validation: CrossValidation
+    accuracy: float
+    followed: float | None = None
+
+    @classmethod
+    def fit(cls, encoder: nn.Module, dataset: Dataset) -> Head:
+        """Fit the head on the training examples and judge it on the held-out ones.
+
+        Costs one forward of each.
+        """
+        training = dataset.training
+        made = EmbeddingClassifier.fit(encoder, training.x, training.y, list(dataset.class_names), training.groups)
+        accuracy = clip_accuracy(made, dataset.held_out)
+        followed = None if dataset.swapped is None else clip_accuracy(made, dataset.swapped)
+        weight, bias = made.head.weight.detach(), made.head.bias.detach()
+        return cls(weight, bias, made.class_names, made.cross_validation, accuracy, followed)
+
+    def on(self, encoder: nn.Module) -> EmbeddingClassifier:
+        """Put the head on an encoder: a classifier in eval mode."""
+        return EmbeddingClassifier(encoder, self.weight, self.bias, self.class_names, self.cross_validation).eval()
+
+
+def clip_accuracy(classifier: EmbeddingClassifier, examples: Examples) -> float:
+    """Return the share of clips whose mean logit is highest for their class.
+
+    The mean is over a clip's examples.
+    """
+    with torch.no_grad():
+        logits = torch.cat([classifier(chunk) for chunk in torch.split(examples.x, 48)]).cpu().numpy()
+    clips = np.unique(np.array(examples.clips), return_inverse=True)[1]
+    right = [logits[clips == c].mean(0).argmax() == examples.y[clips == c][0] for c in range(clips.max() + 1)]
+    return float(np.mean(right))
+
 
 HEAD_ACCURACY = 0.9
 FOLLOWED = 0.5
 RESPONSE = 1e-3
 TOWARDS_STEM = 0.1
-"""Least share of the way, in similarity, that a call must take an embedding from its background's to its stem's."""
+"""Least share of the way, in similarity, that a call must take an embedding from its background's
+to its stem's.
+"""
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class Prepared:
     """What all cells of a run share.
 
     Attributes
@@ -58,8 +115,8 @@ class Bench:
     encoder_sha256
         Of the weights.
     followed
-        Of a shortcut's data set: share of held-out clips of other classes that the head calls the shortcut's class once the shortcut is
-        planted in them; else None.
+        Of a shortcut's data set: share of held-out clips of other classes that the head calls the
+        shortcut's class once the shortcut is planted in them; else None.
     """
 
     config: BenchmarkConfig
@@ -75,7 +132,7 @@ class Bench:
     followed: float | None = None
 
     def ask(self, kind: str, clip: Clip, n_samples: int | None = None) -> Question:
-        """The question of a kind: "own", "stem" or "region".
+        """Put a question of a kind: "own", "stem" or "region".
 
         Raises
         ------
@@ -92,7 +149,7 @@ class Bench:
         checks.refuse("question", "a kind of question", repr(kind), nearest(kind, list(KINDS)), UnknownNameError)
 
     def question(self, clip: Clip, n_samples: int) -> Question:
-        """Towards the clip's own embedding and its predicted class."""
+        """Ask towards the clip's own embedding and its predicted class."""
         x = clip.x[None]
         with torch.no_grad():
             predicted = int(self.classifier(x).argmax())
@@ -112,13 +169,13 @@ class Bench:
         )
 
     def stem_question(self, clip: Clip, n_samples: int | None = None) -> Question:
-        """Towards the clean stem's embedding, and the logit of the stem's class.
+        """Ask towards the clean stem's embedding and the logit of the stem's class.
 
         Raises
         ------
         NotApplicable
-            If there is no truth, the head is not good enough on held-out calls (or does not follow the shortcut), or the encoder does not respond
-            to this call.
+            If there is no truth, the head is not good enough on held-out calls (or does not follow
+            the shortcut), or the encoder does not respond to this call.
         """
         if clip.truth is None:
             raise NotApplicable("no clean stem is known for this clip" if clip.label >= 0 else "the clip has no call")
@@ -148,14 +205,18 @@ class Bench:
         return replace(asked, reference=stem[0])
 
     def region_question(self, clip: Clip, n_samples: int | None = None) -> Question:
-        """Towards the clip's own embedding by an encoder that sees the clip's region alone; the region is the truth.
+        """Ask about an encoder that sees the clip's region alone, which is then the truth.
 
-        The logit is that of the class which the region speaks for most: whose logit falls most when all of the region becomes the fill.
+        The reference is that encoder's own embedding of the clip.
+
+        The logit is that of the class which the region speaks for most: whose logit falls most when
+        all of the region becomes the fill.
 
         Raises
         ------
         NotApplicable
-            If the clip has no region, or the embedding hardly changes (cosine above 0.999) when all of the region becomes the fill.
+            If the clip has no region, or the embedding hardly changes (cosine above 0.999) when all
+            of the region becomes the fill.
         """
         if clip.region is None:
             raise NotApplicable("no region was drawn for this clip")
@@ -201,7 +262,7 @@ def prepare(
     seed: int | None = None,
     perturbations_per_eval: int | None = None,
     head: Callable[[nn.Module, Dataset], Head] = Head.fit,
-) -> Bench:
+) -> Prepared:
     """Load the data and the encoder, fit the head and judge it.
 
     Parameters
@@ -211,11 +272,13 @@ def prepare(
     encoder
         Specification (see `nets.resolve`) or network; None for the one that `config` names.
     dataset
-        Specification (see `datasets.resolve`) or data set; None for the one that `config` names. Clips without a region are given one.
+        Specification (see `datasets.resolve`) or data set; None for the one that `config` names.
+        Clips without a region are given one.
     seed
         Of masks and permutations; None for that of `config`.
     perturbations_per_eval
-        The recorded micro-batch; None takes that of `config`, or measures, which depends on the machine and on what else it is doing.
+        The recorded micro-batch; None takes that of `config`, or measures, which depends on the
+        machine and on what else it is doing.
     head
         Fits the head, or finds the one that another process has fitted.
     """
@@ -232,7 +295,7 @@ def prepare(
     masks_a_forward = perturbations_per_eval or config.perturbations_per_eval
     if masks_a_forward is None:
         masks_a_forward = RELAX(encoder).plan(dataset.clips[0].x[None], config.n_samples).perturbations_per_eval
-    return Bench(
+    return Prepared(
         config,
         dataset,
         encoder,

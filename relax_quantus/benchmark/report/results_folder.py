@@ -1,6 +1,7 @@
 """A folder of results, read back: all that a report is made from.
 
-A path enters; a `Folder` of tables and what ``run.json`` says leaves, or an error that says what is missing or torn. Nothing of the engine is used.
+A path enters; a `Folder` of tables and what ``run.json`` says leaves, or an error that says what is
+missing or torn. Nothing of the engine is used.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def read(folder: str | os.PathLike[str]) -> Folder:
     Raises
     ------
     DataError
-        If the folder or its results are missing, torn, empty or without the columns that are needed.
+        If the folder or its results are missing, torn, empty or without the columns that are
+        needed.
     """
     path = Path(folder)
     if path.name in TABLES and path.is_file():

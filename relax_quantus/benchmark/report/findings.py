@@ -1,17 +1,21 @@
-"""What a run says, in plain words: for each end point, which strategies were told apart, by how much and how surely.
+"""What a run says, in plain words: which strategies were told apart, and what has no value.
 
-`summarise`'s dictionary enters, Markdown leaves. Nothing is decided here: verdicts are those of the tests.
+`summarise`'s dictionary enters, Markdown leaves. Nothing is decided here: verdicts are those of the
+tests.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from relax_quantus.benchmark.report.html import quoted
 from relax_quantus.benchmark.report.layout import number
-from relax_quantus.benchmark.report.marked_up import quoted
-from relax_quantus.benchmark.report.words import estimate, p_value, title
+from relax_quantus.benchmark.report.statistics_page import estimate, p_value, title
 from relax_quantus.benchmark.statistics.families import TWINS_CHECK
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 HOW_TO_READ = {
     "X − twin": "X minus its shuffled twin: the same masks with the similarities permuted. The twin has X's smoothness and shapes and no "
@@ -41,7 +45,11 @@ AGAINST = {
 
 
 def in_short(summary: dict[str, Any]) -> str:
-    """What was found on each end point: mask strategies against each other, then all of them against their twins and against plain energy."""
+    """Say what was found on each end point.
+
+    Mask strategies against each other, then all of them against their twins and against plain
+    energy.
+    """
     lines: list[str] = []
     for endpoint in summary["endpoints"]:
         families = endpoint["families"]
@@ -59,13 +67,13 @@ def in_short(summary: dict[str, Any]) -> str:
 
 
 def sentences(comparisons: list[dict[str, Any]]) -> Iterator[str]:
-    """One sentence for each comparison, those with a result first."""
+    """Write one sentence for each comparison, those with a result first."""
     for c in sorted(comparisons, key=lambda c: (not c["significant"], c["p_holm"] is None, c["p_holm"] or 0.0)):
         yield sentence(c)
 
 
 def all_against(family: dict[str, Any]) -> str:
-    """All strategies against one thing, in one sentence."""
+    """Compare all strategies with one thing, in one sentence."""
     groups: dict[str, list[str]] = {"above": [], "below": [], "not told from": []}
     for c in family["comparisons"]:
         group = "not told from" if ABOVE not in c["verdict"] else "above" if c["difference"]["value"] > 0 else "below"
@@ -76,7 +84,7 @@ def all_against(family: dict[str, Any]) -> str:
 
 
 def sentence(c: dict[str, Any]) -> str:
-    """What a comparison found."""
+    """Say what a comparison found."""
     a, b, verdict = quoted(c["a"]), quoted(c["b"]), quoted(c["verdict"])
     if not c["n"] or c["difference"]["value"] is None:
         return f"{a} and {b}: {verdict}."
@@ -90,3 +98,37 @@ def sentence(c: dict[str, Any]) -> str:
         return f"**{verdict}**: by {quoted(estimate(by))} {on} (p {p if p.startswith('<') else f'= {p}'} after correction)."
     p = "" if c["p"] is None else f", p = {number(c['p'], 1.0)} uncorrected"
     return f"{a} and {b}: {verdict}; the difference is {quoted(estimate(d))} {on}{p}."
+
+
+MOST = 40
+LONGEST = 300
+MEANING = {
+    "not_applicable": "not applicable: the question makes no sense there; no failure",
+    "undefined": "undefined: the metric has no value for such a map",
+    "nan": "not a number: the metric gave none",
+    "failed": "failed: an error",
+    "timeout": "timeout: longer than the time limit",
+    "out_of_memory": "out of memory",
+}
+
+
+def failures(rows: pd.DataFrame) -> str:
+    """Tabulate what has no value, or say in one sentence that everything has."""
+    bad = rows[(rows.part == "") & (rows.status != "ok")]
+    if bad.empty:
+        return "Every cell has a value.\n"
+    groups = bad.groupby(["status", "metric", "reason"], sort=False, dropna=False, observed=True)
+    kinds = groups.agg(
+        cells=("method", "size"), methods=("method", "nunique"), clips=("clip", "nunique"), such=("method", "first")
+    )
+    kinds = kinds.sort_values("cells", ascending=False, kind="stable").reset_index()
+    total = int((rows.part == "").sum())
+    lines = [f"{len(bad)} of {total} cells have no value; the reasons, most frequent first."]
+    if len(kinds) > MOST:
+        lines[0] += f" {len(kinds) - MOST} more kinds are in results.csv."
+    lines += ["", "| what | metric | why | cells | methods | clips | such as |", "|---|---|---|---|---|---|---|"]
+    for k in kinds.head(MOST).to_dict("records"):
+        texts = (MEANING.get(k["status"], k["status"]), k["metric"], str(k["reason"])[:LONGEST])
+        counts = f"{k['cells']} | {k['methods']} | {k['clips']}"
+        lines.append(f"| {' | '.join(quoted(str(t)) for t in texts)} | {counts} | {quoted(str(k['such']))} |")
+    return "\n".join(lines) + "\n"

@@ -15,11 +15,10 @@ import torch
 
 from relax_quantus.benchmark import BenchmarkConfig, metrics
 from relax_quantus.benchmark.data.datasets import Dataset, synthetic
-from relax_quantus.benchmark.engine import grid, workshop
+from relax_quantus.benchmark.data.fingerprints import Trace, traces_of
+from relax_quantus.benchmark.engine import grid, resources
 from relax_quantus.benchmark.engine.cells import Unit
-from relax_quantus.benchmark.engine.origin import Trace, origin
-from relax_quantus.benchmark.engine.shelf import Shelf
-from relax_quantus.benchmark.engine.workshop import Workshop, work
+from relax_quantus.benchmark.engine.resources import Resources, made_once, work
 from relax_quantus.benchmark.methods import registry as methods
 
 pytestmark = pytest.mark.usefixtures("plugin")
@@ -34,7 +33,7 @@ def save(path: Path, hz: float) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(workshop, "_workshops", type(workshop._workshops)())
+    monkeypatch.setattr(resources, "_made_for", type(resources._made_for)())
     for name, hz in (("cat", 500), ("dog", 2000)):
         for k in range(4):
             save(tmp_path / name / f"{k}.wav", hz + 40 * k)
@@ -43,9 +42,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def laid_out(config: BenchmarkConfig) -> list[Unit]:
     """What a process that starts a run now hands to its workers."""
-    mine = Workshop(config)
+    mine = Resources(config)
     data = {spec: mine.dataset(spec) for spec in config.datasets}
-    weights = {spec: mine.encoder(spec)[1] for spec in config.encoders}
+    weights = {spec: mine.encoder(spec) for spec in config.encoders}
     chosen = methods.build(config.methods), metrics.build(config.metrics)
     return grid.lay_out(config, data, weights, *chosen, dict.fromkeys(weights, 8)).units(())
 
@@ -72,7 +71,7 @@ def test_a_worker_that_outlives_a_changed_folder_reads_it_anew(folder: Path) -> 
     assert all(a.todo[0][2] != b.todo[0][2] for a, b in zip(after, before, strict=True))
     found = work(config, after[0], 1)[0]
     assert isinstance(found, list)
-    fresh = next(Workshop(config).cells(after[0]))
+    fresh = next(Resources(config).cells(after[0]))
     assert [cell.key for cell in found] == [fresh.key]
     assert found[0].rows[0]["value"] == fresh.rows[0]["value"]
 
@@ -84,8 +83,8 @@ def test_cells_of_data_that_changed_during_the_run_fail_with_the_reason(
     units = laid_out(config)
     save(folder / "dog" / "0.wav", 3000)
     loads = []
-    load = workshop.load
-    monkeypatch.setattr(workshop, "load", lambda *given: loads.append(given) or load(*given))
+    load = resources.load
+    monkeypatch.setattr(resources, "load", lambda *given: loads.append(given) or load(*given))
     for unit in units:
         status, reason = work(config, unit, 1)[0]
         assert status == "failed"
@@ -94,7 +93,7 @@ def test_cells_of_data_that_changed_during_the_run_fail_with_the_reason(
     assert len(loads) == 2, "read, read anew, and then left at that"
     for path in (folder / "dog").iterdir():
         path.unlink()
-    monkeypatch.setattr(workshop, "_workshops", type(workshop._workshops)())
+    monkeypatch.setattr(resources, "_made_for", type(resources._made_for)())
     assert work(config, units[0], 1)[0][0] == "failed"
 
 
@@ -102,18 +101,18 @@ def test_cells_of_data_that_changed_during_the_run_fail_with_the_reason(
 def test_other_weights_or_another_version_fail_too(folder: Path, name: str) -> None:
     config = config_of(folder)
     unit = laid_out(config)[0]
-    other = tuple((key, Trace("other") if key == name else value) for key, value in unit.origin)
-    status, reason = work(config, replace(unit, origin=other), 1)[0]
+    other = tuple((key, Trace("other") if key == name else value) for key, value in unit.traces)
+    status, reason = work(config, replace(unit, traces=other), 1)[0]
     assert (status, reason.split(":")[1].strip()) == ("failed", name)
 
 
-def test_an_origin_sees_every_change_of_content_and_no_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_traces_see_every_change_of_content_and_no_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relax_quantus.benchmark.data.datasets.HELD_OUT_CLIPS", 6)
     data = synthetic(3, 0, 12)
-    wanted = origin(data, 1, "weights", {"a": "1"})
+    wanted = traces_of(data, 1, "weights", {"a": "1"})
 
     def differing(other: Dataset, index: int = 1, weights: str = "weights", code: str = "1") -> list[str]:
-        found = origin(other, index, weights, {"a": code})
+        found = traces_of(other, index, weights, {"a": code})
         return [name for (name, a), (_, b) in zip(wanted, found, strict=True) if not a.same_as(b)]
 
     def with_x(x: torch.Tensor) -> Dataset:
@@ -144,7 +143,7 @@ def count_to_a_thousand(folder: Path) -> int:
 
 
 def take(folder: Path) -> int:
-    return Shelf(folder).take("thousand", partial(count_to_a_thousand, folder))
+    return made_once(folder, "thousand", partial(count_to_a_thousand, folder))
 
 
 def test_what_processes_share_is_made_once_while_the_others_wait(tmp_path: Path) -> None:
@@ -158,21 +157,21 @@ def test_what_processes_share_is_made_once_while_the_others_wait(tmp_path: Path)
         raise OSError("no disk")
 
     with pytest.raises(OSError, match="no disk"):
-        Shelf(tmp_path).take("other", fails)
-    assert Shelf(tmp_path).take("other", lambda: 3) == 3
+        made_once(tmp_path, "other", fails)
+    assert made_once(tmp_path, "other", lambda: 3) == 3
 
 
-def test_a_worker_with_a_shelf_finds_the_same_and_fits_nothing_again(folder: Path, tmp_path: Path) -> None:
-    config, shelf = config_of(folder), Shelf(tmp_path)
+def test_a_worker_with_a_shared_folder_finds_the_same_and_fits_nothing_again(folder: Path, tmp_path: Path) -> None:
+    config = config_of(folder)
     unit = laid_out(config)[0]
-    first = Workshop(config, shelf=shelf)
+    first = Resources(config, shared=tmp_path)
     cells = list(first.cells(unit))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workshop, "load", lambda *_: pytest.fail("read again"))
-        patch.setattr("relax_quantus.benchmark.engine.head.Head.fit", lambda *_: pytest.fail("fitted again"))
-        second = Workshop(config, shelf=shelf)
+        patch.setattr(resources, "load", lambda *_: pytest.fail("read again"))
+        patch.setattr("relax_quantus.benchmark.engine.prepared.Head.fit", lambda *_: pytest.fail("fitted again"))
+        second = Resources(config, shared=tmp_path)
         assert [cell.rows[0]["value"] for cell in second.cells(unit)] == [cell.rows[0]["value"] for cell in cells]
-        one, two = first.bench(unit), second.bench(unit)
+        one, two = first.prepared(unit), second.prepared(unit)
     x = one.dataset.clips[0].x[None]
     torch.testing.assert_close(two.classifier(x), one.classifier(x), rtol=0, atol=0)
     assert two.head_accuracy == one.head_accuracy

@@ -1,6 +1,7 @@
-"""The global generators, seeded for the length of a call and put back: for libraries that draw from nothing else.
+"""Seed the global generators for the length of a call and put them back.
 
-Quantus and some of Captum's methods do. A seed enters; the three generators are as they were when the block ends, however it ends.
+Quantus and some of Captum's methods draw from nothing else. A seed enters; the three generators are
+as they were when the block ends, however it ends.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """An encoder that remembers what it has embedded.
 
-Faithfulness metrics send one changed example after another through the model, often the same ones for every method and metric, and a forward of
-one example costs three times its share of a forward of many. Changed examples ``(n, 1, 96, 64)`` enter, the embeddings ``(n, D)`` that the
-encoder gives leave; what was embedded before is looked up.
+Faithfulness metrics send one changed example after another through the model, often the same ones
+for every method and metric, and a forward of one example costs three times its share of a forward
+of many. Changed examples ``(n, 1, 96, 64)`` enter, the embeddings ``(n, D)`` that the encoder gives
+leave; what was embedded before is looked up.
 """
 
 from __future__ import annotations
@@ -16,20 +17,23 @@ import torch
 from torch import Tensor, nn
 
 
-class Remembering(nn.Module):
-    """Wraps an encoder whose weights do not change while this lives; embeddings are without gradients.
+class CachedEncoder(nn.Module):
+    """An encoder with a cache of what it has embedded, without gradients.
+
+    Its weights must not change while this lives.
 
     Parameters
     ----------
     encoder
         ``(n, 1, 96, 64) -> (n, D)``.
     rows
-        Examples in every forward, the last one filled up with copies: a convolution's last digits depend on the size of the batch, and so an
-        embedding would depend on what else had been asked.
+        Examples in every forward, the last one filled up with copies: a convolution's last digits
+        depend on the size of the batch, and so an embedding would depend on what else had been
+        asked.
 
     Examples
     --------
-    >>> encoder = Remembering(nn.Flatten())
+    >>> encoder = CachedEncoder(nn.Flatten())
     >>> x = torch.rand(3, 1, 2, 2)
     >>> bool((encoder(x) == x.flatten(1)).all()), encoder.forwards, bool((encoder(x[:1]) == x[:1].flatten(1)).all()), encoder.forwards
     (True, 3, True, 3)

@@ -1,16 +1,20 @@
-"""The crossed design: explainers against evaluators, without letting any explainer mark its own work.
+"""The crossed design: explainers against evaluators, none of which marks its own work.
 
-Oriented rows enter; an `Endpoint` leaves: scores by cell (one explained example), method and evaluator, and which evaluators are a method's own. An
-evaluator removes parts of one granularity and puts one fill into them. It is a method's own where it shares the method's fill or granularity
-(`own_granularity`, the one place that says so). An evaluator whose parts a map does not tell apart did not measure it and counts for neither side.
-A single metric is an end point with one evaluator that is nobody's own.
+Oriented rows enter; an `Endpoint` leaves: scores by cell (one explained example), method and
+evaluator, and which evaluators are a method's own. An evaluator removes parts of one granularity
+and puts one fill into them. It is a method's own where it shares the method's fill or granularity
+(`own_granularity`, the one place that says so). An evaluator whose parts a map does not tell apart
+did not measure it and counts for neither side. A single metric is an end point with one evaluator
+that is nobody's own.
 
-- *level* of a method: mean over the evaluators that are foreign to it; beside it the same minus its shuffled twin's, which says whether it knows
-  anything.
-- *difference* of two methods: over the evaluators that are foreign to both, cell by cell, so no evaluator counts for one side only. Scores are
-  compared as they are: a twin is expected to score the same whatever its masks, so taking it off would add its noise and nothing else.
-- *own-cell advantage*: own minus foreign evaluators, as measured; and adjusted, after what the methods foreign to each evaluator reach there on
-  average is taken off (an evaluator on which everybody scores high is no advantage).
+- *level* of a method: mean over the evaluators that are foreign to it; beside it the same minus its
+  shuffled twin's, which says whether it knows anything.
+- *difference* of two methods: over the evaluators that are foreign to both, cell by cell, so no
+  evaluator counts for one side only. Scores are compared as they are: a twin is expected to score
+  the same whatever its masks, so taking it off would add its noise and nothing else.
+- *own-cell advantage*: own minus foreign evaluators, as measured; and adjusted, after what the
+  methods foreign to each evaluator reach there on average is taken off (an evaluator on which
+  everybody scores high is no advantage).
 """
 
 from __future__ import annotations
@@ -33,14 +37,20 @@ OWN_GRANULARITY = {
     "time_frequency": "patch",
     "random": "patch",
 }
-"""Mask strategy -> the granularity of the evaluators that remove what it masks, for results in which the rows do not say so themselves."""
+"""Mask strategy -> the granularity of the evaluators that remove what it masks, for results in
+which the rows do not say so themselves.
+"""
 OWN_GRANULARITY_OF_METHOD = dict.fromkeys(("Occlusion", "FeatureAblation", "KernelShap", "Lime", "ShapleyValueSampling"), "patch")  # fmt: skip
 """The same for methods without a mask strategy that remove patches."""
 CROSSED = "SRG-"
-"""How the names of the crossed evaluators begin; other metrics that remove parts are metrics of their own."""
+"""How the names of the crossed evaluators begin; other metrics that remove parts are metrics of
+their own.
+"""
 BY_EVALUATOR = ["dataset", "encoder", "metric"]
 MANY = 0.5
-"""An evaluator that gave a method fewer than this share of the method's best covered evaluator's cells is left out of its mean."""
+"""An evaluator that gave a method fewer than this share of the method's best covered evaluator's
+cells is left out of its mean.
+"""
 
 
 def crossed(rows: pd.DataFrame, view: str | None = None) -> pd.DataFrame:
@@ -51,11 +61,15 @@ def crossed(rows: pd.DataFrame, view: str | None = None) -> pd.DataFrame:
 
 
 def normalised(rows: pd.DataFrame) -> pd.DataFrame:
-    """Crossed rows with scores as shares of how far the score could fall: divided by the mean fall of the encoder and evaluator.
+    """Divide the scores of crossed rows by how far the score could fall.
 
-    The mean is over sources, so that it is one number for all methods, clips and seeds: gains of encoders and fills become comparable and can be
-    averaged, and no clip that hardly falls is divided by next to nothing, as it would be by its own fall (which is negative for some logits). Where
-    no fall is stated the scores stay as they are; where its mean is not positive they are missing.
+    That is the mean fall of the encoder and evaluator.
+
+    The mean is over sources, so that it is one number for all methods, clips and seeds: gains of
+    encoders and fills become comparable and can be averaged, and no clip that hardly falls is
+    divided by next to nothing, as it would be by its own fall (which is negative for some logits).
+    Where no fall is stated the scores stay as they are; where its mean is not positive they are
+    missing.
     """
     if not len(rows) or rows.fall.isna().all():
         return rows
@@ -64,7 +78,10 @@ def normalised(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def mean_falls(rows: pd.DataFrame) -> pd.Series:
-    """How far scores fall when everything goes, by `BY_EVALUATOR`: mean over clips, then over sources."""
+    """Average how far scores fall when everything goes, by `BY_EVALUATOR`.
+
+    Mean over clips, then over sources.
+    """
     clips = rows.groupby([*BY_EVALUATOR, "source_group", "clip"], sort=False).fall.mean()
     return clips.groupby([*BY_EVALUATOR, "source_group"]).mean().groupby(BY_EVALUATOR).mean()
 
@@ -83,7 +100,9 @@ def is_crossed(rows: pd.DataFrame) -> pd.Series:
 
 
 def own_granularity(masks: str, base: str, stated: str = "") -> str:
-    """The granularity that a method shares with evaluators, or "" if none: what its rows state, or what is known of its name.
+    """Return the granularity that a method shares with evaluators, or "" if none.
+
+    What its rows state, or what is known of its name.
 
     Examples
     --------
@@ -134,12 +153,12 @@ class Endpoint:
 
     @cached_property
     def methods(self) -> list[str]:
-        """All methods but twins."""
+        """List all methods but twins."""
         return methods(self.rows)
 
     @cached_property
     def ranked(self) -> list[str]:
-        """Those that compete."""
+        """List the methods that compete."""
         return methods(self.rows, ranked=True)
 
     @cached_property
@@ -176,7 +195,7 @@ class Endpoint:
         return [e for e in self.evaluators if all(e in self.covered(m) and e not in self.own[m] for m in chosen if m)]
 
     def level(self, method: str, minus_twin: bool = False, own: bool = False) -> pd.Series:
-        """One number a source: mean over the foreign evaluators (or, with `own`, over the own ones)."""
+        """Average a method over its foreign evaluators (with `own`, its own), a number a source."""
         on = [e for e in self.covered(method) if e in self.own[method]] if own else self.foreign(method)
         return self.by_source(self.cells(method, on, minus_twin))
 
@@ -188,7 +207,10 @@ class Endpoint:
         return self.wide.to_numpy(dtype=np.float64), {c: i for i, c in enumerate(self.wide.columns)}, sources, number
 
     def columns(self, method: str, on: Sequence[str]) -> Any:
-        """Scores of a method on the evaluators `on`, cells by evaluators; NaN where nothing was measured."""
+        """Select scores of a method on the evaluators `on`, cells by evaluators.
+
+        NaN where nothing was measured.
+        """
         values, where, _, _ = self._array
         nothing = np.full(len(values), np.nan)
         return np.stack([values[:, where[method, e]] if (method, e) in where else nothing for e in on], axis=1)
@@ -205,7 +227,10 @@ class Endpoint:
         return pd.Series(scores.mean(axis=1), index=self.wide.index)
 
     def by_source(self, cells: pd.Series) -> pd.Series:
-        """Mean over a source's cells, each counting once; sources without any are left out. `cells` are those of `wide`, in its order."""
+        """Average a source's cells, each counting once; sources without any are left out.
+
+        `cells` are those of `wide`, in its order.
+        """
         import pandas as pd
 
         _, _, sources, number = self._array
@@ -217,7 +242,9 @@ class Endpoint:
         return pd.Series(sums[kept] / counts[kept], index=pd.Index(sources[kept], name="source_group"))
 
     def difference_of_cells(self, a: str, b: str, minus_twins: bool = False) -> tuple[pd.Series, list[str]]:
-        """Return ``a - b`` by cell over evaluators that judged both and are foreign to both, and their names.
+        """Return ``a - b`` by cell and the names of the evaluators it is over.
+
+        Those that judged both and are foreign to both.
 
         With `minus_twins`, each side is taken minus its shuffled twin where both have one.
         """
@@ -226,7 +253,7 @@ class Endpoint:
         return self.cells(a, on, both) - self.cells(b, on, both), on
 
     def difference(self, a: str, b: str, minus_twins: bool = False) -> tuple[pd.Series, list[str]]:
-        """The same, one number a source."""
+        """Return the difference of two methods, one number a source."""
         cells, evaluators = self.difference_of_cells(a, b, minus_twins)
         return self.by_source(cells), evaluators
 
@@ -246,7 +273,7 @@ class Endpoint:
 
     @cached_property
     def expected(self) -> pd.DataFrame:
-        """What methods that are foreign to an evaluator reach there on average: cells by evaluators."""
+        """Average what methods foreign to an evaluator reach there: cells by evaluators."""
         import pandas as pd
 
         made = {}
@@ -256,10 +283,13 @@ class Endpoint:
         return pd.DataFrame(made, index=self.wide.index)
 
     def effects(self) -> pd.DataFrame:
-        """One column a competing method, one line a source that has them all: its score beside the others', evaluators' levels taken off.
+        """Score each competing method beside the others', evaluators' levels taken off.
 
-        Least squares of ``score = method + evaluator`` over the cells foreign to the method, for each source; with one evaluator the plain scores.
-        Methods without a foreign evaluator are left out.
+        One column a method, one line a source that has them all.
+
+        Least squares of ``score = method + evaluator`` over the cells foreign to the method, for
+        each source; with one evaluator the plain scores. Methods without a foreign evaluator are
+        left out.
         """
         import pandas as pd
 
@@ -281,3 +311,20 @@ class Endpoint:
 def _shares(evaluator: str, granularity: str, fill: str) -> bool:
     its_granularity, its_fill = evaluator.split(" / ")
     return its_granularity == granularity or its_fill == fill
+
+
+PARTS = {"MIF": "most_influential_first", "LIF": "least_influential_first"}
+"""Part of a crossed evaluator's score -> column."""
+BY = ["dataset", "encoder", "metric", "method"]
+
+
+def areas(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Average both areas and their difference; empty where no parts were kept."""
+    found = rows[is_crossed(rows) & rows.part.isin(PARTS) & (rows.status == "ok")]
+    if found.empty:
+        return []
+    by_source = found.groupby([*BY, "source_group", "part"], sort=False).value.mean().unstack("part").dropna()
+    means = by_source.groupby(BY, sort=False).mean().rename(columns=PARTS)[list(PARTS.values())]
+    means["difference"] = means["least_influential_first"] - means["most_influential_first"]
+    means["sources"] = by_source.groupby(BY, sort=False).size()
+    return [{str(name): value for name, value in entry.items()} for entry in means.reset_index().to_dict("records")]

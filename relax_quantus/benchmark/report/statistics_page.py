@@ -1,6 +1,7 @@
 """The statistics as a page that a person reads: ``statistics.md``.
 
-What `statistics.summary.summarise` returns enters, Markdown leaves. What could not be computed is said in words, never left as "nan".
+What `statistics.summary.summarise` returns enters, Markdown leaves. What could not be computed is
+said in words, never left as "nan".
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ FEW = 20
 
 
 def page(summary: dict[str, Any]) -> str:
-    """The whole page."""
+    """Write the whole page."""
     lines = ["# Statistics", "", *_top(summary), ""]
     if not summary["endpoints"]:
         lines += [
@@ -49,7 +50,7 @@ def _top(s: dict[str, Any]) -> Iterator[str]:
 
 
 def title(e: dict[str, Any]) -> str:
-    """Of an end point: its name, its data set, and its role if it has one."""
+    """Name an end point: its name, its data set, and its role if it has one."""
     return f"{e['name']}: {e['dataset']}" + (f" ({e['role']})" if e["role"] else "")
 
 
@@ -81,7 +82,7 @@ def _endpoint(e: dict[str, Any]) -> Iterator[str]:
 
 
 def estimate(x: dict[str, Any]) -> str:
-    """``mean [low, high]`` of a plain `Estimate`."""
+    """Write a plain `Interval` as ``mean [low, high]``."""
     if not x["n"] or x["value"] is None:
         return NOTHING
     value = number(x["value"], x["value"])
@@ -89,7 +90,7 @@ def estimate(x: dict[str, Any]) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """Three digits; "< .001" below that."""
+    """Write p with three digits; "< .001" below that."""
     return NOTHING if p is None else "< .001" if p < 0.001 else f"{p:.3f}"
 
 
