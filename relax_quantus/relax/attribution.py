@@ -1,10 +1,11 @@
-"""`RELAX`: the attribution class, and the heart of the flow.
+"""Attribute an embedding to its input: the class `RELAX`, the heart of the flow.
 
-Inputs enter, a Captum attribution (`RELAX.attribute`) or an `Explanation` (`RELAX.explain`) leaves. Masks, fills,
-similarities and estimators plug in by name or as objects. The arguments of a call are listed in
-`relax_quantus.relax.call`, and only there: `takes` gives them to the methods.
+Inputs enter, a Captum attribution (`RELAX.attribute`) or an `Explanation` (`RELAX.explain`) leaves.
+Masks, fills, similarities and estimators plug in by name or as objects. The arguments of a call are
+listed in `relax_quantus.relax.call`, and only there: `takes` gives them to the methods.
 
-Source: Wickstrom et al., "RELAX: Representation Learning Explainability", IJCV 131:1584-1610, 2023 (arXiv 2112.10161).
+Source: Wickstrom et al., "RELAX: Representation Learning Explainability", IJCV 131:1584-1610, 2023
+(arXiv 2112.10161).
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def one_each(
 def undisturbed(
     method: Callable[Concatenate[RELAX, Arguments], Result],
 ) -> Callable[Concatenate[RELAX, Arguments], Result]:
-    """Run a method with torch as in a fresh process and the encoder in eval mode, and leave both as they were."""
+    """Run a method with torch as in a fresh process and the encoder in eval mode, and undo both."""
 
     @wraps(method)
     def run(self: RELAX, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
@@ -76,7 +77,7 @@ def undisturbed(
 def takes(
     kind: Callable[Arguments, SomeCall],
 ) -> Callable[[Callable[[RELAX, SomeCall], Result]], Callable[Concatenate[RELAX, Arguments], Result]]:
-    """Give a method of one call the arguments of that kind of call, its signature and their documentation; `undisturbed`."""
+    """Give a method the arguments, signature and documentation of a kind of call; `undisturbed`."""
 
     def given(method: Callable[[RELAX, SomeCall], Result]) -> Callable[Concatenate[RELAX, Arguments], Result]:
         name, made_by = f"RELAX.{method.__name__}", f"{getattr(kind, '__name__', '')}.__init__"
@@ -101,40 +102,46 @@ def takes(
 
 
 def documented(kind: Any) -> str:
-    """Return the parameters' documentation of a kind of call, with the ones that it has from others first."""
+    """Return the documentation of a kind of call's parameters, inherited ones first."""
     sections = [inspect.getdoc(k) or "" for k in reversed(kind.__mro__) if issubclass(k, Call)]
     return "Parameters\n----------\n" + "\n".join(s.split("----------\n", 1)[1].rstrip() for s in sections)
 
 
 class RELAX(PerturbationAttribution):  # type: ignore[misc]
-    """RELAX: which part of an input made its embedding what it is.
+    """Explain which part of an input made its embedding what it is.
 
-    The input is masked N times; each masked copy's embedding is compared with the reference's, and every bin gets the mean similarity over
-    the masks that keep it. One explanation costs N + 1 encoder forwards an example.
+    The input is masked N times; each masked copy's embedding is compared with the reference's, and
+    every bin gets the mean similarity over the masks that keep it. One explanation costs N + 1
+    encoder forwards an example.
 
     Parameters
     ----------
     forward_func
-        The encoder: any callable from inputs ``(n, ...)`` to embeddings ``(n, D)``. Its modules run in eval mode and are left as found. It
-        has the caller's torch settings, autocast apart, which is `precision`'s; all else is computed as in a fresh process. Inputs in float64
-        go to a module with float32 weights in float32, and the other way round.
+        The encoder: any callable from inputs ``(n, ...)`` to embeddings ``(n, D)``. Its modules run
+        in eval mode and are left as found. It has the caller's torch settings, autocast apart,
+        which is `precision`'s; all else is computed as in a fresh process. Inputs in float64 go to
+        a module with float32 weights in float32, and the other way round.
     masks
-        Name of a strategy (``"random"``, ``"time"``, ``"frequency"``, ``"time_frequency"``) or an object of your own, see
-        `relax_quantus.relax.masks`: with ``bind(x)``, which streams and may look at the input, or with
-        ``sample(n, shape, generator)`` alone, which is asked once a tensor, in tuple order, for all ``n_samples`` masks.
+        Name of a strategy (``"random"``, ``"time"``, ``"frequency"``, ``"time_frequency"``) or an
+        object of your own, see `relax_quantus.relax.masks`: with ``bind(x)``, which streams and may
+        look at the input, or with ``sample(n, shape, generator)`` alone, which is asked once a
+        tensor, in tuple order, for all ``n_samples`` masks.
     similarity
-        ``"cosine"``, ``"dot"``, ``"negative_euclidean"``, a `CentredCosine`, or any callable ``(h (B, D), h_masked (M, B, D)) -> (M, B)``.
+        ``"cosine"``, ``"dot"``, ``"negative_euclidean"``, a `CentredCosine`, or any callable
+        ``(h (B, D), h_masked (M, B, D)) -> (M, B)``.
     estimator
-        ``"weighted"`` (sum s M / sum M); ``None`` or ``"surrogate"`` (the same limit from fewer masks, by regression; ``weighted`` where the masks
-        are groups, an object of your own, or of several tensors); ``"paper"`` (sum s M / N); or an `Estimator`.
+        ``"weighted"`` (sum s M / sum M); ``None`` or ``"surrogate"`` (the same limit from fewer
+        masks, by regression; ``weighted`` where the masks are groups, an object of your own that
+        does not say its distribution, or of several tensors); ``"paper"`` (sum s M / N); or an
+        `Estimator`.
     domain
-        Where a soft mask blends the input and the fill: ``"log"``, fill + m (x - fill), m acting as a weight; or ``"amplitude"``, the same in
-        the magnitudes whose natural logarithms x and fill are, logaddexp(x + ln m, fill + ln(1 - m)), what a fader does. Hard masks make
-        both equal.
+        Where a soft mask blends the input and the fill: ``"log"``, fill + m (x - fill), m acting as
+        a weight; or ``"amplitude"``, the same in the magnitudes whose natural logarithms x and fill
+        are, logaddexp(x + ln m, fill + ln(1 - m)), what a fader does. Hard masks make both equal.
     precision
-        Of the encoder's forwards, whatever autocast they stand in: ``"float32"`` (as its weights are), ``"bfloat16"`` (autocast), or
-        ``"auto"``, bfloat16 where the device computes in it and a measurement shows that it is faster. Similarities and sums are in float64
-        whatever it is.
+        Of the encoder's forwards, whatever autocast they stand in: ``"float32"`` (as its weights
+        are), ``"bfloat16"`` (autocast), or ``"auto"``, bfloat16 where the device computes in it and
+        a measurement shows that it is faster. Similarities and sums are in float64 whatever it is.
 
     Examples
     --------
@@ -194,14 +201,16 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         Returns
         -------
         Tensor or tuple of Tensor
-            Importance, shaped like `inputs`, in their type but at least float32, on their device, contiguous.
+            Importance, shaped like `inputs`, in their type but at least float32, on their device,
+            contiguous.
 
         Raises
         ------
         ArgumentError, ArgumentTypeError, ShapeError
             For arguments that cannot work.
         EncoderError
-            If the encoder returns anything but finite embeddings ``(n, D)``, or zeros for the reference.
+            If the encoder returns anything but finite embeddings ``(n, D)``, or zeros for the
+            reference.
         """
         forward = self._forward(call)
         return Estimation(self.estimator, forward.call, forward.stream).importance(forward)
@@ -233,7 +242,7 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
 
     @takes(Call)
     def similarities(self, call: Call) -> Tensor:
-        """Return the similarity under each mask, ``(N, B)`` float64 on the CPU, in the masks' order.
+        """Return the similarity under each mask, ``(N, B)`` float64 on the CPU, in order.
 
         {parameters}
         """
@@ -253,8 +262,9 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
     ) -> Explanations:
         """Pair given similarities with the masks of this seed, without running the encoder.
 
-        With the output of `similarities` it gives the result of `explain`; with its rows permuted, the *shuffled
-        twin*: the same masks, hence the same smoothness and stripes, and no information.
+        With the output of `similarities` it gives the result of `explain`; with its rows permuted,
+        the *shuffled twin*: the same masks, hence the same smoothness and stripes, and no
+        information.
 
         Parameters
         ----------
@@ -263,8 +273,8 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
         similarities
             ``(N, B)``.
         baselines, feature_mask, seed
-            As they were for `similarities`; of the baselines only ``surrogate`` makes use, to weigh what each mask
-            changes.
+            As they were for `similarities`; of the baselines only ``surrogate`` makes use, to weigh
+            what each mask changes.
         null
             As in `explain`.
         """
@@ -281,10 +291,11 @@ class RELAX(PerturbationAttribution):  # type: ignore[misc]
     def plan(self, inputs: Tensors, n_samples: int = 3000, perturbations_per_eval: int | None = None) -> Plan:
         """Say how `attribute` runs the encoder on such inputs: masks a forward, and precision.
 
-        With the `Plan`'s ``perturbations_per_eval`` and ``precision`` given, the result is the same bit for bit as with
-        None, on the same device with the same number of threads. What has not been measured yet for such inputs is
-        measured now, if ``n_samples`` masks pay for it, and remembered for as long as the encoder lives. Costs a forward
-        an example, and at most a twentieth of the call's.
+        With the `Plan`'s ``perturbations_per_eval`` and ``precision`` given, the result is the same
+        bit for bit as with None, on the same device with the same number of threads. What has not
+        been measured yet for such inputs is measured now, if ``n_samples`` masks pay for it, and
+        remembered for as long as the encoder lives. Costs a forward an example, and at most a
+        twentieth of the call's.
         """
         call = Call(inputs, n_samples=n_samples, perturbations_per_eval=perturbations_per_eval)
         return self._forward(call).execution.plan

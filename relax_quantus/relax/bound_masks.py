@@ -1,7 +1,8 @@
-"""What a mask strategy says of one input, and what an estimator is told of the masks: one protocol for both.
+"""Bind masks to an input: the one protocol of mask strategies and of estimators.
 
-``strategy.bind(x)`` returns `BoundMasks`: how to draw the next masks of a stream, and, where it is known, how they are
-distributed. ``estimator.start(masks, contrast)`` takes them. Masks and estimators import this file and not one another.
+``strategy.bind(x)`` returns `BoundMasks`: how to draw the next masks of a stream, and, where it is
+known, how they are distributed. ``estimator.start(masks, contrast)`` takes them. Masks and
+estimators import this file and not one another.
 """
 
 from __future__ import annotations
@@ -17,26 +18,26 @@ __all__ = ["BoundMasks", "Distribution", "Lattice"]
 
 
 class Lattice(Protocol):
-    """The distribution of one factor of the masks as weighted states; `relax_quantus.relax.masks.grid.Lattice` is one."""
+    """Describe one factor of the masks as weighted states, as `masks.grid.Lattice` does."""
 
     @property
     def frames(self) -> int:
-        """Number of entries along time, 1 where the factor does not vary."""
+        """Return the number of entries along time, 1 where the factor does not vary."""
         ...
 
     @property
     def bands(self) -> int:
-        """Number of entries along frequency, 1 where the factor does not vary."""
+        """Return the number of entries along frequency, 1 where the factor does not vary."""
         ...
 
     @property
     def cell_counts(self) -> tuple[int, int]:
-        """Number of cells that span each axis."""
+        """Return the number of cells that span each axis."""
         ...
 
     @property
     def weights(self) -> Tensor:
-        """Probabilities of the states."""
+        """Return the probabilities of the states."""
         ...
 
     @property
@@ -58,10 +59,13 @@ class Lattice(Protocol):
 
 
 class Distribution(Protocol):
-    """How masks that are built from few random numbers are distributed."""
+    """Describe how masks that are built from few random numbers are distributed."""
 
     def numbers(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw what the next n masks are built from, ``(n, columns)``; takes from `generator` what `BoundMasks.draw` takes."""
+        """Draw what the next n masks are built from, ``(n, columns)``, as `BoundMasks.draw` does.
+
+        It takes the same numbers from `generator`.
+        """
         ...
 
     def build(self, numbers: Tensor) -> Tensor:
@@ -69,11 +73,16 @@ class Distribution(Protocol):
         ...
 
     def factors(self, numbers: Tensor) -> Sequence[Tensor]:
-        """Build the independent factors whose product the masks are, ``(n, T or 1, F or 1)`` each, in the order of `lattices`."""
+        """Build the independent factors whose product the masks are, in the order of `lattices`.
+
+        Each is ``(n, T or 1, F or 1)``.
+        """
         ...
 
     def lattices(self, at_least: int, bank: int = 0) -> Sequence[Lattice]:
-        """Return each factor's distribution, in at least so many states where they are not enumerated, others for each bank.
+        """Return each factor's distribution in at least so many states, others for each bank.
+
+        Where they are enumerated there may be fewer.
 
         Raises
         ------
@@ -85,24 +94,25 @@ class Distribution(Protocol):
 
 @dataclass(frozen=True)
 class BoundMasks:
-    """Masks of one input, ``strategy.bind(x)``.
+    """Hold the masks of one input: what ``strategy.bind(x)`` returns.
 
     Parameters
     ----------
     draw
-        ``(n, generator) -> masks``: the next n masks of the generator's stream, ``(n, *s)`` with ``s`` broadcastable to
-        ``x.shape[1:]``, or ``(n, B, *s)`` with `by_example`; values in [0, 1], 1 keeps. Drawing 3 and then 5 gives the
-        masks of drawing 8. The generator, a CPU one, is the only source of randomness.
+        ``(n, generator) -> masks``: the next n masks of the generator's stream, ``(n, *s)`` with
+        ``s`` broadcastable to ``x.shape[1:]``, or ``(n, B, *s)`` with `by_example`; values in [0,
+        1], 1 keeps. Drawing 3 and then 5 gives the masks of drawing 8. The generator, a CPU one, is
+        the only source of randomness.
     distribution
         How they are distributed, for estimators that need to know; None where that is not known.
     by_example
         Whether each example of ``x`` has masks of its own.
     at_once
-        Whether all masks of a call are drawn by one call of `draw`, because drawing 3 and then 5 promises nothing: so
-        RELAX binds an object that has ``sample`` alone.
+        Whether all masks of a call are drawn by one call of `draw`, because drawing 3 and then 5
+        promises nothing: so RELAX binds an object that has ``sample`` alone.
     seed
-        What the generator of this call's masks is seeded with, so that an estimator can draw them, or their numbers,
-        again. RELAX sets it.
+        What the generator of this call's masks is seeded with, so that an estimator can draw them,
+        or their numbers, again. RELAX sets it.
 
     Examples
     --------

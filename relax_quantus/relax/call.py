@@ -1,7 +1,8 @@
-"""One call of RELAX: its arguments, listed once, and what they are checked into.
+"""List the arguments of a call of RELAX, once, and check them.
 
-What a caller passes enters as a frozen `Call`; a `CheckedCall` leaves, ready to be perturbed. A `MaskedTensor` is one
-input with what replaces its masked entries, of which it makes masked copies. No encoder runs here.
+What a caller passes enters as a frozen `Call`; a `CheckedCall` leaves, ready to be perturbed. A
+`MaskedTensor` is one input with what replaces its masked entries, of which it makes masked copies.
+No encoder runs here.
 """
 
 from __future__ import annotations
@@ -25,47 +26,54 @@ Strategy = MaskStrategy | BindingStrategy
 
 DOMAINS = ("log", "amplitude")
 SUMS_BYTES = 1 << 29
-"""Bytes that sums over masks, and the maps made from them, may take; larger batches are explained part by part."""
+"""Bytes that sums over masks and the maps made from them may take; larger batches go in parts."""
 BYTES_AN_ENTRY = 192
-"""Of those, for each entry of the input: four sums in float64, and as much again two or three times for maps."""
+"""Of those, bytes for each entry of the input: four sums in float64, and two to three times that
+for maps."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """The arguments of `RELAX.attribute`, `RELAX.explain` and `RELAX.similarities`, as they are given.
+    """Hold the arguments of `RELAX.attribute`, `explain` and `similarities`, as they are given.
 
     Parameters
     ----------
     inputs
-        ``(B, ...)`` or a tuple of such tensors, of any rank from 2. Row i of the result depends on example i alone.
+        ``(B, ...)`` or a tuple of such tensors, of any rank from 2. Row i of the result depends on
+        example i alone.
     baselines
-        What replaces masked entries: None for 0, a name (``"silence"``, ``"background"``, ...), a number, a tensor, a
-        `Fill`, a callable ``x -> level``, or a tuple with one of these a tensor. ``"silence"`` is the inputs' own where
-        they carry it as an attribute ``silence``, else ln(0.01).
+        What replaces masked entries: None for 0, a name (``"silence"``, ``"background"``, ...), a
+        number, a tensor, a `Fill`, a callable ``x -> level``, or a tuple with one of these a
+        tensor. ``"silence"`` is the inputs' own where they carry it as an attribute ``silence``,
+        else ln(0.01).
     target
-        Selects an output of the encoder, as elsewhere in Captum; leaves a scalar, so it needs a similarity other than
-        a cosine.
+        Selects an output of the encoder, as elsewhere in Captum; leaves a scalar, so it needs a
+        similarity other than a cosine.
     additional_forward_args
-        Passed on to the encoder; tensors are repeated with the masked copies, whole batch after whole batch.
+        Passed on to the encoder; tensors are repeated with the masked copies, whole batch after
+        whole batch.
     feature_mask
-        Integer groups, broadcastable to the inputs, the same for every example: a group is kept or replaced as one.
-        Geometry then comes from the groups: built-in strategies keep each independently with their
-        ``keep_probability``.
+        Integer groups, broadcastable to the inputs, the same for every example: a group is kept or
+        replaced as one. Geometry then comes from the groups: built-in strategies keep each
+        independently with their ``keep_probability``.
     n_samples
         Number of masks N; with a tolerance the most that an example is given.
     perturbations_per_eval
-        Masks an encoder forward, each with the whole batch (of more than 48 examples: with even blocks of at most 48,
-        unless `target` or `additional_forward_args` belong to it); None picks a number, measured where the call is
-        large enough to pay for it, see `RELAX.plan`. It never changes the result beyond rounding, and is halved should
-        the memory not suffice. No forward has more rows than that; one with fewer is filled up where the encoder
-        refuses it, as networks of a fixed batch do.
+        Masks an encoder forward, each with the whole batch (of more than 48 examples: with even
+        blocks of at most 48, unless `target` or `additional_forward_args` belong to it); None picks
+        a number, measured where the call is large enough to pay for it, see `RELAX.plan`. It never
+        changes the result beyond rounding, and is halved should the memory not suffice. No forward
+        has more rows than that; one with fewer is filled up where the encoder refuses it, as
+        networks of a fixed batch do.
     show_progress
         Show a progress bar.
     reference
-        What masked copies are compared with: None for the input's own embedding; an embedding ``(D,)`` or ``(B, D)``;
-        an input; or a tuple (towards, away), whose similarities are subtracted.
+        What masked copies are compared with: None for the input's own embedding; an embedding
+        ``(D,)`` or ``(B, D)``; an input; or a tuple (towards, away), whose similarities are
+        subtracted.
     seed
-        Seeds a generator of this call's own; None takes fresh entropy. The masks are shared by the batch.
+        Seeds a generator of this call's own; None takes fresh entropy. The masks are shared by the
+        batch.
     """
 
     inputs: Tensors
@@ -110,22 +118,23 @@ class Call:
 
 @dataclass(frozen=True)
 class ExplainCall(Call):
-    """The arguments of `RELAX.explain`: those of a `Call`, and how far to go.
+    """Hold the arguments of `RELAX.explain`: those of a `Call`, and how far to go.
 
     Parameters
     ----------
     tolerance
-        Stop each example by itself, without further forwards, when the largest standard error of its centred map
-        is under this share of the map's spread, its standard deviation over the example's entries (of each
-        tensor's, where there are several). The spread is free of the map's own noise: the mean squared standard
-        error is subtracted from its variance. An example where nothing is left, or where an error is unknown,
-        never stops. Looked at after 64, 96, 128, 192, 256, ... masks, of these where N grew enough for it to be
-        likely; ``n_samples`` of the result says how many each example took. The result is that of as many masks
-        without a tolerance, and does not depend on the rest of the batch. None never stops.
+        Stop each example by itself, without further forwards, when the largest standard error of
+        its centred map is under this share of the map's spread, its standard deviation over the
+        example's entries (of each tensor's, where there are several). The spread is free of the
+        map's own noise: the mean squared standard error is subtracted from its variance. An example
+        where nothing is left, or where an error is unknown, never stops. Looked at after 64, 96,
+        128, 192, 256, ... masks, of these where N grew enough for it to be likely; ``n_samples`` of
+        the result says how many each example took. The result is that of as many masks without a
+        tolerance, and does not depend on the rest of the batch. None never stops.
     null
-        Also say what chance alone draws: `Explanation.null` and `Explanation.p_value`, from permutations of the
-        similarities. No further forward; masks are drawn once more, and the time grows with N times the entries of
-        the masks.
+        Also say what chance alone draws: `Explanation.null` and `Explanation.p_value`, from
+        permutations of the similarities. No further forward; masks are drawn once more, and the
+        time grows with N times the entries of the masks.
     """
 
     _: KW_ONLY
@@ -143,7 +152,7 @@ class ExplainCall(Call):
 
 @dataclass(frozen=True)
 class CheckedCall:
-    """One call's validated arguments, as in `Call` and `ExplainCall` where they are not named here.
+    """Hold one call's checked arguments, as in `ExplainCall` where they are not named here.
 
     Parameters
     ----------
@@ -170,19 +179,21 @@ class CheckedCall:
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
-        """The inputs, ``(B, ...)`` each."""
+        """Return the inputs, ``(B, ...)`` each."""
         return tuple(t.x for t in self.tensors)
 
     @property
     def batch(self) -> int:
-        """Number of examples."""
+        """Return the number of examples."""
         return len(self.tensors[0].x)
 
     def parts(self, most: int | None = None) -> list[slice]:
-        """Cut the batch into rows whose sums are kept at the same time: as few parts as `SUMS_BYTES` allows, and even.
+        """Cut the batch into rows whose sums are kept at the same time, as few and even as can be.
 
-        Parts of more than `most` examples are cut, too. Additional arguments and targets belong to the whole batch,
-        which is then one part.
+        A part takes at most `SUMS_BYTES`.
+
+        Parts of more than `most` examples are cut, too. Additional arguments and targets belong to
+        the whole batch, which is then one part.
         """
         if self.additional_forward_args is not None or self.target is not None:
             return [slice(0, self.batch)]
@@ -209,12 +220,15 @@ def checked_inputs(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def plain(x: Tensor) -> Tensor:
-    """Return `x` detached, and without what it carries of its own, which masked copies of it would not mean."""
+    """Return `x` detached, as a plain tensor if it carries its own silence: copies of it do not."""
     return x.detach() if carried_silence(x) is None else x.detach().as_subclass(Tensor)
 
 
 def one_each(argument: str, value: Any, count: int) -> tuple[Any, ...]:
-    """Return one entry a tensor: a tuple as it is, a single value for all, except that tensors are not shared by several inputs."""
+    """Return one entry a tensor: a tuple as it is, a single value once for each.
+
+    A tensor is not shared by several inputs.
+    """
     if not isinstance(value, tuple):
         if count > 1 and isinstance(value, Tensor) and value.ndim > 0:
             checks.refuse(
@@ -228,7 +242,7 @@ def one_each(argument: str, value: Any, count: int) -> tuple[Any, ...]:
 
 @dataclass(frozen=True)
 class MaskedTensor:
-    """One input tensor, what replaces its masked entries, and its groups.
+    """Hold one input tensor, what replaces its masked entries, and its groups.
 
     Parameters
     ----------
@@ -255,24 +269,25 @@ class MaskedTensor:
 
     @property
     def mask_shape(self) -> tuple[int, ...]:
-        """What a strategy is asked for: the input's shape without batch, or ``(groups,)``."""
+        """Return the shape asked of a strategy: the input's without batch, or ``(groups,)``."""
         return tuple(self.x.shape[1:]) if self.groups is None else (int(self.groups.max()) + 1,)
 
     def rows(self, rows: slice) -> MaskedTensor:
-        """The same for some of the examples."""
+        """Return the same for some of the examples."""
         return replace(self, x=self.x[rows], level=self.level[rows])
 
     def spread(self, values: Tensor) -> Tensor:
-        """Bring ``(n, *s)`` in the masks' shape to ``(n, *shape)``: groups to their entries, broadcast axes expanded (a view)."""
+        """Bring ``(n, *s)`` in the masks' shape to ``(n, *shape)``, expanded to all entries."""
         if self.groups is not None:
             return values[:, self.groups.to(values.device)]
         return values.expand(len(values), *self.x.shape[1:])
 
     def copies(self, masks: Tensor, noise: Tensor | None, rows: slice | list[int]) -> Tensor:
-        """Masked copies ``(m * b, *shape)`` of the examples in `rows`, all examples under the first mask first.
+        """Make masked copies ``(m * b, *shape)`` of the examples in `rows`, mask after mask.
 
-        Masks are ``(m, *s)``, or ``(m, B, *s)`` where each example has its own. A kept entry is exactly the input's, a
-        masked one exactly the fill's. Integer and boolean inputs keep an entry from mask value .5 up.
+        Masks are ``(m, *s)``, or ``(m, B, *s)`` where each example has its own. A kept entry is
+        exactly the input's, a masked one exactly the fill's. Integer and boolean inputs keep an
+        entry from mask value .5 up.
         """
         x, level = self.x[rows], self.level[rows]
         if self.groups is not None:
@@ -290,7 +305,10 @@ class MaskedTensor:
 
 
 def blend(fill: Tensor, x: Tensor, masks: Tensor, domain: str) -> Tensor:
-    """Blend fill ``(b, *shape)`` or ``(m, b, *shape)`` and input ``(b, *shape)`` by masks ``(m, 1, *s)``; exact at 0 and at 1."""
+    """Blend fill and input ``(b, *shape)`` by masks ``(m, 1, *s)``, exactly at 0 and at 1.
+
+    The fill may be ``(m, b, *shape)``.
+    """
     shape = (len(masks), *x.shape)
     if domain == "amplitude":
         return torch.logaddexp(x + masks.log(), fill + torch.log1p(-masks))
@@ -300,7 +318,10 @@ def blend(fill: Tensor, x: Tensor, masks: Tensor, domain: str) -> Tensor:
 def masked_tensor(
     x: Tensor, baseline: Any, groups: Tensor | None, domain: str = "log", given: Tensor | None = None
 ) -> MaskedTensor:
-    """Assemble a `MaskedTensor` from what a user may pass as its baseline: None, a name, a number, a tensor, a `Fill` or a callable."""
+    """Assemble a `MaskedTensor` from any of the forms that a baseline may have.
+
+    These are None, a name, a number, a tensor, a `Fill` or a callable.
+    """
     source = x if given is None or carried_silence(given) is None else given
     fill = FILLS.get(baseline) if isinstance(baseline, str) else baseline
     if fill is None:

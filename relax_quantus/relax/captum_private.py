@@ -1,6 +1,7 @@
-"""The one place that touches Captum's private helpers.
+"""Reach Captum's private functions, in this one place.
 
-They barely change and every third-party attribution uses them; should a release move one, this is the file to mend.
+They barely change and every third-party attribution uses them; should a release move one, this is
+the file to mend.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def logged(method: Method) -> Method:
 def forward_repeated(
     forward: Callable[..., Any], inputs: tuple[Tensor, ...], times: int, target: Any, additional_forward_args: Any
 ) -> Any:
-    """Run `forward` on inputs that already hold `times` copies of the batch, whole batch after whole batch.
+    """Run `forward` on inputs that hold `times` copies of the batch, one after another.
 
     `target` and `additional_forward_args` are for one batch and are repeated to match.
     """

@@ -1,7 +1,8 @@
-"""Similarities and masks -> explanations, one part of the batch after another, so that sums over masks fit the memory.
+"""Turn similarities and masks into explanations, one part of the batch after another.
 
-A checked call and, mask by mask, similarities enter: from the encoder, to the last mask or until an example is sure
-enough, or given. Accumulators of the estimator take them up; what they arrive at leaves as maps or as `Explanation`.
+A checked call and, mask by mask, similarities enter: from the encoder, to the last mask or until an
+example is sure enough, or given. Accumulators of the estimator take them up; what they arrive at
+leaves as maps or as `Explanation`.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from relax_quantus.relax.null import null_maxima
 from relax_quantus.relax.stopping import SequentialEstimate, looks
 
 Pairs = Iterator[tuple[Tensor, Sequence[Tensor]]]
-"""Similarities ``(m, b)`` with their masks, ``(m, *s)`` or ``(m, B, *s)`` a tensor, chunk by chunk."""
+"""Similarities ``(m, b)`` with masks ``(m, *s)`` or ``(m, B, *s)`` a tensor, in chunks."""
 Explanations = Explanation | tuple[Explanation, ...]
 
 
 @dataclass(frozen=True)
 class Estimation:
-    """How one call's similarities become maps.
+    """Turn one call's similarities into maps.
 
     Parameters
     ----------
@@ -49,7 +50,7 @@ class Estimation:
     stream: MaskStream
 
     def importance(self, forward: MaskedForward) -> Tensors:
-        """Run the encoder over all masks and estimate the importance alone, one map a tensor of the inputs."""
+        """Run the encoder over all masks and estimate the importance alone, one map a tensor."""
         parts = []
         for rows in self.call.parts():
             accumulators = self._fed(rows, forward.similarities(rows))
@@ -68,7 +69,7 @@ class Estimation:
         )
 
     def of_given(self, similarities: Tensor) -> Explanations:
-        """Estimate from similarities ``(N, B)`` that are known; what the fill alone gives is not."""
+        """Estimate from given similarities ``(N, B)``; what the fill alone gives is not known."""
         unknown, device = torch.full((self.call.batch,), torch.nan), self.call.tensors[0].x.device
 
         def paired(rows: slice) -> Pairs:
@@ -85,7 +86,7 @@ class Estimation:
         return explained if self.call.is_tuple else explained[0]
 
     def _until(self, forward: MaskedForward, fully_masked: Tensor, tolerance: float) -> list[list[Explanation]]:
-        """Run the encoder over the masks until each example is sure enough, each with accumulators of its own."""
+        """Run the encoder until each example is sure enough, each with accumulators of its own."""
         call, ends = self.call, looks(self.call.n_samples)
         explained: dict[int, list[Explanation]] = {}
         seen: dict[int, list[Tensor]] = {i: [] for i in range(call.batch)}
@@ -117,7 +118,7 @@ class Estimation:
         return self._with_null(explanations, seen, rows)
 
     def _fed(self, rows: slice, pairs: Pairs, seen: list[Tensor] | None = None) -> list[Accumulator]:
-        """Begin to estimate some rows of the batch and take up all pairs; similarities are noted in `seen`."""
+        """Begin to estimate some rows and take up all pairs; note similarities in `seen`."""
         accumulators = self._accumulators(rows)
         for similarities, masks in pairs:
             for accumulator, mask in zip(accumulators, self._masks_of(rows, masks), strict=True):
@@ -127,14 +128,14 @@ class Estimation:
         return accumulators
 
     def _masks_of(self, rows: slice, masks: Sequence[Tensor]) -> list[Tensor]:
-        """Return the masks of some rows of the batch: all that are shared, and of an example's own those that are theirs."""
+        """Select some rows' masks: those that are shared, and the rows' own."""
         pairs = zip(masks, self.stream.bound, strict=True)
         return [mask[:, rows] if bound.by_example else mask for mask, bound in pairs]
 
     def _with_null(
         self, explanations: list[Explanation], similarities: Sequence[Tensor], rows: slice
     ) -> list[Explanation]:
-        """Add what chance alone draws, where it is asked for, under the masks that the similarities belong to."""
+        """Add what chance alone draws, where it is asked for, under the same masks."""
         if not self.call.null:
             return explanations
         whole, found = torch.cat(list(similarities)), list[Explanation]()
@@ -182,7 +183,7 @@ class Estimation:
 
 
 class EachExample:
-    """Accumulate for each example by itself, where each has masks of its own; all of the same estimator.
+    """Accumulate for each example by itself, where each has masks of its own.
 
     Parameters
     ----------
@@ -210,19 +211,20 @@ class EachExample:
 
 
 def begun(estimator: Estimator, masks: BoundMasks, contrast: Tensor | None) -> Accumulator:
-    """Begin an explanation; an estimator whose ``start()`` takes no arguments, as in version 0.1, is not told of the masks."""
+    """Begin an explanation; an estimator whose ``start()`` takes nothing is not told of masks."""
     if inspect.signature(estimator.start).parameters:
         return estimator.start(masks, contrast)
     return estimator.start()  # type: ignore[call-arg]
 
 
 def contrast(tensor: MaskedTensor) -> Tensor | None:
-    """Measure how much each entry changes when it is masked, over all axes but the last two, relative to the largest.
+    """Measure how much each entry changes when it is masked, over all but the last two axes.
 
     Returns
     -------
     Tensor or None
-        ``(B, frames, bands)`` float32; None where masks are of groups.
+        ``(B, frames, bands)`` float32, relative to each example's largest change; None where masks
+        are of groups.
     """
     if tensor.groups is not None:
         return None
@@ -237,7 +239,7 @@ def contrast(tensor: MaskedTensor) -> Tensor | None:
 
 
 def shaped(tensor: MaskedTensor, values: Tensor) -> Tensor:
-    """Bring values ``(B, *s)`` in the masks' shape to an input's shape, place and type, but at least float32."""
+    """Bring values ``(B, *s)`` to an input's shape, place and type, but at least float32."""
     return tensor.spread(values).to(device=tensor.x.device, dtype=result_type(tensor.x)).contiguous()
 
 
@@ -249,7 +251,7 @@ def result_type(x: Tensor) -> torch.dtype:
 def explanation(
     tensor: MaskedTensor, estimate: Estimate, estimator: str, n_samples: int, fully_masked: Tensor, with_itself: bool
 ) -> Explanation:
-    """Assemble the explanation of one tensor, in its shape, place and type, but at least float32."""
+    """Assemble the explanation of one tensor, in its shape, place and type."""
     x, dtype, centred_error = tensor.x, result_type(tensor.x), estimate.centred_standard_error
     if centred_error is None:
         centred_error = torch.full_like(estimate.importance, torch.nan)

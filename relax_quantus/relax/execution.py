@@ -1,25 +1,30 @@
-"""One call's encoder, made ready: what runs it, in which precision, how many masked copies at a time.
+"""Run one call's encoder: in which precision, on how many masked copies at a time.
 
-The caller's encoder and a call enter; something to call on masked copies leaves. Between the validated call and the comparison of
-embeddings; the caller's encoder is not changed.
+The caller's encoder and a call enter; something to call on masked copies leaves. Between the
+validated call and the comparison of embeddings; the caller's encoder is not changed.
 
-How many copies go through at once, and in which precision, is measured and remembered. A CPU is fastest where a micro-batch's activations
-stay in its cache, a GPU where there is enough to do; the few sizes that a small share of the call pays for are timed, on copies of the input
-itself, so that no mask is drawn.
+How many copies go through at once, and in which precision, is measured and remembered. A CPU is
+fastest where a micro-batch's activations stay in its cache, a GPU where there is enough to do; the
+few sizes that a small share of the call pays for are timed, on copies of the input itself, so that
+no mask is drawn.
 
-Hidden state: all that this package keeps between calls, or changes in the process, without being asked. With the
-environment variable ``RELAX_QUANTUS_HIDDEN_STATE=off``, which is read in each call, it does nothing of the first three.
+Hidden state: all that this package keeps between calls, or changes in the process, without being
+asked. With the environment variable ``RELAX_QUANTUS_HIDDEN_STATE=off``, which is read in each call,
+it does nothing of the first three.
 
-- What was measured: masks a forward, and the precision chosen by ``"auto"``, for an encoder, the shapes and types of its
-  inputs and the number of threads, as long as the encoder lives. Off: the usual numbers and float32, and nothing is
-  timed. The result is the same but for rounding.
-- The allocator's threshold: on a CPU glibc is led to keep memory that forwards free; see `keep_freed_memory`.
-- The descriptor of stderr: while a decoder runs that chatters there, stderr leads to the null device; see
-  `relax_quantus.audio.decoding`.
-- Tables that depend on their arguments alone, such as the matrix of mel bands, are computed once a process.
+- What was measured: masks a forward, and the precision chosen by ``"auto"``, for an encoder, the
+  shapes and types of its inputs and the number of threads, as long as the encoder lives. Off: the
+  usual numbers and float32, and nothing is timed. The result is the same but for rounding.
+- The allocator's threshold: on a CPU glibc is led to keep memory that forwards free; see
+  `keep_freed_memory`.
+- The descriptor of stderr: while a decoder runs that chatters there, stderr leads to the null
+  device; see `relax_quantus.audio.decoding`.
+- Tables that depend on their arguments alone, such as the matrix of mel bands, are computed once a
+  process.
 
 While a call runs, and only then, the encoder is in eval mode and torch has its default settings
-(`relax_quantus.base.modules`, `relax_quantus.base.torch_state`); both are as they were when it ends.
+(`relax_quantus.base.modules`, `relax_quantus.base.torch_state`); both are as they were when it
+ends.
 """
 
 from __future__ import annotations
@@ -43,7 +48,8 @@ from relax_quantus.relax.captum_private import forward_repeated
 from relax_quantus.relax.fast_copy import inference_copy, is_plain, module_behind
 
 FORWARD_ROWS = 48
-"""Copies a forward where nothing was measured on a CPU; also the most examples of a batch that go through it together."""
+"""Copies a forward where nothing was measured on a CPU, and the most examples of a batch that share
+one."""
 CPU_ROWS = (24, 96, 12, 192)
 """What is tried beside `FORWARD_ROWS`, in this order, as far as the budget goes."""
 GPU_ROWS = 256
@@ -52,7 +58,8 @@ REPEATS = 2
 BUDGET = 0.05
 """Share of the call's forwards that measuring may cost."""
 GAIN = 0.03
-"""Share of the time by which another size has to be faster than the usual one, which is otherwise kept: timings are noisy."""
+"""Share of the time by which another size has to be faster than the usual one: timings are
+noisy."""
 
 HIDDEN_STATE = "RELAX_QUANTUS_HIDDEN_STATE"
 """Environment variable that switches hidden state off."""
@@ -62,12 +69,13 @@ _LARGEST_KEPT_BYTES = (32 << 20) - 8192
 
 @dataclass(frozen=True)
 class Plan:
-    """How a call runs the encoder.
+    """Say how a call runs the encoder.
 
     Parameters
     ----------
     perturbations_per_eval
-        Masks a forward, each with the whole batch (or with a block of at most `FORWARD_ROWS` examples of it).
+        Masks a forward, each with the whole batch (or with a block of at most `FORWARD_ROWS`
+        examples of it).
     precision
         ``"float32"`` or ``"bfloat16"``.
     """
@@ -77,7 +85,7 @@ class Plan:
 
 
 def keeps_state() -> bool:
-    """Whether something may be kept between calls, or changed in the process; see the module's documentation."""
+    """Tell whether something may be kept between calls or changed in the process; see above."""
     chosen = os.environ.get(HIDDEN_STATE, "on")
     if chosen not in ("on", "off"):
         checks.refuse(HIDDEN_STATE, "'on' or 'off'", repr(chosen), "set one of them, or unset it")
@@ -97,7 +105,10 @@ def recalled(encoder: object, key: Hashable) -> Any:
 
 
 def remember(encoder: object, key: Hashable, chosen: object) -> None:
-    """Keep a choice for as long as `encoder`, or the object that it is a method of, lives; without weak references it is not kept."""
+    """Keep a choice for as long as `encoder` lives, or the object that it is a method of.
+
+    Without weak references it is not kept.
+    """
     owner, name = _owner(encoder)
     try:
         _measured.setdefault(owner, {})[name, key] = chosen
@@ -106,13 +117,15 @@ def remember(encoder: object, key: Hashable, chosen: object) -> None:
 
 
 def _owner(encoder: object) -> tuple[object, str]:
-    """Return what lives as long as the caller means the encoder to: for a bound method its object, with the method's name."""
+    """Return what lives as long as the caller means the encoder to, and the name of its method."""
     owner = getattr(encoder, "__self__", None)
     return (encoder, "") if owner is None else (owner, str(getattr(encoder, "__name__", "")))
 
 
 def sizes(examples: int, device: str, budget_rows: float) -> list[int]:
-    """Masks a forward, the usual number first, then others as far as timing them all costs at most `budget_rows` copies.
+    """List numbers of masks a forward to time, the usual one first.
+
+    Others follow as far as timing them all costs at most `budget_rows` copies.
 
     Parameters
     ----------
@@ -137,7 +150,10 @@ def sizes(examples: int, device: str, budget_rows: float) -> list[int]:
 
 
 def fastest(choices: Sequence[Choice], seconds: Callable[[Choice], float], gain: float = GAIN) -> Choice:
-    """Return the first of `choices`, unless another's least time of `REPEATS` is shorter by the share `gain`; taken in turn."""
+    """Return the first choice, unless another is faster by the share `gain`.
+
+    Each is timed `REPEATS` times, in turn, and its least time counts.
+    """
     times = dict.fromkeys(range(len(choices)), float("inf"))
     for _ in range(REPEATS):
         for i, choice in enumerate(choices):
@@ -149,15 +165,16 @@ def fastest(choices: Sequence[Choice], seconds: Callable[[Choice], float], gain:
 def keep_freed_memory() -> None:
     """Let glibc's allocator keep what a forward frees for the next one.
 
-    It takes blocks of more than a threshold from the system and gives memory back beyond twice that, so that each forward's activations are
-    mapped, and their pages cleared, anew: a quarter of the time of `vggish_mini`. The threshold follows the largest block freed so far, up to
-    32 MiB; this frees one, never touched, of just that size. Elsewhere it does nothing.
+    It takes blocks of more than a threshold from the system and gives memory back beyond twice
+    that, so that each forward's activations are mapped, and their pages cleared, anew: a quarter of
+    the time of `vggish_mini`. The threshold follows the largest block freed so far, up to 32 MiB;
+    this frees one, never touched, of just that size. Elsewhere it does nothing.
     """
     torch.empty(_LARGEST_KEPT_BYTES, dtype=torch.uint8)
 
 
 def clock(run: Callable[[], object], device: torch.device) -> float:
-    """Seconds that `run` takes on `device`."""
+    """Time `run` on `device`, in seconds."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = time.perf_counter()
@@ -168,7 +185,7 @@ def clock(run: Callable[[], object], device: torch.device) -> float:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device computes in bfloat16 itself; emulated, it is several times slower than float32."""
+    """Tell whether the device computes in bfloat16 itself; emulated, it is slower than float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
@@ -181,7 +198,8 @@ PRECISIONS = ("float32", "bfloat16", "auto")
 COPY_ROWS = 96
 """Fewer masked copies than this are not worth a copy of the encoder."""
 FORWARD_ENTRIES = 1 << 22
-"""Entries of the masked copies in a forward at most, unless the caller says how many masks it takes: 16 MiB in float32."""
+"""Entries of the masked copies in a forward at most, unless the caller chooses: 16 MiB in
+float32."""
 AUTO_GAIN = 0.1
 """Share of the time that bfloat16 has to save before ``"auto"`` takes it."""
 
@@ -191,7 +209,7 @@ Choice = TypeVar("Choice")
 
 
 class Execution:
-    """Runs one call's encoder.
+    """Run one call's encoder.
 
     Parameters
     ----------
@@ -200,8 +218,8 @@ class Execution:
     call
         The call's checked arguments.
     precision
-        ``"float32"``: as the encoder's weights are; ``"bfloat16"``: autocast; ``"auto"``: bfloat16 where the device computes in it and a
-        measurement shows that it is faster.
+        ``"float32"``: as the encoder's weights are; ``"bfloat16"``: autocast; ``"auto"``: bfloat16
+        where the device computes in it and a measurement shows that it is faster.
 
     Attributes
     ----------
@@ -224,7 +242,7 @@ class Execution:
 
     @property
     def is_fixed(self) -> bool:
-        """Whether a forward has to hold the whole batch, since additional arguments or targets belong to it."""
+        """Whether a forward has to hold the whole batch, as arguments or targets belong to it."""
         return self.call.additional_forward_args is not None or self.call.target is not None
 
     @property
@@ -233,16 +251,18 @@ class Execution:
         return self.requested == "auto" and self.plan.precision == "bfloat16"
 
     def embed(self, inputs: tuple[Tensor, ...]) -> Any:
-        """Run the encoder on rows, or on whole batches one after another with the call's target and additional arguments.
+        """Run the encoder on rows, or on whole batches with the call's target and arguments.
 
-        Embeddings in 16 bits come back in float32, so that similarities are never computed in less. Where the caller says how many masks
-        a forward takes, an encoder that refuses fewer rows than those gets as many, filled up with copies whose embeddings are dropped.
+        Embeddings in 16 bits come back in float32, so that similarities are never computed in less.
+        Where the caller says how many masks a forward takes, an encoder that refuses fewer rows
+        than those gets as many, filled up with copies whose embeddings are dropped.
         """
         inputs, rows, whole = self.like_weights(inputs), len(inputs[0]), self.most_masks * self._block_examples()
         if rows >= whole:
             return self._run(inputs)
         if not self.is_filled:
-            kept = tuple(x.clone() for x in inputs)  # an encoder may begin with an in-place operation
+            # an encoder may begin with an in-place operation
+            kept = tuple(x.clone() for x in inputs)
             try:
                 return self._run(inputs)
             except Exception as error:
@@ -257,7 +277,10 @@ class Execution:
         return self._filled(inputs, rows, whole)
 
     def like_weights(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Bring float64 inputs of a float32 network, or the other way round, to the type of its weights; others are left to the encoder."""
+        """Bring float64 inputs of a float32 network to its type, and the other way round.
+
+        Others are left to the encoder.
+        """
         if self.weights_type is None:
             return inputs
         return tuple(x.to(self.weights_type) if x.dtype in _INTERCHANGEABLE else x for x in inputs)
@@ -269,7 +292,7 @@ class Execution:
         return h.float() if isinstance(h, Tensor) and h.dtype in (torch.bfloat16, torch.float16) else h
 
     def _run_repeated(self, inputs: tuple[Tensor, ...]) -> Any:
-        """Run with the target and the additional arguments of the batch, repeated for as many batches as there are."""
+        """Run with the batch's target and additional arguments, repeated for each whole batch."""
         call, times = self.call, len(inputs[0]) // self.call.batch
         return forward_repeated(self.running, inputs, times, call.target, call.additional_forward_args)
 
@@ -280,7 +303,7 @@ class Execution:
         return h[:rows] if isinstance(h, Tensor) and h.ndim > 0 and len(h) == whole else h
 
     def refuse_misfits(self, inputs: tuple[Tensor, ...]) -> None:
-        """Raise if inputs that the encoder refused only lack axes in front, or are not of its weights' type."""
+        """Raise if refused inputs only lack axes in front, or are not of the weights' type."""
         modules = modules_behind(self.encoder)
         if not modules or self.is_fixed:
             return
@@ -310,18 +333,21 @@ class Execution:
         return isinstance(h, Tensor) and h.ndim == 2 and len(h) == len(rows[0])
 
     def blocks(self, rows: slice | None = None) -> list[slice]:
-        """Cut `rows`, by default the batch, into what goes through the encoder together: as few and as even blocks as `examples` allows."""
+        """Cut `rows`, by default the batch, into blocks that go through the encoder together.
+
+        There are as few as `examples` allows, and they are even.
+        """
         start, stop = (0, self.call.batch) if rows is None else (rows.start, rows.stop)
         size = -(-(stop - start) // -(-(stop - start) // self.examples))
         return [slice(i, min(i + size, stop)) for i in range(start, stop, size)]
 
     def masks_a_forward(self, examples: int | None = None) -> int:
-        """Masks a forward, as planned, or as many more as fill it where only so many examples of a block are left."""
+        """Return the masks a forward, or more where few examples of a block are left."""
         masks = self.plan.perturbations_per_eval
         return masks if examples is None else masks * max(1, self._block_examples() // examples)
 
     def halve(self) -> bool:
-        """Make forwards half as large, masks first, then examples, and remember it; False if they cannot be smaller."""
+        """Make forwards half as large, masks first, then examples; False if that is impossible."""
         masks = self.plan.perturbations_per_eval
         self.most_rows = min(self.most_rows, self._block_examples() * masks) // 2
         self.most_masks = min(self.most_masks, masks // 2)
@@ -347,7 +373,7 @@ class Execution:
         self.plan = Plan(min(masks, call.n_samples), precision)
 
     def _decided(self, what: str, measure: Callable[[], Choice | None]) -> Choice | None:
-        """What was measured for such inputs before, or is now and then remembered; None if it is not."""
+        """Return what is remembered for such inputs, or what is measured now; None if neither."""
         if not keeps_state():
             return None
         key = self._key(what)
@@ -364,7 +390,7 @@ class Execution:
         return what, shapes, self._block_examples(), self.requested, torch.get_num_threads()
 
     def _examples(self) -> int:
-        """At most so many examples a forward: all, where arguments belong to them."""
+        """Return how many examples a forward has at most: all, where arguments belong to them."""
         if self.is_fixed:
             return self.call.batch
         return max(1, min(FORWARD_ROWS, self.most_rows))
@@ -396,7 +422,7 @@ class Execution:
                 raise
 
     def _timed_precision(self, rows: int) -> str | None:
-        """Time the usual forward in both precisions; None if there is nothing to choose, or the budget is too small."""
+        """Time the usual forward in both precisions; None if there is no choice or no budget."""
         masks, device = self.most_masks or self._sizes()[0], self.call.inputs[0].device
         cost = 2 * REPEATS * masks * self._block_examples()
         if self.requested != "auto" or not has_bfloat16(device) or cost > BUDGET * rows:
@@ -422,14 +448,17 @@ class Execution:
         return fastest(choices, lambda masks: self._seconds(masks) / masks)
 
     def _sizes(self, budget_rows: float = 0) -> list[int]:
-        """Masks a forward to choose from, the usual number first."""
+        """List numbers of masks a forward to choose from, the usual one first."""
         examples, device = self._block_examples(), self.call.inputs[0].device.type
         most = max(1, self.most_rows // examples)
         found = sizes(examples, device, budget_rows)
         return list(dict.fromkeys(min(masks, most, self.call.n_samples) for masks in found))
 
     def _seconds(self, masks: int) -> float:
-        """Time one forward of unmasked copies; one that does not fit counts as endless. The global generators are left as found."""
+        """Time one forward of unmasked copies; endless if it does not fit.
+
+        The global generators are left as found.
+        """
         block = self.blocks()[0]
         inputs = tuple(x[block].repeat(masks, *[1] * (x.ndim - 1)) for x in self.call.inputs)
         device = inputs[0].device

@@ -1,4 +1,4 @@
-"""`Explanation`: what RELAX says of a batch, frozen."""
+"""Hold what RELAX says of a batch, frozen: `Explanation`."""
 
 from __future__ import annotations
 
@@ -25,36 +25,42 @@ class Explanation:
     importance
         Shaped like ``x``: the similarity that the embedding keeps when the bin is kept.
     uncertainty
-        Shaped like ``x``: the variability of that similarity. It restates the importance in good part; how sure the *map* is says
-        `standard_error`.
+        Shaped like ``x``: the variability of that similarity. It restates the importance in good
+        part; how sure the *map* is says `standard_error`.
     standard_error
-        Shaped like ``x``: of the importance, over the draw of the masks; it shrinks as 1/sqrt(N). NaN where the masks
-        say nothing of it: under fewer than two masks, and where similarities do not vary under the masks that keep the
-        bin.
+        Shaped like ``x``: of the importance, over the draw of the masks; it shrinks as 1/sqrt(N).
+        NaN where the masks say nothing of it: under fewer than two masks, and where similarities do
+        not vary under the masks that keep the bin.
     mean_similarity
         ``(B,)``: over all masks.
     fully_masked_similarity
-        ``(B,)``: of the fill alone to the reference, s(x, all fill); ReLU embeddings are never far from one another, so a map's values are to
-        be read against it. NaN where no encoder ran (`RELAX.estimate`).
+        ``(B,)``: of the fill alone to the reference, s(x, all fill); ReLU embeddings are never far
+        from one another, so a map's values are to be read against it. NaN where no encoder ran
+        (`RELAX.estimate`).
     n_samples
         ``(B,)`` masks used.
     neutral
-        Broadcastable to ``x``: the importance of every bin if none mattered, the mean similarity (for ``paper`` times the mean mask).
+        Broadcastable to ``x``: the importance of every bin if none mattered, the mean similarity
+        (for ``paper`` times the mean mask).
     estimator
         Name of the estimator that was used.
     cell_effects
-        Shaped like ``x``, by ``surrogate`` only, else None: how much the similarity changes as one of the strategy's cells goes from replaced
-        to kept, all others being equal. Free of the crosses that product masks leave in the importance; see
+        Shaped like ``x``, by ``surrogate`` only, else None: how much the similarity changes as one
+        of the strategy's cells goes from replaced to kept, all others being equal. Free of the
+        crosses that product masks leave in the importance; see
         `relax_quantus.relax.estimators.surrogate`.
     centred_standard_error
-        Shaped like ``x``: of `centred`, what pictures draw. It is mostly smaller than `standard_error`, as an error of
-        all bins alike does not enter it, and larger where one event decides. NaN where similarities do not vary at
-        all, where the bin's masks do not, and for estimators that do not give it.
+        Shaped like ``x``: of `centred`, what pictures draw. It is mostly smaller than
+        `standard_error`, as an error of all bins alike does not enter it, and larger where one
+        event decides. NaN where similarities do not vary at all, where the bin's masks do not, and
+        for estimators that do not give it.
     compared_with_itself
-        ``(B,)`` bool: whether masked copies were compared with the example's own embedding, not with a ``reference``.
+        ``(B,)`` bool: whether masked copies were compared with the example's own embedding, not
+        with a ``reference``.
     null_maxima, null_statistic
-        ``(B, P)`` ascending and ``(B,)``, with ``explain(null=True)`` only, else None: the largest ``|centred|`` / its error
-        over an example's bins, under P permutations of the similarities and as they are; see `relax_quantus.relax.null`.
+        ``(B, P)`` ascending and ``(B,)``, with ``explain(null=True)`` only, else None: the largest
+        ``|centred|`` / its error over an example's bins, under P permutations of the similarities
+        and as they are; see `relax_quantus.relax.null`.
     """
 
     importance: Tensor
@@ -89,32 +95,37 @@ class Explanation:
 
     @neutral_torch()
     def u_relax(self) -> Tensor:
-        """Importance where the uncertainty is at or below its median over the example, 0 elsewhere (U-RELAX, Wickstrom et al. 2023)."""
+        """Return the importance where the uncertainty is low, 0 elsewhere: U-RELAX.
+
+        Low is at or below the example's median (Wickstrom et al., IJCV 2023).
+        """
         median = self.uncertainty.flatten(1).median(dim=1).values
         return self.importance * (self.uncertainty <= self._per_example(median))
 
     def centred(self) -> Tensor:
-        """Importance minus `neutral`, its value if no bin mattered.
+        """Return the importance minus `neutral`, its value if no bin mattered.
 
-        Positive where keeping the bin keeps the embedding; the form for metrics and pictures, as importance itself lies in a narrow band
-        high above 0.
+        Positive where keeping the bin keeps the embedding; the form for metrics and pictures, as
+        importance itself lies in a narrow band high above 0.
         """
         return self.importance - self.neutral
 
     @neutral_torch()
     def z(self) -> Tensor:
-        """Centred importance over its standard error, shaped like ``x``; NaN where the error is unknown."""
+        """Return the centred importance over its standard error; NaN where the error is unknown."""
         return self.centred() / self.centred_standard_error
 
     @neutral_torch()
     def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
-        """Lower and upper bound of the centred map, shaped like ``x``, by Student's t with N - 1 degrees of freedom.
+        """Return the lower and upper bound of the centred map, shaped like ``x``.
+
+        They are Student's t with N - 1 degrees of freedom times the standard error away from it.
 
         Parameters
         ----------
         level
-            Share of draws of the masks in which a bin's interval holds the map of infinitely many masks, for one bin
-            at a time.
+            Share of draws of the masks in which a bin's interval holds the map of infinitely many
+            masks, for one bin at a time.
         """
         from scipy.stats import t
 
@@ -126,11 +137,12 @@ class Explanation:
 
     @neutral_torch()
     def null(self, level: float = 0.05) -> Tensor:
-        """Return what ``|z|`` exceeds somewhere in the map by chance alone in a share `level` of cases, ``(B,)``.
+        """Return what ``|z|`` exceeds by chance alone in a share `level` of cases, ``(B,)``.
 
-        The family-wise threshold: similarities are permuted over the masks, which takes away what masks and
-        similarities have to do with each other, and the largest ``|centred|`` / error over all bins is noted each time.
-        Infinite where the permutations are too few for the level; NaN unless explained with ``null=True``.
+        The family-wise threshold: similarities are permuted over the masks, which takes away what
+        masks and similarities have to do with each other, and the largest ``|centred|`` / error
+        over all bins is noted each time. Infinite where the permutations are too few for the level;
+        NaN unless explained with ``null=True``.
 
         Raises
         ------
@@ -149,11 +161,12 @@ class Explanation:
     @property
     @neutral_torch()
     def p_value(self) -> Tensor:
-        """Return the share of permutations whose largest ``|z|`` reaches the example's own, itself counted, ``(B,)``.
+        """Return the share of permutations whose largest ``|z|`` reaches the example's, ``(B,)``.
 
-        (1 + b) / (1 + P) for b of P permutations, with the statistic of `weighted` whatever estimator drew the map
-        (Phipson and Smyth, "Permutation P-values should never be zero", 2010). A small one says that the network
-        reacts to the masks, not that a part matters by much. NaN unless explained with ``null=True``.
+        (1 + b) / (1 + P) for b of P permutations, with the statistic of `weighted` whatever
+        estimator drew the map (Phipson and Smyth, "Permutation P-values should never be zero",
+        2010). A small one says that the network reacts to the masks, not that a part matters by
+        much. NaN unless explained with ``null=True``.
         """
         if self.null_maxima is None or self.null_statistic is None:
             return torch.full_like(self.mean_similarity, torch.nan)
@@ -163,17 +176,19 @@ class Explanation:
 
     @property
     def hears_nothing(self) -> Tensor:
-        """Whether the fill alone is at least as similar to the reference as masked copies are on average, ``(B,)`` bool.
+        """Tell whether the fill alone is as similar to the reference as copies are, ``(B,)`` bool.
 
-        Then masks take nothing away that the network would miss, and what the map shows is not what it hears. False
-        where the fill's similarity is unknown, and where copies were compared with something else than the example
-        itself: the fill may well be nearer to that.
+        Then masks take nothing away that the network would miss, and what the map shows is not what
+        it hears. False where the fill's similarity is unknown, and where copies were compared with
+        something else than the example itself: the fill may well be nearer to that.
         """
         return (self.fully_masked_similarity >= self.mean_similarity) & self.compared_with_itself
 
     @neutral_torch()
     def spearman(self) -> Tensor:
-        """Spearman's rank correlation ``(B,)`` of uncertainty and importance over each example's bins; NaN where either is constant.
+        """Return Spearman's rank correlation ``(B,)`` of uncertainty and importance.
+
+        NaN where either is constant over the example's bins.
 
         Near +-1, the uncertainty restates the importance and says nothing of its own.
         """
@@ -204,8 +219,8 @@ class Explanation:
     ) -> Any:
         """Draw the explanation of spectrograms into matplotlib axes, with seconds and Hz on them.
 
-        `method`, `sign`, `cmap`, `alpha_overlay`, `outlier_perc`, `show_colorbar` and `title` are named as in
-        ``captum.attr.visualization.visualize_image_attr`` and mean the same.
+        `method`, `sign`, `cmap`, `alpha_overlay`, `outlier_perc`, `show_colorbar` and `title` are
+        named as in ``captum.attr.visualization.visualize_image_attr`` and mean the same.
 
         Parameters
         ----------
@@ -215,14 +230,16 @@ class Explanation:
             ``"centred"``, ``"importance"``, ``"u_relax"``, ``"uncertainty"``, ``"standard_error"``,
             ``"centred_standard_error"`` or ``"cell_effects"``.
         method
-            ``"heat_map"``, the map alone (default without `x`); ``"blended_heat_map"``, over the spectrogram (default with `x`);
-            ``"original_image"``, the spectrogram alone.
+            ``"heat_map"``, the map alone (default without `x`); ``"blended_heat_map"``, over the
+            spectrogram (default with `x`); ``"original_image"``, the spectrogram alone.
         sign
-            Of centred importance and cell effects: ``"all"``, ``"positive"``, ``"negative"`` or ``"absolute_value"``.
+            Of centred importance and cell effects: ``"all"``, ``"positive"``, ``"negative"`` or
+            ``"absolute_value"``.
         example
             Draw this one alone; all of them end to end by default.
         axis
-            What the axes stand for; by default VGGish's front end for examples of its shape, else frames and bands are counted.
+            What the axes stand for; by default VGGish's front end for examples of its shape, else
+            frames and bands are counted.
         ax
             matplotlib axes; pyplot's current ones by default.
         cmap
@@ -230,8 +247,9 @@ class Explanation:
         alpha_overlay
             Opacity of the map over the spectrogram.
         outlier_perc
-            The scale ends where the sorted magnitudes add up to 100 less this percentage of their sum. Importance and U-RELAX, which lie in a
-            narrow band high above 0, always span their own range.
+            The scale ends where the sorted magnitudes add up to 100 less this percentage of their
+            sum. Importance and U-RELAX, which lie in a narrow band high above 0, always span their
+            own range.
         show_colorbar
             Draw one, in the map's units.
         title
@@ -240,7 +258,7 @@ class Explanation:
         Returns
         -------
         matplotlib.axes.Axes
-            That were drawn into.
+            The axes that were drawn on.
 
         Raises
         ------
@@ -252,12 +270,12 @@ class Explanation:
         return _plotting().plot(self, x, **options, title=title)
 
     def _repr_png_(self) -> bytes | None:
-        """What a notebook shows; None, and so the text, where there is no spectrogram."""
+        """Return what a notebook shows; None, and so the text, where there is no spectrogram."""
         found: bytes | None = _plotting().png(self)
         return found
 
     def _repr_html_(self) -> str | None:
-        """What a notebook shows; None, and so the text, where there is no spectrogram."""
+        """Return what a notebook shows; None, and so the text, where there is no spectrogram."""
         found: str | None = _plotting().as_html(self)
         return found
 
@@ -273,7 +291,7 @@ class Explanation:
 
 
 def _plotting() -> Any:
-    """The one import upwards, and only when something is drawn: matplotlib is slow to load."""
+    """Import the views, upwards and only when something is drawn: matplotlib is slow to load."""
     from relax_quantus.views import explanation as explanation_plotting
 
     return explanation_plotting

@@ -1,11 +1,14 @@
-"""An encoder in eval mode -> a copy that runs faster, for one call; the caller's own module is not touched.
+"""Copy an encoder in eval mode into one that runs faster, for one call.
 
-A module and an example of what it will see enter; a callable leaves that gives the same embeddings: a copy of the module with batch
-normalisations folded into the convolutions before them and convolution weights in channels-last order, or, where nothing is to be gained or
-the copy does not agree, what came in. The copy shares every other weight with the original and is dropped with the call, so training the
-original on leaves nothing stale. Stands beside `relax_quantus.base.modules`, below where the encoder runs.
+A module and an example of what it will see enter; a callable leaves that gives the same embeddings:
+a copy of the module with batch normalisations folded into the convolutions before them and
+convolution weights in channels-last order, or, where nothing is to be gained or the copy does not
+agree, what came in. The copy shares every other weight with the original and is dropped with the
+call, so training the original on leaves nothing stale. Stands beside `relax_quantus.base.modules`,
+below where the encoder runs.
 
-What batch normalisations follow is seen in a run of the copy, because symbolic tracing refuses networks that look at their input's shape.
+What batch normalisations follow is seen in a run of the copy, because symbolic tracing refuses
+networks that look at their input's shape.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ def may_fold(module: nn.Module) -> bool:
 
 
 def fold(module: nn.Module, run: Callable[[], Any]) -> None:
-    """Fold, in place, each batch normalisation that alone reads the output of one convolution into that convolution.
+    """Fold, in place, batch normalisations into the convolutions whose output they alone read.
 
     Parameters
     ----------
@@ -61,9 +64,10 @@ def _laid_out_like(weight: Tensor, other: Tensor) -> Tensor:
 
 
 class _Uses(TorchFunctionMode):
-    """Counts how many functions read each tensor, its description apart.
+    """Count how many functions read each tensor, its description apart.
 
-    A dispatch mode would see operations instead; the first one in a process imports sympy, for two seconds.
+    A dispatch mode would see operations instead; the first one in a process imports sympy, for two
+    seconds.
     """
 
     def __init__(self) -> None:
@@ -88,7 +92,10 @@ def tensors_in(arguments: Any) -> Iterator[Tensor]:
 
 
 def observed_pairs(module: nn.Module, run: Callable[[], Any]) -> list[tuple[Any, Any]]:
-    """Run once and return the convolutions whose output one batch normalisation and nothing else read, each called once."""
+    """Run once and pair each convolution with the batch normalisation that alone reads it.
+
+    Both are called once.
+    """
     uses = _Uses()
     outputs: dict[int, Any] = {}
     readers: list[tuple[Any, Any]] = []
@@ -132,7 +139,8 @@ def observed_pairs(module: nn.Module, run: Callable[[], Any]) -> list[tuple[Any,
 
 
 AGREEMENT = 1e-4
-"""Largest difference of a copy's embeddings from the original's, as a share of the largest entry; folding costs about 1e-6."""
+"""Largest difference of a copy's embeddings, as a share of the largest entry; folding costs
+1e-6."""
 _HOOKS = (
     "_forward_hooks",
     "_forward_pre_hooks",
@@ -149,7 +157,10 @@ def module_behind(encoder: object) -> nn.Module | None:
 
 
 def is_plain(module: nn.Module) -> bool:
-    """Whether a copy can stand in for `module`: all of it in eval mode, no hooks, no parametrisations, nothing compiled to TorchScript."""
+    """Tell whether a copy can stand in for `module`.
+
+    All of it is in eval mode, without hooks or parametrisations, and not compiled to TorchScript.
+    """
     return not any(
         isinstance(part, torch.jit.ScriptModule)
         or part.training
@@ -162,17 +173,21 @@ def is_plain(module: nn.Module) -> bool:
 def inference_copy(encoder: Encoder, probe: tuple[Tensor, ...], dtype: torch.dtype | None = None) -> Encoder:
     """Return what to run instead of `encoder` in this call, which may be `encoder` itself.
 
-    Costs one forward of `probe` by the original and up to three by copies; nothing where there is no convolution to gain from.
+    Costs one forward of `probe` by the original and up to three by copies; nothing where there is
+    no convolution to gain from.
 
     Parameters
     ----------
     encoder
-        A module, a bound method of one, or any callable; only modules for which `is_plain` holds are copied.
+        A module, a bound method of one, or any callable; only modules for which `is_plain` holds
+        are copied.
     probe
-        Inputs ``(n, ...)``, a few rows of what the encoder will see; the copy is used if its output agrees with the original's on them.
+        Inputs ``(n, ...)``, a few rows of what the encoder will see; the copy is used if its output
+        agrees with the original's on them.
     dtype
-        Type of autocast under which the encoder will run, in which the copy's linear and convolution weights are then kept so that they are
-        not converted again in each forward; None for full precision.
+        Type of autocast under which the encoder will run, in which the copy's linear and
+        convolution weights are then kept so that they are not converted again in each forward; None
+        for full precision.
 
     Returns
     -------
@@ -203,7 +218,7 @@ def inference_copy(encoder: Encoder, probe: tuple[Tensor, ...], dtype: torch.dty
 
 
 def _own(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Clones: an encoder may begin with an in-place operation."""
+    """Clone inputs: an encoder may begin with an in-place operation."""
     return tuple(x.clone() for x in inputs)
 
 
@@ -216,7 +231,10 @@ def _agree(found: object, expected: object, tolerance: float) -> bool:
 
 
 def _gains_from_channels_last(module: nn.Module, probe: tuple[Tensor, ...], dtype: torch.dtype | None) -> bool:
-    """Whether there are 2-D convolutions to convert, for types that have kernels for it; on a GPU those are the short ones' alone."""
+    """Tell whether there are 2-D convolutions that gain from channels-last order.
+
+    On a GPU those of short types alone have kernels for it.
+    """
     short = dtype is not None or any(p.dtype in (torch.float16, torch.bfloat16) for p in module.parameters())
     return any(
         type(part) is nn.Conv2d
@@ -248,7 +266,7 @@ class _Copy:
         return self.run(*inputs)
 
     def lowered(self, probe: tuple[Tensor, ...]) -> _Copy:
-        """Keep weights in the type of the coming autocast, if that changes nothing beyond its rounding."""
+        """Keep weights in the type of the coming autocast, if only its rounding changes."""
         if self.dtype is None:
             return self
         place = probe[0].device.type
@@ -264,7 +282,7 @@ class _Copy:
 
 
 def _twin(module: nn.Module, memo: dict[int, nn.Module]) -> nn.Module:
-    """Copy the structure of a module: submodules are new, parameters, buffers and all else are shared."""
+    """Copy a module's structure: submodules are new, parameters and all else are shared."""
     if id(module) in memo:
         return memo[id(module)]
     made = memo[id(module)] = module.__class__.__new__(module.__class__)
@@ -280,7 +298,7 @@ def _twin(module: nn.Module, memo: dict[int, nn.Module]) -> nn.Module:
 
 
 def _convert(module: nn.Module, change: Callable[[Tensor], Tensor], *kinds: type[nn.Module]) -> None:
-    """Change the parameters of modules of exactly these kinds; those shared by several stay shared."""
+    """Change parameters of modules of exactly these kinds; shared ones stay shared."""
     changed: dict[int, nn.Parameter] = {}
     for part in module.modules():
         if type(part) in kinds:

@@ -1,9 +1,10 @@
-"""Fills: what a masked bin becomes.
+"""Fill masked bins: with silence, background, noise or another level.
 
-Inputs ``(B, ..., T, F)`` enter, a level broadcastable to them leaves (and, for `Noise`, a draw per mask on top). Which fill is used decides
-which question is asked: `silence` is what no recording contains, `background` is what is really there when the animal is not, and zero, the
-default of Captum and of the paper, *adds* energy to a log-mel spectrogram, whose silence is ln(0.01) = -4.605. A sibling of masks,
-similarities and estimators.
+Inputs ``(B, ..., T, F)`` enter, a level broadcastable to them leaves (and, for `Noise`, a draw per
+mask on top). Which fill is used decides which question is asked: `silence` is what no recording
+contains, `background` is what is really there when the animal is not, and zero, the default of
+Captum and of the paper, *adds* energy to a log-mel spectrogram, whose silence is ln(0.01) = -4.605.
+A sibling of masks, similarities and estimators.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ TOLERANCE = 1e-3
 
 
 def warn_of_loud_silence(x: Tensor, silence: Tensor) -> None:
-    """Warn, once, if what stands for silence, broadcastable to `x`, lies above the 5th percentile of `x`: it would then add sound."""
+    """Warn if what stands for silence lies above the 5th percentile of `x`: it would add sound.
+
+    It is broadcastable to `x`.
+    """
     if x.is_complex() or x.dtype == torch.bool or float((x < silence - TOLERANCE).double().mean()) <= LOUD_SHARE:
         return
     got = "more than 5 % of the input below it"
@@ -42,20 +46,23 @@ def warn_of_loud_silence(x: Tensor, silence: Tensor) -> None:
 
 
 def carried_silence(x: Tensor) -> float | Tensor | None:
-    """Return the level of silence that an input carries as its attribute ``silence``; None for plain tensors."""
+    """Return the level of silence that an input carries as ``silence``; None for plain tensors."""
     level: float | Tensor | None = getattr(x, "silence", None)
     return level
 
 
 class Fill(ABC):
-    """What RELAX asks of a fill."""
+    """Say what replaces masked entries: what RELAX asks of a fill."""
 
     @abstractmethod
     def level(self, x: Tensor) -> Tensor:
-        """Return what replaces masked entries of `x`, broadcastable to it; row i depends on example i alone."""
+        """Return what replaces masked entries, broadcastable to `x`; row i from example i alone."""
 
     def draw(self, n: int, x: Tensor, generator: torch.Generator) -> Tensor | None:
-        """Draw what to add to the level of the next `n` masks, ``(n, *x.shape[1:])``, shared by the batch; None for nothing."""
+        """Draw what the next `n` masks add to the level, ``(n, *x.shape[1:])``; None for nothing.
+
+        The batch shares it.
+        """
         return None
 
 
@@ -83,11 +90,12 @@ class Silence(Fill):
     -----
     .. math:: b_{tf} = \ln 0.01 = -4.605
 
-    the value that VGGish's front end, ln(mel + 0.01), gives a wave of zeros. Source: torchvggish's front end.
+    the value that VGGish's front end, ln(mel + 0.01), gives a wave of zeros. Source: torchvggish's
+    front end.
     """
 
     def level(self, x: Tensor) -> Tensor:
-        """Return what silence is for `x`: what it carries, broadcastable to it, else a scalar; warns if `x` is below it."""
+        """Return the silence that `x` carries, else a scalar; warn if it lies above much of `x`."""
         carried = carried_silence(x)
         level = SILENCE if carried is None else carried
         silence = torch.as_tensor(level, dtype=real(x).dtype, device=x.device)
@@ -99,7 +107,8 @@ class Silence(Fill):
 class Zero(Fill):
     r"""Zero: Captum's and the paper's default.
 
-    In log-mel, zero is louder than silence: it stands for a mel magnitude of .99, so masking by it adds energy.
+    In log-mel, zero is louder than silence: it stands for a mel magnitude of .99, so masking by it
+    adds energy.
 
     Notes
     -----
@@ -128,7 +137,8 @@ class Background(Fill):
     -----
     .. math:: b_{tf} = Q_{.1}\big(x_{1f}, \ldots, x_{Tf}\big)
 
-    the 10th percentile over the frames of the example, by linear interpolation. Source: this project.
+    the 10th percentile over the frames of the example, by linear interpolation. Source: this
+    project.
     """
 
     percentile: float = 10.0
@@ -147,13 +157,15 @@ class Background(Fill):
 class BandMean(Fill):
     r"""Each band's mean over time.
 
-    Asks what if a stationary sound of the same mean spectrum had been there; it adds energy where the call is not.
+    Asks what if a stationary sound of the same mean spectrum had been there; it adds energy where
+    the call is not.
 
     Notes
     -----
     .. math:: b_{tf} = \frac{1}{T} \sum_{u=1}^{T} x_{uf}
 
-    Source: a choice of Mishra et al., arXiv 2005.07788, 2020, who compare contents of occlusions for audio.
+    Source: a choice of Mishra et al., arXiv 2005.07788, 2020, who compare contents of occlusions
+    for audio.
     """
 
     def level(self, x: Tensor) -> Tensor:
@@ -165,13 +177,15 @@ class BandMean(Fill):
 class Mean(Fill):
     r"""The example's mean.
 
-    Asks what if a stationary noise, equally loud in all bands, had been there; it adds a plateau that is in no recording.
+    Asks what if a stationary noise, equally loud in all bands, had been there; it adds a plateau
+    that is in no recording.
 
     Notes
     -----
     .. math:: b_{tf} = \frac{1}{TF} \sum_{u=1}^{T} \sum_{g=1}^{F} x_{ug}
 
-    Source: the grey occluder of images (Zeiler and Fergus, ECCV 2014); for audio Mishra et al., arXiv 2005.07788, 2020.
+    Source: the grey occluder of images (Zeiler and Fergus, ECCV 2014); for audio Mishra et al.,
+    arXiv 2005.07788, 2020.
     """
 
     def level(self, x: Tensor) -> Tensor:
@@ -194,7 +208,8 @@ class Noise(Background):
 
     Notes
     -----
-    .. math:: b_{tf} = Q_{.1}\big(x_{1f}, \ldots, x_{Tf}\big) + \sigma \varepsilon_{tf}, \qquad \varepsilon_{tf} \sim \mathcal N(0, 1)
+    .. math:: b_{tf} = Q_{.1}\big(x_{1f}, \ldots, x_{Tf}\big) + \sigma \varepsilon_{tf},
+       \qquad \varepsilon_{tf} \sim \mathcal N(0, 1)
 
     with other noise for every mask, the same for all examples of a batch. Source: this project.
     """
@@ -206,7 +221,7 @@ class Noise(Background):
         checks.positive("scale", self.scale)
 
     def draw(self, n: int, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw ``(n, *x.shape[1:])`` by inversion, one uniform an entry, so that chunks of any size give the same stream."""
+        """Draw ``(n, *x.shape[1:])`` by inversion, so that chunks of any size give one stream."""
         uniform = torch.rand(n, *x.shape[1:], generator=generator, device=generator.device, dtype=torch.float64)
         normal: Tensor = torch.special.ndtri(uniform.clamp(1e-12, 1 - 1e-12))
         return (self.scale * normal).to(x)
@@ -225,9 +240,11 @@ class Blur(Fill):
 
     Notes
     -----
-    .. math:: b = G_{\sigma_T}\, x\, G_{\sigma_F}^{\top}, \qquad (G_\sigma)_{tu} \propto e^{-(t-u)^2 / 2\sigma^2}
+    .. math:: b = G_{\sigma_T}\, x\, G_{\sigma_F}^{\top},
+       \qquad (G_\sigma)_{tu} \propto e^{-(t-u)^2 / 2\sigma^2}
 
-    with rows that sum to 1, so that edges do not darken. Source: Fong and Vedaldi, ICCV 2017, whose blur it is, for spectrograms.
+    with rows that sum to 1, so that edges do not darken. Source: Fong and Vedaldi, ICCV 2017, whose
+    blur it is, for spectrograms.
     """
 
     sigma_frames: float = 8.0
@@ -245,7 +262,7 @@ class Blur(Fill):
 
 
 def gaussian(size: int, sigma: float, like: Tensor) -> Tensor:
-    """Row-normalised Gaussian smoothing matrix ``(size, size)``."""
+    """Make a row-normalised Gaussian smoothing matrix ``(size, size)``."""
     steps = torch.arange(size, device=like.device, dtype=like.dtype)
     return torch.softmax(-0.5 * ((steps[:, None] - steps) / sigma) ** 2, dim=1)
 

@@ -1,7 +1,8 @@
-"""Masked copies -> similarities: where the encoder runs.
+"""Run the encoder on masked copies, and compare their embeddings with the reference's.
 
-A checked call and an encoder enter; the similarity of every masked copy to the reference leaves, chunk by chunk and
-together with the masks it belongs to. `MaskStream` draws the masks, `MaskedForward` embeds the copies and compares.
+A checked call and an encoder enter; the similarity of every masked copy to the reference leaves,
+chunk by chunk and together with the masks it belongs to. `MaskStream` draws the masks,
+`MaskedForward` embeds the copies and compares.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ CHUNK_ENTRIES = 1 << 22
 
 
 class MaskStream:
-    """The masks of one call, in order, in chunks; each iteration gives the same ones.
+    """Draw the masks of one call, in order, in chunks; each iteration gives the same ones.
 
     Parameters
     ----------
@@ -47,7 +48,8 @@ class MaskStream:
     n_samples
         Masks a tensor.
     seed
-        Tensor 0's generator is seeded with it directly; the others, and the fills' noise, with numbers derived from it.
+        Tensor 0's generator is seeded with it directly; the others, and the fills' noise, with
+        numbers derived from it.
 
     Attributes
     ----------
@@ -60,7 +62,7 @@ class MaskStream:
     def __init__(self, strategy: Strategy, tensors: tuple[MaskedTensor, ...], n_samples: int, seed: int) -> None:
         self.tensors, self.n_samples, self.seed = tensors, n_samples, seed
         found = [replace(bound(strategy, t), seed=child_seed(seed, i)) for i, t in enumerate(tensors)]
-        if len(tensors) > 1:  # the similarity depends on the masks of all, whose joint distribution nobody says
+        if len(tensors) > 1:  # the similarity depends on all, whose joint distribution is unknown
             found = [replace(masks, distribution=None) for masks in found]
         self.bound = tuple(found)
         entries = [t.x.numel() if m.by_example else t.x[0].numel() for t, m in zip(tensors, found, strict=True)]
@@ -86,7 +88,8 @@ class MaskStream:
     def chunks(self, multiple: int) -> Iterator[Drawn]:
         """Yield as `__iter__` does, a multiple of so many masks at a time, on the inputs' device.
 
-        Chunks hold whole forwards of `multiple` masks, as many as fit into `block` masks or one. Masks and noise do not depend on it.
+        Chunks hold whole forwards of `multiple` masks, as many as fit into `block` masks or one.
+        Masks and noise do not depend on it.
         """
         chunk = multiple * max(1, self.block // multiple)
         masks = [self.reader(i) for i in range(len(self.tensors))]
@@ -112,7 +115,10 @@ class MaskStream:
         return checked_masks(drawn, n, shape, f"sample({n}, {shape}, generator)").expand(-1, *shape)
 
     def _noise(self, index: int, tensor: MaskedTensor) -> Callable[[int], Tensor | None]:
-        """Return a function that hands out the fill's noise for the next n masks, drawn in blocks that do not depend on n."""
+        """Return a function that hands out the fill's noise for the next n masks.
+
+        It is drawn in blocks that do not depend on n.
+        """
         fill, generator = tensor.fill, child_generator(self.seed, len(self.tensors) + index)
         left = self.n_samples
         waiting: list[Tensor] = []
@@ -161,14 +167,15 @@ def child_seed(seed: int, index: int) -> int:
 
 
 def child_generator(seed: int, index: int) -> torch.Generator:
-    """Return the CPU generator number `index` of a seed; number 0 is seeded with the seed itself."""
+    """Return the CPU generator number `index` of a seed; number 0 is the seed's own."""
     return torch.Generator().manual_seed(child_seed(seed, index))
 
 
 def bound(strategy: Strategy, tensor: MaskedTensor) -> BoundMasks:
-    """Bind a strategy to an input, or to the groups of its feature mask; one that has ``sample`` alone is adapted.
+    """Bind a strategy to an input, or to the groups of its feature mask.
 
-    That one is asked for all masks at once, since nobody says that ``sample(3)`` and ``sample(5)`` are ``sample(8)``.
+    That one is asked for all masks at once, since nobody says that ``sample(3)`` and ``sample(5)``
+    are ``sample(8)``.
     """
     method = "bind" if tensor.groups is None else "bind_groups"
     bind, shape = getattr(strategy, method, None), tensor.mask_shape
@@ -187,7 +194,7 @@ def bound(strategy: Strategy, tensor: MaskedTensor) -> BoundMasks:
 
 
 def checked_masks(masks: object, n: int, shape: tuple[int, ...], drawn_by: str, batch: int | None = None) -> Tensor:
-    """Return masks ``(n, *s)``, or with a batch ``(n, batch, *s)``, ``s`` broadcastable to `shape`, or refuse them."""
+    """Return masks ``(n, *s)``, or ``(n, batch, *s)``, broadcastable to `shape`, or refuse them."""
     masks = checks.tensor("masks", masks)
     lead = (n,) if batch is None else (n, batch)
     if masks.ndim == 0 or tuple(masks.shape[: len(lead)]) != lead:
@@ -207,7 +214,7 @@ def checked_masks(masks: object, n: int, shape: tuple[int, ...], drawn_by: str, 
 
 
 class MaskedForward:
-    """One call's encoder and what its embeddings of masked copies are compared with.
+    """Embed one call's masked copies, and compare them with the reference.
 
     Parameters
     ----------
@@ -236,17 +243,18 @@ class MaskedForward:
         self.compared: list[tuple[float, Tensor]] = []
 
     def prepare(self) -> Self:
-        """Embed what copies are compared with, check the encoder by that, and decide how to run it."""
+        """Embed the reference, check the encoder by that, and decide how to run it."""
         call, nonzero = self.call, is_directional(self.similarity)
         self.compared = references(call.reference, call.inputs, self.embed_first, nonzero)
         self.execution.prepare()
-        if self.execution.has_lowered_precision:  # rounding that copies and reference share changes the map less
+        if self.execution.has_lowered_precision:
+            # rounding that copies and reference share changes the map less
             self.compared = references(call.reference, call.inputs, self.embed, nonzero)
         self.stream = MaskStream.of(call)
         return self
 
     def embed_first(self, inputs: tuple[Tensor, ...]) -> Any:
-        """Embed one batch; inputs that only lack a batch axis or have another type than the weights are refused in a line of our own."""
+        """Embed one batch, and say in our own words if its shape or type alone is wrong."""
         kept = tuple(x.clone() for x in inputs)  # an encoder may begin with an in-place operation
         try:
             h = self.embed(inputs)
@@ -269,14 +277,16 @@ class MaskedForward:
     def similarities(
         self, rows: slice | list[int] | None = None, ends: Sequence[int] = ()
     ) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        """Yield similarities ``(m, b)`` float64 of the examples in `rows` and, a tensor each, the masks they belong to.
+        """Yield similarities ``(m, b)`` float64 of examples and, a tensor each, their masks.
 
-        A GPU is not waited for before all is queued, so that it computes while the next masks are drawn.
+        A GPU is not waited for before all is queued, so that it computes while the next masks are
+        drawn.
 
         Parameters
         ----------
         rows
-            All by default. A list may be shortened by the caller between two chunks; it ends when none is left.
+            All by default. A list may be shortened by the caller between two chunks; it ends when
+            none is left.
         ends
             Ascending numbers of masks at which a chunk has to end.
         """
@@ -303,7 +313,7 @@ class MaskedForward:
         refuse_unless(finite)
 
     def _chunk(self, masks: list[Tensor], noise: list[Tensor | None], rows: slice | list[int]) -> Tensor:
-        """Similarities ``(m, b)`` under a chunk of masks."""
+        """Return the similarities ``(m, b)`` under a chunk of masks."""
         if isinstance(rows, list) and self.execution.is_fixed:
             return self._chunk(masks, noise, slice(0, self.call.batch))[:, rows]
         examples = range(rows.start, rows.stop) if isinstance(rows, slice) else rows
@@ -334,7 +344,7 @@ class MaskedForward:
                 torch.cuda.empty_cache()
 
     def compare(self, copies: tuple[Tensor, ...], rows: slice | list[int]) -> Tensor:
-        """Similarities ``(m, b)`` of copies ``(m * b, ...)`` of the examples in `rows` to the reference."""
+        """Compare copies ``(m * b, ...)`` of examples in `rows` to the reference, ``(m, b)``."""
         h = self.execution.embed(copies)
         total = torch.zeros((), dtype=torch.float64, device=self.compared[0][1].device)
         for weight, reference in self.compared:
@@ -350,7 +360,7 @@ class MaskedForward:
         return total
 
     def fully_masked(self) -> Tensor:
-        """Similarity ``(B,)`` of the fill alone: the level that a map's values are to be read against."""
+        """Compare the fill alone to the reference, ``(B,)``: a map is to be read against that."""
         tensors = self.call.tensors
         similarities = self._fitting(
             lambda: [
@@ -381,7 +391,7 @@ def refuse_unless(finite: Tensor) -> None:
 
 
 def masked_embeddings(h: object, rows: int, size: int) -> Tensor:
-    """Return the encoder's output for masked copies as ``(rows, size)``; finiteness is checked on the similarities."""
+    """Return embeddings of masked copies as ``(rows, size)``; similarities show if finite."""
     if isinstance(h, Tensor) and h.ndim == 1 and len(h) == rows:
         h = h[:, None]
     if not isinstance(h, Tensor) or tuple(h.shape) != (rows, size):
@@ -397,8 +407,9 @@ def references(reference: Any, inputs: tuple[Tensor, ...], embed: Embed, nonzero
     Parameters
     ----------
     reference
-        None for the input's own embedding; an embedding ``(D,)``, ``(1, D)`` or ``(B, D)``; an input ``x.shape[1:]``,
-        ``(1, *x.shape[1:])`` or like ``x``; or a 2-tuple of these, (towards, away).
+        None for the input's own embedding; an embedding ``(D,)``, ``(1, D)`` or ``(B, D)``; an
+        input ``x.shape[1:]``, ``(1, *x.shape[1:])`` or like ``x``; or a 2-tuple of these, (towards,
+        away).
     inputs
         The inputs to explain.
     embed

@@ -1,12 +1,13 @@
-"""What chance alone draws: the largest ``|centred|`` / error of maps whose similarities were permuted over the masks.
+"""Draw what chance alone does: maps of similarities that were permuted over the masks.
 
-One call's similarities enter, and its masks, drawn again by seed; the largest ``|z|`` over an example's bins leaves, as it is
-and under each permutation. Permuting takes away what masks and similarities have to do with each other and keeps both, so
-that the maxima are those of a network without main effects under the same masks. The statistic is `Weighted`'s, which is
-a few matrix products for all permutations, whatever estimator draws the map.
+One call's similarities enter, and its masks, drawn again by seed; the largest ``|z|`` over an
+example's bins leaves, as it is and under each permutation. Permuting takes away what masks and
+similarities have to do with each other and keeps both, so that the maxima are those of a network
+without main effects under the same masks. The statistic is `Weighted`'s, which is a few matrix
+products for all permutations, whatever estimator draws the map.
 
-Source: Westfall and Young, "Resampling-based multiple testing", 1993 (maxT); Winkler et al., "Permutation inference for
-the general linear model", NeuroImage 2014.
+Source: Westfall and Young, "Resampling-based multiple testing", 1993 (maxT); Winkler et al.,
+"Permutation inference for the general linear model", NeuroImage 2014.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from relax_quantus.relax.masked_forward import MaskStream, child_generator
 
 PERMUTATIONS = 200
 BLOCK_BYTES = 1 << 28
-"""What masks may take at a time; where they take more, they are drawn again for the next entries."""
+"""Bytes that masks may take at a time; beyond, they are drawn again for the next entries."""
 CACHED_ENTRIES = 512
 
 
@@ -35,7 +36,8 @@ def null_maxima(
     Parameters
     ----------
     stream
-        The call's masks. Its seed chooses the permutations, too, which examples share as they share the masks.
+        The call's masks. Its seed chooses the permutations, too, which examples share as they share
+        the masks.
     similarities
         ``(N, B)``: of the stream's first N masks.
     tensor
@@ -43,13 +45,15 @@ def null_maxima(
     permutations
         P.
     rows
-        Which examples of the batch the similarities are of; all if None. It matters where each has masks of its own.
+        Which examples of the batch the similarities are of; all if None. It matters where each has
+        masks of its own.
 
     Returns
     -------
     maxima, statistic : Tensor
-        ``(B, P)`` ascending and ``(B,)``, float32 on the similarities' device; NaN where similarities do not vary. Costs
-        no encoder forward, and 3 N P multiplications for each example and entry of the masks.
+        ``(B, P)`` ascending and ``(B,)``, float32 on the similarities' device; NaN where
+        similarities do not vary. Costs no encoder forward, and 3 N P multiplications for each
+        example and entry of the masks.
     """
     n, batch = similarities.shape
     device = similarities.device
@@ -71,7 +75,7 @@ def null_maxima(
 
 
 def standardised(similarities: Tensor) -> tuple[Tensor, Tensor]:
-    """Return similarities ``(N, B)`` with mean 0 and variance 1, float64, and whether each column varies."""
+    """Return similarities ``(N, B)`` with mean 0 and variance 1, and whether columns vary."""
     values = similarities.double()
     mean, spread = values.mean(0), values.std(0, correction=0)
     varies = spread > SAME * mean.abs().clamp_min(torch.finfo(values.dtype).tiny)
@@ -79,13 +83,13 @@ def standardised(similarities: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def largest_z(stream: MaskStream, rows: Tensor, tensor: int, example: int | None = None) -> Tensor:
-    """Return the largest ``|centred|`` / error over the masks' entries for each row of similarities ``(r, N)``, ``(r,)``.
+    """Return the largest ``|centred|`` / error of each row of similarities ``(r, N)``, ``(r,)``.
 
     With `example`, under that example's own masks.
 
-    Rows have mean 0 and variance 1. With a = M / M-bar - 1 and R the weighted mean of a row, N^2 (N - 1) / N times the
-    squared error is sum a^2 (r - R)^2 - N R^2: three products of rows and masks. They are made for a few entries at a
-    time, which stay in the processor's cache.
+    Rows have mean 0 and variance 1. With a = M / M-bar - 1 and R the weighted mean of a row, N^2 (N
+    - 1) / N times the squared error is sum a^2 (r - R)^2 - N R^2: three products of rows and masks.
+    They are made for a few entries at a time, which stay in the processor's cache.
     """
     n, largest, start, entries = rows.shape[1], torch.zeros(len(rows), device=rows.device), 0, 1
     squares, at_once = rows.square(), max(1, BLOCK_BYTES // (4 * n))
@@ -98,7 +102,7 @@ def largest_z(stream: MaskStream, rows: Tensor, tensor: int, example: int | None
 
 
 def drawn(stream: MaskStream, tensor: int, n: int, entries: slice, example: int | None = None) -> tuple[Tensor, int]:
-    """Return some entries of the first n masks, float32 ``(n, entries)``, and how many entries masks have."""
+    """Return some entries of the first n masks, ``(n, entries)``, and the number of all."""
     kept, count, every = torch.empty(0), 0, 0
     for masks in stream.masks():
         some = masks[tensor][: n - count]
@@ -114,7 +118,7 @@ def drawn(stream: MaskStream, tensor: int, n: int, entries: slice, example: int 
 
 
 def _largest(kept: Tensor, rows: Tensor, squares: Tensor) -> Tensor:
-    """Largest ``|z|`` of each row over some entries of the masks ``(N, entries)``."""
+    """Return the largest ``|z|`` of each row over some entries of the masks ``(N, entries)``."""
     n, tiny = len(kept), torch.finfo(torch.float32).tiny
     mean = kept.mean(0)
     a = (kept / mean.clamp_min(tiny) - 1).square_()

@@ -1,7 +1,8 @@
-"""Similarity of an embedding and its masked copies: ``(h (B, D), h_masked (M, B, D)) -> (M, B)``.
+"""Compare an embedding with its masked copies': ``(h (B, D), h_masked (M, B, D)) -> (M, B)``.
 
-A sibling of masks, fills and estimators. RELAX compares by the cosine (Wickstrom et al., IJCV 2023, equation 2); any callable of the form
-above can stand in. `SimilarityForward` and `SimilarityModel` are the similarity as a network, for Captum's and Quantus's tools.
+A sibling of masks, fills and estimators. RELAX compares by the cosine (Wickstrom et al., IJCV 2023,
+equation 2); any callable of the form above can stand in. `SimilarityForward` and `SimilarityModel`
+are the similarity as a network, for Captum's and Quantus's tools.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Similarity = Callable[[Tensor, Tensor], Tensor]
 
 
 def cosine(h: Tensor, h_masked: Tensor) -> Tensor:
-    """Cosine of each masked embedding with the reference.
+    """Compute the cosine of each masked embedding with the reference.
 
     Parameters
     ----------
@@ -34,7 +35,8 @@ def cosine(h: Tensor, h_masked: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        ``(M, B)`` in [-1, 1], of the embeddings' type but at least float32; NaN where an embedding is not finite.
+        ``(M, B)`` in [-1, 1], of the embeddings' type but at least float32; NaN where an embedding
+        is not finite.
 
     Examples
     --------
@@ -47,7 +49,7 @@ def cosine(h: Tensor, h_masked: Tensor) -> Tensor:
 
 
 def directions(h: Tensor) -> Tensor:
-    """Scale vectors ``(..., D)`` to length 1, in float64 and safe from over- and underflow; zeros stay zeros."""
+    """Scale vectors ``(..., D)`` to length 1 in float64, safe from overflow; zeros stay."""
     h = h.double()
     largest = h.detach().abs().amax(dim=-1, keepdim=True)
     h = h / torch.where(largest == 0, 1.0, largest)
@@ -57,7 +59,7 @@ def directions(h: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class CentredCosine:
-    """Cosine after a corpus' mean embedding is taken from both: what is left when what all recordings share is removed.
+    """Compare by the cosine after a corpus's mean embedding is taken from both.
 
     Parameters
     ----------
@@ -75,7 +77,10 @@ class CentredCosine:
         checks.finite("mean", self.mean)
 
     def __call__(self, h: Tensor, h_masked: Tensor) -> Tensor:
-        """``(B, D), (M, B, D) -> (M, B)``; a masked embedding that is the mean itself has similarity 0, a reference is refused."""
+        """Compare ``(B, D)`` and ``(M, B, D)``, giving ``(M, B)``.
+
+        A masked embedding that is the mean itself has similarity 0; such a reference is refused.
+        """
         if self.mean.shape != h.shape[1:]:
             checks.refuse(
                 "mean", f"a corpus mean of shape {tuple(h.shape[1:])}", self.mean, "use this encoder's", ShapeError
@@ -91,12 +96,12 @@ class CentredCosine:
 
 
 def dot(h: Tensor, h_masked: Tensor) -> Tensor:
-    """Inner product, ``(M, B)``: similarity that also counts how strongly the encoder responds."""
+    """Compute the inner product, ``(M, B)``, which also counts the strength of the response."""
     return (h_masked * h).sum(-1)
 
 
 def negative_euclidean(h: Tensor, h_masked: Tensor) -> Tensor:
-    """Minus the Euclidean distance, ``(M, B)``, at most 0."""
+    """Compute minus the Euclidean distance, ``(M, B)``, at most 0."""
     distance: Tensor = torch.linalg.vector_norm(h_masked - h, dim=-1)
     return -distance
 
@@ -126,10 +131,11 @@ def get(name: str, **parameters: Tensor) -> Similarity:
 
 
 class SimilarityForward(nn.Module):
-    """The similarity game as a scalar-per-example forward, for Captum's `infidelity` and for attributions that need one.
+    """Give each example's similarity as a scalar, for Captum's `infidelity` and the like.
 
-    Captum's metrics expand a batch in an order of their own, so the reference has to travel as an additional forward argument, which they
-    expand alike; closing over it would compare each example with another's reference.
+    Captum's metrics expand a batch in an order of their own, so the reference has to travel as an
+    additional forward argument, which they expand alike; closing over it would compare each example
+    with another's reference.
 
     Parameters
     ----------
@@ -153,7 +159,7 @@ class SimilarityForward(nn.Module):
         self.similarity: Similarity = SIMILARITIES.resolve(similarity)
 
     def forward(self, x: Tensor, reference: Tensor) -> Tensor:
-        """Similarity ``(n,)`` of inputs ``(n, ...)`` to embeddings ``(n, D)``."""
+        """Compute the similarity ``(n,)`` of inputs ``(n, ...)`` to embeddings ``(n, D)``."""
         h = exact(checked_embedding(self.encoder(x), len(x), nonzero=False))
         with neutral_torch(gradients=True):
             return self.similarity(reference.to(h.dtype), h[None])[0]
@@ -162,18 +168,21 @@ class SimilarityForward(nn.Module):
 class SimilarityModel(nn.Module):
     """Cosine similarity of an example's embedding to each of n anchors: ``(B, 1, T, F) -> (B, n)``.
 
-    Lets Quantus, which knows class scores only, measure explanations of embeddings: let the anchors be the embeddings
-    of the very examples, or of what they should resemble, and `y_batch` the index of each example's own anchor. Pass
-    ``softmax=False`` to the metrics, some of which would flatten the cosines otherwise; only EfficientMPRT, which takes
-    an entropy of the scores, needs ``softmax=True``.
+    Lets Quantus, which knows class scores only, measure explanations of embeddings: let the anchors
+    be the embeddings of the very examples, or of what they should resemble, and `y_batch` the index
+    of each example's own anchor. Pass ``softmax=False`` to the metrics, some of which would flatten
+    the cosines otherwise; only EfficientMPRT, which takes an entropy of the scores, needs
+    ``softmax=True``.
 
-    Under MPRT the encoder is re-initialised and the anchors are not, so similarities then mean nothing;
-    `explain_func` is not misled, as it explains `embed` and takes the example's own, new embedding for its reference.
+    Under MPRT the encoder is re-initialised and the anchors are not, so similarities then mean
+    nothing; `explain_func` is not misled, as it explains `embed` and takes the example's own, new
+    embedding for its reference.
 
     Parameters
     ----------
     encoder
-        Any callable ``(n, 1, T, F) -> (n, D)``; shared, not copied. ``training`` starts as the encoder's.
+        Any callable ``(n, 1, T, F) -> (n, D)``; shared, not copied. ``training`` starts as the
+        encoder's.
     anchors
         ``(n, D)``, none zero; copied, detached, kept as a buffer.
 
@@ -222,7 +231,7 @@ class SimilarityModel(nn.Module):
         return h
 
     def forward(self, x: Tensor) -> Tensor:
-        """Cosines ``(B, n)`` in [-1, 1], at least float32; 0 for an embedding of zeros."""
+        """Compute cosines ``(B, n)`` in [-1, 1], at least float32; 0 for an embedding of zeros."""
         h, anchors = self.embed(x), exact(self.anchors)
         with neutral_torch(gradients=True):
             return nn.functional.normalize(h.to(anchors.dtype), dim=1) @ nn.functional.normalize(anchors, dim=1).T

@@ -1,12 +1,14 @@
-"""When an example has been masked enough: `RELAX.explain`'s tolerance.
+"""Decide when an example has been masked enough: `RELAX.explain`'s tolerance.
 
-One example's similarities and masks enter, chunk by chunk; whether its map is sure enough leaves, and its estimates. Stands between the
-accumulators and `RELAX`, which runs the encoder no more for examples that have stopped.
+One example's similarities and masks enter, chunk by chunk; whether its map is sure enough leaves,
+and its estimates. Stands between the accumulators and `RELAX`, which runs the encoder no more for
+examples that have stopped.
 
-An example's *relative error* is the largest standard error of its centred map over the map's spread, its standard
-deviation over the example's entries. An estimated map is spread by its own noise, too, so that few masks would look like a
-map: the mean squared standard error is subtracted from its variance. Where nothing is left, or an error is unknown, the
-relative error is infinite. Looking often would cost time and favour lucky moments; so an example is looked at where the
+An example's *relative error* is the largest standard error of its centred map over the map's
+spread, its standard deviation over the example's entries. An estimated map is spread by its own
+noise, too, so that few masks would look like a map: the mean squared standard error is subtracted
+from its variance. Where nothing is left, or an error is unknown, the relative error is infinite.
+Looking often would cost time and favour lucky moments; so an example is looked at where the
 1/sqrt(N) law says that it could be sure enough by now, on a geometric grid of mask counts.
 """
 
@@ -22,13 +24,16 @@ from relax_quantus.relax.estimators import Accumulator, Estimate
 
 FIRST_LOOK = 64
 LATEST_LOOK = 4.0
-"""An example is looked at again after so many times the masks at the latest, however far it seems to be."""
+"""Times the masks after which an example is looked at again at the latest, however far it seems."""
 EARLY = 0.5
-"""... and from this share of the masks that 1/sqrt(N) predicts: `surrogate` learns, and its error falls faster."""
+"""... and share of the masks that 1/sqrt(N) predicts from which it is: `surrogate` learns
+faster."""
 
 
 def looks(n_samples: int) -> list[int]:
-    """Return mask counts below `n_samples` at which examples may stop: multiples of 32 with steps of 4/3 and 3/2.
+    """Return mask counts below `n_samples` at which examples may stop.
+
+    They are multiples of 32 with steps of 4/3 and 3/2.
 
     Examples
     --------
@@ -41,14 +46,15 @@ def looks(n_samples: int) -> list[int]:
 
 
 def relative_error(tensor: MaskedTensor, estimate: Estimate) -> float:
-    """Return the largest error of one example's centred map over the map's spread, free of its own noise.
+    """Return the largest error of an example's centred map over the map's noise-free spread.
 
     Parameters
     ----------
     tensor
         The example, ``(1, *shape)``.
     estimate
-        Of maps ``(1, *s)`` in the masks' shape. Without a centred error, the importance and its error are judged.
+        Of maps ``(1, *s)`` in the masks' shape. Without a centred error, the importance and its
+        error are judged.
 
     Returns
     -------
@@ -64,7 +70,7 @@ def relative_error(tensor: MaskedTensor, estimate: Estimate) -> float:
 
 
 class SequentialEstimate:
-    """One example's accumulators, which say when they are sure enough.
+    """Estimate one example, and say when the estimate is sure enough.
 
     Parameters
     ----------
@@ -94,7 +100,7 @@ class SequentialEstimate:
         self.count += len(similarities)
 
     def is_sure(self) -> bool:
-        """Whether every tensor's relative error is under the tolerance, as far as it is time to look."""
+        """Tell whether every tensor's relative error is under the tolerance, if it is time."""
         if self.count < self._next_look:
             return False
         pairs = zip(self.tensors, self.estimates(), strict=True)

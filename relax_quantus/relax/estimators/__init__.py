@@ -1,7 +1,8 @@
-"""Estimators: similarities and masks -> importance, uncertainty, standard error.
+"""Estimate from similarities and masks: importance, uncertainty, standard error.
 
-Siblings of masks, fills and similarities. An estimator is a factory: ``start(masks, contrast)`` gives an accumulator that is fed
-masks and similarities in any chunks and asked for its result, under a tolerance more than once.
+Siblings of masks, fills and similarities. An estimator is a factory: ``start(masks, contrast)``
+gives an accumulator that is fed masks and similarities in any chunks and asked for its result,
+under a tolerance more than once.
 """
 
 from relax_quantus.base.registry import Registry

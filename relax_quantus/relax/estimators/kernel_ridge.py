@@ -1,16 +1,20 @@
-"""Kernel ridge regression of similarities on masks, with leave-one-out predictions in closed form.
+"""Regress similarities on masks by kernel ridge, with leave-one-out predictions in closed form.
 
-Masks' features and similarities enter, a `Fit` leaves that predicts the similarity under any mask. The learning part of `surrogate`.
+Masks' features and similarities enter, a `Fit` leaves that predicts the similarity under any mask.
+The learning part of `surrogate`.
 
-The kernel is a product over a mask's independent factors. A factor that varies along one axis has a Gaussian plus a constant,
-``exp(-|z - z'|^2 / 2) + 0.3``, with features z scaled to unit total variance: the constant lets effects of one factor alone be learnt from all
-masks. One that varies along both has many more cells than can be learnt jointly; there the Gaussian has less weight and `Mixed` features add a
-linear kernel on single and neighbouring cells. Leaving one mask out has a closed form (Craven and Wahba, "Smoothing noisy data with spline
-functions", 1979): e_(-n) = alpha_n / (A^-1)_nn with A = K + lambda I and alpha = A^-1 y.
+The kernel is a product over a mask's independent factors. A factor that varies along one axis has a
+Gaussian plus a constant, ``exp(-|z - z'|^2 / 2) + 0.3``, with features z scaled to unit total
+variance: the constant lets effects of one factor alone be learnt from all masks. One that varies
+along both has many more cells than can be learnt jointly; there the Gaussian has less weight and
+`Mixed` features add a linear kernel on single and neighbouring cells. Leaving one mask out has a
+closed form (Craven and Wahba, "Smoothing noisy data with spline functions", 1979): e_(-n) = alpha_n
+/ (A^-1)_nn with A = K + lambda I and alpha = A^-1 y.
 
-Features: each factor of a mask is averaged over bins, and each bin weighted by how much the example changes there between kept and replaced:
-a mask's effect grows with what it changes. A factor that varies on both axes gets products of neighbouring bins too, as a convolutional
-encoder sees neighbours together.
+Features: each factor of a mask is averaged over bins, and each bin weighted by how much the example
+changes there between kept and replaced: a mask's effect grows with what it changes. A factor that
+varies on both axes gets products of neighbouring bins too, as a convolutional encoder sees
+neighbours together.
 """
 
 from __future__ import annotations
@@ -53,11 +57,11 @@ class Pairs:
     weights: Tensor
 
     def of(self, averages: Tensor) -> Tensor:
-        """Features ``(n, h)`` of averages ``(n, g)``."""
+        """Compute features ``(n, h)`` of averages ``(n, g)``."""
         return (averages[:, self.first] * averages[:, self.second] - self.centre) * self.weights
 
     def combined(self, averages: Tensor, coefficients: Tensor) -> Tensor:
-        """``self.of(averages) @ coefficients``, ``(n, d)``, as the quadratic forms that they are: no feature is built."""
+        """Compute ``self.of(averages) @ coefficients``, ``(n, d)``, without building a feature."""
         n, g, scaled = *averages.shape, self.weights[:, None] * coefficients
         forms = averages.new_zeros(g * g, scaled.shape[1]).index_add_(0, self.first * g + self.second, scaled)
         values = (averages @ forms.reshape(g, -1)).reshape(n, g, -1)
@@ -87,11 +91,11 @@ class Mixed:
 
     @cached_property
     def linear(self) -> Tensor:
-        """``(n, g + h)``: features of the linear kernel."""
+        """Return the features of the linear kernel, ``(n, g + h)``."""
         return torch.cat([self.gaussian, self.pairs.of(self.averages)], dim=1)
 
     def combined(self, coefficients: Tensor) -> Tensor:
-        """``self.linear @ coefficients``, ``(n, d)``."""
+        """Compute ``self.linear @ coefficients``, ``(n, d)``."""
         single = self.gaussian.shape[1]
         return self.gaussian @ coefficients[:single] + self.pairs.combined(self.averages, coefficients[single:])
 
@@ -110,17 +114,19 @@ class Fit:
     coefficients
         ``(n, d)`` float64: the prediction is ``offset + kernel(mask, features) @ coefficients``.
     averaged
-        ``(n, d)`` float64: the sum over the n fits that leave one mask out, minus n times `coefficients`: what tells their average from
-        the whole fit.
+        ``(n, d)`` float64: the sum over the n fits that leave one mask out, minus n times
+        `coefficients`: what tells their average from the whole fit.
     offset
         ``(d,)``.
     left_out
         ``(n, d)``: for each mask, its target minus the prediction of the fit without it.
     inflation
-        Variance of a mean of ``left_out * mask`` over that of as many independent terms, for the first target: fits
-        without n and without j have seen each other's mask, which correlates the two residuals.
+        Variance of a mean of ``left_out * mask`` over that of as many independent terms, for the
+        first target: fits without n and without j have seen each other's mask, which correlates the
+        two residuals.
     centred_inflation
-        The same with mask / mean mask - 1 in the place of the mask: for the error of the centred map.
+        The same with mask / mean mask - 1 in the place of the mask: for the error of the centred
+        map.
     """
 
     features: tuple[Features, ...]
@@ -136,12 +142,15 @@ class Fit:
         return self.offset + predictor(self.features, self.coefficients.float())(features).double()
 
     def coefficients_over(self, count: int) -> Tensor:
-        """Coefficients of the average over `count` masks of the fit that predicted each: without itself, or whole for masks not fitted on."""
+        """Return the average's coefficients over `count` masks of the fits that predicted each.
+
+        That is the fit without the mask, or the whole fit for masks that it is not fitted on.
+        """
         return self.coefficients + self.averaged / count
 
 
 def kernel(first: Sequence[Features], second: Sequence[Features]) -> Tensor:
-    """Kernel matrix ``(m, n)`` float32 between two sets of masks, given factor by factor."""
+    """Compute the kernel ``(m, n)`` float32 between two sets of masks, given factor by factor."""
     product = factor_kernel(first[0], second[0])
     for a, b in zip(first[1:], second[1:], strict=True):
         product = product.mul_(factor_kernel(a, b))
@@ -149,7 +158,7 @@ def kernel(first: Sequence[Features], second: Sequence[Features]) -> Tensor:
 
 
 def factor_kernel(a: Features, b: Features) -> Tensor:
-    """Kernel ``(m, n)`` of one factor."""
+    """Compute the kernel ``(m, n)`` of one factor."""
     if not isinstance(a, Mixed):
         return gaussian(a, cast(Tensor, b)).add_(CONSTANT)
     b = cast(Mixed, b)
@@ -158,7 +167,10 @@ def factor_kernel(a: Features, b: Features) -> Tensor:
 
 
 def predictor(masks: Sequence[Features], coefficients: Tensor) -> Callable[[Sequence[Features]], Tensor]:
-    """The function ``states -> kernel(states, masks) @ coefficients``, which makes no kernel of linear features."""
+    """Return the function ``states -> kernel(states, masks) @ coefficients``.
+
+    It makes no kernel of linear features.
+    """
     only = masks[0]
     if len(masks) > 1 or not isinstance(only, Mixed):
         return lambda states: kernel(states, masks) @ coefficients
@@ -173,18 +185,21 @@ def predictor(masks: Sequence[Features], coefficients: Tensor) -> Callable[[Sequ
 
 
 def gaussian(a: Tensor, b: Tensor) -> Tensor:
-    """``exp(-|a - b|^2 / 2)`` for rows of ``(m, g)`` and ``(n, g)``."""
+    """Compute ``exp(-|a - b|^2 / 2)`` for rows of ``(m, g)`` and ``(n, g)``."""
     half = torch.addmm(b.square().sum(1)[None] * -0.5, a, b.T)
     return half.sub_(a.square().sum(1)[:, None] * 0.5).clamp_max_(0).exp_()
 
 
 def fit(features: tuple[Features, ...], targets: Tensor, masks: Tensor) -> Fit | None:
-    """Fit targets ``(n, d)`` float64, all with the ridge that predicts the first best when left out; ``masks (n, p)`` for the inflation.
+    """Fit targets ``(n, d)`` float64, with the ridge that predicts the first best.
+
+    Predictions are of masks left out; ``masks (n, p)`` serve the inflation.
 
     Returns
     -------
     Fit or None
-        None where no ridge predicts the first target better than its mean, or there are fewer than 32 masks or distinct similarities.
+        None where no ridge predicts the first target better than its mean, or there are fewer than
+        32 masks or distinct similarities.
     """
     n = len(targets)
     offset, scale = targets.mean(0), targets.std(0) if n > 1 else targets[0]
@@ -207,7 +222,7 @@ def fit(features: tuple[Features, ...], targets: Tensor, masks: Tensor) -> Fit |
 
 
 class LeaveOneOut:
-    """Solves A = K + ridge I for a kernel matrix K, ``(n, n)`` float64."""
+    """Solve A = K + ridge I for a kernel matrix K, ``(n, n)`` float64."""
 
     def __init__(self, matrix: Tensor, ridge: float) -> None:
         regular = matrix.clone()
@@ -217,22 +232,22 @@ class LeaveOneOut:
         self.diagonal = self.inverse.diagonal()[:, None]
 
     def solve(self, targets: Tensor) -> Tensor:
-        """A^-1 targets, ``(n, d)``."""
+        """Compute A^-1 targets, ``(n, d)``."""
         return torch.cholesky_solve(targets, self.factor)
 
     def residuals(self, targets: Tensor) -> Tensor:
-        """Each target minus the prediction of the fit without it, ``(n, d)``."""
+        """Subtract from each target the prediction of the fit without it, ``(n, d)``."""
         residuals: Tensor = self.solve(targets) / self.diagonal
         return residuals
 
     def inflations(self, targets: Tensor, weightings: Sequence[Tensor]) -> list[float]:
-        """Variance of the sum of left-out residuals times weights over the sum of their squares, for each weighting.
+        """Compare the variance of weighted sums of left-out residuals with independent ones'.
 
-        The fit without n predicts it with weight w_nj = -B_nj / B_nn on mask j's target, B = A^-1. So what neither
-        explains, the residuals e_n and e_j of the fit without both, enters twice: e_j through w_nj where n is
-        predicted, e_n through w_jn where j is. The two are correlated and add w_nj w_jn e_n e_j M_n M_j to the
-        variance. Leaving out both is the 2 x 2 case of leaving out one:
-        e_n = (B_jj alpha_n - B_nj alpha_j) / (B_nn B_jj - B_nj^2).
+        The fit without n predicts it with weight w_nj = -B_nj / B_nn on mask j's target, B = A^-1.
+        So what neither explains, the residuals e_n and e_j of the fit without both, enters twice:
+        e_j through w_nj where n is predicted, e_n through w_jn where j is. The two are correlated
+        and add w_nj w_jn e_n e_j M_n M_j to the variance. Leaving out both is the 2 x 2 case of
+        leaving out one: e_n = (B_jj alpha_n - B_nj alpha_j) / (B_nn B_jj - B_nj^2).
 
         Parameters
         ----------
@@ -264,7 +279,7 @@ QUADRATIC = 0.3
 
 
 def averaging(bins: int, size: int) -> Tensor:
-    """Matrix ``(bins, size)`` that averages an axis over equal bins, sharing entries that straddle two."""
+    """Make a matrix ``(bins, size)`` that averages an axis over equal bins."""
     edges = torch.arange(bins + 1, dtype=torch.float64) * (size / bins)
     entry = torch.arange(size, dtype=torch.float64)
     overlap = torch.minimum(edges[1:, None], entry + 1) - torch.maximum(edges[:-1, None], entry)
@@ -310,7 +325,7 @@ class FactorFeatures:
         return (self.over_time @ factor.to(self.over_time) @ self.over_frequency.T).flatten(1) - self.mean
 
     def weighted(self, averages: Tensor, example: int) -> Features:
-        """Features of masks with these averages for one example."""
+        """Compute features of masks with these averages for one example."""
         single = averages * self.weights[example]
         if not self.both:
             return single
@@ -318,16 +333,16 @@ class FactorFeatures:
         return Mixed(single, averages, pairs)
 
     def of_states(self, lattice: Lattice) -> Tensor:
-        """Averages of a lattice's states, ``(states, g)``."""
+        """Average a lattice's states over the bins, ``(states, g)``."""
         return lattice.values(self.over_time, self.over_frequency) - self.mean
 
     def _moment(self, values: Tensor, share: Tensor) -> Tensor:
-        """Expectation of the products of pairs of values ``(states, g)``, ``(h,)``."""
+        """Compute the expectation of products of pairs of values ``(states, g)``, ``(h,)``."""
         return ((share * values).T @ values)[self.first, self.second]
 
 
 class MaskFeatures:
-    """Features of masks that are products of factors; parameters as in `FactorFeatures`, with a lattice a factor."""
+    """Compute features of masks that are products of factors; see `FactorFeatures`."""
 
     def __init__(self, lattices: Sequence[Lattice], contrast: Tensor) -> None:
         self.factors = [FactorFeatures(lattice, contrast) for lattice in lattices]
@@ -337,39 +352,45 @@ class MaskFeatures:
         return tuple(own.averages(factor) for own, factor in zip(self.factors, factors, strict=True))
 
     def weighted(self, averages: Sequence[Tensor], example: int) -> tuple[Features, ...]:
-        """Features for one example; their total variance over the masks' distribution is 1 a factor and kind."""
+        """Compute features for one example; their total variance is 1 a factor and kind."""
         return tuple(own.weighted(a, example) for own, a in zip(self.factors, averages, strict=True))
 
     @property
     def states(self) -> list[Tensor]:
-        """Averages of the states of the lattices given at first."""
+        """Return averages of the states of the lattices given at first."""
         return [own.states for own in self.factors]
 
     def of_states(self, lattices: Sequence[Lattice]) -> list[Tensor]:
-        """Averages of other lattices' states, ``(states, g_k)`` each."""
+        """Average other lattices' states, ``(states, g_k)`` each."""
         return [own.of_states(lattice) for own, lattice in zip(self.factors, lattices, strict=True)]
 
 
 def bins_of(size: int, cells: int, both: bool) -> int:
-    """Bins of an axis: three a cell for a factor that varies on one axis, three for two cells on each of two."""
+    """Choose an axis's bins: three a cell where a factor varies on it alone, else three for two."""
     return min(size, math.ceil(1.5 * cells) if both else 3 * cells)
 
 
 def per_unit_variance(weights: Tensor, variance: Tensor) -> Tensor:
-    """Scale weights ``(B, g)`` so that weighted features of these variances ``(g,)`` have a total variance of 1; zeros stay."""
+    """Scale weights ``(B, g)`` to a total variance of 1 of weighted features; zeros stay.
+
+    The features' variances are ``(g,)``.
+    """
     total = (weights.square() * variance).sum(1, keepdim=True).sqrt()
     return torch.where(total > 0, weights / total, torch.zeros_like(weights))
 
 
 def neighbours(rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Pairs of bins at most two rows and one column apart, each once, and the square root of how many 3 x 2 windows hold both.
+    """Pair bins at most two rows and one column apart, each once, with a weight.
+
+    It is the square root of how many 3 x 2 windows hold both.
 
     Returns
     -------
     first, second : Tensor
         Flat indices of the bins, ``(pairs,)``; a bin is paired with itself too.
     window : Tensor
-        ``(pairs,)``: the product of such features over masks is the sum over all windows of the squared inner product within each.
+        ``(pairs,)``: the product of such features over masks is the sum over all windows of the
+        squared inner product within each.
     """
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     first, second, window = [], [], []

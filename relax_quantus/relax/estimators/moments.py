@@ -1,8 +1,9 @@
-"""Streaming sums of masks and similarities, the protocol that estimators follow, and the two estimators that need no more than the sums.
+"""Sum masks and similarities in a stream, and finish the sums in two estimators.
 
-Chunks of masks ``(m, *s)`` and similarities ``(m, B)`` enter; six sums over masks are kept, so memory does not grow with
-their number. Similarities are accumulated as differences from the first mask's, in float64, so that variances do not
-cancel. `Weighted` and `Paper` finish them by their formulas.
+Chunks of masks ``(m, *s)`` and similarities ``(m, B)`` enter; six sums over masks are kept, so
+memory does not grow with their number. Similarities are accumulated as differences from the first
+mask's, in float64, so that variances do not cancel. `Weighted` and `Paper` finish them by their
+formulas.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from relax_quantus.relax.bound_masks import BoundMasks
 
 @dataclass(frozen=True)
 class Estimate:
-    """What an estimator returns; maps are ``(B, *s)`` with ``s`` the masks' own, broadcastable shape.
+    """Hold what an estimator returns; maps are ``(B, *s)`` in the masks' own shape.
 
-    `neutral` broadcasts to the maps: the importance that every bin would have if none mattered. `cell_effects` is there
-    only where the distribution of the masks is known. `standard_error` is that of the importance,
-    `centred_standard_error` that of importance minus neutral; where an error is unknown it is NaN, and an estimator
-    that gives no centred error leaves None.
+    `neutral` broadcasts to the maps: the importance that every bin would have if none mattered.
+    `cell_effects` is there only where the distribution of the masks is known. `standard_error` is
+    that of the importance, `centred_standard_error` that of importance minus neutral; where an
+    error is unknown it is NaN, and an estimator that gives no centred error leaves None.
     """
 
     importance: Tensor
@@ -36,15 +37,15 @@ class Estimate:
 
 
 SAME = 1e-6
-"""Similarities that differ by less, relative to their size, are the same up to an encoder's rounding in float32."""
+"""Relative difference under which similarities are the same up to an encoder's float32 rounding."""
 TINY = torch.finfo(torch.float64).tiny
 
 
 class Accumulator(Protocol):
-    """Takes masks and similarities in chunks of any size.
+    """Take masks and similarities in chunks of any size.
 
-    One that is not what was asked for says with an attribute ``known_as`` what the explanation is to name as its
-    estimator.
+    One that is not what was asked for says with an attribute ``known_as`` what the explanation is
+    to name as its estimator.
     """
 
     def update(self, similarities: Tensor, masks: Tensor) -> None:
@@ -54,17 +55,18 @@ class Accumulator(Protocol):
     def finish(self) -> Estimate:
         """Return the estimate from all that was added so far.
 
-        Called repeatedly, with more updates in between, where `RELAX.explain` is given a tolerance; it must leave the sums as they are.
+        Called repeatedly, with more updates in between, where `RELAX.explain` is given a tolerance;
+        it must leave the sums as they are.
         """
         ...
 
 
 class Estimator(Protocol):
-    """Makes an accumulator for one explanation."""
+    """Make an accumulator for one explanation."""
 
     @property
     def name(self) -> str:
-        """What the explanation says it was estimated by."""
+        """Return the name that the explanation says it was estimated by."""
         ...
 
     def start(self, masks: BoundMasks, contrast: Tensor | None) -> Accumulator:
@@ -73,10 +75,11 @@ class Estimator(Protocol):
         Parameters
         ----------
         masks
-            The masks of the call, for estimators that make use of their distribution or draw them again.
+            The masks of the call, for estimators that make use of their distribution or draw them
+            again.
         contrast
-            ``(B, T, F)`` float32: how much each entry of the examples changes when it is masked, relative to the
-            example's largest change; None under a feature mask.
+            ``(B, T, F)`` float32: how much each entry of the examples changes when it is masked,
+            relative to the example's largest change; None under a feature mask.
         """
         ...
 
@@ -110,34 +113,38 @@ class Moments:
         squares = difference.square()
         rows = torch.cat([torch.ones_like(difference[:, :1]), difference, squares], dim=1).T
         self.sums[0].addmm_(rows, flat)
-        self.sums[1].addmm_(rows, flat.square() if masks.dtype == flat.dtype else flat.square_())  # the caller's stay
+        # in place unless that would change the caller's masks
+        self.sums[1].addmm_(rows, flat.square() if masks.dtype == flat.dtype else flat.square_())
         self.total += difference.sum(0)
         self.squared += squares.sum(0)
         self.count += len(similarities)
 
     def sum(self, power_of_d: int, power_of_mask: int) -> Tensor:
-        """Return one sum, ``(1, P)`` for ``power_of_d`` 0 and ``(B, P)`` for 1 and 2; ``power_of_mask`` is 1 or 2."""
+        """Return one sum, ``(1, P)`` for ``power_of_d`` 0 and ``(B, P)`` for 1 and 2.
+
+        ``power_of_mask`` is 1 or 2.
+        """
         rows = self.sums[power_of_mask - 1]
         return (rows[:1], rows[1 : 1 + self.batch], rows[1 + self.batch :])[power_of_d]
 
     @property
     def mean_similarity(self) -> Tensor:
-        """``(B,)``."""
+        """Return the mean similarity, ``(B,)``."""
         return self.origin + self.total / self.count
 
     @property
     def variance(self) -> Tensor:
-        """Variance of s over all masks, ``(B,)``."""
+        """Return the variance of s over all masks, ``(B,)``."""
         return (self.squared / self.count - (self.total / self.count).square()).clamp_min(0)
 
     @property
     def squares(self) -> Tensor:
-        """Sum of s^2 over all masks, ``(B,)``."""
+        """Return the sum of s^2 over all masks, ``(B,)``."""
         return self.squared + 2 * self.origin * self.total + self.count * self.origin.square()
 
     @property
     def unbiased(self) -> float:
-        """N / (N - 1), infinite for a single mask: one draw says nothing of its error."""
+        """Return N / (N - 1), infinite for a single mask: one draw says nothing of its error."""
         return self.count / (self.count - 1) if self.count > 1 else float("inf")
 
     def shaped(self, values: Tensor) -> Tensor:
@@ -147,8 +154,8 @@ class Moments:
     def varying(self) -> Tensor:
         """Whether similarities vary under a bin's masks, ``(B, P)``.
 
-        Where they do not, the draws say nothing of the error of their mean: one more mask could be the first that
-        matters. A bin that no mask kept is such a one.
+        Where they do not, the draws say nothing of the error of their mean: one more mask could be
+        the first that matters. A bin that no mask kept is such a one.
         """
         weight = self.sum(0, 1)
         safe = torch.where(weight > 0, weight, torch.ones_like(weight))
@@ -157,7 +164,7 @@ class Moments:
         return (weight > 0) & (variance > (SAME * (self.origin[:, None] + mean)).square().clamp_min(TINY))
 
     def varying_together(self) -> Tensor:
-        """Whether similarities and a bin's masks both vary over all masks, ``(B, P)``: without, nothing is centred."""
+        """Tell whether similarities and a bin's masks both vary over all masks, ``(B, P)``."""
         mean, weight = self.mean_similarity[:, None], self.sum(0, 1) / self.count
         masks = self.sum(0, 2) / self.count - weight.square()
         return (self.variance[:, None] > (SAME * mean).square().clamp_min(TINY)) & (masks > SAME**2)
@@ -170,7 +177,7 @@ class Moments:
         centred_squared_error: Tensor,
         neutral: Tensor,
     ) -> Estimate:
-        """Assemble an `Estimate` from flat ``(B, P)`` maps; errors of which the masks say nothing are NaN."""
+        """Assemble an `Estimate` from flat ``(B, P)`` maps; errors that are not known are NaN."""
 
         def known(squared: Tensor, varying: Tensor) -> Tensor:
             rounding = (SAME * self.mean_similarity[:, None]).square() / self.count
@@ -193,7 +200,8 @@ class WeightedMoments(Moments):
     def finish(self) -> Estimate:
         """Estimate importance, uncertainty and both errors; `Weighted` has the formulas.
 
-        A bin that no mask kept takes the unconditional mean and the variance over all masks; its errors are unknown.
+        A bin that no mask kept takes the unconditional mean and the variance over all masks; its
+        errors are unknown.
         """
         weight = self.sum(0, 1)
         kept = weight > 0
@@ -225,17 +233,19 @@ class Weighted:
     -----
     With s the similarity under mask n of N and M its value in the bin,
 
-    .. math:: R = \frac{\sum_n s_n M_n}{\sum_n M_n}, \qquad U = \frac{\sum_n M_n (s_n - R)^2}{\sum_n M_n}, \qquad
+    .. math:: R = \frac{\sum_n s_n M_n}{\sum_n M_n}, \qquad U =
+       \frac{\sum_n M_n (s_n - R)^2}{\sum_n M_n}, \qquad
        \mathrm{SE}^2 = \frac{N}{N-1} \frac{\sum_n M_n^2 (s_n - R)^2}{\big(\sum_n M_n\big)^2}
 
-    The centred map is R minus the mean similarity over all masks. With bars for means over masks, its error is
+    The centred map is R minus the mean similarity over all masks. With bars for means over masks,
+    its error is
 
     .. math:: \mathrm{SE}_c^2 = \frac{1}{N (N-1)} \sum_n
        \Big( \frac{M_n}{\bar M} (s_n - R) - (s_n - \bar s) \Big)^2
 
-    Source: the official package of Wickstrom et al., relax_xai; the standard error by linearisation of the ratio (Owen, "Monte Carlo theory,
-    methods and examples", chapter 9). Departures: U is divided by the weights, which the package forgets, and there are standard
-    errors.
+    Source: the official package of Wickstrom et al., relax_xai; the standard error by linearisation
+    of the ratio (Owen, "Monte Carlo theory, methods and examples", chapter 9). Departures: U is
+    divided by the weights, which the package forgets, and there are standard errors.
     """
 
     name: str = "weighted"
@@ -276,7 +286,8 @@ class PaperMoments(Moments):
 class Paper:
     r"""Importance = (1/N) sum s M.
 
-    As published. A bin's value carries how often it happened to be kept, and the uncertainty mostly restates the importance.
+    As published. A bin's value carries how often it happened to be kept, and the uncertainty mostly
+    restates the importance.
 
     Notes
     -----
@@ -285,11 +296,14 @@ class Paper:
     .. math:: R = \frac1N \sum_n s_n M_n, \qquad U = \frac1N \sum_n (s_n - R)^2 M_n, \qquad
        \mathrm{SE}^2 = \frac{1}{N-1} \Big(\frac1N \sum_n (s_n M_n)^2 - R^2\Big)
 
-    The centred map is R minus the mean similarity times the mean mask, C, the covariance of s and M. Its error is
+    The centred map is R minus the mean similarity times the mean mask, C, the covariance of s and
+    M. Its error is
 
-    .. math:: \mathrm{SE}_c^2 = \frac{1}{N (N-1)} \sum_n \Big( (s_n - \bar s)(M_n - \bar M) - C \Big)^2
+    .. math:: \mathrm{SE}_c^2 = \frac{1}{N (N-1)} \sum_n
+       \Big( (s_n - \bar s)(M_n - \bar M) - C \Big)^2
 
-    Source: Wickstrom et al., "RELAX: Representation Learning Explainability", IJCV 131:1584-1610, 2023, equations 3 and 5.
+    Source: Wickstrom et al., "RELAX: Representation Learning Explainability", IJCV 131:1584-1610,
+    2023, equations 3 and 5.
     """
 
     name: str = "paper"

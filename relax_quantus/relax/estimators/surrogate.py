@@ -1,14 +1,17 @@
-"""`Surrogate`: the estimand of `weighted` at a fraction of its masks, by regression with cross-fitted residuals.
+"""Estimate what `weighted` does at a fraction of its masks, by cross-fitted regression.
 
-A kernel ridge surrogate f of the similarity is fitted on the first masks; its expectation f M is taken over the strategy's whole
-distribution of masks, which needs no encoder, and each mask's residual from a fit that has not seen it corrects it:
+A kernel ridge surrogate f of the similarity is fitted on the first masks; its expectation f M is
+taken over the strategy's whole distribution of masks, which needs no encoder, and each mask's
+residual from a fit that has not seen it corrects it:
 
     R = E[f M] / E[M] + sum r M / sum M,    r_n = s_n - f_(-n)(M_n)
 
-where E[f M] uses the average of the fits that gave the residuals. Given the ridge, the expectation of the first term plus (up to the
-self-normalisation that `weighted` has too) the second is that of s M, whatever f is: a useless f costs nothing but time, an overfitted one
-has honest residuals. The idea is the control variate's (Owen, "Monte Carlo theory, methods and examples", 8.9) with the cross-fitting of
-Chernozhukov et al., "Double/debiased machine learning", 2018; that the masks' own distribution is known exactly is what RELAX offers.
+where E[f M] uses the average of the fits that gave the residuals. Given the ridge, the expectation
+of the first term plus (up to the self-normalisation that `weighted` has too) the second is that of
+s M, whatever f is: a useless f costs nothing but time, an overfitted one has honest residuals. The
+idea is the control variate's (Owen, "Monte Carlo theory, methods and examples", 8.9) with the
+cross-fitting of Chernozhukov et al., "Double/debiased machine learning", 2018; that the masks' own
+distribution is known exactly is what RELAX offers.
 """
 
 from __future__ import annotations
@@ -40,22 +43,23 @@ STATES_A_MASK = 5
 STATES_AT_ONCE = 1 << 9
 BLOCK = 1 << 9
 BLOCK_BYTES = 1 << 24
-"""Masks are drawn again in blocks of at most so many masks, and so many bytes of them in float64."""
+"""Masks that are drawn again at a time, at most, and bytes of them in float64."""
 INFLATION_ENTRIES = 256
 COLUMNS = 3
-"""What is summed for each example: residuals of the similarity and of its squared deviation, and the similarity itself."""
+"""Sums for each example: residuals of the similarity and of its squared deviation, and
+similarities."""
 SMALLEST = 1e-6
 """Share of the largest eigenvalue of the cells' covariance under which one counts as zero."""
 
 
 def cell_effects(lattices: Sequence[Lattice], centred: Tensor) -> Tensor:
-    """Effects from ``centred (B, T, F)``, importance minus mean similarity, of masks that are the lattices' product.
+    """Compute cell effects from ``centred (B, T, F)``, importance minus mean similarity.
 
     Returns
     -------
     Tensor
-        ``(B, T, F)`` float64, constant over each of the cells that span the axes without a shift: the change of the similarity as the cell
-        goes from replaced to kept.
+        ``(B, T, F)`` float64, constant over each of the cells that span the axes without a shift:
+        the change of the similarity as the cell goes from replaced to kept.
     """
     device, counts, sizes = centred.device, [1, 1], [1, 1]
     second = mean = torch.ones(1, 1, dtype=torch.float64, device=device)
@@ -78,7 +82,7 @@ def cell_effects(lattices: Sequence[Lattice], centred: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Masks whose residuals are not known yet.
+    """Hold masks whose residuals are not known yet.
 
     Parameters
     ----------
@@ -117,9 +121,10 @@ def joined(parts: Sequence[Waiting]) -> Waiting:
 
 
 class SurrogateMoments:
-    """Keeps what the first masks are made from, fits a surrogate for each example, and sums residuals from then on.
+    """Fit a surrogate for each example on the first masks, and sum residuals from then on.
 
-    Masks are built again when their residuals are known, so that memory does not grow with masks times entries.
+    Masks are built again when their residuals are known, so that memory does not grow with masks
+    times entries.
 
     Parameters
     ----------
@@ -128,7 +133,8 @@ class SurrogateMoments:
     seed
         Of the generator that they are drawn from.
     contrast
-        ``(B, T, F)``: how much each entry changes between kept and masked. A mask's effect grows with what it changes.
+        ``(B, T, F)``: how much each entry changes between kept and masked. A mask's effect grows
+        with what it changes.
 
     Raises
     ------
@@ -169,13 +175,16 @@ class SurrogateMoments:
             self.flush()
 
     def factors(self, numbers: Tensor, masks: Tensor) -> Sequence[Tensor]:
-        """Build the masks' factors, ``(m, T or 1, F or 1)`` each; a single one is the masks themselves."""
+        """Build the masks' factors, ``(m, T or 1, F or 1)`` each; a single one is the masks."""
         if len(self.lattices) > 1:
             return self.distribution.factors(numbers)
         return (masks.reshape(len(masks), *masks.shape[-2:]) if masks.ndim > 2 else masks[:, None],)
 
     def fitted(self, waiting: Waiting) -> tuple[list[Fit | None], Tensor]:
-        """Fit each example's similarity and squared deviation; the fits, and residuals ``(n, B, 2)`` of masks left out."""
+        """Fit each example's similarity and squared deviation; return residuals left out, too.
+
+        Residuals are ``(n, B, 2)``, of masks that the fit has not seen.
+        """
         self.mean = waiting.difference.mean(0)
         targets = self.targets(waiting.difference)
         fits = [
@@ -186,7 +195,7 @@ class SurrogateMoments:
         return fits, torch.stack(left_out, 1)
 
     def add(self, moments: WeightedMoments, waiting: Waiting, residuals: Tensor) -> None:
-        """Add residuals ``(n, B, 2)`` and the similarities to the sums, block by block, with the masks drawn again."""
+        """Add residuals ``(n, B, 2)`` and similarities, block by block, with masks drawn again."""
         columns = torch.cat([residuals, (waiting.difference + self.origin)[..., None]], 2).flatten(1)
         for numbers, some in zip(
             torch.split(waiting.numbers, self.block), torch.split(columns, self.block), strict=True
@@ -199,7 +208,10 @@ class SurrogateMoments:
         return max(1, min(BLOCK, BLOCK_BYTES // (8 * math.prod(self.axes))))
 
     def targets(self, difference: Tensor) -> Tensor:
-        """What is regressed, ``(m, B, 2)``: the similarity, and its squared deviation from the fitted masks' mean, for the uncertainty."""
+        """Return what is regressed, ``(m, B, 2)``: the similarity and its squared deviation.
+
+        The deviation, from the fitted masks' mean, is for the uncertainty.
+        """
         return torch.stack([difference, (difference - self.mean).square()], 2)
 
     def flush(self) -> None:
@@ -237,7 +249,7 @@ class SurrogateMoments:
             return values.reshape(-1, *[1] * len(shape))
 
         def error(of_residuals: Tensor | None, inflations: list[float], is_known: Tensor) -> Tensor:
-            """Widen the error of the residuals' term by what its fits add; unknown where similarities say nothing."""
+            """Widen the residuals' error by what the fits add; NaN if similarities say nothing."""
             assert of_residuals is not None
             left_out = [0.0 if f is None else float(f.left_out[:, 0].square().sum()) for f in fits]
             share = torch.tensor([(i - 1) * v for i, v in zip(inflations, left_out, strict=True)], dtype=maps.dtype)
@@ -265,24 +277,25 @@ class SurrogateMoments:
 
     @property
     def states_wanted(self) -> int:
-        """States that `count` masks deserve where the states are a sample."""
+        """Return the number of states that `count` masks deserve where states are a sample."""
         return STATES_A_MASK * self.count if any(lattice.sampled for lattice in self.lattices) else FEWEST_STATES
 
     def bank(self, number: int) -> Sequence[Lattice]:
-        """Lattices of as many states as are wanted, up to `MOST_STATES`, others for each number."""
+        """Return lattices of as many states as are wanted, others for each number."""
         size = min(max(FEWEST_STATES, 1 << (self.states_wanted - 1).bit_length()), MOST_STATES)
         return self.lattices if number == 0 and size == FEWEST_STATES else self.distribution.lattices(size, number)
 
     @property
     def axes(self) -> tuple[int, int]:
-        """Entries of the masks over time and frequency, 1 along an axis that no factor varies on."""
+        """Return the masks' entries over time and frequency, 1 where no factor varies."""
         return max(lattice.frames for lattice in self.lattices), max(lattice.bands for lattice in self.lattices)
 
     def expected(self, fits: list[Fit | None], first: Sequence[Lattice]) -> tuple[Tensor, Tensor]:
-        """E[f M] / E[M], ``(B, 2, P or 1)``, and E[f], ``(B, 2)``, of the surrogates over all masks of the strategy, float64; `first` is the
-        first bank of their states.
+        """Compute E[f M] / E[M], ``(B, 2, P or 1)``, and E[f], ``(B, 2)``, of surrogates f.
 
-        Where the states are a sample, their number keeps its squared error near half a hundredth of the masks'.
+        The expectations, in float64, are over all masks of the strategy; `first` is the first bank
+        of their states. Where the states are a sample, their number keeps its squared error near
+        half a hundredth of the masks'.
         """
         banks = math.ceil(self.states_wanted / MOST_STATES) if any(f is not None for f in fits) else 1
         maps, means = self.origin.new_zeros(len(fits), 2, 1), self.origin.new_zeros(len(fits), 2)
@@ -298,7 +311,7 @@ class SurrogateMoments:
     def expected_over(
         self, lattices: Sequence[Lattice], states: Sequence[Tensor], fitted: Fit | None, example: int
     ) -> tuple[Tensor, Tensor]:
-        """E[f M] / E[M], ``(P or 1, 2)``, and E[f], ``(2,)``, of an example's surrogate over the lattices' states."""
+        """Compute E[f M] / E[M], ``(P or 1, 2)``, and E[f], ``(2,)``, for one example."""
         if fitted is None:
             return self.origin.new_zeros(1, 2), self.origin.new_zeros(2)
         coefficients = fitted.coefficients_over(self.count).float()
@@ -322,9 +335,12 @@ def expectations(
     averages: Tensor,
     function: Callable[[Sequence[Features]], Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """E[f M] / E[M], ``(P, n)``, and E[f], ``(n,)``, over a lattice whose states have `averages`, for n functions f of their features.
+    """Compute E[f M] / E[M], ``(P, n)``, and E[f], ``(n,)``, for n functions f over a lattice.
 
-    The states come in parts whose functions stay in the cache: written out as one matrix they would cost more time than the kernel does.
+    Its states have `averages`, of whose features f is a function.
+
+    The states come in parts whose functions stay in the cache: written out as one matrix they would
+    cost more time than the kernel does.
     """
     maps, means, done = torch.zeros((), device=averages.device), torch.zeros((), device=averages.device), 0
     for part in lattice.parts(STATES_AT_ONCE):
@@ -335,7 +351,7 @@ def expectations(
 
 
 def grouped(values: Tensor) -> Tensor:
-    """``(3 B, ...)`` to ``(B, 3, ...)``: what is summed for each example."""
+    """Reshape ``(3 B, ...)`` to ``(B, 3, ...)``: what is summed for each example."""
     return values.reshape(-1, COLUMNS, *values.shape[1:])
 
 
@@ -343,26 +359,29 @@ def grouped(values: Tensor) -> Tensor:
 class Surrogate:
     r"""Importance = E[s M] / E[M], the estimand of `weighted`, by a cross-fitted surrogate.
 
-    Needs to know the masks' distribution: for masks that do not say it, it is `weighted`, and says so.
+    Needs to know the masks' distribution: for masks that do not say it, it is `weighted`, and says
+    so.
 
     Notes
     -----
-    With f the average of kernel ridge regressions of the similarity on features of the masks, and r the residual of mask n from a fit that has
-    not seen it,
+    With f the average of kernel ridge regressions of the similarity on features of the masks, and r
+    the residual of mask n from a fit that has not seen it,
 
-    .. math:: R = \frac{\mathbb E[f M]}{\mathbb E[M]} + \frac{\sum_n r_n M_n}{\sum_n M_n}, \qquad r_n = s_n - f_{-n}(M_n)
+    .. math:: R = \frac{\mathbb E[f M]}{\mathbb E[M]} + \frac{\sum_n r_n M_n}{\sum_n M_n},
+       \qquad r_n = s_n - f_{-n}(M_n)
 
-    where the expectations are over the strategy's whole distribution of masks and need no encoder; the standard errors are those of the second
-    term, with r in the place of s in `Weighted`'s formulas, widened for the fit's own error. A useless f costs time and no accuracy.
+    where the expectations are over the strategy's whole distribution of masks and need no encoder;
+    the standard errors are those of the second term, with r in the place of s in `Weighted`'s
+    formulas, widened for the fit's own error. A useless f costs time and no accuracy.
 
-    Source: this project; the control variate (Owen, "Monte Carlo theory, methods and examples", 8.9) with the cross-fitting of Chernozhukov et
-    al., "Double/debiased machine learning", 2018.
+    Source: this project; the control variate (Owen, "Monte Carlo theory, methods and examples",
+    8.9) with the cross-fitting of Chernozhukov et al., "Double/debiased machine learning", 2018.
     """
 
     name: str = "surrogate"
 
     def start(self, masks: BoundMasks | None = None, contrast: Tensor | None = None) -> Accumulator:
-        """Begin an explanation: `weighted`, under its own name, where the distribution of the masks is not known."""
+        """Begin an explanation; `weighted`, and so named, without the masks' distribution."""
         if masks is not None and masks.distribution is not None and contrast is not None:
             try:
                 return SurrogateMoments(masks.distribution, masks.seed, contrast)

@@ -1,7 +1,8 @@
 """Mask strategies: where a masked copy of an example keeps the original and where it does not.
 
-A shape and a generator enter, masks with values in [0, 1] leave: 1 keeps, 0 replaces by the fill. One file a strategy, each registered here;
-siblings of fills, similarities and estimators, none of which they know.
+A shape and a generator enter, masks with values in [0, 1] leave: 1 keeps, 0 replaces by the fill.
+One file a strategy, each registered here; siblings of fills, similarities and estimators, none of
+which they know.
 """
 
 from typing import Any, Protocol
@@ -31,25 +32,27 @@ __all__ = [
 
 
 class MaskStrategy(Protocol):
-    """What RELAX asks of a mask object at least: masks that depend on nothing but the input's shape.
+    """Say what RELAX asks of a mask object at least: masks that depend on the shape alone.
 
-    All masks of a call are asked for at once, a tensor of the inputs each, in tuple order. An object that also has
-    `bind` is not asked; see `BindingStrategy`.
+    All masks of a call are asked for at once, a tensor of the inputs each, in tuple order. An
+    object that also has `bind` is not asked; see `BindingStrategy`.
 
-    One may also say with an attribute ``granularity`` what it masks at a time: "bin", "patch", "time" or "frequency"
-    stripe. The benchmark then does not let evaluators that remove the same judge it.
+    One may also say with an attribute ``granularity`` what it masks at a time: "bin", "patch",
+    "time" or "frequency" stripe. The benchmark then does not let evaluators that remove the same
+    judge it.
     """
 
     def sample(self, n: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Draw the next `n` masks, ``(n, *s)`` with ``s`` broadcastable to `shape`, values in [0, 1]."""
+        """Draw the next `n` masks, ``(n, *s)`` broadcastable to `shape`, values in [0, 1]."""
         ...
 
 
 class BindingStrategy(Protocol):
-    """What RELAX asks of a mask object that streams, looks at the input or gives each example masks of its own.
+    """Say what RELAX asks of a mask object that streams, looks at inputs or differs by example.
 
-    With a feature mask, whose groups are kept or replaced as one, ``bind_groups(count) -> BoundMasks`` is asked
-    instead, for masks ``(n, count)``; without that method ``sample(n, (count,), generator)``.
+    With a feature mask, whose groups are kept or replaced as one, ``bind_groups(count) ->
+    BoundMasks`` is asked instead, for masks ``(n, count)``; without that method ``sample(n,
+    (count,), generator)``.
     """
 
     def bind(self, x: Tensor) -> BoundMasks:
@@ -72,7 +75,8 @@ def get(name: str, **parameters: Any) -> MaskStrategy:
     name
         ``"random"``, ``"time"``, ``"frequency"``, ``"time_frequency"`` or another registered name.
     **parameters
-        The strategy's own; all built-in ones take ``keep_probability=0.5`` and ``edges="smooth"`` or ``"hard"``.
+        The strategy's own; all built-in ones take ``keep_probability=0.5`` and ``edges="smooth"``
+        or ``"hard"``.
 
     Raises
     ------

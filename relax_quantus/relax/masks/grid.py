@@ -1,15 +1,18 @@
-"""What the built-in strategies share: random cells, a random shift, smooth or hard edges, and the distribution that these give.
+"""Draw random cells with a random shift, and say how such masks are distributed.
 
-One axis is cut into cells of equal width; each mask shifts the lattice by a uniform fraction of a cell and keeps each cell with probability
-p. Smooth edges interpolate linearly between cell centres (Petsiuk et al., RISE, BMVC 2018, section 3.2), hard edges do not. RISE stretches
-s cells over s + 1 and so changes their size; here the lattice is extended beyond the axis instead, so that every bin has the same
-distribution of mask values and is kept with expectation p exactly.
+One axis is cut into cells of equal width; each mask shifts the lattice by a uniform fraction of a
+cell and keeps each cell with probability p. Smooth edges interpolate linearly between cell centres
+(Petsiuk et al., RISE, BMVC 2018, section 3.2), hard edges do not. RISE stretches s cells over s + 1
+and so changes their size; here the lattice is extended beyond the axis instead, so that every bin
+has the same distribution of mask values and is kept with expectation p exactly.
 
-`Lattice` is that distribution as weighted states, for expectations that need no encoder. A mask is linear in its cells once the lattice's
-shift is known: A_t(shift) cells A_f(shift)'. A strategy hands out one `Lattice` for each of the independent factors whose product its masks
-are; estimators take exact expectations over them. Shifts become equidistant nodes: as cells are identically distributed, an expectation given
-the shift is periodic in it, and the rectangle rule converges fast. Cells are enumerated where there are few, else they come from a scrambled
-Sobol sequence (Owen, "Randomly permuted (t,m,s)-nets and (t,s)-sequences", 1995).
+`Lattice` is that distribution as weighted states, for expectations that need no encoder. A mask is
+linear in its cells once the lattice's shift is known: A_t(shift) cells A_f(shift)'. A strategy
+hands out one `Lattice` for each of the independent factors whose product its masks are; estimators
+take exact expectations over them. Shifts become equidistant nodes: as cells are identically
+distributed, an expectation given the shift is periodic in it, and the rectangle rule converges
+fast. Cells are enumerated where there are few, else they come from a scrambled Sobol sequence
+(Owen, "Randomly permuted (t,m,s)-nets and (t,s)-sequences", 1995).
 """
 
 from __future__ import annotations
@@ -36,12 +39,13 @@ TENSORS = ("over_time", "over_frequency", "cells", "weights")
 
 @dataclass(frozen=True)
 class Lattice:
-    """Weighted states of one factor, in G groups that share a shift.
+    """Hold one factor's distribution: weighted states, in G groups that share a shift.
 
     Parameters
     ----------
     over_time
-        ``(G, T, rows)``: how cells spread over the frames; ``(1, 1, 1)`` ones for a factor that does not vary over time.
+        ``(G, T, rows)``: how cells spread over the frames; ``(1, 1, 1)`` ones for a factor that
+        does not vary over time.
     over_frequency
         ``(G, F, columns)``: the same over the bands.
     cells
@@ -67,22 +71,25 @@ class Lattice:
 
     @property
     def frames(self) -> int:
-        """Entries along time, 1 where the factor does not vary."""
+        """Return the entries along time, 1 where the factor does not vary."""
         return self.over_time.shape[1]
 
     @property
     def bands(self) -> int:
-        """Entries along frequency, 1 where the factor does not vary."""
+        """Return the entries along frequency, 1 where the factor does not vary."""
         return self.over_frequency.shape[1]
 
     def values(self, over_time: Tensor, over_frequency: Tensor) -> Tensor:
-        """Apply ``(t, T)`` and ``(f, F)`` matrices to every state's mask: ``(G * s, t * f)``, without building the masks."""
+        """Apply ``(t, T)`` and ``(f, F)`` matrices to every state's mask: ``(G * s, t * f)``.
+
+        The masks are not built.
+        """
         left = over_time @ self.over_time
         right = over_frequency @ self.over_frequency
         return (left[:, None] @ self.cells @ right.transpose(1, 2)[:, None]).flatten(0, 1).flatten(1)
 
     def expectation(self, functions: Tensor) -> Tensor:
-        """E[g M] for functions ``(G * s, n)`` given at the states: ``(T, F, n)``."""
+        """Compute E[g M] for functions ``(G * s, n)`` given at the states: ``(T, F, n)``."""
         groups, states = self.weights.shape
         rows, columns = self.cells.shape[2:]
         weighted = (self.cells * self.weights[:, :, None, None]).flatten(2).transpose(1, 2)
@@ -90,7 +97,10 @@ class Lattice:
         return torch.einsum("gta,gafn->tfn", self.over_time, torch.einsum("gfb,gabn->gafn", self.over_frequency, cells))
 
     def parts(self, states: int) -> Iterator[Lattice]:
-        """Cut into lattices of whole groups and about so many states, whose weights keep their values: expectations over them add up."""
+        """Cut into lattices of whole groups and about so many states, over which results add up.
+
+        Weights keep their values.
+        """
         groups, each = self.weights.shape
         step = max(1, states // each)
         for start in range(0, groups, step):
@@ -106,8 +116,9 @@ class Lattice:
 def shift_nodes(cells: int, size: int, edges: str, at_least: int = 0) -> int:
     """Number of equidistant shifts over [0, 1) that stand for all; a power of two or exact.
 
-    With smooth edges the rectangle rule's error falls with the square of their number: 16 are within .2 % of a cell's variance; more where
-    many states are asked for. With hard ones as many shifts as in the period of `node_shifts` are exact.
+    With smooth edges the rectangle rule's error falls with the square of their number: 16 are
+    within .2 % of a cell's variance; more where many states are asked for. With hard ones as many
+    shifts as in the period of `node_shifts` are exact.
     """
     if edges == "smooth":
         wanted = 1 << max(0, math.ceil(math.log2(max(1, at_least) / 1024)))
@@ -118,9 +129,10 @@ def shift_nodes(cells: int, size: int, edges: str, at_least: int = 0) -> int:
 def node_shifts(nodes: int, cells: int, size: int, edges: str, bank: int = 0) -> tuple[Tensor, Tensor]:
     """Return the shifts of so many nodes, and their weights, sum 1; both ``(nodes,)``.
 
-    With hard edges a bin changes its cell at the shifts (k + c / 2) / period only, where cells / size = c / period in lowest terms. Nodes
-    enough for all intervals between these stand in an interval's middle or start, away from the changes, and share its weight. Otherwise they
-    are equidistant, elsewhere for each `bank`.
+    With hard edges a bin changes its cell at the shifts (k + c / 2) / period only, where cells /
+    size = c / period in lowest terms. Nodes enough for all intervals between these stand in an
+    interval's middle or start, away from the changes, and share its weight. Otherwise they are
+    equidistant, elsewhere for each `bank`.
     """
     common = math.gcd(size, cells)
     period, steps = size // common, cells // common
@@ -132,17 +144,19 @@ def node_shifts(nodes: int, cells: int, size: int, edges: str, bank: int = 0) ->
 
 
 def enumerated(cells: int, keep_probability: float) -> tuple[Tensor, Tensor]:
-    """All combinations of `cells` cells, ``(2^cells, cells)``, and their probabilities."""
+    """List all combinations of `cells` cells, ``(2^cells, cells)``, and their probabilities."""
     states = (torch.arange(2**cells)[:, None] >> torch.arange(cells) & 1).float()
     kept = states.sum(1)
     return states, keep_probability**kept * (1 - keep_probability) ** (cells - kept)
 
 
 def sobol_cells(nodes: tuple[int, int], cells: int, keep_probability: float, at_least: int, bank: int = 0) -> Tensor:
-    """Cells ``(G, s, cells)`` of a scrambled Sobol sequence whose first two axes choose the pair of shift nodes, G = their product.
+    """Draw cells ``(G, s, cells)`` from a scrambled Sobol sequence.
 
-    Whole multiples of a power of two points are drawn, so that every pair of nodes (powers of two) gets equally many. Each `bank` is
-    scrambled by itself.
+    Its first two axes choose the pair of shift nodes; G is the product of their numbers.
+
+    Whole multiples of a power of two points are drawn, so that every pair of nodes (powers of two)
+    gets equally many. Each `bank` is scrambled by itself.
     """
     groups = nodes[0] * nodes[1]
     count = groups * 2 ** max(0, math.ceil(math.log2(at_least / groups)))
@@ -158,12 +172,12 @@ EXTRA_CELLS = 2
 
 
 def axis_cells(cells: int, size: int) -> int:
-    """Cells of an axis of `size` entries, never narrower than one entry."""
+    """Count the cells of an axis of `size` entries, never narrower than one entry."""
     return min(cells, size)
 
 
 def interpolation(shift: Tensor, cells: int, size: int, edges: str) -> tuple[Tensor, Tensor]:
-    """Where each entry of an axis lies between cells.
+    """Find where each entry of an axis lies between cells.
 
     Parameters
     ----------
@@ -186,7 +200,10 @@ def interpolation(shift: Tensor, cells: int, size: int, edges: str) -> tuple[Ten
 
 
 def along(values: Tensor, lower: Tensor, weight: Tensor, dim: int) -> Tensor:
-    """Read cell `values` along `dim` at the entries that `interpolation` gave: ``(n, ..., cells, ...) -> (n, ..., size, ...)``."""
+    """Read cell `values` along `dim` at the entries that `interpolation` gave.
+
+    ``(n, ..., cells, ...) -> (n, ..., size, ...)``.
+    """
     moved = values.movedim(dim, 1)
     n, cells = moved.shape[:2]
     rows = moved.reshape(n * cells, -1)  # reading whole rows takes half the time of a gather
@@ -197,13 +214,13 @@ def along(values: Tensor, lower: Tensor, weight: Tensor, dim: int) -> Tensor:
 
 
 def frames_and_bands(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Sizes of the two axes that masks vary on; one frame where there is a single axis."""
+    """Return the sizes of the two axes that masks vary on; one frame if there is one axis."""
     return (shape[-2], shape[-1]) if len(shape) > 1 else (1, shape[-1])
 
 
 @dataclass(frozen=True)
 class GridStrategy(ABC):
-    """Base of the built-in strategies.
+    """Draw masks of cells on a grid: the base of the built-in strategies.
 
     Parameters
     ----------
@@ -230,7 +247,8 @@ class GridStrategy(ABC):
         n
             Number of masks; ``sample(3)`` then ``sample(5)`` gives the masks of ``sample(8)``.
         shape
-            Shape of one input without its batch axis; the last two axes are time and frequency (or the last one is the only one).
+            Shape of one input without its batch axis; the last two axes are time and frequency (or
+            the last one is the only one).
         generator
             A CPU generator; the only source of randomness.
 
@@ -247,16 +265,19 @@ class GridStrategy(ABC):
         return self.from_numbers(self.numbers(n, shape, generator), shape)
 
     def bind(self, x: Tensor) -> BoundMasks:
-        """Bind the masks to an input ``(B, *shape)``, of which they use the shape alone, and say how they are distributed.
+        """Bind the masks to an input ``(B, *shape)``, and say how they are distributed.
 
-        Of a subclass that draws otherwise than the class whose `lattices` it has, the distribution is not known.
+        They use its shape alone.
+
+        Of a subclass that draws otherwise than the class whose `lattices` it has, the distribution
+        is not known.
         """
         shape = tuple(x.shape[1:])
         known = GridDistribution(self, shape, x.device) if says_its_distribution(type(self)) else None
         return BoundMasks(lambda n, generator: self.sample(n, shape, generator), known)
 
     def bind_groups(self, count: int) -> BoundMasks:
-        """Bind masks to the groups of a feature mask: their geometry is the caller's, so each is kept by itself."""
+        """Bind masks to a feature mask's groups, each kept or replaced by itself."""
         return Groups(self.keep_probability).bind_groups(count)
 
     def numbers(self, n: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -265,7 +286,7 @@ class GridStrategy(ABC):
         return torch.rand(n, columns, generator=generator, device=generator.device, dtype=torch.float32)
 
     def from_numbers(self, uniform: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Turn uniforms ``(n, columns)`` into masks ``(n, *s)``, ``s`` broadcastable to `shape`: what `sample` returns."""
+        """Turn uniforms ``(n, columns)`` into masks ``(n, *s)``, as `sample` returns them."""
         masks = self.build(uniform, *frames_and_bands(shape))
         if len(shape) == 1:
             return masks[:, 0]
@@ -273,18 +294,20 @@ class GridStrategy(ABC):
 
     @abstractmethod
     def columns(self, frames: int, bands: int) -> int:
-        """Uniform numbers that one mask takes; `frames` is 1 where the input has a single axis."""
+        """Count the uniforms that one mask takes; `frames` is 1 where there is a single axis."""
 
     @abstractmethod
     def build(self, uniform: Tensor, frames: int, bands: int) -> Tensor:
-        """Turn uniforms ``(n, columns)`` into masks ``(n, frames or 1, bands or 1)``, each row into its own."""
+        """Turn uniforms ``(n, columns)`` row by row into ``(n, frames or 1, bands or 1)``."""
 
     def factors(self, uniform: Tensor, frames: int, bands: int) -> tuple[Tensor, ...]:
-        """Independent factors whose product `build` returns, in the order of `lattices`."""
+        """Build the factors whose product `build` returns, in the order of `lattices`."""
         return (self.build(uniform, frames, bands),)
 
     def lattices(self, frames: int, bands: int, at_least: int, bank: int = 0) -> tuple[Lattice, ...]:
-        """Return the distribution of each factor as weighted states, at least so many where they cannot be enumerated; others for each `bank`.
+        """Return each factor's distribution as weighted states, others for each `bank`.
+
+        There are at least so many where they cannot be enumerated.
 
         Raises
         ------
@@ -294,14 +317,20 @@ class GridStrategy(ABC):
         raise NotImplementedError
 
     def stripe_masks(self, uniform: Tensor, stripes: int, size: int, keep_probability: float) -> Tensor:
-        """Turn uniforms ``(n, stripes + 3)`` into stripe masks ``(n, size)``: the first column shifts, the others pick cells."""
+        """Turn uniforms ``(n, stripes + 3)`` into stripe masks ``(n, size)``.
+
+        The first column shifts, the others pick cells.
+        """
         cells = (uniform[:, 1:] < keep_probability).float()
         return along(cells, *interpolation(uniform[:, 0], stripes, size, self.edges), dim=1)
 
     def stripe_lattice(
         self, stripes: int, size: int, keep_probability: float, axis: int, at_least: int, bank: int
     ) -> Lattice:
-        """States of one factor of stripes along `axis`, -2 or -1; `stripe_masks` draws from the same distribution."""
+        """Return the distribution of one factor of stripes along `axis`, -2 or -1.
+
+        `stripe_masks` draws from it.
+        """
         nodes, cells = shift_nodes(stripes, size, self.edges, at_least), stripes + EXTRA_CELLS
         sampled = cells > ENUMERATED_CELLS
         if sampled:
@@ -324,7 +353,7 @@ DRAWING = ("sample", "numbers", "from_numbers", "columns", "build", "factors", "
 
 
 def says_its_distribution(strategy: type[GridStrategy]) -> bool:
-    """Whether no subclass draws other masks than the class that describes their distribution, `lattices`, knew of."""
+    """Tell whether `lattices` describes the masks: no subclass of its class draws otherwise."""
 
     def definer(method: str) -> int:
         return next(i for i, cls in enumerate(strategy.__mro__) if method in vars(cls))
@@ -334,7 +363,10 @@ def says_its_distribution(strategy: type[GridStrategy]) -> bool:
 
 @dataclass(frozen=True)
 class GridDistribution:
-    """The distribution of a strategy's masks of one shape; methods as in `relax_quantus.relax.bound_masks.Distribution`."""
+    """Hold the distribution of a strategy's masks of one shape.
+
+    Methods are as in `relax_quantus.relax.bound_masks.Distribution`.
+    """
 
     strategy: GridStrategy
     shape: tuple[int, ...]
@@ -359,7 +391,7 @@ class GridDistribution:
 
 
 def axis_basis(shifts: Tensor, cells: int, size: int, edges: str) -> Tensor:
-    """How the cells of an axis spread over its entries at each shift, ``(nodes, size, cells + 2)``."""
+    """Spread an axis's cells over its entries at each shift, ``(nodes, size, cells + 2)``."""
     lower, weight = interpolation(shifts, cells, size, edges)
     basis = torch.zeros(len(shifts), size, cells + EXTRA_CELLS)
     basis.scatter_(2, lower[..., None], 1 - weight[..., None])
@@ -368,7 +400,7 @@ def axis_basis(shifts: Tensor, cells: int, size: int, edges: str) -> Tensor:
 
 @dataclass(frozen=True)
 class Groups:
-    """Independent groups: geometry comes from the caller's feature mask, so the strategy's own cells do not apply.
+    """Keep groups independently: the geometry comes from the caller's feature mask.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""`Random`: the grid of RELAX and RISE, a random subset of rectangular cells."""
+"""Mask a random subset of rectangular cells: the grid of RELAX and RISE."""
 
 from __future__ import annotations
 
@@ -26,22 +26,26 @@ from relax_quantus.relax.masks.grid import (
 
 @dataclass(frozen=True)
 class Random(GridStrategy):
-    r"""Cells of a time-frequency grid, each kept by itself (Wickstrom et al., IJCV 2023, after RISE).
+    r"""Keep cells of a time-frequency grid, each by itself (Wickstrom et al., IJCV 2023).
 
     Parameters
     ----------
     cells
-        Rows (time) and columns (frequency) of the grid; 7 x 7 cells of an example are 0.137 s by 9.1 bands.
+        Rows (time) and columns (frequency) of the grid; 7 x 7 cells of an example are 0.137 s by
+        9.1 bands.
 
     Notes
     -----
-    .. math:: m_{tf} = \sum_{i,k} w_i(t)\, v_k(f)\, c_{ik}, \qquad c_{ik} \sim \mathrm{Bernoulli}(p) \text{ independent}
+    .. math:: m_{tf} = \sum_{i,k} w_i(t)\, v_k(f)\, c_{ik},
+       \qquad c_{ik} \sim \mathrm{Bernoulli}(p) \text{ independent}
 
-    with w and v the linear interpolation between cell centres (1 in a cell's own bins where edges are hard) of a lattice that each mask shifts
-    by up to a whole cell along either axis. Every bin is kept with expectation p, the keep probability.
+    with w and v the linear interpolation between cell centres (1 in a cell's own bins where edges
+    are hard) of a lattice that each mask shifts by up to a whole cell along either axis. Every bin
+    is kept with expectation p, the keep probability.
 
-    Source: Petsiuk et al., "RISE", BMVC 2018, section 3.2; Wickstrom et al., "RELAX", IJCV 131, 2023. Departure: RISE stretches its cells to
-    make room for the shift; here the lattice goes on beyond the axis, so that all bins have the same distribution.
+    Source: Petsiuk et al., "RISE", BMVC 2018, section 3.2; Wickstrom et al., "RELAX", IJCV 131,
+    2023. Departure: RISE stretches its cells to make room for the shift; here the lattice goes on
+    beyond the axis, so that all bins have the same distribution.
     """
 
     granularity: ClassVar[str] = "patch"
@@ -54,7 +58,7 @@ class Random(GridStrategy):
         object.__setattr__(self, "cells", tuple(checks.integer("cells", count) for count in self.cells))
 
     def columns(self, frames: int, bands: int) -> int:
-        """Two shifts and the cells."""
+        """Count the uniforms of a mask: two shifts and the cells."""
         rows, columns = self._grid(frames, bands)
         return 2 + (rows + EXTRA_CELLS) * (columns + EXTRA_CELLS)
 
@@ -70,7 +74,7 @@ class Random(GridStrategy):
         return along(values, *interpolation(uniform[:, 1], columns, bands, self.edges), dim=2)
 
     def lattices(self, frames: int, bands: int, at_least: int, bank: int = 0) -> tuple[Lattice, ...]:
-        """One factor over both axes."""
+        """Return the distribution of the one factor, over both axes."""
         rows, columns = self._grid(frames, bands)
         (over_time, time_weights), (over_frequency, frequency_weights) = (
             self._axis(count, size, bank) for count, size in ((rows, frames), (columns, bands))
@@ -86,7 +90,10 @@ class Random(GridStrategy):
         return axis_cells(self.cells[0], frames), axis_cells(self.cells[1], bands)
 
     def _axis(self, cells: int, size: int, bank: int) -> tuple[Tensor, Tensor]:
-        """How cells spread over an axis at each of its shift nodes, a power of two, and their weights; one cell for an axis of one entry."""
+        """Spread cells over an axis at each of its shift nodes, a power of two, with weights.
+
+        An axis of one entry has one cell.
+        """
         if size == 1:
             return torch.ones(1, 1, 1), torch.ones(1)
         nodes = 2 ** math.ceil(math.log2(shift_nodes(cells, size, self.edges)))

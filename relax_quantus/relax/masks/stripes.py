@@ -1,4 +1,4 @@
-"""Stripes: masks over time, over frequency, and the product of the two.
+"""Mask stripes over time, over frequency, or both.
 
 `Time` asks "when did it sound?", `Frequency` "in which bands?", `TimeFrequency` both at once.
 A stripe is a cell of `relax_quantus.relax.masks.grid` that spans the other axis.
@@ -20,7 +20,8 @@ from relax_quantus.relax.masks.grid import EXTRA_CELLS, GridStrategy, Lattice, a
 class Time(GridStrategy):
     r"""Stripes along the time axis (-2); an input with a single axis is striped along that.
 
-    Answers "when did it sound?"; all bands of a frame share one value, so the map says nothing about frequency.
+    Answers "when did it sound?"; all bands of a frame share one value, so the map says nothing
+    about frequency.
 
     Parameters
     ----------
@@ -29,12 +30,14 @@ class Time(GridStrategy):
 
     Notes
     -----
-    .. math:: m_{tf} = \sum_{i} w_i(t)\, c_i, \qquad c_i \sim \mathrm{Bernoulli}(p) \text{ independent}
+    .. math:: m_{tf} = \sum_{i} w_i(t)\, c_i,
+       \qquad c_i \sim \mathrm{Bernoulli}(p) \text{ independent}
 
-    with w the linear interpolation between stripe centres (1 in a stripe's own frames where edges are hard) of a lattice that each mask shifts by
-    up to a whole stripe.
+    with w the linear interpolation between stripe centres (1 in a stripe's own frames where edges
+    are hard) of a lattice that each mask shifts by up to a whole stripe.
 
-    Source: the setting of this project, RELAX's cells (Wickstrom et al., IJCV 131, 2023) stretched over all bands.
+    Source: the setting of this project, RELAX's cells (Wickstrom et al., IJCV 131, 2023) stretched
+    over all bands.
     """
 
     granularity: ClassVar[str] = "time"
@@ -45,7 +48,7 @@ class Time(GridStrategy):
         checks.integer("stripes", self.stripes)
 
     def columns(self, frames: int, bands: int) -> int:
-        """One shift and the cells."""
+        """Count the uniforms of a mask: one shift and the cells."""
         return 1 + axis_cells(self.stripes, bands if frames == 1 else frames) + EXTRA_CELLS
 
     def build(self, uniform: Tensor, frames: int, bands: int) -> Tensor:
@@ -55,7 +58,7 @@ class Time(GridStrategy):
         return profile[:, None, :] if frames == 1 else profile[:, :, None]
 
     def lattices(self, frames: int, bands: int, at_least: int, bank: int = 0) -> tuple[Lattice, ...]:
-        """One factor, along time or the only axis."""
+        """Return one factor's distribution, along time or the only axis."""
         size, axis = (bands, -1) if frames == 1 else (frames, -2)
         return (self.stripe_lattice(axis_cells(self.stripes, size), size, self.keep_probability, axis, at_least, bank),)
 
@@ -64,7 +67,8 @@ class Time(GridStrategy):
 class Frequency(GridStrategy):
     r"""Stripes along the last axis.
 
-    Answers "in which bands did it sound?"; all frames of a band share one value, so the map says nothing about time.
+    Answers "in which bands did it sound?"; all frames of a band share one value, so the map says
+    nothing about time.
 
     Parameters
     ----------
@@ -73,12 +77,14 @@ class Frequency(GridStrategy):
 
     Notes
     -----
-    .. math:: m_{tf} = \sum_{k} v_k(f)\, c_k, \qquad c_k \sim \mathrm{Bernoulli}(p) \text{ independent}
+    .. math:: m_{tf} = \sum_{k} v_k(f)\, c_k,
+       \qquad c_k \sim \mathrm{Bernoulli}(p) \text{ independent}
 
-    with v the linear interpolation between stripe centres (1 in a stripe's own bands where edges are hard) of a lattice that each mask shifts by
-    up to a whole stripe.
+    with v the linear interpolation between stripe centres (1 in a stripe's own bands where edges
+    are hard) of a lattice that each mask shifts by up to a whole stripe.
 
-    Source: the setting of this project, RELAX's cells (Wickstrom et al., IJCV 131, 2023) stretched over all frames.
+    Source: the setting of this project, RELAX's cells (Wickstrom et al., IJCV 131, 2023) stretched
+    over all frames.
     """
 
     granularity: ClassVar[str] = "frequency"
@@ -89,7 +95,7 @@ class Frequency(GridStrategy):
         checks.integer("stripes", self.stripes)
 
     def columns(self, frames: int, bands: int) -> int:
-        """One shift and the cells."""
+        """Count the uniforms of a mask: one shift and the cells."""
         return 1 + axis_cells(self.stripes, bands) + EXTRA_CELLS
 
     def build(self, uniform: Tensor, frames: int, bands: int) -> Tensor:
@@ -97,15 +103,16 @@ class Frequency(GridStrategy):
         return self.stripe_masks(uniform, axis_cells(self.stripes, bands), bands, self.keep_probability)[:, None, :]
 
     def lattices(self, frames: int, bands: int, at_least: int, bank: int = 0) -> tuple[Lattice, ...]:
-        """One factor, along frequency."""
+        """Return one factor's distribution, along frequency."""
         return (self.stripe_lattice(axis_cells(self.stripes, bands), bands, self.keep_probability, -1, at_least, bank),)
 
 
 @dataclass(frozen=True)
 class TimeFrequency(GridStrategy):
-    r"""Time stripes times frequency stripes; the expected kept fraction is p, as for the other strategies.
+    r"""Mask by time stripes times frequency stripes; the expected kept fraction is p.
 
-    Bins that share a row or a column stay correlated at any distance (sqrt(p) / (1 + sqrt(p)) = .41 at p = .5), which shows as crosses.
+    Bins that share a row or a column stay correlated at any distance (sqrt(p) / (1 + sqrt(p)) = .41
+    at p = .5), which shows as crosses.
 
     Parameters
     ----------
@@ -114,9 +121,11 @@ class TimeFrequency(GridStrategy):
 
     Notes
     -----
-    .. math:: m_{tf} = \Big(\sum_i w_i(t)\, c_i\Big) \Big(\sum_k v_k(f)\, d_k\Big), \qquad c_i, d_k \sim \mathrm{Bernoulli}(\sqrt p)
+    .. math:: m_{tf} = \Big(\sum_i w_i(t)\, c_i\Big) \Big(\sum_k v_k(f)\, d_k\Big),
+       \qquad c_i, d_k \sim \mathrm{Bernoulli}(\sqrt p)
 
-    with w and v as in `Time` and `Frequency`. The factors are independent, so every bin is kept with expectation p.
+    with w and v as in `Time` and `Frequency`. The factors are independent, so every bin is kept
+    with expectation p.
 
     Source: the setting of this project.
     """
@@ -131,7 +140,7 @@ class TimeFrequency(GridStrategy):
         checks.integer("frequency_stripes", self.frequency_stripes)
 
     def columns(self, frames: int, bands: int) -> int:
-        """Two shifts and the cells of both axes."""
+        """Count the uniforms of a mask: two shifts and the cells of both axes."""
         return sum(1 + cells + EXTRA_CELLS for cells in self._cells(frames, bands))
 
     def build(self, uniform: Tensor, frames: int, bands: int) -> Tensor:
@@ -140,7 +149,10 @@ class TimeFrequency(GridStrategy):
         return factors[0] if len(factors) == 1 else factors[0] * factors[1]
 
     def factors(self, uniform: Tensor, frames: int, bands: int) -> tuple[Tensor, ...]:
-        """The stripes over time, ``(n, frames, 1)``, and over frequency, ``(n, 1, bands)``, without the one whose axis has one entry."""
+        """Build the stripes over time, ``(n, frames, 1)``, and frequency, ``(n, 1, bands)``.
+
+        The one whose axis has one entry is left out.
+        """
         rows, columns = self._cells(frames, bands)
         cut = 1 + rows + EXTRA_CELLS
         share = self._share(frames, bands)
@@ -152,7 +164,7 @@ class TimeFrequency(GridStrategy):
         return tuple(factors)
 
     def lattices(self, frames: int, bands: int, at_least: int, bank: int = 0) -> tuple[Lattice, ...]:
-        """Two factors, or one where there is a single axis."""
+        """Return the distributions of two factors, or of one where there is a single axis."""
         rows, columns = self._cells(frames, bands)
         share = self._share(frames, bands)
         lattices = []
@@ -166,5 +178,5 @@ class TimeFrequency(GridStrategy):
         return axis_cells(self.time_stripes, frames), axis_cells(self.frequency_stripes, bands)
 
     def _share(self, frames: int, bands: int) -> float:
-        """What each factor keeps."""
+        """Return the probability with which each factor keeps a cell."""
         return self.keep_probability if 1 in (frames, bands) else math.sqrt(self.keep_probability)
