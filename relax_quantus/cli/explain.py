@@ -226,10 +226,10 @@ def run(request: ExplainRequest) -> int:
         be written to.
     """
     from relax_quantus.base import files
-    from relax_quantus.recordings.pages import write_index
+    from relax_quantus.recordings.pages import refuse_impossible, write_index
     from relax_quantus.recordings.session import Hooks, Session
     from relax_quantus.recordings.settings import ExplainSettings
-    from relax_quantus.recordings.writing import refuse_impossible, write_results
+    from relax_quantus.recordings.writing import write_results
 
     def progress(total: int, what: str, unit: str, begun: int = 0) -> AbstractContextManager[Any]:
         if begun:
@@ -280,7 +280,7 @@ def tell(found: RecordingExplanation, written: Written) -> None:
 
     With ``--json`` all facts.
     """
-    from relax_quantus.recordings.writing import masks_used
+    from relax_quantus.recordings.pages import masks_used
 
     picture = console.shown(written.files["picture"])
     line = picture if found.session.settings.tolerance is None else f"{picture}: {masks_used(found)}"

@@ -25,9 +25,10 @@ from relax_quantus.errors import UnknownNameError
 from relax_quantus.frontend.axes import Image
 from relax_quantus.recordings.blocks import BlockStore
 from relax_quantus.recordings.explaining import EACH, NOT_EXPLAINED, Array, Blocks, OneBlock, explain_plan, part
+from relax_quantus.recordings.pages import picture, write_page
 from relax_quantus.recordings.plan import Plan, key_of, plan_for
-from relax_quantus.recordings.result_files import plain_stem
 from relax_quantus.recordings.stitching import heard_frames
+from relax_quantus.recordings.writing import plain_stem, write_arrays
 from relax_quantus.relax.explanation import Explanation
 from relax_quantus.views import thresholds
 from relax_quantus.views.boxes import Region, RegionFinder
@@ -375,8 +376,6 @@ class RecordingExplanation:
 
     def plot(self) -> Any:
         """Draw all maps: the matplotlib figure that the command line writes as PNG."""
-        from relax_quantus.recordings.writing import picture
-
         return picture(self)
 
     def to_html(self, path: str | os.PathLike[str]) -> Path:
@@ -391,8 +390,6 @@ class RecordingExplanation:
         OSError
             If it cannot be written.
         """
-        from relax_quantus.recordings.pages import write_page
-
         write_page(self, Path(path))
         return Path(path)
 
@@ -404,8 +401,6 @@ class RecordingExplanation:
         OSError
             If it cannot be written.
         """
-        from relax_quantus.recordings.writing import write_arrays
-
         write_arrays(self, Path(path))
         return Path(path)
 

@@ -19,8 +19,8 @@ from torch import Tensor
 import relax_quantus
 from relax_quantus.base import files
 from relax_quantus.frontend.axes import COUNTED, Axis, BinAxis
+from relax_quantus.recordings.pages import example_length, lasting
 from relax_quantus.recordings.plan import Plan
-from relax_quantus.recordings.writing import example_length, lasting
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
