@@ -172,9 +172,9 @@ def test_it_costs_one_write_a_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     puts = []
     put = Store.put
 
-    def counting(self: Store, cells: Any, notes: Any = None) -> None:
+    def counting(self: Store, cells: Any, notes: Any = None, *rest: Any) -> None:
         puts.append((len(list(cells)), dict(notes or {})))
-        put(self, cells, notes)
+        put(self, cells, notes, *rest)
 
     monkeypatch.setattr(Store, "put", counting)
     config = replace(SMALL, metrics=("AUC", "Slow"), perturbations_per_eval=4, out=str(tmp_path))
