@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -272,7 +272,7 @@ def settings_of(request: ExplainRequest) -> dict[str, Any]:
     same = ("n_samples", "tolerance", "estimator", "seed", "max_examples", "reference", "away", "similarity", "corpus")
     given = {name: getattr(request, name) for name in (*same, "domain", "precision", "resampler", "head")}
     masks, baselines = request.masks or None, request.baseline or "silence"
-    return {**request.encoder.named, **given, "masks": masks, "baselines": baselines, "hop_s": request.hop}
+    return {**asdict(request.encoder), **given, "masks": masks, "baselines": baselines, "hop_s": request.hop}
 
 
 def tell(found: RecordingExplanation, written: Written) -> None:

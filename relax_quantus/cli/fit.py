@@ -78,7 +78,7 @@ class FitRequest:
         checks.integer("fine_tune", self.fine_tune, low=0)
         checks.seed(self.seed)
         checked_resampler(self.resampler)
-        loaded = load(**self.encoder.named)
+        loaded = load(**asdict(self.encoder))
         files.writable_file(self.out, is_head)
         fit = fit_recordings(
             self.folder,

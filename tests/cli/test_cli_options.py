@@ -14,7 +14,8 @@ from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.cli import main as cli
 from relax_quantus.cli.bench import OUT, BenchRequest, configured
 from relax_quantus.cli.explain import ExplainRequest
-from relax_quantus.cli.options import EncoderOptions, MessageOptions, NetworkOptions, declare, options
+from relax_quantus.cli.main import declare, options
+from relax_quantus.cli.options import EncoderOptions, MessageOptions, NetworkOptions
 from relax_quantus.relax import estimators
 
 COMMANDS = sorted(cli.COMMANDS)

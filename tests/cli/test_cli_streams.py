@@ -18,7 +18,7 @@ from command_line import FEW, call, refused, run
 
 from relax_quantus.cli import console, stopping
 from relax_quantus.cli import main as cli
-from relax_quantus.cli.options import options
+from relax_quantus.cli.main import options
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
