@@ -1,6 +1,10 @@
-"""A whole recording, short or long.
+"""Recordings, short or long, explained over their own time axis: what `explain` does, as a library.
 
-Which files are recordings, and one map over a recording's own time axis.
+    settings -> session -> plan -> explaining (stitching) -> blocks -> recording -> pages, writing
 
-`folders` lists recordings for all commands; `stitching` makes one map of examples that overlap.
+`settings` are plain values, `session` holds everything that they name, loaded once. A recording is
+planned (`plan`) and explained block by block (`explaining`) into maps that `stitching` makes of
+examples and that are kept in memory or on disk (`blocks`). `recording` is what comes of it, `pages`
+and `writing` are the files. `anchors` are what recordings are compared with, and `folders` lists
+them for all commands.
 """

@@ -55,7 +55,7 @@ MOST_COLUMNS = 4000
 MOST_HEARD_S = 300.0
 """Longer recordings have no sounds in their page, which would have no room for them."""
 STRETCH = 4096
-"""Frames that are looked at a time."""
+"""Frames that are read at a time."""
 LONGEST_NAME = 60
 """Characters of an encoder's name that a picture has room for."""
 MAP_COLOURS = (

@@ -164,7 +164,8 @@ class RecordingMap:
         flat = self.plan.reading is not None and self.plan.reading.examples.ndim == 2
         shape = (count, -1) if flat else (count, 1, self.plan.per_example, self.importance.shape[1])
         maps = {
-            name: torch.from_numpy(np.ascontiguousarray(values)).reshape(shape) for name, values in self.kinds.items()
+            name: torch.from_numpy(values if values.flags.writeable else np.array(values)).reshape(shape)
+            for name, values in self.kinds.items()
         }
         return Explanation(
             **maps,
