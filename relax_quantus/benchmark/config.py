@@ -198,8 +198,8 @@ class BenchmarkConfig:
         """
         from relax_quantus.benchmark import metrics
         from relax_quantus.benchmark.data import datasets
-        from relax_quantus.benchmark.engine import networks as nets
         from relax_quantus.benchmark.methods import registry as methods
+        from relax_quantus.encoders import loading as nets
         from relax_quantus.relax.estimators import ESTIMATORS
         from relax_quantus.relax.fills import FILLS
 

@@ -16,14 +16,15 @@ from torch import nn
 from torch.nn.functional import cosine_similarity
 
 from relax_quantus.base import checks
+from relax_quantus.base.modules import fingerprint
 from relax_quantus.base.registry import nearest
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.data import datasets
 from relax_quantus.benchmark.data.datasets import Clip, Dataset
 from relax_quantus.benchmark.data.region import SeesOnly, with_region
-from relax_quantus.benchmark.engine import networks as nets
 from relax_quantus.benchmark.engine.head import Head
-from relax_quantus.benchmark.methods.questions import KINDS, NotApplicable, Question, Similarities, fingerprint
+from relax_quantus.benchmark.methods.questions import KINDS, NotApplicable, Question, Similarities
+from relax_quantus.encoders import loading as nets
 from relax_quantus.errors import UnknownNameError
 from relax_quantus.heads.classifier import EmbeddingClassifier
 from relax_quantus.relax.attribution import RELAX

@@ -18,10 +18,10 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import nn
 
+from relax_quantus.base.modules import fingerprint
 from relax_quantus.benchmark import metrics
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.data.datasets import Dataset
-from relax_quantus.benchmark.engine import networks as nets
 from relax_quantus.benchmark.engine.cells import Judges, Unit, cells
 from relax_quantus.benchmark.engine.grid import versions
 from relax_quantus.benchmark.engine.head import Head
@@ -31,7 +31,7 @@ from relax_quantus.benchmark.engine.preparation import Bench, load, prepare
 from relax_quantus.benchmark.engine.shelf import Shelf
 from relax_quantus.benchmark.engine.store import Cell
 from relax_quantus.benchmark.methods import registry as methods
-from relax_quantus.benchmark.methods.questions import fingerprint
+from relax_quantus.encoders import loading as nets
 from relax_quantus.errors import DataError
 
 KEPT = 2

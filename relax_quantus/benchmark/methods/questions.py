@@ -167,18 +167,15 @@ class NotApplicable(Exception):  # noqa: N818 - not an error: it ends up as a ro
 
 
 def fingerprint(*values: Any) -> str:
-    """SHA-256 over modules' weights, tensors' values and plain values."""
+    """SHA-256 over what tells modules apart, tensors' values and plain values."""
     digest = hashlib.sha256()
     for value in values:
-        tensors: list[Any] = list(value.state_dict().values()) if isinstance(value, nn.Module) else [value]
-        if isinstance(value, nn.Module) and not modules.has_weights(value):
-            tensors = [modules.fingerprint(value) or id(value)]
-        for entry in tensors:
-            digest.update(
-                entry.detach().cpu().contiguous().numpy().tobytes()
-                if isinstance(entry, Tensor)
-                else repr(entry).encode()
-            )
+        if isinstance(value, nn.Module):
+            digest.update(str(modules.fingerprint(value) or id(value)).encode())
+        elif isinstance(value, Tensor):
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        else:
+            digest.update(repr(value).encode())
     return digest.hexdigest()
 
 
