@@ -24,7 +24,13 @@ from relax_quantus.base.text import one_line
 from relax_quantus.encoders import ENCODERS, load_encoder
 from relax_quantus.encoders.waveform import WaveformEncoder
 from relax_quantus.encoders.weights_file import load_weights
-from relax_quantus.errors import ArgumentError, ArgumentTypeError, UnknownNameError, WeightsError
+from relax_quantus.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    RelaxQuantusError,
+    UnknownNameError,
+    WeightsError,
+)
 from relax_quantus.frontend import front_end as front_ends
 from relax_quantus.frontend.front_end import FrontEnd
 
@@ -136,7 +142,7 @@ def shared_front_end(encoders: tuple[str, ...], front_end: str = front_ends.LOG_
         If some bring their own and others do not, or a pair's is used for another encoder's.
     """
     named = _front_end(front_end)
-    pairs = [spec for spec in encoders if parse(ARGUMENT, spec).target and _is_pair(spec)]
+    pairs = [spec for spec in encoders if _is_pair(spec)]
     if not pairs:
         return named
     if len(encoders) > 1 or front_end != front_ends.LOG_MEL:
@@ -146,8 +152,11 @@ def shared_front_end(encoders: tuple[str, ...], front_end: str = front_ends.LOG_
 
 
 def _is_pair(spec: str) -> bool:
-    target = parse(ARGUMENT, spec).target
-    return target is not None and isinstance(user_object(ARGUMENT, target), tuple)
+    try:
+        target = parse(ARGUMENT, spec).target
+        return target is not None and isinstance(user_object(ARGUMENT, target), tuple)
+    except RelaxQuantusError:  # what is loaded next says it
+        return False
 
 
 def known(spec: str) -> None:

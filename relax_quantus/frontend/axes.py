@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from relax_quantus.audio.reading import SAMPLE_RATE_HZ
-from relax_quantus.frontend.log_mel import SECONDS, Axis, Image, LogMel, hz_to_mel
+from relax_quantus.frontend.log_mel import SECONDS, Axis, Image, LogMel, hz_to_mel, within
 from relax_quantus.frontend.ticks import ticks_hz
 
 __all__ = ["COUNTED", "SECONDS", "Axis", "BinAxis", "Image", "SampleAxis", "axis_of", "mel_centres_hz", "ticks_hz"]
@@ -88,6 +88,15 @@ class BinAxis(Axis):
     def band_of_hz(self, hz: npt.ArrayLike) -> Image:
         """Position on the band axis of frequencies in Hz, linear between the bands' centres."""
         return np.interp(np.asarray(hz, dtype=np.float64), self.bins_hz, np.arange(self.size))
+
+    def bands_of_hz(self, low_hz: float, high_hz: float) -> npt.NDArray[np.int64]:
+        """Bands whose middle lies between two frequencies, as of a log-mel's; all where bands are no frequencies."""
+        middles = self.centres_hz
+        if middles is None or middles.size < 2:
+            return np.arange(self.size)
+        if high_hz < 2 * middles[0] - middles[1] or low_hz > 2 * middles[-1] - middles[-2]:
+            return np.zeros(0, np.int64)
+        return within(middles, low_hz, min(high_hz, float(middles[-1])))
 
     def ticks(self) -> tuple[Sequence[float], Sequence[str]]:
         """Frequencies that lie far enough apart to be read, or every so many bands."""

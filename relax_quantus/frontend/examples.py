@@ -139,6 +139,11 @@ def without_source(x: Tensor) -> Tensor:
     return _described(plain(x), (axis, silence, rate_hz, None, front_end))
 
 
+def like(values: Tensor, x: Tensor) -> Tensor:
+    """Describe values ``(..., T, F)`` as `x` is, without its waveform: of a copy of `x` that was changed within its domain."""
+    return _like(plain(values), without_source(x))  # type: ignore[no-any-return]
+
+
 def _metadata(x: Examples) -> tuple[Any, ...]:
     return tuple(getattr(x, name, None) for name in _METADATA)
 

@@ -169,6 +169,22 @@ class FrontEnd:
             samples += block.size
         return np.concatenate(kept), samples
 
+    @property
+    def example_samples(self) -> int:
+        """Samples that one example is about."""
+        if self.samples_for is not None:
+            return self.samples_for(1)
+        frames = self.silent_example().shape[-2]
+        return max(1, round(self.axis.end_s(frames) * self.rate_hz)) if self.axis.in_seconds else self.rate_hz
+
+    @property
+    def samples_apart(self) -> int:
+        """Samples from the beginning of one example to that of the next."""
+        if self.samples_for is not None:
+            return self.samples_for(2) - self.samples_for(1)
+        frames = self.silent_example().shape[-2]
+        return max(1, round(self.axis.hop_s * frames * self.rate_hz)) if self.axis.in_seconds else self.rate_hz
+
     def silent_example(self) -> Tensor:
         """One example of digital silence."""
         return self.describe(self._at_least_one(np.zeros(self.rate_hz, np.float32))[0][:1])

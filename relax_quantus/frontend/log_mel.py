@@ -201,11 +201,38 @@ class Axis:
         low, high = hz_to_mel(self.config.mel_min_hz), hz_to_mel(self.config.mel_max_hz)
         return np.asarray((hz_to_mel(hz) - low) / (high - low) * (self.config.mel_bands + 1) - 1.0)
 
+    def frames_of_s(self, begin_s: float, end_s: float, frames: int) -> npt.NDArray[np.int64]:
+        """Frames, of so many, whose middle lies between two seconds; the nearest if none does; none after the last."""
+        times = self.times_s(frames)
+        if not frames or begin_s > times[-1] + self.hop_s / 2:
+            return np.zeros(0, np.int64)
+        return within(times, begin_s, end_s)
+
+    def bands_of_hz(self, low_hz: float, high_hz: float) -> npt.NDArray[np.int64]:
+        """Bands whose middle lies between two frequencies; the nearest if none does; none beside the range that is heard."""
+        edges = hz_to_mel(self.config.band_edges_hz)
+        low, high = (float(hz_to_mel(min(hz, self.config.sample_rate_hz / 2))) for hz in (low_hz, high_hz))
+        if high < edges[0] or low > edges[-1]:
+            return np.zeros(0, np.int64)
+        return within(edges[1:-1], low, high)
+
     def ticks(self) -> tuple[Sequence[float], Sequence[str]]:
         """Where to mark the band axis, and with what."""
         low, high = self.config.mel_min_hz, self.config.mel_max_hz
         shown = ticks_hz(low, high, lambda hz: float(self.band_of_hz(hz)), self.bands)
         return [float(p) for p in self.band_of_hz(shown)], [str(hz) for hz in shown]
+
+
+def within(middles: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArray[np.int64]:
+    """Return the indices of the middles from `low` to `high`; of the nearest if there is none.
+
+    Examples
+    --------
+    >>> within(np.array([1.0, 2.0, 4.0]), 1.5, 4.0), within(np.array([1.0, 2.0, 4.0]), 2.2, 2.4)
+    (array([1, 2]), array([1]))
+    """
+    found = np.flatnonzero((middles >= low) & (middles <= high))
+    return found if found.size else np.array([int(np.abs(middles - (low + high) / 2).argmin())])
 
 
 @functools.lru_cache(maxsize=8)

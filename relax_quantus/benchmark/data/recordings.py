@@ -16,6 +16,7 @@ from relax_quantus.base.text_files import read_text, table
 from relax_quantus.benchmark.data.clips import Dataset
 from relax_quantus.benchmark.data.sampling import Entry, Reader, draw, loudest
 from relax_quantus.errors import DataError
+from relax_quantus.frontend.front_end import FrontEnd
 from relax_quantus.recordings.folders import Found, recordings_in
 
 __all__ = ["Entry", "folder", "listing", "loudest"]
@@ -131,6 +132,7 @@ def folder(
     head_clips: int = 480,
     resampler: str = "soxr",
     clips_per_source: int | None = None,
+    front_end: FrontEnd | None = None,
 ) -> Dataset:
     """Sample a folder of recordings.
 
@@ -148,12 +150,14 @@ def folder(
         Explain at most so many clips of one source: what is said of sources gains more from another source than from another clip.
     resampler
         See `relax_quantus.audio.reading.resample`; one that does not import is refused before anything is read.
+    front_end
+        Makes the examples; None for VGGish's.
 
     Raises
     ------
     DataError
         See `listing`; also if fewer than two classes are left once bad recordings are skipped.
     """
-    reader = Reader(checked_resampler(resampler))
+    reader = Reader(checked_resampler(resampler), front_end=front_end)
     sample = draw(listing(path), str(path), max_clips, seed, head_clips, reader, of_a_source=clips_per_source)
     return sample.dataset(Path(path).resolve().name)

@@ -66,7 +66,7 @@ def _of_examples(data: Dataset) -> Trace:
 
 
 def trace(exact: Any, x: Tensor) -> Trace:
-    """Of plain values and of ``(n, 1, 96, 64)``.
+    """Of plain values and of ``(n, 1, T, F)``.
 
     A direction is a product of one random vector an axis: a change in any one bin, frame or example shows in all of them.
     """

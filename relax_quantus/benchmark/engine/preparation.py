@@ -185,6 +185,7 @@ def load(config: BenchmarkConfig, spec: str | None = None) -> Dataset:
             seed=config.seed,
             head_clips=config.head_clips,
             resampler=config.resampler,
+            front_end=nets.shared_front_end(config.encoders or (config.encoder,), config.front_end),
         )
     return datasets.resolve(
         spec or "synthetic",
@@ -192,6 +193,7 @@ def load(config: BenchmarkConfig, spec: str | None = None) -> Dataset:
         seed=config.seed,
         head_clips=config.head_clips,
         resampler=config.resampler,
+        front_end=nets.shared_front_end(config.encoders or (config.encoder,), config.front_end),
     )
 
 
@@ -225,7 +227,8 @@ def prepare(
     dataset = replace(dataset, clips=tuple(with_region(clip, config.seed) for clip in dataset.clips))
     loaded = time.perf_counter()
     if not isinstance(encoder, nn.Module):
-        encoder, sha256 = nets.resolve(encoder or config.encoder)
+        shared = nets.shared_front_end(config.encoders or (config.encoder,), config.front_end)
+        encoder, sha256 = nets.resolve(encoder or config.encoder, shared)
     else:
         sha256 = fingerprint(encoder)
     fitted = head(encoder, dataset)

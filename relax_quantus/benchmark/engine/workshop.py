@@ -118,7 +118,8 @@ class Workshop:
         """The encoder of a specification, and the SHA-256 of its weights."""
 
         given = self.given[0]
-        make = (lambda: nets.resolve(spec)) if given is None else lambda: (given, fingerprint(given))
+        front_end = nets.shared_front_end(self.config.encoders or (self.config.encoder,), self.config.front_end)
+        make = (lambda: nets.resolve(spec, front_end)) if given is None else lambda: (given, fingerprint(given))
         return self._once("encoder", spec, make)
 
     def bench(self, unit: Unit) -> Bench:

@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
 from relax_quantus.base import modules
@@ -40,7 +41,7 @@ class Question:
     Attributes
     ----------
     x
-        ``(1, 1, 96, 64)``.
+        ``(1, 1, T, F)``.
     model
         The classifier, for both views; or a similarity model, which has no logits. Both have an ``encoder``.
     target
@@ -53,7 +54,7 @@ class Question:
     views
         Those that the question has an answer in.
     truth
-        bool ``(96, 64)``, or None; only the oracle looks at it.
+        bool ``(T, F)``, or None; only the oracle looks at it.
     n_samples, seed
         Masks, and what they are drawn from.
     clip
@@ -81,13 +82,21 @@ class Question:
 
     @property
     def baseline(self) -> Tensor:
-        """The fill's level, broadcast to ``(1, 1, 96, 64)``."""
-        return FILLS.get(self.fill).level(self.x).expand_as(self.x)
+        """The fill's level, broadcast to ``(1, 1, T, F)``."""
+        return level_of(self.fill, self.x).expand_as(self.x)
+
+
+def level_of(fill: str, x: Tensor) -> Tensor:
+    """Level of a fill for examples, broadcastable to them; silence is that of their front end where they say it."""
+    silence = getattr(x, "silence", None)
+    if fill == "silence" and silence is not None:
+        return torch.as_tensor(silence, dtype=x.dtype, device=x.device)
+    return FILLS.get(fill).level(x)
 
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """A method's answer: float64 maps ``(96, 64)``. `centred` is 0 where a bin does not matter."""
+    """A method's answer: float64 maps ``(T, F)``. `centred` is 0 where a bin does not matter."""
 
     importance: Map
     centred: Map

@@ -167,7 +167,7 @@ class Repeat(Strategy):
         return Attribution(values, values)
 
     def runs(self, q: Question, s: Tensor, runs: int) -> list[Tensor]:
-        """Importance ``(1, 96, 64)`` of each run, sum s M / sum M; the mean similarity where a run keeps a bin never."""
+        """Importance ``(1, T, F)`` of each run, sum s M / sum M; the mean similarity where a run keeps a bin never."""
         strategy, shape, generator = self.strategy(), q.x.shape[1:], child_generator(q.seed, 0)
         given = None if isinstance(strategy, GridStrategy) else strategy.sample(len(s), tuple(shape), generator)
         found, parts, start = [], torch.tensor_split(s[:, 0].double(), runs), 0
@@ -196,7 +196,7 @@ def require_view(view: str, question: Question) -> None:
 
 
 def as_map(values: Tensor) -> Map:
-    """A map ``(1, 1, 96, 64)`` as float64 ``(96, 64)``."""
+    """A map ``(1, 1, T, F)`` as float64 ``(T, F)``."""
     return values.detach().reshape(values.shape[-2:]).cpu().numpy().astype(np.float64)
 
 

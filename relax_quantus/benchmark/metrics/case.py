@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from relax_quantus.benchmark.engine.seeding import global_generators as global_generators
 from relax_quantus.benchmark.methods.questions import Attribution, Map, Question, Similarities
 from relax_quantus.benchmark.methods.registry import Method
+from relax_quantus.frontend.examples import like
 
 Values = npt.NDArray[np.float64]
 
@@ -61,11 +62,11 @@ class Case:
 
     @property
     def x(self) -> npt.NDArray[np.float32]:
-        """The example, a fresh array ``(1, 1, 96, 64)``."""
+        """The example, a fresh array ``(1, 1, T, F)``."""
         return self.question.x.detach().cpu().numpy().copy()
 
     def map(self, kind: str) -> Map:
-        """A fresh copy of the map ``(1, 1, 96, 64)``: "importance", "centred", "positive" or "magnitude".
+        """A fresh copy of the map ``(1, 1, T, F)``: "importance", "centred", "positive" or "magnitude".
 
         Raises
         ------
@@ -75,7 +76,7 @@ class Case:
         return usable(getattr(self.attribution, kind))
 
     def ranks(self, draw: int = 0) -> Map:
-        """Ranks of the centred map ``(1, 1, 96, 64)``, 1 the least; ties in random order, another order for each `draw`."""
+        """Ranks of the centred map ``(1, 1, T, F)``, 1 the least; ties in random order, another order for each `draw`."""
         values = self.map("centred").reshape(-1)
         order = np.lexsort((np.random.default_rng([self.question.seed, 11, draw]).random(values.size), values))
         ranks = np.empty(values.size)
@@ -100,7 +101,9 @@ class Case:
             seed = self.question.seed + 7919 * calls
             maps = []
             for x in np.asarray(inputs, dtype=np.float32):
-                asked = replace(self.question, x=torch.from_numpy(x)[None], model=model, seed=seed)
+                asked = replace(
+                    self.question, x=like(torch.from_numpy(x)[None], self.question.x), model=model, seed=seed
+                )
                 maps.append(usable(getattr(self.method.explain(asked, self.similarities), kind)))
             return np.concatenate(maps)
 
@@ -108,7 +111,7 @@ class Case:
 
 
 def usable(values: Map) -> Map:
-    """A fresh ``(1, 1, 96, 64)`` copy of a finite map that is not constant; else `Undefined`."""
+    """A fresh ``(1, 1, T, F)`` copy of a finite map that is not constant; else `Undefined`."""
     if not np.isfinite(values).all():
         raise Undefined("the map has NaN or infinite entries")
     if np.ptp(values) == 0:
@@ -240,6 +243,6 @@ def scalar(values: Any) -> float:
 
 
 def outputs(model: nn.Module, x: Tensor, target: int) -> npt.NDArray[np.float64]:
-    """Model output `target` of ``(n, 1, 96, 64)``, shape (n,)."""
+    """Model output `target` of ``(n, 1, T, F)``, shape (n,)."""
     with torch.no_grad():
         return np.asarray(model(x)[:, target].double().cpu().numpy())

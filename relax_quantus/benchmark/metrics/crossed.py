@@ -13,11 +13,17 @@ from functools import partial
 import numpy as np
 
 from relax_quantus.benchmark.metrics.case import Case, Metric, Scores, Undefined
-from relax_quantus.benchmark.metrics.removing import TIE, TIE_DRAWS, area, blocks, influence_curves, shares
+from relax_quantus.benchmark.metrics.removing import TIE, TIE_DRAWS, Partition, area, influence_curves, shares
+from relax_quantus.frontend.log_mel import LogMelConfig
 
 STEPS = 8
-SHAPES: dict[str, tuple[int, int]] = {"bin": (1, 1), "patch": (12, 8), "time": (12, 64), "frequency": (96, 8)}
-"""Granularity -> frames and bands of one unit. Eight stripes have 256 states, so that maps, and the orders of ties, share most of them."""
+SHAPES = {
+    "bin": Partition(steps=STEPS),
+    "patch": Partition(8, 8, steps=STEPS),
+    "time": Partition(8, 1, steps=STEPS),
+    "frequency": Partition(1, 8, steps=STEPS),
+}
+"""Granularity -> units of an example. Eight stripes have 256 states, so that maps, and the orders of ties, share most of them."""
 UNITS = {"bin": "bin", "patch": "patch", "time": "time stripe", "frequency": "frequency stripe"}
 EVALUATOR_FILLS = ("silence", "mean", "background")
 FALL = "fall"
@@ -36,8 +42,7 @@ def symmetric_relevance_gain(case: Case, granularity: str, fill: str, on_logit: 
         If the map is the same in every unit: a map of time stripes cannot rank frequency stripes, which is no judgement of it.
     """
     model, target = (case.classifier, case.question.target) if on_logit else (case.similarity_model, 0)
-    frames, bands = SHAPES[granularity]
-    units = blocks(frames, bands, per_step=6144 // (frames * bands) // STEPS)
+    units = SHAPES[granularity].of(case.question.x.shape)
     means = units.means(case.map("centred")[0, 0])
     if np.ptp(means) <= TIE * np.abs(means).max():
         raise Undefined(f"the map is the same in every {UNITS[granularity]}: it cannot rank them")
@@ -56,7 +61,9 @@ FORMULA = r"\mathrm{SRG} = A_{\mathrm{LIF}} - A_{\mathrm{MIF}}, \qquad A_o = \in
 
 
 def _metric(granularity: str, fill: str, view: str) -> Metric:
-    frames, bands = SHAPES[granularity]
+    usual, partition = LogMelConfig(), SHAPES[granularity]
+    frames = usual.frames // (partition.rows or usual.frames)
+    bands = usual.mel_bands // (partition.columns or usual.mel_bands)
     logit = view == "logit"
     return Metric(
         name=f"SRG-logit-{granularity}-{fill}" if logit else f"SRG-{granularity}-{fill}",

@@ -1,4 +1,4 @@
-"""Metrics of Quantus that are not used, each with the reason as it was measured with Quantus 0.6.0 on examples ``(B, 1, 96, 64)``.
+"""Metrics of Quantus that are not used, each with the reason as it was measured with Quantus 0.6.0 on examples ``(B, 1, T, F)``.
 
 With the classes that `METRICS` name, these account for every metric class of Quantus; a test fails when a release brings another, and others run the
 excluded ones and see the reasons.
