@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from relax_quantus.base import checks
 from relax_quantus.errors import ShapeError
 from relax_quantus.frontend.axes import COUNTED, BinAxis, mel_centres_hz
-from relax_quantus.frontend.frame_reader import KNOWN
 from relax_quantus.frontend.frame_times import FrameTimes, confirmed, measure
+from relax_quantus.frontend.framing import KNOWN
 from relax_quantus.frontend.log_mel import LogMel
 
 if TYPE_CHECKING:

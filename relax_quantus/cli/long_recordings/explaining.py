@@ -13,8 +13,7 @@ from relax_quantus.cli.finding import NOT_EXPLAINED, embed, find
 from relax_quantus.cli.long_recordings.plan import Plan
 from relax_quantus.cli.long_recordings.store import Array, BlockStore
 from relax_quantus.cli.requests.explain import ExplainRequest
-from relax_quantus.frontend.frame_reader import FrameReader
-from relax_quantus.frontend.framing import cut
+from relax_quantus.frontend.framing import FrameReader, cut
 from relax_quantus.recordings.stitching import Stitcher, maps_of
 
 EACH = (

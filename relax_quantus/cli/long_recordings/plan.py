@@ -22,8 +22,7 @@ from relax_quantus.cli.clips import Models
 from relax_quantus.cli.finding import BLOCK
 from relax_quantus.cli.requests.explain import ExplainRequest
 from relax_quantus.cli.results import settings_of
-from relax_quantus.frontend.frame_reader import Framing
-from relax_quantus.frontend.framing import hop_frames
+from relax_quantus.frontend.framing import Framing, hop_frames
 from relax_quantus.recordings.stitching import phases
 
 IN_ONE_GO = 60
