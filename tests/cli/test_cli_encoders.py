@@ -257,7 +257,7 @@ def test_bench_takes_an_encoder_of_one_s_own_and_records_it(labelled: Path, mine
     assert record["configuration"]["encoder"] == f"{mine}:network"
     assert record["configuration"]["resampler"] == "soxr"
     refused(call(*arguments, "--encoder", f"{mine}:waves"), "--encoder", "(n, 1, 96, 64) -> (n, D)", "waves")
-    refused(call(*arguments, "--encoder", f"{mine}:pair"), "--encoder", "torch.nn.Module")
+    refused(call(*arguments, "--encoder", f"{mine}:three"), "--encoder", "3 things")
     refused(call(*arguments, "--resampler", "sox"), "--resampler", "did you mean 'soxr'")
     refused(call("bench", "--resampler", "torchaudio"), "--resampler", "--data FOLDER")
     with pytest.raises(UnknownNameError, match="resampler"):
