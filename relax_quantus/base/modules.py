@@ -170,7 +170,8 @@ def fingerprint(encoder: object) -> str:
     Returns
     -------
     str
-        SHA-256 over the weights in order, shapes and types included, names not; of what has none its `relax_quantus.base.identity`: structure,
+        SHA-256 over the weights in order, shapes and types included, and the structure: types of the modules and their
+        settings, names not, containers not. Of what has no weights its `relax_quantus.base.identity`: structure,
         constants, code and what that reads.
 
     Examples
@@ -178,15 +179,50 @@ def fingerprint(encoder: object) -> str:
     >>> layer = nn.Linear(2, 1)
     >>> fingerprint(layer) == fingerprint(nn.Sequential(layer)), fingerprint(nn.Flatten()) == fingerprint(nn.Identity())
     (True, False)
+    >>> fingerprint(layer) == fingerprint(nn.Sequential(layer, nn.Tanh()))
+    False
     """
     if not isinstance(encoder, nn.Module) or not has_weights(encoder):
         return identity(encoder)
+    return hashlib.sha256(f"{weights_digest(encoder)}{_structure(encoder)}".encode()).hexdigest()
+
+
+def weights_digest(encoder: object) -> str:
+    """Digest the weights of a module alone, which was its fingerprint in version 0.1.0; "" without any."""
+    if not isinstance(encoder, nn.Module) or not has_weights(encoder):
+        return ""
     digest = hashlib.sha256()
     for value in encoder.state_dict().values():
         if isinstance(value, Tensor):
             digest.update(f"{tuple(value.shape)}{value.dtype}".encode())
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+_CONTAINERS = ("Sequential", "ModuleList", "ModuleDict", "Identity", "OptimizedModule")
+"""Types of modules that change nothing by being there."""
+_NO_SETTINGS = ("training", "inplace", "dump_patches")
+
+
+def _structure(module: nn.Module) -> list[tuple[str, list[tuple[str, str]]]]:
+    """List the types of a module's parts and their settings; of other people's modules no counts, which may be of calls."""
+    found = []
+    for part in module.modules():
+        name = getattr(part, "original_name", type(part).__name__)
+        if name in _CONTAINERS:
+            continue
+        counted = type(part).__module__.startswith("torch.")
+        kinds = (bool, float, str) if not counted else (bool, float, str, int, tuple)
+        settings = [
+            (key, repr(value))
+            for key, value in sorted(vars(part).items())
+            if isinstance(value, kinds)
+            and not key.startswith("_")
+            and key not in _NO_SETTINGS
+            and (counted or isinstance(value, bool) or not isinstance(value, int))
+        ]
+        found.append((name, settings))
+    return found
 
 
 def embed_all(encoder: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

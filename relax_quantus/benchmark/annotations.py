@@ -27,7 +27,7 @@ import numpy.typing as npt
 from relax_quantus.base.files import write_text
 from relax_quantus.base.text_files import Numbers, cells, listed, read_text, table
 from relax_quantus.errors import DataError
-from relax_quantus.frontend.log_mel import LogMelConfig, hz_to_mel
+from relax_quantus.frontend.log_mel import Axis, LogMelConfig
 from relax_quantus.views.boxes import LABEL
 
 BEGIN, END, LOW, HIGH = "begin time (s)", "end time (s)", "low freq (hz)", "high freq (hz)"
@@ -321,30 +321,35 @@ def _box(path: object, line: int, begin: float, end: float, low: float, high: fl
     return Box(begin, end, low, high, label)
 
 
-def bins(boxes: Iterable[Box], examples: int, config: LogMelConfig | None = None) -> npt.NDArray[np.bool_]:
-    """Mark the bins that boxes cover, bool ``(examples, 96, 64)``.
+def bins(
+    boxes: Iterable[Box], examples: int, axis: LogMelConfig | Axis | None = None, frames: int | None = None
+) -> npt.NDArray[np.bool_]:
+    """Mark the bins that boxes cover.
 
     Frames whose middle lies in the time, bands whose middle lies in the frequencies.
 
     A box that is thinner than a band or shorter than a frame takes the nearest one.
+
+    Parameters
+    ----------
+    boxes
+        In seconds and Hz.
+    examples
+        How many examples.
+    axis
+        What their axes stand for, or a log-mel's constants; None for VGGish's.
+    frames
+        Frames T of an example; None for those of the log-mel.
+
+    Returns
+    -------
+    numpy.ndarray
+        bool ``(examples, T, F)``.
     """
-    config = config or LogMelConfig()
-    frames = np.arange(examples * config.frames)
-    window_s, hop_s = (n / config.sample_rate_hz for n in (config.window_samples, config.hop_samples))
-    times = np.asarray(frames * hop_s + window_s / 2, dtype=np.float64)
-    edges = hz_to_mel(config.band_edges_hz)
-    middles = edges[1:-1]
-    found = np.zeros((frames.size, config.mel_bands), dtype=bool)
+    axis = axis if isinstance(axis, Axis) else Axis(axis or LogMelConfig())
+    per_example = axis.config.frames if frames is None else frames
+    found = np.zeros((examples * per_example, axis.bands), dtype=bool)
     for box in boxes:
-        low, high = float(hz_to_mel(box.low_hz)), float(hz_to_mel(min(box.high_hz, config.sample_rate_hz / 2)))
-        if high < edges[0] or low > edges[-1] or box.begin_s > times[-1] + hop_s / 2:
-            continue
-        rows, columns = _inside(times, box.begin_s, box.end_s), _inside(middles, low, high)
-        found[np.ix_(rows, columns)] = True
-    return found.reshape(examples, config.frames, config.mel_bands)
-
-
-def _inside(middles: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArray[np.int64]:
-    """Indices of the middles within; the nearest if there is none."""
-    within = np.flatnonzero((middles >= low) & (middles <= high))
-    return within if within.size else np.array([int(np.abs(middles - (low + high) / 2).argmin())])
+        rows = axis.frames_of_s(box.begin_s, box.end_s, len(found))
+        found[np.ix_(rows, axis.bands_of_hz(box.low_hz, box.high_hz))] = True
+    return found.reshape(examples, per_example, axis.bands)

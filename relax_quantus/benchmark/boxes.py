@@ -38,7 +38,8 @@ from relax_quantus.benchmark.annotations import (
 from relax_quantus.benchmark.data.clips import Clip, Dataset, Examples
 from relax_quantus.benchmark.data.sampling import Entry, Reader, examples_of, spread
 from relax_quantus.errors import AudioError, DataError
-from relax_quantus.frontend.log_mel import LogMelConfig
+from relax_quantus.frontend import front_end as front_ends
+from relax_quantus.frontend.front_end import FrontEnd
 from relax_quantus.recordings.folders import surveyed
 from relax_quantus.relax.fills import Background
 
@@ -52,17 +53,18 @@ TABLE_SUFFIX = re.compile(r"(\.table\.\d+)?(\.selections)?\.(txt|csv|tsv)$", re.
 class Marked:
     """One example of a recording in which a class is marked.
 
-    The recording, the example's number, and the class's bins ``(96, 64)``.
+    The recording, the example's number, and the class's bins ``(T, F)``.
     """
 
     entry: Entry
     index: int
     truth: npt.NDArray[np.bool_]
+    apart_s: float
 
     @property
     def name(self) -> str:
         """The recording and the time at which the example begins."""
-        return f"{self.entry.name} {self.index * LogMelConfig().frames * LogMelConfig().hop_s:.2f} s"
+        return f"{self.entry.name} {self.index * self.apart_s:.2f} s"
 
 
 def pairs(root: Path) -> list[tuple[Path, Path]]:
@@ -151,7 +153,7 @@ def source_of(path: Path, root: Path) -> str:
     return match.group(1) if match else path.relative_to(root).as_posix()
 
 
-def marked(root: Path, label_column: str = "") -> list[Marked]:
+def marked(root: Path, label_column: str = "", front_end: FrontEnd | None = None) -> list[Marked]:
     """Find every example in which one class has more marked bins than any other.
 
     Between 0.5 and 80 % of all bins, with the boxes of all its tables.
@@ -166,7 +168,9 @@ def marked(root: Path, label_column: str = "") -> list[Marked]:
     UserWarning
         Of what is left out, once for each reason.
     """
-    config, found = LogMelConfig(), []
+    front_end = front_end or front_ends.log_mel()
+    frames, found = front_end.silent_example().shape[-2], []
+    apart, needed = front_end.samples_apart, front_end.example_samples
     tables: dict[Path, list[Path]] = defaultdict(list)
     together, remarks = _surveyed(root)
     for sound, table in together:
@@ -177,15 +181,15 @@ def marked(root: Path, label_column: str = "") -> list[Marked]:
             length = measure_extent(sound)
         except AudioError as error:
             raise DataError(f"{sound}: expected a sound file, got {error}; leave it and its tables out.") from error
-        samples = int(length.seconds * config.sample_rate_hz)
-        examples = (1 + (samples - config.window_samples) // config.hop_samples) // config.frames
+        samples = int(length.seconds * front_end.rate_hz)
+        examples = 0 if samples < needed else 1 + (samples - needed) // apart
         boxes = [box for table in its_tables for box in read(table, label_column, sound)]
         beyond += sum(box.begin_s >= length.seconds for box in boxes)
         if examples < 1:
             short.append(sound)
             continue
         by_label = {
-            label: bins([b for b in boxes if b.label == label], examples, config)
+            label: bins([b for b in boxes if b.label == label], examples, front_end.axis, frames)
             for label in sorted({b.label for b in boxes} - {""})
         }
         for index in range(examples):
@@ -193,7 +197,8 @@ def marked(root: Path, label_column: str = "") -> list[Marked]:
             label = max(counts, key=lambda name: counts[name], default="")
             if label and SHARE[0] <= counts[label] / by_label[label][index].size <= SHARE[1]:
                 name = sound.relative_to(root).as_posix()
-                found.append(Marked(Entry(sound, name, label, source_of(sound, root)), index, by_label[label][index]))
+                entry = Entry(sound, name, label, source_of(sound, root))
+                found.append(Marked(entry, index, by_label[label][index], apart / front_end.rate_hz))
     if short:
         remarks.append(f"{root}: left out {len(short)} recordings shorter than an example, such as {short[0].name}.")
     if beyond:
@@ -213,6 +218,7 @@ def boxes(
     resampler: str = "soxr",
     classes: int = 8,
     label_column: str = "",
+    front_end: FrontEnd | None = None,
 ) -> Dataset:
     """Sample the annotated examples of a folder.
 
@@ -220,7 +226,7 @@ def boxes(
     ----------
     path
         See the module's text.
-    max_clips, seed, head_clips, resampler
+    max_clips, seed, head_clips, resampler, front_end
         As in `recordings.folder`, with examples for recordings. Half of the recordings are
         explained, and the head is fitted on examples of the others wherever a class has any there.
     classes
@@ -236,7 +242,7 @@ def boxes(
     """
     checks.integer("max_clips", max_clips)
     root, rng = Path(path), np.random.default_rng([seed, 11])
-    every = marked(root, str(label_column))
+    every = marked(root, str(label_column), front_end)
     names = class_names(every, checks.integer("classes", classes, low=2), path)
     ordered = {name: in_turn([m for m in every if m.entry.label_name == name], rng) for name in names}
     quotas = [max_clips // len(names) + (i < max_clips % len(names)) for i in range(len(names))]
@@ -247,7 +253,7 @@ def boxes(
     chosen = [open_to[n][: min(q, most[n])] for n, q in zip(names, quotas, strict=True)]
     drawn = [m for rank in zip_longest(*chosen) for m in rank if m is not None]
     training, held_out, notes = _split(ordered, drawn, max(1, head_clips // len(names)))
-    cutter = Cutter(Reader(checked_resampler(resampler)))
+    cutter = Cutter(Reader(checked_resampler(resampler), front_end=front_end))
     cut = cutter.examples([*drawn, *training, *held_out])
     clips = tuple(clip_of(m, cut[m.name], names) for m in drawn if m.name in cut)
     train, judge = (labelled(part, cut, names) for part in (training, [*drawn, *held_out]))
@@ -318,11 +324,12 @@ class Cutter:
         self.reader = reader
 
     def examples(self, wanted: list[Marked]) -> dict[str, Tensor]:
-        """Read log-mel ``(1, 96, 64)`` by the examples' names.
+        """Read log-mel ``(1, T, F)`` by the examples' names.
 
         Those of recordings that cannot be read are missing.
         """
-        config, found = LogMelConfig(), {}
+        front_end, found = self.reader.front_end, {}
+        apart, needed = front_end.samples_apart, front_end.example_samples
         by_file: dict[Path, list[Marked]] = defaultdict(list)
         for m in wanted:
             by_file[m.entry.path].append(m)
@@ -331,8 +338,8 @@ class Cutter:
             if wave is None:
                 continue
             for m in members:
-                start = m.index * config.frames * config.hop_samples
-                found[m.name] = examples_of(wave[start : start + config.example_samples])[0]
+                start = m.index * apart
+                found[m.name] = examples_of(wave[start : start + needed], front_end)[0]
         return found
 
 
@@ -350,6 +357,6 @@ def clip_of(m: Marked, x: Tensor, names: tuple[str, ...]) -> Clip:
 def labelled(members: list[Marked], cut: dict[str, Tensor], names: tuple[str, ...]) -> Examples:
     """Examples of marked ones that could be read."""
     used = [m for m in members if m.name in cut]
-    x = torch.stack([cut[m.name] for m in used]) if used else torch.zeros(0, 1, 96, 64)
+    x = torch.stack([cut[m.name] for m in used]) if used else torch.zeros(0)
     y = np.array([names.index(m.entry.label_name) for m in used], dtype=np.int64)
     return Examples(x, y, tuple(m.entry.source_group for m in used), tuple(m.name for m in used))

@@ -71,6 +71,9 @@ class BenchmarkConfig:
         Keep the metrics' curves, too: of long runs they are most of what is stored.
     resampler
         What brings recordings to 16 kHz: "soxr", or "torchaudio" where it imports.
+    front_end
+        What makes the examples of all encoders, as of the command's ``--front-end``; an encoder that is named as a pair
+        with its own is run alone.
     perturbations_per_eval
         Masked copies a forward; None measures once for each encoder and records it, so that a run
         that goes on uses the same.
@@ -113,6 +116,7 @@ class BenchmarkConfig:
     perturbations: int = 3
     curves: bool = True
     resampler: str = "soxr"
+    front_end: str = "log_mel"
     perturbations_per_eval: int | None = None
     out: str | None = None
     workers: int = 1
@@ -139,7 +143,7 @@ class BenchmarkConfig:
         if self.resampler not in RESAMPLERS:
             hint = nearest(self.resampler, list(RESAMPLERS))
             raise UnknownNameError(f"resampler: expected the name of a resampler, got {self.resampler!r}; {hint}.")
-        for name in ("preset", "fill", "estimator", "encoder", "data", "out", "scheduler"):
+        for name in ("preset", "fill", "estimator", "encoder", "data", "out", "scheduler", "front_end"):
             self._of_type(name, str, "text", getattr(self, name))
         for name in ("curves", "strict", "retry"):
             self._of_type(name, bool, "true or false", getattr(self, name))
@@ -218,8 +222,8 @@ class BenchmarkConfig:
         """
         from relax_quantus.benchmark import metrics
         from relax_quantus.benchmark.data import datasets
-        from relax_quantus.benchmark.engine import networks as nets
         from relax_quantus.benchmark.methods import registry as methods
+        from relax_quantus.encoders import loading as nets
         from relax_quantus.relax.estimators import ESTIMATORS
         from relax_quantus.relax.fills import FILLS
 

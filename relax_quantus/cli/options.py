@@ -35,6 +35,7 @@ NAMES: dict[str, tuple[str, ...]] = {
         "hubert_xlarge",
         "wavlm_base",
         "wavlm_large",
+        "random",
     ),
     "masks": ("random", "time", "frequency", "time_frequency"),
     "fills": ("silence", "background", "band_mean", "mean", "noise", "blur", "zero"),

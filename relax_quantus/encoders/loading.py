@@ -1,44 +1,66 @@
-"""``--encoder``, ``--weights``, ``--sha256`` and ``--front-end`` -> an encoder and the front end that it takes its examples from.
+"""One way to say which encoder, and which front end it takes its examples from, for explain, fit and bench.
 
-What `explain`, `fit` and `bench` share: the texts of the options enter, two loaded objects that fit together leave.
+A text or an object enters: a name with settings (``vggish_mini``, ``vggish_mini:weights=PATH``,
+``random:of=vggish_mini,seed=1``), ``module:attribute`` or ``file.py:name`` of the user's own, a network, any
+callable, or a pair of a front end and one of these. A `FrontEnd` and a network in eval mode leave that fit together.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from relax_quantus.base import checks
-from relax_quantus.base.specifications import FORM, parse, user_object
+from relax_quantus.base.modules import fingerprint
+from relax_quantus.base.registry import nearest
+from relax_quantus.base.specifications import FORM, Specification, parse, user_object
 from relax_quantus.base.text import one_line
 from relax_quantus.encoders import ENCODERS, load_encoder
 from relax_quantus.encoders.waveform import WaveformEncoder
 from relax_quantus.encoders.weights_file import load_weights
-from relax_quantus.errors import ArgumentError, ArgumentTypeError, WeightsError
+from relax_quantus.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    RelaxQuantusError,
+    UnknownNameError,
+    WeightsError,
+)
 from relax_quantus.frontend import front_end as front_ends
 from relax_quantus.frontend.front_end import FrontEnd
 
 ENCODER, WEIGHTS, FRONT_END = "--encoder", "--weights", front_ends.OPTION
+ARGUMENT = "encoder"
+"""What messages call the encoder where it is no option of the command line."""
 OWN = "the encoder's own"
 
 
 def load(
-    encoder: str, weights: Path | None = None, sha256: str | None = None, front_end: str | None = None
+    encoder: str | Callable[[Tensor], Tensor] | tuple[Any, Any],
+    weights: Path | None = None,
+    sha256: str | None = None,
+    front_end: Any = None,
+    argument: str = ENCODER,
 ) -> tuple[FrontEnd, nn.Module]:
     """Load an encoder, in eval mode, and its front end.
 
     Parameters
     ----------
     encoder
-        A name with settings, ``name:key=value,...``, or the user's own, ``module:attribute`` or ``file.py:name``.
+        A name with settings, ``name:key=value,...``; the user's own, ``module:attribute`` or ``file.py:name``; or
+        an object: a network, a callable, or a pair of a front end and one of these.
     weights, sha256
         A file of its weights, and the digest that the file must have.
     front_end
-        The same for a front end. None gives an encoder of waveforms the waveform, a pair its own, and any other log-mel.
+        A text of the same kinds, a `FrontEnd`, or an object that makes examples of a waveform. None gives an encoder
+        of waveforms the waveform, a pair its own, and any other log-mel.
+    argument
+        What messages call the encoder.
 
     Raises
     ------
@@ -48,82 +70,185 @@ def load(
     if sha256 is not None and weights is None:
         checks.refuse("--sha256", "a file to check, --weights FILE", "none", "name it, or leave --sha256 out")
     chosen = None if front_end is None else _front_end(front_end)
-    spec = parse(ENCODER, encoder)
+    spec = parse(argument, encoder) if isinstance(encoder, str) else None
+    name = spec.text if spec is not None else f"a {type(encoder).__name__}"
     brought: Any = None
-    if spec.target is not None and spec.target[0] in ENCODERS:
-        checks.refuse(ENCODER, f"{FORM}, or module:attribute", repr(spec.text), "settings are key=value")
-    if spec.target is not None:
-        brought, network = _users(spec.text, spec.target, weights, sha256)
+    if spec is None:
+        brought, network = _brought(name, encoder, weights, sha256, argument)
+    elif spec.target is not None:
+        if spec.target[0] in ENCODERS:
+            checks.refuse(argument, f"{FORM}, or module:attribute", repr(name), "settings are key=value")
+        brought, network = _brought(name, user_object(argument, spec.target), weights, sha256, argument)
     else:
-        network = _registered(spec.name, spec.settings, weights, sha256)
+        network = _registered(spec, weights, sha256, argument)
     if brought is not None:
         if chosen is not None:
-            rule = f"none beside {spec.text}, which brings its own"
-            checks.refuse(FRONT_END, rule, repr(front_end), "leave it out")
-        chosen = front_ends.of_object(OWN, brought)
+            rule = f"none beside {name}, which brings its own"
+            checks.refuse(FRONT_END, rule, repr(chosen.text), "leave it out")
+        chosen = _front_end(brought)
     if chosen is None:
         chosen = front_ends.waveform() if isinstance(network, WaveformEncoder) else front_ends.log_mel()
     if isinstance(network, WaveformEncoder) and not chosen.of_waveforms:
-        rule = f"{front_ends.WAVEFORM} with {encoder}, an encoder of waveforms"
+        rule = f"{front_ends.WAVEFORM} with {name}, an encoder of waveforms"
         checks.refuse(FRONT_END, rule, repr(chosen.text), "leave it out")
-    if spec.target is None and chosen.of_waveforms and not isinstance(network, WaveformEncoder):
-        rule = f"spectrograms for {encoder}"
+    if spec is not None and spec.target is None and chosen.of_waveforms and not isinstance(network, WaveformEncoder):
+        rule = f"spectrograms for {name}"
         checks.refuse(FRONT_END, rule, repr(chosen.text), "leave it out, or name an encoder of waveforms")
     network.eval()
-    if chosen.text != front_ends.LOG_MEL:
-        _try(network, chosen, encoder)
+    if chosen.text != front_ends.LOG_MEL or argument != ENCODER:
+        _try(network, chosen, name, argument)
     return chosen, network
 
 
+def resolve(spec: str, front_end: FrontEnd | None = None) -> tuple[nn.Module, str]:
+    """Load an encoder of spectrograms as the benchmark runs it.
+
+    Parameters
+    ----------
+    spec
+        As of `load`.
+    front_end
+        What makes its examples; None as of `load`.
+
+    Returns
+    -------
+    encoder : torch.nn.Module
+        In eval mode; convolutions in channels-last format, about twice as fast on a CPU.
+    sha256 : str
+        Its `relax_quantus.base.modules.fingerprint`.
+
+    Raises
+    ------
+    RelaxQuantusError
+        As `load`; also for encoders of waveforms.
+    """
+    brings = front_end is None or front_end.text == OWN
+    chosen, network = load(spec, front_end=None if brings else front_end, argument=ARGUMENT)
+    if chosen.of_waveforms:
+        shape = ", ".join(map(str, front_ends.log_mel().silent_example().shape[1:]))
+        remedy = "name another; explain its recordings instead"
+        checks.refuse(ARGUMENT, f"an encoder (n, {shape}) -> (n, D)", f"{spec}, which takes waveforms", remedy)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network, fingerprint(network)
+
+
+@lru_cache(maxsize=4)
+def shared_front_end(encoders: tuple[str, ...], front_end: str = front_ends.LOG_MEL) -> FrontEnd:
+    """Find the one front end of several encoders: the one that is named, or that a pair among them brings.
+
+    Raises
+    ------
+    ArgumentError
+        If some bring their own and others do not, or a pair's is used for another encoder's.
+    """
+    named = _front_end(front_end)
+    pairs = [spec for spec in encoders if _is_pair(spec)]
+    if not pairs:
+        return named
+    if len(encoders) > 1 or front_end != front_ends.LOG_MEL:
+        got = f"{pairs[0]}, which brings its own, beside {front_end if len(encoders) == 1 else 'other encoders'}"
+        checks.refuse("front_end", "one front end for all encoders", got, "run it alone, or name front_end")
+    return load(pairs[0], argument=ARGUMENT)[0]
+
+
+def _is_pair(spec: str) -> bool:
+    try:
+        target = parse(ARGUMENT, spec).target
+        return target is not None and isinstance(user_object(ARGUMENT, target), tuple)
+    except RelaxQuantusError:  # what is loaded next says it
+        return False
+
+
+def known(spec: str) -> None:
+    """Refuse a text whose name is unknown, without loading anything."""
+    parsed = parse(ARGUMENT, spec)
+    if parsed.target is None and parsed.name not in ENCODERS:
+        hint = nearest(parsed.name, ENCODERS.names())
+        raise UnknownNameError(f"{ARGUMENT}: expected the name of an encoder, got {parsed.name!r}; {hint}.")
+
+
 @torch.no_grad()
-def _try(encoder: nn.Module, front_end: FrontEnd, name: str) -> None:
+def _try(encoder: nn.Module, front_end: FrontEnd, name: str, argument: str) -> None:
     """Run an encoder on one silent example, so that shapes that do not fit are one error and not one a recording."""
     x = front_end.silent_example()
+    rule = f"an encoder of examples {tuple(x.shape)}, as {front_end.text} makes them"
     try:
-        encoder(x)
+        h = encoder(x)
     except Exception as error:  # of whatever runtime it calls
-        rule = f"an encoder of examples {tuple(x.shape)}, as {front_end.text} makes them"
         got = one_line(f"{name}, which says: {error}")
-        raise ArgumentError(checks.message(ENCODER, rule, got, f"change it or {FRONT_END}")) from error
+        raise ArgumentError(checks.message(argument, rule, got, f"change it or {FRONT_END}")) from error
+    if argument == ARGUMENT and (not isinstance(h, Tensor) or h.ndim != 2 or len(h) != len(x)):
+        shape = ", ".join(map(str, x.shape[1:]))
+        checks.refuse(argument, f"an encoder (n, {shape}) -> (n, D)", h, "change it")
 
 
-def _front_end(text: str) -> FrontEnd:
-    spec = parse(FRONT_END, text)
+def _front_end(given: Any) -> FrontEnd:
+    """Build a front end of a text or an object."""
+    if isinstance(given, FrontEnd):
+        return given
+    if not isinstance(given, str):
+        return front_ends.of_object(OWN, given)
+    spec = parse(FRONT_END, given)
     if spec.target is None:
         return front_ends.build(spec)
     if spec.target[0] in front_ends.NAMES:
-        checks.refuse(FRONT_END, f"{FORM}, or module:attribute", repr(text), "settings are key=value")
+        checks.refuse(FRONT_END, f"{FORM}, or module:attribute", repr(given), "settings are key=value")
     return front_ends.of_object(spec.text, user_object(FRONT_END, spec.target))
 
 
-def _registered(name: str, settings: dict[str, Any], weights: Path | None, sha256: str | None) -> nn.Module:
-    """An encoder by its name."""
+def _registered(spec: Specification, weights: Path | None, sha256: str | None, argument: str) -> nn.Module:
+    """Load an encoder by its name; its weights are settings, of the command line's encoder options of their own."""
+    known_as, settings = spec.name, dict(spec.settings)
+    if argument == ARGUMENT:
+        known(spec.text)
     for key in ("weights", "sha256"):
+        if key in settings and argument == ENCODER:
+            checks.refuse(argument, "settings of the network", f"{key}=", f"use --{key}")
         if key in settings:
-            checks.refuse(ENCODER, "settings of the network", f"{key}=", f"use --{key}")
-    if weights is not None and name in ENCODERS:
-        if "weights" not in inspect.signature(ENCODERS.factory(name)).parameters:
-            checks.refuse(WEIGHTS, f"none with {name}, which brings its own", str(weights), "leave it out")
+            settings[key] = spec.texts[key]
+    if weights is not None and known_as in ENCODERS:
+        if "weights" not in inspect.signature(ENCODERS.factory(known_as)).parameters:
+            checks.refuse(WEIGHTS, f"none with {known_as}, which brings its own", str(weights), "leave it out")
         settings = {**settings, "weights": weights, "sha256": sha256}
-    return load_encoder(name, **settings)
+    return load_encoder(known_as, **settings)
 
 
-def _users(text: str, target: tuple[str, str], weights: Path | None, sha256: str | None) -> tuple[Any, nn.Module]:
-    """The user's own encoder, and the front end that it comes with, or None."""
-    front_end, encoder = None, user_object(ENCODER, target)
+def _brought(name: str, found: Any, weights: Path | None, sha256: str | None, argument: str) -> tuple[Any, nn.Module]:
+    """Take the user's own encoder, and the front end that it comes with, or None."""
+    front_end, encoder = None, found
     if isinstance(encoder, tuple):
         if len(encoder) != 2:
-            checks.refuse(ENCODER, f"an encoder, or a front end and an encoder, from {text}", f"{len(encoder)} things")
+            checks.refuse(argument, f"an encoder, or a front end and an encoder, from {name}", f"{len(encoder)} things")
         front_end, encoder = encoder
     if not isinstance(encoder, nn.Module):
-        got, remedy = f"a {type(encoder).__name__}", "return a module"
-        checks.refuse(ENCODER, f"a torch.nn.Module from {text}", got, remedy, ArgumentTypeError)
+        if (found is encoder and name.partition(":")[2]) or not callable(encoder):
+            got, remedy = f"a {type(encoder).__name__}", "return a module"
+            checks.refuse(argument, f"a torch.nn.Module from {name}", got, remedy, ArgumentTypeError)
+        encoder = CallableEncoder(encoder)
     if weights is not None:
         remedy = "save encoder.state_dict() of this very network"
-        load_weights(encoder, weights, sha256, f"the weights of {text}", remedy)
+        load_weights(encoder, weights, sha256, f"the weights of {name}", remedy)
     if not isinstance(encoder, WaveformEncoder) and callable(getattr(encoder, "extract_features", None)):
         encoder = WaveformEncoder(encoder)
     return front_end, encoder
+
+
+class CallableEncoder(nn.Module):
+    """A callable ``examples -> (n, D)`` as a module.
+
+    Parameters
+    ----------
+    function
+        Called as it is.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed examples."""
+        return self.function(x)
 
 
 def refuse_other_front_end(head: Path, made_with: dict[str, str], front_end: FrontEnd) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from importlib import resources
 from itertools import pairwise
 
@@ -16,6 +17,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from relax_quantus.encoders.weights_file import load_weights
 from relax_quantus.errors import WeightsError
 
 CHANNELS = (16, 32, 64, 64, 128, 128)
@@ -82,14 +84,35 @@ def _blank() -> VGGishMini:
         return VGGishMini(batch_norm=False)
 
 
-def load_vggish_mini() -> VGGishMini:
-    """Load the bundled weights after checking their SHA-256 against the manifest beside them.
+def load_vggish_mini(weights: str | os.PathLike[str] | None = None, sha256: str | None = None) -> VGGishMini:
+    """Load the bundled weights, or those of a file.
+
+    Parameters
+    ----------
+    weights, sha256
+        A file of weights for the same layers, and the digest that it must have. None for the bundled ones, whose
+        SHA-256 is checked against the manifest beside them.
 
     Raises
     ------
     WeightsError
-        If the file is missing or is not the one that the manifest names.
+        If the file is missing or is not the one that the manifest or `sha256` names, or of another network.
     """
+    model = _blank() if weights is None else _from_file(weights, sha256)
+    if weights is None:
+        model.load_state_dict(load_safetensors(_bundled()))
+    # Channels-last weights make a CPU's convolutions about twice as fast; inputs may come in either format.
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.eval()
+
+
+def _from_file(weights: str | os.PathLike[str], sha256: str | None) -> VGGishMini:
+    remedy = "save the folded network's state_dict(), as benchmarks.train_vggish_mini does"
+    return load_weights(_blank(), weights, sha256, "weights of vggish_mini", remedy)
+
+
+def _bundled() -> bytes:
+    """Read the bundled weights and check them."""
     home = resources.files(__package__)
     try:
         blob = home.joinpath(WEIGHTS).read_bytes()
@@ -100,8 +123,4 @@ def load_vggish_mini() -> VGGishMini:
         ) from error
     if (found := hashlib.sha256(blob).hexdigest()) != expected:
         raise WeightsError(f"{WEIGHTS}: expected SHA-256 {expected}, got {found}; install the package again.")
-    model = _blank()
-    model.load_state_dict(load_safetensors(blob))
-    # Channels-last weights make a CPU's convolutions about twice as fast; inputs may come in either format.
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return model.eval()
+    return blob

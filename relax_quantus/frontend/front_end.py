@@ -26,19 +26,22 @@ from relax_quantus.base.registry import nearest
 from relax_quantus.base.specifications import Specification
 from relax_quantus.base.text import one_line
 from relax_quantus.errors import ArgumentTypeError, RelaxQuantusError, ShapeError, UnknownNameError
-from relax_quantus.frontend.axes import Axis, SampleAxis
-from relax_quantus.frontend.frame_reader import Framing, framing_of_log_mel, framing_of_transform
-from relax_quantus.frontend.log_mel import LogMel, LogMelConfig
+from relax_quantus.frontend.axes import COUNTED, BinAxis, SampleAxis
+from relax_quantus.frontend.examples import Examples, plain
+from relax_quantus.frontend.framing import Framing, framing_of_log_mel, framing_of_transform
+from relax_quantus.frontend.log_mel import NAME, Axis, LogMel, LogMelConfig
 from relax_quantus.frontend.measured_axes import TRANSFORMS, knows_no_rest, said_axis, spectral_part, transform_axis
 from relax_quantus.frontend.measured_axes import duration as duration
 from relax_quantus.frontend.transform import TransformFrontEnd
 
 OPTION = "--front-end"
-LOG_MEL, WAVEFORM = "log_mel", "waveform"
+LOG_MEL, WAVEFORM = NAME, "waveform"
 NAMES = (LOG_MEL, WAVEFORM, *TRANSFORMS)
-LOG_OFFSETS = {"MelSpectrogram": 0.01, "Spectrogram": 0.01}
-FRAMES = 96
-EXAMPLE_S = 0.96
+VGGISH = LogMelConfig()
+"""Where nothing else is said, a front end makes what VGGish's does: frames of an example, its seconds, the offset of its logarithm."""
+LOG_OFFSETS = {"MelSpectrogram": VGGISH.log_offset, "Spectrogram": VGGISH.log_offset}
+FRAMES = VGGISH.frames
+EXAMPLE_S = VGGISH.frames * VGGISH.hop_s
 MEASURED_S = 20
 """Seconds of silence that a front end is tried on."""
 LONGEST_S = 60
@@ -47,7 +50,7 @@ Wave = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Reading:
-    """The first examples ``(n, ...)`` of a recording, how many its whole length holds, its length and that of the padding, in seconds.
+    """The first `Examples` ``(n, ...)`` of a recording, how many its whole length holds, its length and that of the padding, in seconds.
 
     `silence` is what a muted part of this very recording becomes.
     """
@@ -120,10 +123,24 @@ class FrontEnd:
             in_all = 1 if padded else 1 + (samples - one) // (two - one)
             wanted = in_all if max_examples is None else min(in_all, max_examples)
             x = self._made(np.pad(wave, (0, padded))[: self.samples_for(wanted)])
-            return Reading(x, in_all, seconds, padded / self.rate_hz, self.silence)
+            return Reading(self.describe(x, wave), in_all, seconds, padded / self.rate_hz, self.silence)
         x, padded = self._at_least_one(wave)
         silence = self.silence if self.silence_beside is None else self._silence_in(np.pad(wave, (0, padded)))
-        return Reading(x[:max_examples], len(x), seconds, padded / self.rate_hz, silence)
+        examples = self.describe(x[:max_examples], wave, silence)
+        return Reading(examples, len(x), seconds, padded / self.rate_hz, silence)
+
+    def describe(self, x: Tensor, wave: Wave | None = None, silence: Tensor | float | str | None = None) -> Tensor:
+        """Return `Examples`: what `make` made, with its axis, silence and the waveform ``(samples,)`` at `rate_hz` that it is of."""
+        level = self.silence if silence is None else silence
+        source = None if wave is None else torch.from_numpy(wave)
+        level = VGGISH.silence if isinstance(level, str) else level
+        return Examples.of(plain(x), self.axis, level, self.rate_hz, source, self.text)
+
+    def examples_of(self, wave: Wave) -> Tensor:
+        """Return `Examples` of a waveform ``(samples,)`` at `rate_hz`; one too short for an example is padded with silence."""
+        if self.samples_for is None:
+            return self.describe(self._at_least_one(wave)[0], wave)
+        return self.describe(self._made(np.pad(wave, (0, max(0, self.samples_for(1) - wave.size)))), wave)
 
     def _silence_in(self, wave: Wave) -> Tensor | float | str:
         assert self.silence_beside is not None
@@ -152,9 +169,25 @@ class FrontEnd:
             samples += block.size
         return np.concatenate(kept), samples
 
+    @property
+    def example_samples(self) -> int:
+        """Samples that one example is about."""
+        if self.samples_for is not None:
+            return self.samples_for(1)
+        frames = self.silent_example().shape[-2]
+        return max(1, round(self.axis.end_s(frames) * self.rate_hz)) if self.axis.in_seconds else self.rate_hz
+
+    @property
+    def samples_apart(self) -> int:
+        """Samples from the beginning of one example to that of the next."""
+        if self.samples_for is not None:
+            return self.samples_for(2) - self.samples_for(1)
+        frames = self.silent_example().shape[-2]
+        return max(1, round(self.axis.hop_s * frames * self.rate_hz)) if self.axis.in_seconds else self.rate_hz
+
     def silent_example(self) -> Tensor:
         """One example of digital silence."""
-        return self._at_least_one(np.zeros(self.rate_hz, np.float32))[0][:1]
+        return self.describe(self._at_least_one(np.zeros(self.rate_hz, np.float32))[0][:1])
 
     def _at_least_one(self, wave: Wave) -> tuple[Tensor, int]:
         """Examples of a waveform, and how many samples of silence had to be added to get one."""
@@ -180,7 +213,7 @@ class FrontEnd:
         if not isinstance(x, Tensor) or x.ndim not in (2, 4) or (x.ndim == 4 and x.shape[1] != 1):
             rule, remedy = "examples (n, 1, T, F), or waveforms (n, samples)", "return these alone"
             checks.refuse(OPTION, rule, x, remedy, ShapeError)
-        return x
+        return plain(x)
 
 
 def log_mel(text: str = LOG_MEL, module: LogMel | None = None) -> FrontEnd:
@@ -191,7 +224,7 @@ def log_mel(text: str = LOG_MEL, module: LogMel | None = None) -> FrontEnd:
     def samples_for(examples: int) -> int:
         return config.window_samples + (examples * config.frames - 1) * config.hop_samples
 
-    silence = "silence" if config.log_offset == LogMelConfig().log_offset else config.silence
+    silence = "silence" if config.log_offset == VGGISH.log_offset else config.silence
     axis, framing = Axis(config), framing_of_log_mel(module)
     return FrontEnd(text, module, config.sample_rate_hz, silence, axis, True, samples_for, framing)
 
@@ -268,7 +301,7 @@ def of_object(text: str, found: Any) -> FrontEnd:
     if isinstance(found, TransformFrontEnd):
         return of_transform(text, found)
     if isinstance(found, LogMel):
-        return log_mel() if found.config == LogMelConfig() else log_mel(text, found)
+        return log_mel() if found.config == VGGISH else log_mel(text, found)
     if not callable(found):
         rule = "a front end, (samples,) -> (n, 1, T, F)"
         checks.refuse(OPTION, rule, f"a {type(found).__name__}", "return a module", ArgumentTypeError)
@@ -277,7 +310,7 @@ def of_object(text: str, found: Any) -> FrontEnd:
     def make(wave: Wave) -> Tensor:
         return torch.as_tensor(found(torch.from_numpy(wave)))
 
-    trial = FrontEnd(text, make, rate, 0.0, Axis())
+    trial = FrontEnd(text, make, rate, 0.0, BinAxis(time_label=COUNTED))
     silent = trial._made(np.zeros(rate * MEASURED_S, np.float32))
     if silent.ndim == 2:
         checks.refuse(OPTION, "spectrograms (n, 1, T, F)", silent, f"for waveforms pass {WAVEFORM}", ShapeError)

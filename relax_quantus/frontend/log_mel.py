@@ -11,7 +11,8 @@ from __future__ import annotations
 import functools
 import math
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +23,19 @@ from relax_quantus.audio.reading import load_waveform
 from relax_quantus.base import checks
 from relax_quantus.base.torch_state import neutral_torch
 from relax_quantus.errors import ArgumentTypeError, ShapeError
+from relax_quantus.frontend.examples import Examples, plain
 from relax_quantus.frontend.framing import cut, hop_frames
+from relax_quantus.frontend.ticks import ticks_hz
 
 CHUNK_FRAMES = 96 * 16
 """Frames analysed at a time, which bounds the memory that an hour-long recording needs."""
 FLOATING = "floating-point samples"
 SCALE = "scale them to [-1, 1] first, int16 by 1 / 32768"
+NAME = "log_mel"
+"""How results call this front end with VGGish's constants."""
+SECONDS = "time (s)"
+"""Label of a time axis in seconds."""
+Image = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -111,6 +119,122 @@ def mel_matrix(config: LogMelConfig) -> npt.NDArray[np.float64]:
     return np.asarray(np.maximum(0.0, np.minimum(rising, falling)))
 
 
+@dataclass(frozen=True)
+class Axis:
+    """What one picture's axes stand for.
+
+    Parameters
+    ----------
+    config
+        The front end that made the examples: frame rate and mel bands.
+    start_s
+        Where the first example starts, in seconds.
+    """
+
+    config: LogMelConfig = field(default_factory=LogMelConfig)
+    start_s: float = 0.0
+
+    label = "frequency (Hz)"
+    time_label = SECONDS
+    heading = "log-mel spectrogram"
+    dimensions = 2
+    """Last axes that it is about: time and bands, of waveforms time alone."""
+
+    @property
+    def value_label(self) -> str:
+        """Label of the values."""
+        return f"ln(mel magnitude + {self.config.log_offset:g})"
+
+    @property
+    def hop_s(self) -> float:
+        """Seconds from one frame to the next."""
+        return self.config.hop_s
+
+    @property
+    def window_s(self) -> float:
+        """Seconds that one frame sees."""
+        return self.config.window_s
+
+    @property
+    def first_s(self) -> float:
+        """Middle of the first frame's window in seconds from the beginning of the waveform."""
+        return self.window_s / 2
+
+    @property
+    def in_seconds(self) -> bool:
+        """Whether times are seconds; otherwise frames are counted."""
+        return self.time_label == SECONDS
+
+    @property
+    def bands(self) -> int:
+        """Number of bands F."""
+        return self.config.mel_bands
+
+    @property
+    def centres_hz(self) -> Image | None:
+        """Centre of each band in Hz, shape (F,); None where bands are no frequencies."""
+        return self.config.band_centres_hz
+
+    def times_s(self, frames: int) -> Image:
+        """Centre of each frame's analysis window, shape (frames,), in seconds."""
+        return np.asarray(self.start_s + self.first_s + self.hop_s * np.arange(frames))
+
+    def end_s(self, frames: int) -> float:
+        """Where in the waveform what so many frames see ends, in seconds."""
+        last = float(self.times_s(frames)[-1]) if frames else self.start_s
+        return last + max(self.window_s, self.hop_s) / 2
+
+    def extent(self, frames: int) -> tuple[float, float, float, float]:
+        """Left and right in seconds, bottom and top in bands, of an image of so many frames.
+
+        Frame i is drawn from half a hop before to half a hop after its window's middle. Where that lets the image begin within a frame of the
+        waveform's beginning, it begins there, so that examples join and start at round times: with VGGish's front end 7.5 ms early.
+        """
+        left = self.first_s - self.hop_s / 2
+        left = self.start_s + (0.0 if abs(left) <= self._rounding * self.hop_s * (1 + 1e-9) else left)
+        return left, left + frames * self.hop_s, -0.5, self.bands - 0.5
+
+    _rounding = 1.0
+
+    def band_of_hz(self, hz: npt.ArrayLike) -> Image:
+        """Position on the band axis (0 is the lowest band's centre) of frequencies in Hz, linear in mel."""
+        low, high = hz_to_mel(self.config.mel_min_hz), hz_to_mel(self.config.mel_max_hz)
+        return np.asarray((hz_to_mel(hz) - low) / (high - low) * (self.config.mel_bands + 1) - 1.0)
+
+    def frames_of_s(self, begin_s: float, end_s: float, frames: int) -> npt.NDArray[np.int64]:
+        """Frames, of so many, whose middle lies between two seconds; the nearest if none does; none after the last."""
+        times = self.times_s(frames)
+        if not frames or begin_s > times[-1] + self.hop_s / 2:
+            return np.zeros(0, np.int64)
+        return within(times, begin_s, end_s)
+
+    def bands_of_hz(self, low_hz: float, high_hz: float) -> npt.NDArray[np.int64]:
+        """Bands whose middle lies between two frequencies; the nearest if none does; none beside the range that is heard."""
+        edges = hz_to_mel(self.config.band_edges_hz)
+        low, high = (float(hz_to_mel(min(hz, self.config.sample_rate_hz / 2))) for hz in (low_hz, high_hz))
+        if high < edges[0] or low > edges[-1]:
+            return np.zeros(0, np.int64)
+        return within(edges[1:-1], low, high)
+
+    def ticks(self) -> tuple[Sequence[float], Sequence[str]]:
+        """Where to mark the band axis, and with what."""
+        low, high = self.config.mel_min_hz, self.config.mel_max_hz
+        shown = ticks_hz(low, high, lambda hz: float(self.band_of_hz(hz)), self.bands)
+        return [float(p) for p in self.band_of_hz(shown)], [str(hz) for hz in shown]
+
+
+def within(middles: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArray[np.int64]:
+    """Return the indices of the middles from `low` to `high`; of the nearest if there is none.
+
+    Examples
+    --------
+    >>> within(np.array([1.0, 2.0, 4.0]), 1.5, 4.0), within(np.array([1.0, 2.0, 4.0]), 2.2, 2.4)
+    (array([1, 2]), array([1]))
+    """
+    found = np.flatnonzero((middles >= low) & (middles <= high))
+    return found if found.size else np.array([int(np.abs(middles - (low + high) / 2).argmin())])
+
+
 @functools.lru_cache(maxsize=8)
 def _analysis(config: LogMelConfig, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The window (window_samples,), periodic Hann, and the filters (fft_samples // 2 + 1, F) of `mel_matrix`."""
@@ -169,8 +293,8 @@ class LogMel(nn.Module):
         Returns
         -------
         Tensor
-            ``(n, 1, 96, 64)``, float32 unless the module was converted, on the module's device, all examples of the first waveform first. A
-            partial last example is dropped, as torchvggish does; fewer than 15 600 samples give ``n = 0``.
+            `Examples` ``(n, 1, 96, 64)``, float32 unless the module was converted, on the module's device, all examples of the first
+            waveform first. A partial last example is dropped, as torchvggish does; fewer than 15 600 samples give ``n = 0``.
 
         Raises
         ------
@@ -181,19 +305,32 @@ class LogMel(nn.Module):
         ArgumentError
             If `wave` holds NaN or infinite samples.
         """
-        wave = as_waveform(wave).to(self.silence.device)
-        wave = wave[None] if wave.ndim == 1 else wave
-        per_wave = self.examples_in(wave.shape[-1])
-        if per_wave == 0 or wave.shape[0] == 0:
-            return self.silence.new_zeros(0, 1, self.config.frames, self.config.mel_bands)
+        source = as_waveform(wave)
+        waves = source.to(self.silence.device)
+        waves = waves[None] if waves.ndim == 1 else waves
+        per_wave = self.examples_in(waves.shape[-1])
+        if per_wave == 0 or waves.shape[0] == 0:
+            return self.describe(self.silence.new_zeros(0, 1, self.config.frames, self.config.mel_bands), source)
         needed = self.config.window_samples + (per_wave * self.config.frames - 1) * self.config.hop_samples
-        return self.frames(wave[:, :needed]).reshape(-1, 1, self.config.frames, self.config.mel_bands)
+        frames = self.frames(waves[:, :needed])
+        return self.describe(frames.reshape(-1, 1, self.config.frames, self.config.mel_bands), source)
+
+    def describe(self, x: Tensor, source: Tensor | None = None) -> Tensor:
+        """Return `Examples`: log-mel ``(..., T, F)`` of these constants with their axis, silence and waveform."""
+        name = NAME if self.config == LogMelConfig() else f"{NAME} of {_differing(self.config)}"
+        return Examples.of(x, Axis(self.config), self.config.silence, self.config.sample_rate_hz, source, name)
 
     def examples_in(self, samples: int) -> int:
         """Number of whole examples in a waveform of so many samples."""
         if samples < self.config.window_samples:
             return 0
         return (1 + (samples - self.config.window_samples) // self.config.hop_samples) // self.config.frames
+
+
+def _differing(config: LogMelConfig) -> str:
+    """The constants that are not VGGish's."""
+    usual = asdict(LogMelConfig())
+    return ",".join(f"{name}={value}" for name, value in asdict(config).items() if value != usual[name])
 
 
 def as_waveform(wave: Tensor | npt.ArrayLike) -> Tensor:
@@ -234,7 +371,7 @@ def load_examples(
     Returns
     -------
     Tensor
-        ``(n, 1, 96, 64)`` float32 with n >= 1: a recording under 15 600 samples at 16 kHz is padded with silence to one example.
+        `Examples` ``(n, 1, 96, 64)``, float32, with n >= 1: a recording under 15 600 samples at 16 kHz is padded with silence to one example.
 
     Raises
     ------
@@ -251,11 +388,14 @@ def load_examples(
     config = config or LogMelConfig()
     hop = hop_frames(hop_s, config.hop_s, config.frames)
     wave = load_waveform(path, config.sample_rate_hz, resampler)
+    source = as_waveform(wave)
     if wave.size < config.example_samples:
         wave = np.pad(wave, (0, config.example_samples - wave.size))
     front_end = LogMel(config)
     with torch.inference_mode(False), torch.no_grad():
         if hop == config.frames:
-            examples: Tensor = front_end(wave)
-            return examples
-        return cut(front_end.frames(as_waveform(wave)), config.frames, hop)
+            return front_end.describe(plain(front_end(wave)), source)
+        return front_end.describe(cut(front_end.frames(as_waveform(wave)), config.frames, hop), source)
+
+
+torch.serialization.add_safe_globals([Axis, LogMelConfig])  # parts of saved `Examples`

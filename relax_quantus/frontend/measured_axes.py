@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,12 @@ from torch import Tensor, nn
 from relax_quantus.base import checks
 from relax_quantus.errors import ShapeError
 from relax_quantus.frontend.axes import COUNTED, BinAxis, mel_centres_hz
-from relax_quantus.frontend.frame_reader import KNOWN
 from relax_quantus.frontend.frame_times import FrameTimes, confirmed, measure
+from relax_quantus.frontend.framing import KNOWN
 from relax_quantus.frontend.log_mel import LogMel
-from relax_quantus.frontend.transform import TransformFrontEnd
+
+if TYPE_CHECKING:
+    from relax_quantus.frontend.transform import TransformFrontEnd
 
 TRANSFORMS = ("MelSpectrogram", "Spectrogram", "MFCC", "LFCC")
 """Those of ``torchaudio.transforms`` that make a spectrogram from a waveform."""

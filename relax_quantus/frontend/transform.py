@@ -19,7 +19,9 @@ from relax_quantus.audio.reading import SAMPLE_RATE_HZ, load_waveform
 from relax_quantus.base import checks
 from relax_quantus.base.torch_state import neutral_torch
 from relax_quantus.errors import ArgumentTypeError, ShapeError
+from relax_quantus.frontend.examples import Examples
 from relax_quantus.frontend.log_mel import as_waveform
+from relax_quantus.frontend.measured_axes import knows_no_rest, transform_axis
 
 
 class TransformFrontEnd(nn.Module):
@@ -116,7 +118,10 @@ class TransformFrontEnd(nn.Module):
         return torch.log(x + self.log_offset)
 
     def load_examples(self, path: str | os.PathLike[str], resampler: str = "soxr") -> Tensor:
-        """Read a recording as examples ``(n, 1, T, F)`` at `sample_rate_hz`, resampled as in `relax_quantus.audio.reading.load_waveform`.
+        """Read a recording as `Examples` ``(n, 1, T, F)``, resampled to `sample_rate_hz` by `relax_quantus.audio.reading.load_waveform`.
+
+        They carry their axis, which is measured where the transform does not say it, and what a muted part of this
+        recording becomes.
 
         Raises
         ------
@@ -133,7 +138,9 @@ class TransformFrontEnd(nn.Module):
             checks.refuse(
                 "frames", f"a recording of at least {self.frames}", got, "lower frames, or pad it", ShapeError
             )
-        return x
+        silence = self.silence() if knows_no_rest(self) else self.silence(beside=wave)
+        heading = type(self.transform).__name__
+        return Examples.of(x, transform_axis(self), silence, self.sample_rate_hz, as_waveform(wave), heading)
 
     def silence(
         self, samples: int = SAMPLE_RATE_HZ, *, beside: Tensor | npt.NDArray[np.floating[Any]] | None = None

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from relax_quantus.base import checks
 from relax_quantus.base.checks import examples, message, refuse
-from relax_quantus.base.modules import embed_all, fingerprint, has_weights, like_weights
+from relax_quantus.base.modules import embed_all, fingerprint, has_weights, like_weights, weights_digest
 from relax_quantus.base.progress import Progress
 from relax_quantus.base.torch_state import neutral_torch
 from relax_quantus.errors import ArgumentTypeError, EncoderError, WeightsError
@@ -316,7 +316,7 @@ def _tuned_copy(path: str | os.PathLike[str], saved: SavedHead, encoder: object,
             for name, value in tuned.state_dict().items():
                 if name in saved.changed:
                     value.copy_(saved.changed[name])
-    if same and fingerprint(tuned) != saved.tuned_sha256:
+    if same and saved.tuned_sha256 not in (fingerprint(tuned), weights_digest(tuned)):
         expected = f"fine-tuned weights of SHA-256 {saved.tuned_sha256[:12]}"
         refuse(os.fspath(path), expected, fingerprint(tuned)[:12], "fit and save again", WeightsError)
     return tuned
@@ -326,7 +326,7 @@ def _compare(path: str | os.PathLike[str], saved: SavedHead, encoder: Callable[[
     """Tell whether `encoder` is the one of the file; refuse, or warn about, another one."""
     wanted, found = saved.encoder_sha256, fingerprint(encoder)
     untold = wanted in ("", head_file.NO_WEIGHTS)
-    if not untold and wanted == found:
+    if not untold and wanted in (found, weights_digest(encoder)):  # the latter in files of 0.1.0
         return True
     if saved.probe is not None and saved.probe.agrees(encoder):
         return True

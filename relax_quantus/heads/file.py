@@ -110,7 +110,7 @@ class SavedHead:
     made_with
         As of the `EmbeddingClassifier`.
     probe
-        Of an encoder without weights; None where its weights tell it from others.
+        Of an encoder without weights; None where weights and structure tell it from others.
     """
 
     weight: Tensor

@@ -16,8 +16,7 @@ from relax_quantus.audio.reading import waveform_blocks
 from relax_quantus.base import checks
 from relax_quantus.base.modules import checked_embedding, evaluation_mode
 from relax_quantus.base.text import shown
-from relax_quantus.frontend.frame_reader import FrameReader
-from relax_quantus.frontend.framing import cut
+from relax_quantus.frontend.framing import FrameReader, cut
 from relax_quantus.frontend.front_end import FrontEnd
 from relax_quantus.recordings.plan import TOGETHER, Plan
 from relax_quantus.recordings.stitching import Stitcher, maps_of, phase_seed

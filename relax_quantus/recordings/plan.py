@@ -28,8 +28,7 @@ from relax_quantus.base.modules import fingerprint
 from relax_quantus.base.source import source_sha256
 from relax_quantus.base.text import shown
 from relax_quantus.frontend.axes import Axis
-from relax_quantus.frontend.frame_reader import Framing
-from relax_quantus.frontend.framing import hop_frames
+from relax_quantus.frontend.framing import Framing, hop_frames
 from relax_quantus.frontend.front_end import Reading
 from relax_quantus.recordings.stitching import phases
 

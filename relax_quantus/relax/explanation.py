@@ -14,6 +14,7 @@ from relax_quantus.base.torch_state import neutral_torch
 
 if TYPE_CHECKING:
     from relax_quantus.frontend.axes import Axis
+    from relax_quantus.frontend.log_mel import LogMel
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,7 +210,7 @@ class Explanation:
         method: str | None = None,
         sign: str = "all",
         example: int | None = None,
-        axis: Axis | None = None,
+        axis: Axis | LogMel | None = None,
         ax: Any = None,
         cmap: str | None = None,
         alpha_overlay: float = 0.5,
@@ -238,8 +239,8 @@ class Explanation:
         example
             Draw this one alone; all of them end to end by default.
         axis
-            What the axes stand for; by default VGGish's front end for examples of its shape, else
-            frames and bands are counted.
+            What the axes stand for, or the `LogMel` that made `x`; by default what `x` says of
+            itself if it is `relax_quantus.frontend.Examples`, else frames and bands are counted.
         ax
             matplotlib axes; pyplot's current ones by default.
         cmap

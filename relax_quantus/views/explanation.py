@@ -23,7 +23,8 @@ from torch import Tensor
 from relax_quantus.base import checks
 from relax_quantus.base.torch_state import neutral_torch
 from relax_quantus.errors import ShapeError
-from relax_quantus.frontend.axes import COUNTED, Axis, BinAxis, Image
+from relax_quantus.frontend.axes import Axis, Image, axis_of
+from relax_quantus.frontend.log_mel import LogMel
 from relax_quantus.views.maps import DOTS_PER_INCH, ERROR_COLOURS, IMPORTANCE_COLOURS, MIN_SPREAD, plot_map
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ MAPS = {
     "cell_effects": ("effect of a cell", IMPORTANCE_COLOURS),
 }
 SIGNED = ("centred", "cell_effects")
-VGGISH = (1, 96, 64)
 MOST_SHOWN = 60
 """Examples of a batch that a notebook shows at most."""
 
@@ -60,7 +60,7 @@ def plot(
     method: str | None,
     sign: str,
     example: int | None,
-    axis: Axis | None,
+    axis: Axis | LogMel | None,
     ax: Any,
     cmap: str | None,
     alpha_overlay: float,
@@ -75,7 +75,7 @@ def plot(
             checks.refuse(name, f"one of {', '.join(known)}", repr(value), "pick one of these")
     values = chosen(explanation, map, sign, example)
     shown = _spectrogram(explanation, x, method, example)
-    axis = axis or default_axis(values)
+    axis = axis_of(values, axis or getattr(x, "axis", None) or getattr(explanation, "axis", None))
     if values.shape[3] != axis.bands:
         checks.refuse("axis", f"{values.shape[3]} bands", axis.bands, "pass the front end's axis", ShapeError)
     if ax is None:
@@ -158,23 +158,13 @@ def cumulative(magnitudes: Image, percentile: float) -> float:
     """Return where the sorted values add up to `percentile` percent of their sum, as in Captum."""
     rising = np.sort(magnitudes.reshape(-1))
     sums = rising.cumsum()
-    return float(rising[min(int(np.searchsorted(sums, sums[-1] * 0.01 * percentile)), rising.size - 1)])
+    return float(rising[min(int(np.searchsorted(sums, sums[-1] * percentile / 100)), rising.size - 1)])
 
 
 def drawable(explanation: Explanation) -> bool:
     """Whether its maps are spectrograms ``(B, 1, T, F)``."""
     shape = explanation.importance.shape
     return len(shape) == 4 and shape[1] == 1 and 0 not in shape
-
-
-def default_axis(values: Tensor) -> Axis:
-    """VGGish's for examples of its shape.
-
-    Else frames and bands are counted, as nothing says what they stand for.
-    """
-    if tuple(values.shape[1:]) == VGGISH:
-        return Axis()
-    return BinAxis(every_s=1.0, size=values.shape[3], label="band", time_label=COUNTED)
 
 
 @neutral_torch()
@@ -188,7 +178,7 @@ def png(explanation: Explanation) -> bytes | None:
     shown = min(len(explanation.importance), MOST_SHOWN)
     figure = Figure(figsize=(float(np.clip(4.5 + 0.6 * shown, 5, 12)), 4), dpi=DOTS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)
-    axis = default_axis(explanation.importance)
+    axis = axis_of(explanation.importance, getattr(explanation, "axis", None))
     for panel, map in zip(figure.subplots(2, 1, sharex=True), ("centred", "centred_standard_error"), strict=True):
         values = chosen(explanation, map, "all", None)[:shown]
         low, high = limits(values, map, "all", 0)

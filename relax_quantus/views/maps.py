@@ -31,7 +31,8 @@ from relax_quantus.base import checks
 from relax_quantus.base.files import complete
 from relax_quantus.base.torch_state import neutral_torch
 from relax_quantus.errors import ArgumentError, ShapeError
-from relax_quantus.frontend.axes import Axis, Image
+from relax_quantus.frontend.axes import Axis, Image, axis_of
+from relax_quantus.frontend.log_mel import LogMel
 from relax_quantus.views.thresholds import standing_out
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def plot_map(
     ax: Any,
     examples: Tensor | npt.NDArray[Any],
     *,
-    axis: Axis | None = None,
+    axis: Axis | LogMel | None = None,
     colours: str = IMPORTANCE_COLOURS,
     low: float | None = None,
     high: float | None = None,
@@ -91,7 +92,8 @@ def plot_map(
     examples
         The maps; NaN is drawn grey and hatched.
     axis
-        What the axes stand for; VGGish's front end from 0 s by default.
+        What the axes stand for, or the `LogMel` that made the examples; by default what `Examples` say of themselves,
+        else frames and bands are counted.
     colours
         A matplotlib colour map.
     low, high
@@ -102,7 +104,7 @@ def plot_map(
     matplotlib.image.AxesImage
         For a colour bar.
     """
-    axis = axis or Axis()
+    axis = axis_of(examples, axis)
     image = end_to_end(examples)
     shown = ax.imshow(
         np.ma.masked_invalid(image),
@@ -122,7 +124,7 @@ def plot_map(
 
 
 @neutral_torch()
-def plot_spectrogram(ax: Any, examples: Tensor | npt.NDArray[Any], *, axis: Axis | None = None) -> Any:
+def plot_spectrogram(ax: Any, examples: Tensor | npt.NDArray[Any], *, axis: Axis | LogMel | None = None) -> Any:
     """Draw examples ``(n, 1, T, F)`` end to end; see `plot_map`."""
     return plot_map(ax, examples, axis=axis, colours=SPECTROGRAM_COLOURS)
 
@@ -150,7 +152,7 @@ def explanation_figure(
     *,
     title: str = "",
     notes: str = "",
-    axis: Axis | None = None,
+    axis: Axis | LogMel | None = None,
 ) -> Figure:
     """Draw the spectrogram on top and a row a strategy below it.
 
@@ -175,7 +177,8 @@ def explanation_figure(
     notes
         In the free corner beside the spectrogram, drawn as plain text.
     axis
-        What the axes stand for; VGGish's front end from 0 s by default.
+        What the axes stand for, or the `LogMel` that made the examples; by default what `Examples` say of themselves,
+        else frames and bands are counted.
 
     Returns
     -------
@@ -191,7 +194,7 @@ def explanation_figure(
         checks.refuse(
             "explanations", "at least one explanation", "none", "explain with one strategy or more", ArgumentError
         )
-    axis = axis or Axis()
+    axis = axis_of(examples, axis)
     layout = Layout.of(len(examples), 1 + len(explanations))
     figure = Figure(figsize=(layout.width_in, layout.height_in), dpi=DOTS_PER_INCH)
     FigureCanvasAgg(figure)

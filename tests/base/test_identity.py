@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import relax_quantus as rq
-from relax_quantus.base.modules import fingerprint
+from relax_quantus.base.modules import fingerprint, weights_digest
 from relax_quantus.errors import WeightsError
 from relax_quantus.heads.file import NO_WEIGHTS
 
@@ -158,14 +158,64 @@ def test_running_a_network_does_not_change_its_fingerprint() -> None:
         assert fingerprint(encoder) == before
 
 
-def test_weights_alone_make_the_fingerprint_where_there_are_any() -> None:
-    """As heads of version 0.1.0 hold it: names and structure do not matter."""
+def layer_of_counts() -> nn.Linear:
     layer = nn.Linear(3, 2)
     with torch.no_grad():
         layer.weight.copy_(torch.arange(6.0).reshape(2, 3))
         layer.bias.zero_()
-    assert fingerprint(layer) == "71591a8266a071b37e749999914057e7690d9ef4ad89da105694ef7147295ac7"
-    assert fingerprint(nn.Sequential(nn.Identity(), layer)) == fingerprint(layer)
+    return layer
+
+
+def test_weights_are_digested_as_heads_of_version_0_1_0_hold_them() -> None:
+    layer = layer_of_counts()
+    assert weights_digest(layer) == "71591a8266a071b37e749999914057e7690d9ef4ad89da105694ef7147295ac7"
+    assert weights_digest(nn.Sequential(nn.Tanh(), layer)) == weights_digest(layer)
+    assert weights_digest(nn.Tanh()) == weights_digest(len) == ""
+
+
+def test_of_equal_weights_the_structure_makes_the_difference_and_names_do_not() -> None:
+    layer = layer_of_counts()
+    others = [
+        nn.Sequential(layer, nn.Tanh()),
+        nn.Sequential(layer, nn.Sigmoid()),
+        nn.Sequential(layer, nn.LeakyReLU(0.1)),
+        nn.Sequential(layer, nn.LeakyReLU(0.2)),
+        nn.Sequential(layer, nn.AvgPool1d(2)),
+    ]
+    found = [fingerprint(net) for net in (layer, *others)]
+    assert len(set(found)) == len(found)
+    for same in (nn.Sequential(nn.Identity(), layer), nn.ModuleDict({"a": layer}), layer.train(), torch.compile(layer)):
+        assert fingerprint(same) == found[0]
+    assert fingerprint(nn.Sequential(layer, nn.ReLU())) == fingerprint(nn.Sequential(layer, nn.ReLU(inplace=True)))
+
+
+def test_a_head_refuses_equal_weights_in_another_structure(tmp_path: Path) -> None:
+    def pooled(pool: nn.Module) -> nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return nn.Sequential(pool, nn.Flatten(), nn.Linear(24, 5)).eval()
+
+    path = tmp_path / "head"
+    rq.EmbeddingClassifier.fit(pooled(nn.AvgPool2d(4)), X, Y).save(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        rq.EmbeddingClassifier.load(path, pooled(nn.AvgPool2d(4)))
+    with pytest.raises(WeightsError, match="expected the encoder it was fitted on"):
+        rq.EmbeddingClassifier.load(path, pooled(nn.MaxPool2d(4)))
+
+
+def test_heads_of_version_0_1_0_open_on_their_weights(tmp_path: Path) -> None:
+    own, other = (relu_encoder(24 * 16, seed=seed, dtype=torch.float32) for seed in (0, 1))
+    path = tmp_path / "head"
+    clf = rq.EmbeddingClassifier.fit(own, X, Y)
+    clf.save(path)
+    as_of_version_0_1_0(path, weights_digest(own))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        again = rq.EmbeddingClassifier.load(path, own)
+    torch.testing.assert_close(again(X), clf(X))
+    with pytest.raises(WeightsError, match="expected the encoder it was fitted on"):
+        rq.EmbeddingClassifier.load(path, other)
 
 
 def test_what_cannot_be_looked_into_has_no_fingerprint() -> None:

@@ -15,11 +15,11 @@ from torch import nn
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.data.datasets import DATASETS, kind_of_folder, resolve, specified, synthetic
 from relax_quantus.benchmark.data.shortcut import shortcut, with_shortcut
-from relax_quantus.benchmark.engine import networks as nets
 from relax_quantus.benchmark.engine.prepared import prepare
 from relax_quantus.benchmark.methods.questions import NotApplicable
 from relax_quantus.benchmark.methods.registry import resolve as method
 from relax_quantus.encoders import load_encoder
+from relax_quantus.encoders import loading as nets
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, DataError, UnknownNameError, WeightsError
 from relax_quantus.frontend.log_mel import LogMelConfig
 
@@ -310,7 +310,7 @@ def test_encoders_of_the_users_and_what_is_none(tmp_path):
         (f"{file}:god", UnknownNameError, "did you mean 'good'"),
         ("vggish_mni", UnknownNameError, "did you mean 'vggish_mini'"),
         ("random:of=vggish_mni", UnknownNameError, "did you mean 'vggish_mini'"),
-        ("random:off=vggish_mini", ArgumentError, "did you mean 'of'"),
+        ("random:off=vggish_mini", ArgumentTypeError, "did you mean 'of'"),
         ("random:of=random", ArgumentError, "of: expected the name of an encoder"),
         ("random:seed=-1", ArgumentError, "seed"),
         ("vggish_mini:weights=/nowhere.safetensors", WeightsError, "no such file"),

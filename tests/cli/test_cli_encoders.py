@@ -184,7 +184,8 @@ def test_a_recording_shorter_than_an_example_is_padded(
         (["--encoder", "vggish_mini:"], ["--encoder", "module:attribute"]),
         (["--encoder", "vggish_mini:size=3"], ["size: expected a parameter of the encoder 'vggish_mini'"]),
         (["--encoder", "vggish:weights=x.pth"], ["--encoder", "use --weights"]),
-        (["--weights", "x.pth"], ["--weights", "vggish_mini, which brings its own"]),
+        (["--weights", "x.pth"], ["--weights x.pth: expected a file of weights", "no such file"]),
+        (["--encoder", "random", "--weights", "x.pth"], ["--weights", "random, which brings its own"]),
         (["--sha256", "0"], ["--sha256", "--weights FILE"]),
         (["--encoder", "wav2vec_base"], ["--encoder", "did you mean", "'wav2vec2_base'"]),
         (["--front-end", "MelSpectogram"], ["--front-end", "did you mean 'MelSpectrogram'"]),
@@ -256,7 +257,7 @@ def test_bench_takes_an_encoder_of_one_s_own_and_records_it(labelled: Path, mine
     assert record["configuration"]["encoder"] == f"{mine}:network"
     assert record["configuration"]["resampler"] == "soxr"
     refused(call(*arguments, "--encoder", f"{mine}:waves"), "--encoder", "(n, 1, 96, 64) -> (n, D)", "waves")
-    refused(call(*arguments, "--encoder", f"{mine}:pair"), "--encoder", "torch.nn.Module")
+    refused(call(*arguments, "--encoder", f"{mine}:three"), "--encoder", "3 things")
     refused(call(*arguments, "--resampler", "sox"), "--resampler", "did you mean 'soxr'")
     refused(call("bench", "--resampler", "torchaudio"), "--resampler", "--data FOLDER")
     with pytest.raises(UnknownNameError, match="resampler"):

@@ -49,8 +49,8 @@ def _closed() -> Iterator[None]:
 
 
 def test_map_lies_on_seconds_and_hz(explained: Explained, ax: Any) -> None:
-    _, e = explained
-    assert e.plot(ax=ax) is ax
+    x, e = explained
+    assert e.plot(rq.LogMel().describe(x), method="heat_map", ax=ax) is ax
     (image,) = ax.images
     np.testing.assert_allclose(image.get_array(), e.centred()[:, 0].reshape(192, 64).T.numpy())
     assert image.get_extent() == [0, pytest.approx(1.92), -0.5, 63.5]
@@ -97,6 +97,17 @@ def test_every_map_can_be_drawn() -> None:
 def test_without_axes_it_draws_into_pyplots(explained: Explained) -> None:
     figure = pyplot.figure()
     assert explained[1].plot().figure is figure
+
+
+def test_plain_tensors_of_vggish_s_shape_are_not_taken_for_its_examples(explained: Explained, ax: Any) -> None:
+    x, e = explained
+    for given in (None, x):
+        drawn = e.plot(given, ax=Figure().subplots())
+        assert (drawn.get_xlabel(), drawn.get_ylabel()) == ("frame", "band")
+    for said in (rq.LogMel(), rq.LogMel()(torch.zeros(16_000)).axis):
+        drawn = e.plot(x, axis=said, ax=Figure().subplots())
+        assert (drawn.get_xlabel(), drawn.get_ylabel()) == ("time (s)", "frequency (Hz)")
+    assert b"PNG" in (e._repr_png_() or b"")
 
 
 def test_other_spectrograms_count_frames_and_bands_unless_told(ax: Any) -> None:

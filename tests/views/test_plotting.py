@@ -81,7 +81,7 @@ def test_a_tone_is_drawn_at_its_frequency_and_time(hz: float) -> None:
 
 def test_ticks_stand_at_their_bands() -> None:
     ax = panel()
-    plotting.plot_spectrogram(ax, torch.zeros(1, 1, 96, 64))
+    plotting.plot_spectrogram(ax, LogMel().describe(torch.zeros(1, 1, 96, 64)))
     centres = LogMelConfig().band_centres_hz
     for position, label in zip(ax.get_yticks(), ax.get_yticklabels(), strict=True):
         assert np.interp(position, np.arange(64), centres) == pytest.approx(float(label.get_text()), rel=0.01)
@@ -102,7 +102,7 @@ def test_shared_limit_ignores_nan_and_is_never_zero() -> None:
 
 
 def test_a_figure_has_every_strategy_on_one_scale() -> None:
-    x = torch.linspace(-1, 1, 96 * 64).reshape(1, 1, 96, 64)
+    x = LogMel().describe(torch.linspace(-1, 1, 96 * 64).reshape(1, 1, 96, 64))
     figure = plotting.explanation_figure(x, {"weak": made_up(x, 0.01, 0.9), "strong": made_up(x, 0.3, 0.5)}, title="t")
     importance, error = maps_of(figure, "importance"), maps_of(figure, "standard error")
     assert [ax.get_title().split(":")[0] for ax in importance] == ["weak", "strong"]
@@ -121,7 +121,7 @@ def test_a_figure_has_every_strategy_on_one_scale() -> None:
 
 
 def test_the_line_runs_around_what_stands_out(hears_a_corner: Explanation) -> None:
-    e, x = hears_a_corner, torch.ones(2, 1, 96, 64)
+    e, x = hears_a_corner, LogMel().describe(torch.ones(2, 1, 96, 64))
     deaf = dataclasses.replace(e, fully_masked_similarity=e.mean_similarity)
     drawn = {"a": e, "deaf": deaf, "not asked": dataclasses.replace(e, null_maxima=None)}
     first, deaf_panel, not_asked = maps_of(plotting.explanation_figure(x, drawn), "importance")

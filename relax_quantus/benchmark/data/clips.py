@@ -21,19 +21,19 @@ class Clip:
     name
         Unique in its dataset.
     x
-        ``(1, 96, 64)`` log-mel.
+        ``(1, T, F)`` log-mel.
     label
         Class index; -1 for a clip without a call.
     label_name, source_group
         Its class in words, and the recording that it comes from.
     stem
-        ``(1, 96, 64)`` log-mel of the clean call, or None where it is not known.
+        ``(1, T, F)`` log-mel of the clean call, or None where it is not known.
     truth
-        bool ``(96, 64)``: where the stem dominates, or None.
+        bool ``(T, F)``: where the stem dominates, or None.
     region
-        bool ``(96, 64)``: truth by construction, what a wrapped encoder sees, see `region`; None before a run has drawn it.
+        bool ``(T, F)``: truth by construction, what a wrapped encoder sees, see `region`; None before a run has drawn it.
     rest
-        ``(1, 96, 64)`` log-mel of the clip without the call: the clip counts only if the call moves the embedding from this one's towards the
+        ``(1, T, F)`` log-mel of the clip without the call: the clip counts only if the call moves the embedding from this one's towards the
         stem's. None where it is not known: then it counts.
     """
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from relax_quantus.audio.reading import resample
 from relax_quantus.base import checks
 from relax_quantus.base.registry import Registry, nearest
 from relax_quantus.base.specifications import parse
@@ -24,11 +26,12 @@ from relax_quantus.benchmark.data.esc50 import TABLE as ESC50_TABLE
 from relax_quantus.benchmark.data.esc50 import esc50
 from relax_quantus.benchmark.data.planted import planted
 from relax_quantus.benchmark.data.recordings import folder
+from relax_quantus.benchmark.data.sampling import examples_of
 from relax_quantus.benchmark.data.shortcut import shortcut
-from relax_quantus.benchmark.data.soundscapes import Soundscape, soundscapes
-from relax_quantus.benchmark.data.synthetic_calls import CLASS_NAMES
+from relax_quantus.benchmark.data.soundscapes import Soundscape, dominates, soundscapes
+from relax_quantus.benchmark.data.synthetic_calls import CLASS_NAMES, SAMPLE_RATE_HZ
 from relax_quantus.errors import ArgumentTypeError
-from relax_quantus.frontend.log_mel import LogMel
+from relax_quantus.frontend.front_end import FrontEnd
 from relax_quantus.recordings.labelled import TABLE
 
 __all__ = ["DATASETS", "Clip", "Dataset", "Examples", "kind_of_folder", "log_mel", "resolve", "specified", "synthetic"]
@@ -38,18 +41,22 @@ HELD_OUT_CLIPS = 150
 TRAINING, HELD_OUT = (1_000_003 * k for k in (1, 2))
 
 
-def log_mel(scapes: list[Soundscape], part: str = "wave") -> Tensor:
-    """Log-mel examples ``(n, 1, 96, 64)`` of the soundscapes' `part`: "wave", "stem" or "rest"."""
-    with torch.inference_mode(False), torch.no_grad():
-        return torch.as_tensor(LogMel()(np.stack([getattr(scape, part) for scape in scapes])))
+def log_mel(scapes: list[Soundscape], part: str = "wave", front_end: FrontEnd | None = None) -> Tensor:
+    """Examples ``(n, 1, T, F)`` of the soundscapes' `part`, "wave", "stem" or "rest": the first of each."""
+    return torch.cat([examples_of(heard(getattr(scape, part), front_end), front_end)[:1] for scape in scapes])
 
 
-def call_examples(count: int, seed: int, snr_db: float | None = None) -> Examples:
+def heard(wave: npt.NDArray[np.float32], front_end: FrontEnd | None) -> npt.NDArray[np.float32]:
+    """A synthetic sound at the rate of a front end."""
+    return wave if front_end is None else resample(wave, SAMPLE_RATE_HZ, front_end.rate_hz)
+
+
+def call_examples(count: int, seed: int, snr_db: float | None = None, front_end: FrontEnd | None = None) -> Examples:
     """Examples of `count` soundscapes with calls."""
     scapes = soundscapes(count, seed, snr_db=snr_db)
     labels = np.array([scape.label for scape in scapes], dtype=np.int64)
     names = tuple(scape.source_group for scape in scapes)
-    return Examples(log_mel(scapes), labels, names, names)
+    return Examples(log_mel(scapes, front_end=front_end), labels, names, names)
 
 
 def synthetic(
@@ -58,6 +65,7 @@ def synthetic(
     head_clips: int = 480,
     call_free_every: int = CALL_FREE_EVERY,
     snr_db: float | None = None,
+    front_end: FrontEnd | None = None,
 ) -> Dataset:
     """Embedded synthetic soundscapes; training and held-out clips come from other seeds.
 
@@ -72,9 +80,12 @@ def synthetic(
     snr_db
         Level of the call over the noise floor in dB, in all clips; None draws it from 8 to 22 for each. The clips are otherwise the same. Where it
         is given, localisation does not want a good head, but a response of the encoder to each call.
+    front_end
+        Makes the examples; None for VGGish's.
     """
     scapes = soundscapes(max_clips, seed, call_free_every, snr_db)
-    stems, rests = log_mel(scapes, "stem"), log_mel(scapes, "rest")
+    waves, stems, rests = (log_mel(scapes, part, front_end) for part in ("wave", "stem", "rest"))
+    truths = [dominates(heard(s.stem, front_end), heard(s.rest, front_end), front_end) for s in scapes]
     clips = tuple(
         Clip(
             name=scape.source_group,
@@ -84,16 +95,16 @@ def synthetic(
             source_group=scape.source_group,
             stem=stem if scape.label >= 0 else None,
             rest=rest if scape.label >= 0 else None,
-            truth=scape.truth if scape.label >= 0 else None,
+            truth=truth if scape.label >= 0 else None,
         )
-        for scape, x, stem, rest in zip(scapes, log_mel(scapes), stems, rests, strict=True)
+        for scape, x, stem, rest, truth in zip(scapes, waves, stems, rests, truths, strict=True)
     )
     return Dataset(
         name="synthetic" if snr_db is None else f"synthetic:snr_db={snr_db:g}",
         class_names=CLASS_NAMES,
         clips=clips,
-        training=call_examples(head_clips, seed + TRAINING, snr_db),
-        held_out=call_examples(HELD_OUT_CLIPS, seed + HELD_OUT, snr_db),
+        training=call_examples(head_clips, seed + TRAINING, snr_db, front_end),
+        held_out=call_examples(HELD_OUT_CLIPS, seed + HELD_OUT, snr_db, front_end),
         needs_good_head=snr_db is None,
     )
 
@@ -122,7 +133,13 @@ def kind_of_folder(path: str | os.PathLike[str]) -> str:
 
 
 def resolve(
-    spec: str, *, max_clips: int = 12, seed: int = 0, head_clips: int = 480, resampler: str = "soxr"
+    spec: str,
+    *,
+    max_clips: int = 12,
+    seed: int = 0,
+    head_clips: int = 480,
+    resampler: str = "soxr",
+    front_end: FrontEnd | None = None,
 ) -> Dataset:
     """Load a data set.
 
@@ -130,7 +147,7 @@ def resolve(
     ----------
     spec
         ``NAME`` or ``NAME:key=value,...``; or a folder, which is read as what it is laid out as.
-    max_clips, seed, head_clips, resampler
+    max_clips, seed, head_clips, resampler, front_end
         Of the run; a specification that names one of them has its way.
 
     Raises
@@ -140,7 +157,8 @@ def resolve(
     DataError
         If there is nothing to use.
     """
-    run: dict[str, Any] = {"max_clips": max_clips, "seed": seed, "head_clips": head_clips, "resampler": resampler}
+    run: dict[str, Any] = {"max_clips": max_clips, "seed": seed, "head_clips": head_clips}
+    run |= {"resampler": resampler, "front_end": front_end}
     name, settings = specified(spec)
     accepted = inspect.signature(DATASETS.factory(name)).parameters
     any_key = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
@@ -157,7 +175,7 @@ def specified(spec: str) -> tuple[str, dict[str, Any]]:
         settings["path"] = parsed.texts["path"]
     if name not in DATASETS:
         DATASETS.get(name)
-    accepted = inspect.signature(DATASETS.factory(name)).parameters
+    accepted = {k: p for k, p in inspect.signature(DATASETS.factory(name)).parameters.items() if k != "front_end"}
     for key in settings:
         if key not in accepted and not any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
             raise ArgumentTypeError(

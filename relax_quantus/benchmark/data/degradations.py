@@ -35,9 +35,9 @@ def coloured_noise(samples: int, exponent: float, rng: np.random.Generator) -> W
     return unit_rms(np.fft.irfft(spectrum * frequency_hz ** (-exponent / 2), samples))
 
 
-def low_pass(wave: Wave, cutoff_hz: float) -> Wave:
+def low_pass(wave: Wave, cutoff_hz: float, rate_hz: int = SAMPLE_RATE_HZ) -> Wave:
     """Zero-phase low-pass, 24 dB an octave above `cutoff_hz`; the band limit of the recorder."""
-    frequency_hz = np.fft.rfftfreq(wave.size, 1 / SAMPLE_RATE_HZ)
+    frequency_hz = np.fft.rfftfreq(wave.size, 1 / rate_hz)
     return np.asarray(np.fft.irfft(np.fft.rfft(wave) / np.sqrt(1 + (frequency_hz / cutoff_hz) ** 8), wave.size))
 
 

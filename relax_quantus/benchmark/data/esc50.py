@@ -17,6 +17,7 @@ from relax_quantus.base.text_files import table as read_table
 from relax_quantus.benchmark.data.clips import Dataset
 from relax_quantus.benchmark.data.sampling import Entry, Reader, draw
 from relax_quantus.errors import DataError
+from relax_quantus.frontend.front_end import FrontEnd
 
 TABLE = Path("meta") / "esc50.csv"
 AUDIO = "audio"
@@ -61,6 +62,7 @@ def esc50(
     resampler: str = "soxr",
     fold: int = 1,
     esc10: bool = False,
+    front_end: FrontEnd | None = None,
 ) -> Dataset:
     """Sample a folder in ESC-50's layout.
 
@@ -68,7 +70,7 @@ def esc50(
     ----------
     path
         The folder that holds ``meta/`` and ``audio/``.
-    max_clips, seed, head_clips, resampler
+    max_clips, seed, head_clips, resampler, front_end
         As in `recordings.folder`.
     fold
         Whose clips are explained, and on which the head is judged; it is fitted on the other folds.
@@ -86,6 +88,6 @@ def esc50(
     if fold not in folds or len(folds) < 2:
         known = ", ".join(map(str, folds))
         raise DataError(f"{path}: expected fold {fold} and others to fit the head on, got folds {known}; pick another.")
-    reader = Reader(checked_resampler(resampler))
+    reader = Reader(checked_resampler(resampler), front_end=front_end)
     sample = draw(entries, str(path), max_clips, seed, head_clips, reader, lambda entry: entry.fold == fold)
     return sample.dataset(f"esc50:{Path(path).resolve().name},fold={fold}" + (",esc10=true" if esc10 else ""))

@@ -87,7 +87,7 @@ def _of_examples(data: Dataset) -> Trace:
 
 
 def trace(exact: Any, x: Tensor) -> Trace:
-    """Trace plain values and tensors ``(n, 1, 96, 64)``.
+    """Trace plain values and tensors ``(n, 1, T, F)``.
 
     A direction is a product of one random vector an axis: a change in any one bin, frame or example
     shows in all of them.

@@ -13,6 +13,7 @@ from pathlib import Path
 from relax_quantus.audio.reading import checked_resampler
 from relax_quantus.benchmark.data.clips import Dataset
 from relax_quantus.benchmark.data.sampling import Reader, draw, loudest
+from relax_quantus.frontend.front_end import FrontEnd
 from relax_quantus.recordings.labelled import Entry, listing
 
 __all__ = ["Entry", "folder", "listing", "loudest"]
@@ -25,6 +26,7 @@ def folder(
     head_clips: int = 480,
     resampler: str = "soxr",
     clips_per_source: int | None = None,
+    front_end: FrontEnd | None = None,
 ) -> Dataset:
     """Sample a folder of recordings.
 
@@ -42,12 +44,14 @@ def folder(
         Explain at most so many clips of one source: what is said of sources gains more from another source than from another clip.
     resampler
         See `relax_quantus.audio.reading.resample`; one that does not import is refused before anything is read.
+    front_end
+        Makes the examples; None for VGGish's.
 
     Raises
     ------
     DataError
         See `listing`; also if fewer than two classes are left once bad recordings are skipped.
     """
-    reader = Reader(checked_resampler(resampler))
+    reader = Reader(checked_resampler(resampler), front_end=front_end)
     sample = draw(listing(path), str(path), max_clips, seed, head_clips, reader, of_a_source=clips_per_source)
     return sample.dataset(Path(path).resolve().name)

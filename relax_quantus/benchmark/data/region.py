@@ -17,23 +17,25 @@ import torch
 from torch import Tensor, nn
 
 from relax_quantus.benchmark.data.clips import Clip
+from relax_quantus.frontend.log_mel import Axis
 
-FRAMES = (20, 48)
-BANDS = (12, 32)
+TIME_S = (0.2, 0.48)
+BANDS = (3 / 16, 1 / 2)
+"""Extent of a box in seconds, and as a share of the bands."""
 STREAM = 40_503
 
 
 class SeesOnly(nn.Module):
-    """An encoder that sees ``x`` inside `region` and a frozen clip outside: ``(n, 1, 96, 64) -> (n, D)``.
+    """An encoder that sees ``x`` inside `region` and a frozen clip outside: ``(n, 1, T, F) -> (n, D)``.
 
     Parameters
     ----------
     encoder
         Shared, not copied.
     region
-        bool ``(96, 64)``, True where it sees.
+        bool ``(T, F)``, True where it sees.
     outside
-        ``(1, 96, 64)`` or ``(1, 1, 96, 64)``: what it is given elsewhere.
+        ``(1, T, F)`` or ``(1, 1, T, F)``: what it is given elsewhere.
 
     Examples
     --------
@@ -60,7 +62,7 @@ class SeesOnly(nn.Module):
 
 
 def draw(x: Tensor, name: str, seed: int) -> npt.NDArray[np.bool_]:
-    """Draw a box of 0.2 to 0.48 s by 12 to 32 mel bands where there is energy, bool ``(96, 64)``.
+    """Draw a box of 0.2 to 0.48 s by 3/16 to half of the bands where there is energy, bool ``(T, F)``.
 
     Of all places for a box of the drawn size one is drawn evenly among the half whose mean level is highest: where there is energy, but not where
     there is most, so that a map of energy does not find the box by itself.
@@ -68,12 +70,12 @@ def draw(x: Tensor, name: str, seed: int) -> npt.NDArray[np.bool_]:
     Parameters
     ----------
     x
-        ``(1, 96, 64)`` log-mel.
+        ``(1, T, F)``, with its axis if it has one; else frames are as long as VGGish's.
     name, seed
         Of the clip, and of the run: together they are all that the draw depends on beside `x`.
     """
     rng = np.random.default_rng([seed, zlib.crc32(name.encode()), STREAM])
-    frames, bands = (int(rng.integers(low, high + 1)) for low, high in (FRAMES, BANDS))
+    frames, bands = (int(rng.integers(low, high + 1)) for low, high in _extents(x))
     level = np.pad(x[0].double().numpy().cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     sums = level[frames:, bands:] - level[:-frames, bands:] - level[frames:, :-bands] + level[:-frames, :-bands]
     above = sums > np.median(sums)
@@ -82,6 +84,16 @@ def draw(x: Tensor, name: str, seed: int) -> npt.NDArray[np.bool_]:
     region = np.zeros(x.shape[-2:], dtype=bool)
     region[start : start + frames, low : low + bands] = True
     return region
+
+
+def _extents(x: Tensor) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Fewest and most frames, fewest and most bands of a box; never the whole of either axis."""
+    axis: Axis = getattr(x, "axis", None) or Axis()
+    hop_s, found = axis.hop_s if axis.in_seconds else Axis().hop_s, []
+    for size, limits in ((x.shape[-2], [s / hop_s for s in TIME_S]), (x.shape[-1], [s * x.shape[-1] for s in BANDS])):
+        low, high = (min(max(1, round(limit)), max(1, size - 1)) for limit in limits)
+        found.append((low, high))
+    return found[0], found[1]
 
 
 def with_region(clip: Clip, seed: int) -> Clip:

@@ -23,7 +23,9 @@ from relax_quantus.audio.reading import load_waveform
 from relax_quantus.base import checks
 from relax_quantus.benchmark.data.clips import Clip, Dataset, Examples
 from relax_quantus.errors import AudioError, DataError
-from relax_quantus.frontend.log_mel import LogMel, LogMelConfig
+from relax_quantus.frontend import front_end as front_ends
+from relax_quantus.frontend.examples import without_source
+from relax_quantus.frontend.front_end import FrontEnd
 from relax_quantus.recordings.labelled import Entry as Entry
 
 EXAMPLES_PER_CLIP = 8
@@ -49,27 +51,35 @@ class Reader:
     resampler
         See `relax_quantus.audio.reading.resample`.
     change
-        What is done to a recording ``(samples,)`` at 16 kHz before it becomes examples; None for nothing.
+        What is done to a recording ``(samples,)`` at the front end's rate before it becomes examples; None for nothing.
+    front_end
+        Makes the examples, and says at which rate; None for VGGish's.
     """
 
-    def __init__(self, resampler: str = "soxr", change: Callable[[Entry, Wave], Wave] | None = None) -> None:
+    def __init__(
+        self,
+        resampler: str = "soxr",
+        change: Callable[[Entry, Wave], Wave] | None = None,
+        front_end: FrontEnd | None = None,
+    ) -> None:
         self.resampler, self.change = resampler, change
+        self.front_end = front_end or front_ends.log_mel()
         self.skipped: list[str] = []
         self.odd: list[str] = []
 
     def read(self, entry: Entry) -> Tensor | None:
-        """Examples ``(n, 1, 96, 64)``, or None with a warning."""
+        """Examples ``(n, 1, T, F)``, or None with a warning."""
         wave = self.wave(entry)
         if wave is None:
             return None
-        return examples_of(wave if self.change is None else self.change(entry, wave))
+        return examples_of(wave if self.change is None else self.change(entry, wave), self.front_end)
 
     def wave(self, entry: Entry) -> Wave | None:
-        """The recording ``(samples,)`` at 16 kHz, mono, as it is; or None with a warning."""
+        """The recording ``(samples,)`` at the front end's rate, mono, as it is; or None with a warning."""
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                wave = load_waveform(entry.path, LogMelConfig().sample_rate_hz, self.resampler)
+                wave = load_waveform(entry.path, self.front_end.rate_hz, self.resampler)
             said = [f"{entry.name}: {str(w.message).removeprefix(f'{entry.path}: ')}" for w in caught[:1]]
             self.odd += [line for line in said if line not in self.odd]
             return wave
@@ -98,16 +108,20 @@ class Reader:
         return taken
 
 
-def examples_of(wave: npt.NDArray[Any]) -> Tensor:
-    """Log-mel examples ``(n, 1, 96, 64)`` of a recording at 16 kHz; a shorter one is padded with silence to one example."""
-    short = max(0, LogMelConfig().example_samples - wave.size)
-    with torch.inference_mode(False), torch.no_grad():
-        return torch.as_tensor(LogMel()(np.pad(wave, (0, short)).astype(np.float32)))
+def examples_of(wave: npt.NDArray[Any], front_end: FrontEnd | None = None) -> Tensor:
+    """Examples ``(n, 1, T, F)`` of a recording at the front end's rate (None: VGGish's); a shorter one is padded with silence."""
+    chosen = front_end or front_ends.log_mel()
+    return without_source(chosen.examples_of(np.asarray(wave, np.float32)))
 
 
-def loudest(x: Tensor) -> Tensor:
-    """The example ``(1, 96, 64)`` of ``(n, 1, 96, 64)`` with the largest mel magnitude."""
-    return x[int(x.exp().mean(dim=(1, 2, 3)).argmax())]
+def loudness(x: Tensor, front_end: FrontEnd | None = None) -> Tensor:
+    """Mean magnitude ``(n,)`` of examples ``(n, 1, T, F)``, or mean of the values where they are no logarithms of magnitudes."""
+    return (x.exp() if front_end is None or front_end.natural_log else x).mean(dim=(1, 2, 3))
+
+
+def loudest(x: Tensor, front_end: FrontEnd | None = None) -> Tensor:
+    """The example ``(1, T, F)`` of ``(n, 1, T, F)`` that is loudest."""
+    return x[int(loudness(x, front_end).argmax())]
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +133,7 @@ class Sample:
     class_names
         In label order.
     sampled
-        Recordings to explain with their examples ``(n, 1, 96, 64)``, classes in turn.
+        Recordings to explain with their examples ``(n, 1, T, F)``, classes in turn.
     training, held_out
         As in `Dataset`.
     notes
@@ -138,7 +152,13 @@ class Sample:
     def dataset(self, name: str, clips: tuple[Clip, ...] | None = None, **others: Any) -> Dataset:
         """A data set of each recording's loudest example, or of the given clips."""
         whole = tuple(
-            Clip(e.name, loudest(x), self.class_names.index(e.label_name), e.label_name, e.source_group)
+            Clip(
+                e.name,
+                loudest(x, self.reader.front_end),
+                self.class_names.index(e.label_name),
+                e.label_name,
+                e.source_group,
+            )
             for e, x in self.sampled
         )
         odd = self.reader.odd
@@ -251,15 +271,16 @@ def _rest(
             beside = (entry for entry in others if entry.name not in kept)
             held_out += [(label, entry, x) for entry, x in reader.take(beside, per_class // 4)]
     note = f"the head was fitted on other recordings of the explained clips' own sources for: {', '.join(leaky)}"
-    return labelled(training), labelled(held_out), [note] if leaky else []
+    fitted, judged = (labelled(part, reader.front_end) for part in (training, held_out))
+    return fitted, judged, [note] if leaky else []
 
 
-def labelled(recordings: list[tuple[int, Entry, Tensor]]) -> Examples:
+def labelled(recordings: list[tuple[int, Entry, Tensor]], front_end: FrontEnd) -> Examples:
     """At most `EXAMPLES_PER_CLIP` evenly spaced examples of each recording; grouped by source if every class has two, else by recording."""
     sources = {(label, entry.source_group) for label, entry, _ in recordings}
     labels = [label for label, _ in sources]
     by_source = all(labels.count(label) > 1 for label in set(labels))
-    xs, ys, groups, clips = [torch.zeros(0, 1, 96, 64)], [], [], []
+    xs, ys, groups, clips = [front_end.silent_example()[:0]], [], [], []
     for label, entry, x in recordings:
         keep = np.unique(np.linspace(0, len(x) - 1, min(len(x), EXAMPLES_PER_CLIP)).round().astype(int))
         xs.append(x[torch.from_numpy(keep)])

@@ -24,23 +24,25 @@ from relax_quantus.base.registry import nearest
 from relax_quantus.benchmark.data.clips import Clip, Dataset, Examples
 from relax_quantus.benchmark.data.degradations import low_pass
 from relax_quantus.benchmark.data.recordings import listing
-from relax_quantus.benchmark.data.sampling import Entry, Reader, Sample, draw, examples_of, labelled
+from relax_quantus.benchmark.data.sampling import Entry, Reader, Sample, draw, examples_of, labelled, loudness
 from relax_quantus.benchmark.data.soundscapes import dominates
 from relax_quantus.benchmark.data.synthetic_calls import SAMPLE_RATE_HZ
 from relax_quantus.errors import DataError, UnknownNameError
-from relax_quantus.frontend.log_mel import LogMelConfig
+from relax_quantus.frontend.front_end import FrontEnd
 
 KINDS = ("hum", "low_pass")
 HUM_HZ = (95.0, 125.0)
 HARMONICS = 8
 LOST = 0.5
+DECIBEL = 20 / np.log(10)
+"""Decibels of a natural-log unit."""
 
 Wave = npt.NDArray[np.float32]
 
 
-def hum(samples: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def hum(samples: int, rng: np.random.Generator, rate_hz: int = SAMPLE_RATE_HZ) -> npt.NDArray[np.float64]:
     """A mains-like hum of unit RMS: eight harmonics of 95 to 125 Hz, amplitudes falling as 1 / sqrt(k), random phases."""
-    t = np.arange(samples) / SAMPLE_RATE_HZ
+    t = np.arange(samples) / rate_hz
     pitch_hz = rng.uniform(*HUM_HZ)
     phases = rng.uniform(0, 2 * np.pi, HARMONICS)
     parts = [np.sin(2 * np.pi * k * pitch_hz * t + phases[k - 1]) / np.sqrt(k) for k in range(1, HARMONICS + 1)]
@@ -49,18 +51,18 @@ def hum(samples: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
 
 
 def with_shortcut(
-    entry: Entry, wave: Wave, kind: str, level_db: float, cutoff_hz: float, seed: int
+    entry: Entry, wave: Wave, kind: str, level_db: float, cutoff_hz: float, seed: int, rate_hz: int
 ) -> tuple[Wave, Wave]:
     """The recording with the shortcut, and what was added to it (for a low-pass: taken from it), both ``(samples,)``.
 
     Drawn from the seed and the recording's name alone.
     """
     if kind == "low_pass":
-        changed = low_pass(wave.astype(np.float64), cutoff_hz).astype(np.float32)
+        changed = low_pass(wave.astype(np.float64), cutoff_hz, rate_hz).astype(np.float32)
         return changed, wave - changed
     rng = np.random.default_rng([seed, zlib.crc32(entry.name.encode()), 5])
     level = np.sqrt(np.mean(wave.astype(np.float64) ** 2)) * 10 ** (level_db / 20)
-    added = (level * hum(wave.size, rng)).astype(np.float32)
+    added = (level * hum(wave.size, rng, rate_hz)).astype(np.float32)
     return wave + added, added
 
 
@@ -75,6 +77,7 @@ def shortcut(
     level_db: float = -6.0,
     cutoff_hz: float = 1500.0,
     clips_per_source: int | None = None,
+    front_end: FrontEnd | None = None,
 ) -> Dataset:
     """Plant a shortcut in one class of a folder.
 
@@ -82,7 +85,7 @@ def shortcut(
     ----------
     path
         Folder of recordings, see `recordings.listing`.
-    max_clips, seed, head_clips, resampler, clips_per_source
+    max_clips, seed, head_clips, resampler, clips_per_source, front_end
         As in `recordings.folder`.
     kind
         ``"hum"`` or ``"low_pass"``.
@@ -106,12 +109,14 @@ def shortcut(
     if label not in names:
         checks.refuse("label", "a class of the folder", repr(label), nearest(label, names), UnknownNameError)
     level, cutoff = checks.real("level_db", level_db), checks.positive("cutoff_hz", cutoff_hz)
-    plant = partial(with_shortcut, kind=kind, level_db=level, cutoff_hz=cutoff, seed=seed)
+    reader = Reader(checked_resampler(resampler), front_end=front_end)
+    rate_hz = reader.front_end.rate_hz
+    plant = partial(with_shortcut, kind=kind, level_db=level, cutoff_hz=cutoff, seed=seed, rate_hz=rate_hz)
 
     def change(entry: Entry, wave: Wave) -> Wave:
         return plant(entry, wave)[0] if entry.label_name == label else wave
 
-    reader = Reader(checked_resampler(resampler), change)
+    reader.change = change
     sample = draw(entries, str(path), max_clips, seed, head_clips, reader, of_a_source=clips_per_source)
     clips, swapped = explained(sample, plant, kind, label)
     settings = f"kind={kind},label={label}," + (f"level_db={level:g}" if kind == "hum" else f"cutoff_hz={cutoff:g}")
@@ -123,15 +128,17 @@ def shortcut(
 def explained(sample: Sample, plant: Any, kind: str, label: str) -> tuple[tuple[Clip, ...], Examples]:
     """Every sampled recording's loudest example with the shortcut, and the examples of the other classes' with it, both of the shortcut's class."""
     clips, swapped, index = [], [], sample.class_names.index(label)
+    front_end = sample.reader.front_end
     for entry, _ in sample.sampled:
         wave = sample.reader.wave(entry)
         if wave is None:
             continue
         changed, part = plant(entry, wave)
-        wave, changed, part = (examples_wave(w) for w in (wave, changed, part))
-        x, plain = examples_of(changed), examples_of(wave)
-        k = int(plain.exp().mean(dim=(1, 2, 3)).argmax())
-        truth, stem = _truth(kind, x[k].numpy(), plain[k].numpy(), example(part, k), example(wave, k))
+        wave, changed, part = (examples_wave(w, front_end) for w in (wave, changed, part))
+        x, plain = examples_of(changed, front_end), examples_of(wave, front_end)
+        k = int(loudness(plain, front_end).argmax())
+        own, other = (example(w, k, front_end) for w in (part, wave))
+        truth, stem = _truth(kind, x[k].numpy(), plain[k].numpy(), own, other, front_end)
         clips.append(
             Clip(
                 name=f"{entry.name} with {kind}",
@@ -139,7 +146,7 @@ def explained(sample: Sample, plant: Any, kind: str, label: str) -> tuple[tuple[
                 label=index,
                 label_name=f"{entry.label_name} with {kind}",
                 source_group=entry.source_group,
-                stem=None if stem is None else examples_of(stem)[0],
+                stem=None if stem is None else examples_of(stem, front_end)[0],
                 truth=truth,
             )
         )
@@ -147,25 +154,30 @@ def explained(sample: Sample, plant: Any, kind: str, label: str) -> tuple[tuple[
             swapped.append((index, entry, x))
     if not swapped:
         raise DataError("max_clips: expected clips of other classes to plant the shortcut in, got none; raise it.")
-    return tuple(clips), labelled(swapped)
+    return tuple(clips), labelled(swapped, front_end)
 
 
 def _truth(
-    kind: str, x: npt.NDArray[np.float32], plain: npt.NDArray[np.float32], part: Wave, rest: Wave
+    kind: str,
+    x: npt.NDArray[np.float32],
+    plain: npt.NDArray[np.float32],
+    part: Wave,
+    rest: Wave,
+    front_end: FrontEnd,
 ) -> tuple[npt.NDArray[np.bool_], Wave | None]:
     """Where the hum dominates the recording, with the hum as the stem; where the low-pass takes more than half a log unit (4.3 dB), without one."""
     if kind == "hum":
-        return dominates(part, rest), part
-    return np.asarray(plain[0] - x[0] > LOST), None
+        return dominates(part, rest, front_end), part
+    lost = LOST if front_end.natural_log else LOST * DECIBEL
+    return np.asarray(plain[0] - x[0] > lost), None
 
 
-def examples_wave(wave: Wave) -> Wave:
+def examples_wave(wave: Wave, front_end: FrontEnd) -> Wave:
     """The recording, padded with silence to one example."""
-    return np.pad(wave, (0, max(0, LogMelConfig().example_samples - wave.size))).astype(np.float32)
+    return np.pad(wave, (0, max(0, front_end.example_samples - wave.size))).astype(np.float32)
 
 
-def example(wave: Wave, index: int) -> Wave:
+def example(wave: Wave, index: int, front_end: FrontEnd) -> Wave:
     """The samples of an example of a recording."""
-    config = LogMelConfig()
-    start = index * config.frames * config.hop_samples
-    return wave[start : start + config.example_samples]
+    start = index * front_end.samples_apart
+    return wave[start : start + front_end.example_samples]

@@ -8,7 +8,7 @@ that depends on the seed and the index alone, so they are independent of the cla
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,15 @@ import torch
 from relax_quantus.base import checks
 from relax_quantus.benchmark.data.degradations import DECOYS, coloured_noise, decoy, insects, low_pass, reverberate
 from relax_quantus.benchmark.data.synthetic_calls import CALLS, CLASS_NAMES, SAMPLE_RATE_HZ, Band, Wave
-from relax_quantus.frontend.log_mel import LogMel, LogMelConfig
+from relax_quantus.frontend import front_end as front_ends
+from relax_quantus.frontend.front_end import FrontEnd
+from relax_quantus.frontend.log_mel import LogMelConfig
 
 SAMPLES = LogMelConfig().example_samples
 CALL_FREE = "call_free"
 PEAK = 0.9
+FAINT = 1e-3
+"""How far above silence values that are no logarithms have to be."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ class Soundscape:
 
     @cached_property
     def truth(self) -> npt.NDArray[np.bool_]:
-        """Where the stem's mel magnitude is above the rest's and above the front end's offset, bool (96, 64)."""
+        """Where the stem's mel magnitude is above the rest's and above the front end's offset, bool ``(T, F)``."""
         return dominates(self.stem, self.rest)
 
 
@@ -170,17 +174,20 @@ def soundscape(seed: int, index: int, label: int, snr_db: float | None = None) -
     return Soundscape(stem32 + rest32, stem32, rest32, label, name, f"{name}_{seed}_{index}", seed, index, nuisance)
 
 
-@cache
-def _front_end() -> LogMel:
-    return LogMel()
+def dominates(
+    stem: npt.NDArray[np.float32], rest: npt.NDArray[np.float32], front_end: FrontEnd | None = None
+) -> npt.NDArray[np.bool_]:
+    """Where the stem's magnitude exceeds the rest's and the front end's offset, bool ``(T, F)`` of the first example.
 
-
-def dominates(stem: npt.NDArray[np.float32], rest: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Where the stem's mel magnitude exceeds the rest's and the front end's offset, bool (96, 64)."""
-    front_end = _front_end()
-    offset = front_end.config.log_offset
-    with torch.no_grad():
-        stem_mel, rest_mel = (front_end(torch.from_numpy(np.stack([stem, rest])))[:, 0].exp() - offset).numpy()
+    Where values are no logarithms of magnitudes: where the stem's exceed the rest's and silence's.
+    """
+    chosen = front_end or front_ends.log_mel()
+    x, other = (chosen.examples_of(wave)[0, 0] for wave in (stem, rest))
+    silence = torch.as_tensor(getattr(x, "silence", 0.0)).numpy()
+    if not chosen.natural_log:
+        return np.asarray((x.numpy() > other.numpy()) & (x.numpy() > silence + FAINT))
+    offset = float(np.exp(silence.max()))
+    stem_mel, rest_mel = ((v.exp() - offset).numpy() for v in (x, other))
     return np.asarray((stem_mel > rest_mel) & (stem_mel > offset))
 
 

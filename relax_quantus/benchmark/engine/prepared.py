@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from relax_quantus.base import checks
+from relax_quantus.base.modules import fingerprint
 from relax_quantus.base.registry import nearest
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.data import datasets
 from relax_quantus.benchmark.data.clips import Clip, Dataset, Examples
 from relax_quantus.benchmark.data.region import SeesOnly, with_region
-from relax_quantus.benchmark.engine import networks as nets
-from relax_quantus.benchmark.methods.questions import KINDS, NotApplicable, Question, Similarities, fingerprint
+from relax_quantus.benchmark.methods.questions import KINDS, NotApplicable, Question, Similarities
+from relax_quantus.encoders import loading as nets
 from relax_quantus.errors import UnknownNameError
 from relax_quantus.heads.classifier import EmbeddingClassifier
 from relax_quantus.heads.logistic import CrossValidation
@@ -245,6 +246,7 @@ def load(config: BenchmarkConfig, spec: str | None = None) -> Dataset:
             seed=config.seed,
             head_clips=config.head_clips,
             resampler=config.resampler,
+            front_end=nets.shared_front_end(config.encoders or (config.encoder,), config.front_end),
         )
     return datasets.resolve(
         spec or "synthetic",
@@ -252,6 +254,7 @@ def load(config: BenchmarkConfig, spec: str | None = None) -> Dataset:
         seed=config.seed,
         head_clips=config.head_clips,
         resampler=config.resampler,
+        front_end=nets.shared_front_end(config.encoders or (config.encoder,), config.front_end),
     )
 
 
@@ -287,7 +290,8 @@ def prepare(
     dataset = replace(dataset, clips=tuple(with_region(clip, config.seed) for clip in dataset.clips))
     loaded = time.perf_counter()
     if not isinstance(encoder, nn.Module):
-        encoder, sha256 = nets.resolve(encoder or config.encoder)
+        shared = nets.shared_front_end(config.encoders or (config.encoder,), config.front_end)
+        encoder, sha256 = nets.resolve(encoder or config.encoder, shared)
     else:
         sha256 = fingerprint(encoder)
     fitted = head(encoder, dataset)

@@ -25,11 +25,11 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from relax_quantus.base.files import complete
+from relax_quantus.base.modules import fingerprint
 from relax_quantus.benchmark import metrics
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.data.datasets import Dataset
 from relax_quantus.benchmark.data.fingerprints import Traces, traces_of
-from relax_quantus.benchmark.engine import networks as nets
 from relax_quantus.benchmark.engine.cells import Models, Unit, cells
 from relax_quantus.benchmark.engine.grid import code_of
 from relax_quantus.benchmark.engine.limits import outcome
@@ -37,7 +37,7 @@ from relax_quantus.benchmark.engine.prepared import Head, Prepared, load, prepar
 from relax_quantus.benchmark.engine.store import Cell
 from relax_quantus.benchmark.engine.versions import versions
 from relax_quantus.benchmark.methods import registry as methods
-from relax_quantus.benchmark.methods.questions import fingerprint
+from relax_quantus.encoders import loading as nets
 from relax_quantus.errors import DataError
 
 KEPT = 2
@@ -134,7 +134,8 @@ class Resources:
         """Return the encoder of a specification, and the SHA-256 of its weights."""
 
         given = self.given[0]
-        make = (lambda: nets.resolve(spec)) if given is None else lambda: (given, fingerprint(given))
+        front_end = nets.shared_front_end(self.config.encoders or (self.config.encoder,), self.config.front_end)
+        make = (lambda: nets.resolve(spec, front_end)) if given is None else lambda: (given, fingerprint(given))
         return self._once("encoder", spec, make)
 
     def prepared(self, unit: Unit) -> Prepared:

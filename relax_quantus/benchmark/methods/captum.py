@@ -7,8 +7,9 @@ maximum and its gradient is zero, so that the two methods that look at this grad
 and InputXGradient, explain the inner product with it there (label-free importance, Crabbé and van
 der Schaar, ICML 2022, section 3).
 
-Baselines are the fill. Patches are 12 frames (0.12 s) by 8 bands, 64 an example. What draws random
-numbers draws them from the question's seed, and the global generators are put back.
+Baselines are the fill. Patches are eighths of either axis, 64 an example (of VGGish's 12 frames by
+8 bands). What draws random numbers draws them from the question's seed, and the global generators
+are put back.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from relax_quantus.benchmark.global_generators import global_generators
 from relax_quantus.benchmark.methods.questions import Attribution, Method, Question, Similarities
 from relax_quantus.benchmark.methods.relax import as_map, require_view
 
-PATCH = (12, 8)
+PATCHES = (8, 8)
 STEPS = 32
 COPIES = 32
-WINDOW, STRIDE = (24, 16), (6, 4)
+WINDOWS, STRIDES = (4, 4), (16, 16)
+"""How many windows fit beside one another along time and frequency, and how many steps of one."""
 LIME_WIDTH = 0.25
 SHAP_NOISE = 0.1
 
@@ -59,7 +61,7 @@ class Asked:
             return q.model.encoder(q.x).detach()
 
     def score(self, x: Tensor) -> Tensor:
-        """Score examples by the logit or the cosine, ``(n, 1, 96, 64) -> (n,)``."""
+        """Score examples by the logit or the cosine, ``(n, 1, T, F) -> (n,)``."""
         if self.view == "logit":
             return torch.as_tensor(self.question.model(x)[:, self.question.target])
         return cosine_similarity(self.question.model.encoder(x), self.reference)
@@ -85,7 +87,7 @@ class CaptumMethod(Method):
     Attributes
     ----------
     attribute
-        ``(Asked, x, baseline) -> map``, all ``(1, 1, 96, 64)``.
+        ``(Asked, x, baseline) -> map``, all ``(1, 1, T, F)``.
     cost
         Encoder forwards of a map, and how many more with each mask.
     """
@@ -113,11 +115,16 @@ class CaptumMethod(Method):
         return self.cost[0] + self.cost[1] * n_samples
 
 
-def patches() -> Tensor:
-    """Return the number of each bin's patch, int64 ``(1, 1, 96, 64)``."""
-    rows, columns = 96 // PATCH[0], 64 // PATCH[1]
-    numbers = torch.arange(rows * columns).reshape(rows, columns)
-    return numbers.repeat_interleave(PATCH[0], 0).repeat_interleave(PATCH[1], 1)[None, None]
+def patches(x: Tensor) -> Tensor:
+    """Number of each bin's patch, int64 ``(1, 1, T, F)``."""
+    rows, columns = (torch.arange(size) * n // size for size, n in zip(x.shape[-2:], PATCHES, strict=True))
+    numbers: Tensor = torch.unique((rows[:, None] * PATCHES[1] + columns)[None, None], return_inverse=True)[1]
+    return numbers
+
+
+def parts(x: Tensor, counts: tuple[int, int]) -> tuple[int, int]:
+    """Frames and bands of which so many fit into an example."""
+    return max(1, x.shape[-2] // counts[0]), max(1, x.shape[-1] // counts[1])
 
 
 def saliency(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
@@ -169,8 +176,8 @@ def occlusion(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
     with torch.no_grad():
         found = Occlusion(asked.score).attribute(
             x,
-            sliding_window_shapes=(1, *WINDOW),
-            strides=(1, *STRIDE),
+            sliding_window_shapes=(1, *parts(x, WINDOWS)),
+            strides=(1, *parts(x, STRIDES)),
             baselines=baseline,
             perturbations_per_eval=COPIES,
         )
@@ -183,7 +190,7 @@ def feature_ablation(asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
 
     with torch.no_grad():
         method = FeatureAblation(asked.score)
-        found = method.attribute(x, baselines=baseline, feature_mask=patches(), perturbations_per_eval=COPIES)
+        found = method.attribute(x, baselines=baseline, feature_mask=patches(x), perturbations_per_eval=COPIES)
     return torch.as_tensor(found)
 
 
@@ -223,7 +230,7 @@ def _fitted(method: Any, asked: Asked, x: Tensor, baseline: Tensor) -> Tensor:
     found = method.attribute(
         x,
         baselines=baseline,
-        feature_mask=patches(),
+        feature_mask=patches(x),
         n_samples=asked.question.n_samples,
         perturbations_per_eval=COPIES,
     )

@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
 from relax_quantus.base import modules
@@ -41,7 +42,7 @@ class Question:
     Attributes
     ----------
     x
-        ``(1, 1, 96, 64)``.
+        ``(1, 1, T, F)``.
     model
         The classifier, for both views; or a similarity model, which has no logits. Both have an
         ``encoder``.
@@ -57,7 +58,7 @@ class Question:
     views
         Those that the question has an answer in.
     truth
-        bool ``(96, 64)``, or None; only the oracle looks at it.
+        bool ``(T, F)``, or None; only the oracle looks at it.
     n_samples, seed
         Masks, and what they are drawn from.
     clip
@@ -86,13 +87,21 @@ class Question:
 
     @property
     def baseline(self) -> Tensor:
-        """Return the fill's level, broadcast to ``(1, 1, 96, 64)``."""
-        return FILLS.get(self.fill).level(self.x).expand_as(self.x)
+        """The fill's level, broadcast to ``(1, 1, T, F)``."""
+        return level_of(self.fill, self.x).expand_as(self.x)
+
+
+def level_of(fill: str, x: Tensor) -> Tensor:
+    """Level of a fill for examples, broadcastable to them; silence is that of their front end where they say it."""
+    silence = getattr(x, "silence", None)
+    if fill == "silence" and silence is not None:
+        return torch.as_tensor(silence, dtype=x.dtype, device=x.device)
+    return FILLS.get(fill).level(x)
 
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """A method's answer: float64 maps ``(96, 64)``. `centred` is 0 where a bin does not matter."""
+    """A method's answer: float64 maps ``(T, F)``. `centred` is 0 where a bin does not matter."""
 
     importance: Map
     centred: Map
@@ -176,18 +185,15 @@ class NotApplicable(Exception):  # noqa: N818 - not an error: it ends up as a ro
 
 
 def fingerprint(*values: Any) -> str:
-    """SHA-256 over modules' weights, tensors' values and plain values."""
+    """SHA-256 over what tells modules apart, tensors' values and plain values."""
     digest = hashlib.sha256()
     for value in values:
-        tensors: list[Any] = list(value.state_dict().values()) if isinstance(value, nn.Module) else [value]
-        if isinstance(value, nn.Module) and not modules.has_weights(value):
-            tensors = [modules.fingerprint(value) or id(value)]
-        for entry in tensors:
-            digest.update(
-                entry.detach().cpu().contiguous().numpy().tobytes()
-                if isinstance(entry, Tensor)
-                else repr(entry).encode()
-            )
+        if isinstance(value, nn.Module):
+            digest.update(str(modules.fingerprint(value) or id(value)).encode())
+        elif isinstance(value, Tensor):
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        else:
+            digest.update(repr(value).encode())
     return digest.hexdigest()
 
 

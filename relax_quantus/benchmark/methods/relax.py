@@ -183,7 +183,7 @@ class Repeat(Strategy):
         return Attribution(values, values)
 
     def runs(self, q: Question, s: Tensor, runs: int) -> list[Tensor]:
-        """Estimate each run's importance ``(1, 96, 64)``, sum s M / sum M.
+        """Estimate each run's importance ``(1, T, F)``, sum s M / sum M.
 
         Where a run keeps a bin never it is the mean similarity.
         """
@@ -214,7 +214,7 @@ def require_view(view: str, question: Question) -> None:
 
 
 def as_map(values: Tensor) -> Map:
-    """Turn a map ``(1, 1, 96, 64)`` into float64 ``(96, 64)``."""
+    """Turn a map ``(1, 1, T, F)`` into float64 ``(T, F)``."""
     return values.detach().reshape(values.shape[-2:]).cpu().numpy().astype(np.float64)
 
 

@@ -17,9 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from relax_quantus.benchmark.methods.questions import Map
+from relax_quantus.benchmark.methods.questions import Map, level_of
 from relax_quantus.benchmark.metrics.metric import MetricInput, Values, outputs
-from relax_quantus.relax.fills import FILLS
 
 TIE_DRAWS = 10
 TIE = 1e-7
@@ -35,7 +34,7 @@ class Units:
     Attributes
     ----------
     labels
-        int ``(96, 64)``, from 0 without gaps.
+        int ``(T, F)``, from 0 without gaps.
     per_step
         Units a step; the last step takes what is left.
     """
@@ -54,30 +53,44 @@ class Units:
         return -(-self.n // self.per_step)
 
     def means(self, values: Map) -> Values:
-        """Average a map ``(96, 64)`` in each unit, shape (units,)."""
+        """Average a map ``(T, F)`` in each unit, shape (units,)."""
         labels = self.labels.reshape(-1)
         return np.asarray(np.bincount(labels, values.reshape(-1)) / np.bincount(labels))
 
     def step_of(self, order: Order) -> Order:
-        """Return in which step, from 1, each bin goes: ``(96, 64)``."""
+        """Return in which step, from 1, each bin goes: ``(T, F)``."""
         step = np.empty(self.n, dtype=np.int64)
         step[order] = np.arange(self.n) // self.per_step + 1
         return np.asarray(step[self.labels])
 
 
-def blocks(frames: int, bands: int, per_step: int = 1) -> Units:
-    """Divide the bins into rectangles of so many frames and bands.
+@dataclass(frozen=True)
+class Partition:
+    """Rectangles side by side that make up an example of any shape.
 
-    ``(1, 1)`` is single bins, ``(6, 64)`` stripes of time.
+    Attributes
+    ----------
+    rows, columns
+        Into how many an example is parted along time and along frequency; None for every frame or band.
+    steps
+        In how many steps they go; None for one at a time.
 
     Examples
     --------
-    >>> blocks(12, 8).n, blocks(1, 1, per_step=384).n_steps
-    (64, 16)
+    >>> Partition(8, 8).of((96, 64)).n, Partition(None, None, steps=16).of((96, 64)).per_step
+    (64, 384)
     """
-    across = 64 // bands
-    rows, columns = np.arange(96) // frames, np.arange(64) // bands
-    return Units(rows[:, None] * across + columns[None], per_step)
+
+    rows: int | None = None
+    columns: int | None = None
+    steps: int | None = None
+
+    def of(self, shape: tuple[int, ...]) -> Units:
+        """Units of an example ``(..., T, F)``."""
+        frames, bands = shape[-2:]
+        rows, columns = min(self.rows or frames, frames), min(self.columns or bands, bands)
+        row, column = np.arange(frames) * rows // frames, np.arange(bands) * columns // bands
+        return Units(row[:, None] * columns + column[None], -(-rows * columns // (self.steps or rows * columns)))
 
 
 def orders(given: MetricInput, values: Map, units: Units, seed: int = 0) -> Iterator[Order]:
@@ -113,11 +126,11 @@ def curve(model: nn.Module, target: int, x: Tensor, level: Tensor, steps: Order,
     Parameters
     ----------
     x
-        ``(1, 1, 96, 64)``.
+        ``(1, 1, T, F)``.
     level
         What replaces removed bins, broadcastable to `x`.
     steps
-        In which step, from 1, each bin goes, ``(96, 64)``.
+        In which step, from 1, each bin goes, ``(T, F)``.
     """
     gone = torch.from_numpy(steps) <= torch.arange(n_steps + 1).reshape(-1, 1, 1, 1)
     return outputs(model, torch.where(gone, level.to(x), x), target)
@@ -139,7 +152,7 @@ def influence_curves(
     """
     n_steps = units.n_steps if steps is None else steps
     x, values = given.question.x, given.map("centred")[0, 0]
-    level = FILLS.get(fill).level(x)
+    level = level_of(fill, x)
     found: dict[str, list[Values]] = {name: [] for name in which}
     for least_first in orders(given, values, units, seed):
         for name in which:

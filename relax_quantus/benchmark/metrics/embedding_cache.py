@@ -2,7 +2,7 @@
 
 Faithfulness metrics send one changed example after another through the model, often the same ones
 for every method and metric, and a forward of one example costs three times its share of a forward
-of many. Changed examples ``(n, 1, 96, 64)`` enter, the embeddings ``(n, D)`` that the encoder gives
+of many. Changed examples ``(n, 1, T, F)`` enter, the embeddings ``(n, D)`` that the encoder gives
 leave; what was embedded before is looked up.
 """
 
@@ -25,7 +25,7 @@ class CachedEncoder(nn.Module):
     Parameters
     ----------
     encoder
-        ``(n, 1, 96, 64) -> (n, D)``.
+        ``(n, 1, T, F) -> (n, D)``.
     rows
         Examples in every forward, the last one filled up with copies: a convolution's last digits
         depend on the size of the batch, and so an embedding would depend on what else had been
@@ -47,7 +47,7 @@ class CachedEncoder(nn.Module):
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Embed ``(n, 1, 96, 64) -> (n, D)``; forwards of those that are new."""
+        """Embed ``(n, 1, T, F) -> (n, D)``; forwards of those that are new."""
         keys = [hashlib.blake2b(row.tobytes()).digest() for row in x.detach().cpu().contiguous().numpy()]
         new = {key: i for i, key in enumerate(keys) if key not in self._known}
         if new:

@@ -17,20 +17,28 @@ from typing import Any
 import numpy as np
 import torch
 
-from relax_quantus.benchmark.metrics.deletion_curves import Units, area, blocks, influence_curves, orders, shares
+from relax_quantus.benchmark.methods.questions import level_of
+from relax_quantus.benchmark.metrics.deletion_curves import (
+    Partition,
+    Units,
+    area,
+    influence_curves,
+    orders,
+    shares,
+)
 from relax_quantus.benchmark.metrics.imputation import impute
 from relax_quantus.benchmark.metrics.metric import Metric, MetricInput, Scores, Values, outputs
-from relax_quantus.relax.fills import FILLS
+from relax_quantus.frontend.log_mel import LogMelConfig
 
 FILL = "silence"
-FLIPPED = blocks(1, 1, per_step=192)
-REGIONS = blocks(8, 8)
+FLIPPED = Partition(steps=32)
+REGIONS = Partition(12, 8)
 REGIONS_REMOVED = 32
-SQUARES = blocks(16, 16)
+SQUARES = Partition(6, 4)
 SEGMENTS = 32
-SUBSET = 614
+SUBSET = 0.1
 RUNS = 50
-IMPUTED = blocks(1, 1, per_step=768)
+IMPUTED = Partition(steps=8)
 NOISE = 0.01
 REMEMBERED = 32
 """Series of imputed examples, 200 kB each: two metrics ask for the same, and a tied map for ten."""
@@ -41,14 +49,20 @@ def pixel_flipping(given: MetricInput) -> Scores:
 
     The similarity is to the own embedding.
     """
-    return _flipped(influence_curves(given, given.similarity_model, 0, FLIPPED, FILL, ("MIF",), seed=10)["MIF"])
+    return _flipped(
+        influence_curves(given, given.similarity_model, 0, FLIPPED.of(given.question.x.shape), FILL, ("MIF",), seed=10)[
+            "MIF"
+        ]
+    )
 
 
 def pixel_flipping_class(given: MetricInput) -> Scores:
     """Area under the predicted class's probability, as in the source document."""
     probability = torch.nn.Sequential(given.classifier, torch.nn.Softmax(1))
     target = given.question.target
-    return _flipped(influence_curves(given, probability, target, FLIPPED, FILL, ("MIF",), seed=10)["MIF"])
+    return _flipped(
+        influence_curves(given, probability, target, FLIPPED.of(given.question.x.shape), FILL, ("MIF",), seed=10)["MIF"]
+    )
 
 
 def _flipped(values: Values) -> Scores:
@@ -57,7 +71,11 @@ def _flipped(values: Values) -> Scores:
 
 def selectivity(given: MetricInput) -> float:
     """Area under the similarity while squares of 16 x 16 bins go, the most important first."""
-    return area(influence_curves(given, given.similarity_model, 0, SQUARES, FILL, ("MIF",), seed=11)["MIF"])
+    return area(
+        influence_curves(given, given.similarity_model, 0, SQUARES.of(given.question.x.shape), FILL, ("MIF",), seed=11)[
+            "MIF"
+        ]
+    )
 
 
 def region_perturbation(given: MetricInput) -> float:
@@ -68,9 +86,9 @@ def region_perturbation(given: MetricInput) -> float:
     Samek et al. 2017, equation 12, without the step of no removal. Quantus declares that lower is
     better; it is a fall, so higher is.
     """
-    values = influence_curves(
-        given, given.similarity_model, 0, REGIONS, FILL, ("MIF",), seed=12, steps=REGIONS_REMOVED
-    )["MIF"]
+    units = REGIONS.of(given.question.x.shape)
+    steps = min(REGIONS_REMOVED, units.n_steps)
+    values = influence_curves(given, given.similarity_model, 0, units, FILL, ("MIF",), seed=12, steps=steps)["MIF"]
     return float(np.mean(values[0] - values[1:]))
 
 
@@ -82,20 +100,20 @@ def irof(given: MetricInput) -> float:
     Superpixels are SLIC's, about 32, made from the example alone; the fill is the example's mean,
     as in the paper (Rieger and Hansen 2020).
     """
-    units = superpixels(given.x[0, 0].tobytes())
+    units = superpixels(given.x[0, 0].tobytes(), given.x.shape[-2:])
     values = influence_curves(given, given.similarity_model, 0, units, "mean", ("MIF",), seed=13)["MIF"]
     return 1.0 - area(values / values[0])
 
 
 @lru_cache(maxsize=8)
-def superpixels(x: bytes) -> Units:
-    """Segment a float32 log-mel example ``(96, 64)`` into SLIC superpixels.
+def superpixels(x: bytes, shape: tuple[int, ...]) -> Units:
+    """Segment a float32 log-mel example ``(T, F)`` into SLIC superpixels.
 
     Levels are scaled to [0, 1] and smoothed over a bin.
     """
     from skimage.segmentation import slic
 
-    image = np.frombuffer(x, dtype=np.float32).reshape(96, 64).astype(np.float64)
+    image = np.frombuffer(x, dtype=np.float32).reshape(shape).astype(np.float64)
     labels = slic(image, n_segments=SEGMENTS, compactness=0.1, sigma=1, channel_axis=None, start_label=0)
     return Units(np.unique(labels, return_inverse=True)[1].reshape(labels.shape))
 
@@ -107,10 +125,10 @@ def faithfulness_correlation(given: MetricInput) -> float:
     """
     x, values = given.question.x, given.map("centred").reshape(-1)
     generator = np.random.RandomState(given.question.seed % 2**32)
-    subsets = np.stack([generator.choice(values.size, SUBSET, replace=False) for _ in range(RUNS)])
+    subsets = np.stack([generator.choice(values.size, round(SUBSET * values.size), replace=False) for _ in range(RUNS)])
     gone = torch.zeros(RUNS + 1, values.size, dtype=torch.bool)
     gone[torch.arange(1, RUNS + 1)[:, None], torch.from_numpy(subsets)] = True
-    after = outputs(given.similarity_model, torch.where(gone.reshape(-1, *x.shape[1:]), FILLS.get(FILL).level(x), x), 0)
+    after = outputs(given.similarity_model, torch.where(gone.reshape(-1, *x.shape[1:]), level_of(FILL, x), x), 0)
     return float(np.corrcoef(values[subsets].sum(1), after[0] - after[1:])[0, 1])
 
 
@@ -137,11 +155,11 @@ def monotonicity_correlation(given: MetricInput) -> float:
 
 def _groups(given: MetricInput, correlate: Callable[[Values, Values], float]) -> float:
     x, values = given.question.x, given.map("centred")[0, 0]
-    level = FILLS.get(FILL).level(x)
+    level, units = level_of(FILL, x), FLIPPED.of(x.shape)
     found = []
-    for order in orders(given, values, FLIPPED, seed=10):
-        steps = FLIPPED.step_of(order)
-        alone = torch.from_numpy(steps) == torch.arange(FLIPPED.n_steps + 1).reshape(-1, 1, 1, 1)
+    for order in orders(given, values, units, seed=10):
+        steps = units.step_of(order)
+        alone = torch.from_numpy(steps) == torch.arange(units.n_steps + 1).reshape(-1, 1, 1, 1)
         after = outputs(given.similarity_model, torch.where(alone, level.to(x), x), 0)
         sums = np.bincount(steps.reshape(-1), values.reshape(-1))[1:].astype(np.float64)
         found.append(correlate(sums, after[0] - after[1:]))
@@ -173,24 +191,27 @@ def _logits(given: MetricInput, x: torch.Tensor) -> Values:
 def _imputed(given: MetricInput) -> list[torch.Tensor]:
     """Impute 1 to 7 eighths of the example by the noisy mean of their neighbours.
 
-    With the example itself ``(8, 1, 96, 64)`` an order.
+    With the example itself ``(8, 1, T, F)`` an order.
     """
-    x, seed = given.x[0].tobytes(), given.question.seed
-    found = enumerate(orders(given, given.map("centred")[0, 0], IMPUTED, seed=14))
-    return [_impute(x, order[::-1].astype(np.int64).tobytes(), seed + number) for number, order in found]
+    x, seed, shape = given.x[0].tobytes(), given.question.seed, given.x.shape[-2:]
+    found = enumerate(orders(given, given.map("centred")[0, 0], IMPUTED.of(shape), seed=14))
+    return [_impute(x, order[::-1].astype(np.int64).tobytes(), seed + number, shape) for number, order in found]
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _impute(x: bytes, most_first: bytes, seed: int) -> torch.Tensor:
-    example = np.frombuffer(x, dtype=np.float32).reshape(96, 64).astype(np.float64)
+def _impute(x: bytes, most_first: bytes, seed: int, shape: tuple[int, ...]) -> torch.Tensor:
+    example = np.frombuffer(x, dtype=np.float32).reshape(shape).astype(np.float64)
     order = np.frombuffer(most_first, dtype=np.int64)
     rng = np.random.default_rng([seed, 14])
-    made = [impute(example, order[: k * IMPUTED.per_step], NOISE, rng) for k in range(1, IMPUTED.n_steps)]
+    units = IMPUTED.of(shape)
+    made = [impute(example, order[: k * units.per_step], NOISE, rng) for k in range(1, units.n_steps)]
     return torch.from_numpy(np.stack([example, *made]).astype(np.float32)[:, None])
 
 
-STEPS = FLIPPED.n_steps
-PER_STEP = f"{FLIPPED.per_step} bins a step, fill {FILL}"
+USUAL = (LogMelConfig().frames, LogMelConfig().mel_bands)
+"""Shape of an example by which costs and settings are told."""
+STEPS = FLIPPED.of(USUAL).n_steps
+PER_STEP = f"{FLIPPED.of(USUAL).per_step} bins a step, fill {FILL}"
 
 
 def _metric(name: str, direction: str, measure: Callable[[MetricInput], float | Scores], **rest: Any) -> Metric:
@@ -230,7 +251,7 @@ METRICS = (
         source="Montavon et al. 2018",
         formula=r"\int_0^1 y_{\mathrm{MIF}}(q)\, dq, \qquad y = \cos(h, \tilde h)",
         quantus="Selectivity",
-        forwards=SQUARES.n,
+        forwards=SQUARES.of(USUAL).n,
     ),
     _metric(
         "RegionPerturbation",
@@ -238,7 +259,7 @@ METRICS = (
         region_perturbation,
         granularity="patch",
         range="[0, 2]",
-        configuration=f"the first {REGIONS_REMOVED} of {REGIONS.n} squares of 8 x 8 bins, fill {FILL}",
+        configuration=f"the first {REGIONS_REMOVED} of {REGIONS.of(USUAL).n} squares of 8 x 8 bins, fill {FILL}",
         source="Samek et al. 2017",
         formula=r"\frac{1}{L} \sum_{k=1}^{L} (y_0 - y_k), \qquad L = 32",
         quantus="RegionPerturbation",
@@ -273,7 +294,7 @@ METRICS = (
         "up",
         faithfulness_estimate,
         range="[-1, 1]; 0 at chance",
-        configuration=f"{STEPS} groups of {FLIPPED.per_step} bins of like importance, each removed alone, fill {FILL}",
+        configuration=f"{STEPS} groups of {FLIPPED.of(USUAL).per_step} bins of like importance, each removed alone, fill {FILL}",
         source="Alvarez-Melis and Jaakkola 2018",
         formula=r"\operatorname{corr}_k \Big( \sum_{j \in G_k} a_j,\; y - y_{\setminus G_k} \Big)",
         quantus="FaithfulnessEstimate",
@@ -283,7 +304,7 @@ METRICS = (
         "up",
         monotonicity_correlation,
         range="[-1, 1]; 0 at chance",
-        configuration=f"Spearman, squared drops; {STEPS} groups of {FLIPPED.per_step} bins, fill {FILL}; signed map",
+        configuration=f"Spearman, squared drops; {STEPS} groups of {FLIPPED.of(USUAL).per_step} bins, fill {FILL}; signed map",
         source="Nguyen and Martinez 2020",
         formula=r"\rho_k \Big( \sum_{j \in G_k} a_j,\; (y - y_{\setminus G_k})^2 \Big)",
         quantus="MonotonicityCorrelation",
@@ -299,7 +320,7 @@ METRICS = (
         source="Rong et al. 2022",
         formula=r"\frac17 \sum_{k=1}^{7} \mathbb 1 \big[ \arg\max\, \tilde y_{k/8} = \hat c \big]",
         quantus="ROAD",
-        forwards=IMPUTED.n_steps - 1,
+        forwards=IMPUTED.of(USUAL).n_steps - 1,
     ),
     _metric(
         "ROAD-embedding",
@@ -311,6 +332,6 @@ METRICS = (
         source="Rong et al. 2022",
         formula=r"\frac87 \int_0^{7/8} \cos(h, \tilde h_q)\, dq",
         quantus="ROAD",
-        forwards=IMPUTED.n_steps - 1,
+        forwards=IMPUTED.of(USUAL).n_steps - 1,
     ),
 )

@@ -22,7 +22,7 @@ WEIGHTS = {1: 1 / 6, 2: 1 / 12}
 
 
 def impute(x: Values, removed: npt.NDArray[np.integer[Any]], noise: float, rng: np.random.Generator) -> Values:
-    """Fill the flat indices `removed` of ``(96, 64)``.
+    """Fill the flat indices `removed` of ``(T, F)``.
 
     Gaussian noise of standard deviation `noise` comes on top.
 
@@ -35,7 +35,7 @@ def impute(x: Values, removed: npt.NDArray[np.integer[Any]], noise: float, rng: 
     from scipy.sparse import identity
     from scipy.sparse.linalg import cg
 
-    weights, total = _neighbours()
+    weights, total = _neighbours(x.shape)
     values = x.astype(np.float64).reshape(-1)
     gone = np.zeros(values.size, dtype=bool)
     gone[removed] = True
@@ -52,23 +52,24 @@ def impute(x: Values, removed: npt.NDArray[np.integer[Any]], noise: float, rng: 
     return np.asarray(filled.reshape(x.shape))
 
 
-@lru_cache(maxsize=1)
-def _neighbours() -> tuple[Any, Values]:
-    """Weigh each bin's neighbours, sparse ``(6144, 6144)``, and sum the weights.
+@lru_cache(maxsize=2)
+def _neighbours(shape: tuple[int, ...]) -> tuple[Any, Values]:
+    """Weigh each bin's neighbours, sparse ``(T F, T F)``, and sum the weights.
 
     The sum is less than 1 at the edges.
     """
     from scipy.sparse import csr_matrix
 
-    number = np.arange(6144).reshape(96, 64)
+    (frames, bands), size = shape, int(np.prod(shape))
+    number = np.arange(size).reshape(shape)
     rows, columns, weights = [], [], []
     for down in (-1, 0, 1):
         for right in (-1, 0, 1):
             if down or right:
-                here = number[max(0, -down) : 96 - max(0, down), max(0, -right) : 64 - max(0, right)]
+                here = number[max(0, -down) : frames - max(0, down), max(0, -right) : bands - max(0, right)]
                 rows.append(here.reshape(-1))
-                columns.append(here.reshape(-1) + 64 * down + right)
+                columns.append(here.reshape(-1) + bands * down + right)
                 weights.append(np.full(here.size, WEIGHTS[abs(down) + abs(right)]))
     flat = [np.concatenate(parts) for parts in (weights, rows, columns)]
-    matrix = csr_matrix((flat[0], (flat[1], flat[2])), shape=(6144, 6144))
+    matrix = csr_matrix((flat[0], (flat[1], flat[2])), shape=(size, size))
     return matrix, np.asarray(matrix.sum(1), dtype=np.float64).reshape(-1)

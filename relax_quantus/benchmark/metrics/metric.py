@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from relax_quantus.benchmark.global_generators import global_generators as global_generators
 from relax_quantus.benchmark.methods.questions import Attribution, Map, Question, Similarities
 from relax_quantus.benchmark.methods.registry import Method
+from relax_quantus.frontend.examples import like
 
 Values = npt.NDArray[np.float64]
 
@@ -65,11 +66,11 @@ class MetricInput:
 
     @property
     def x(self) -> npt.NDArray[np.float32]:
-        """Return the example, a fresh array ``(1, 1, 96, 64)``."""
+        """Return the example, a fresh array ``(1, 1, T, F)``."""
         return self.question.x.detach().cpu().numpy().copy()
 
     def map(self, kind: str) -> Map:
-        """Return a fresh copy of the map ``(1, 1, 96, 64)``.
+        """Return a fresh copy of the map ``(1, 1, T, F)``.
 
         `kind` is "importance", "centred", "positive" or "magnitude".
 
@@ -81,7 +82,7 @@ class MetricInput:
         return usable(getattr(self.attribution, kind))
 
     def ranks(self, draw: int = 0) -> Map:
-        """Rank the bins of the centred map ``(1, 1, 96, 64)``, 1 the least.
+        """Rank the bins of the centred map ``(1, 1, T, F)``, 1 the least.
 
         Ties are in random order, another order for each `draw`.
         """
@@ -110,7 +111,9 @@ class MetricInput:
             seed = self.question.seed + 7919 * calls
             maps = []
             for x in np.asarray(inputs, dtype=np.float32):
-                asked = replace(self.question, x=torch.from_numpy(x)[None], model=model, seed=seed)
+                asked = replace(
+                    self.question, x=like(torch.from_numpy(x)[None], self.question.x), model=model, seed=seed
+                )
                 maps.append(usable(getattr(self.method.explain(asked, self.similarities), kind)))
             return np.concatenate(maps)
 
@@ -118,7 +121,7 @@ class MetricInput:
 
 
 def usable(values: Map) -> Map:
-    """Return a fresh ``(1, 1, 96, 64)`` copy of a finite map that varies; else `Undefined`."""
+    """Return a fresh ``(1, 1, T, F)`` copy of a finite map that varies; else `Undefined`."""
     if not np.isfinite(values).all():
         raise Undefined("the map has NaN or infinite entries")
     if np.ptp(values) == 0:
@@ -273,6 +276,6 @@ def scalar(values: Any) -> float:
 
 
 def outputs(model: nn.Module, x: Tensor, target: int) -> npt.NDArray[np.float64]:
-    """Return model output `target` of ``(n, 1, 96, 64)``, shape (n,)."""
+    """Return model output `target` of ``(n, 1, T, F)``, shape (n,)."""
     with torch.no_grad():
         return np.asarray(model(x)[:, target].double().cpu().numpy())

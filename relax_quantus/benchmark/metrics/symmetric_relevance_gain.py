@@ -15,11 +15,17 @@ from functools import partial
 
 import numpy as np
 
-from relax_quantus.benchmark.metrics.deletion_curves import TIE, TIE_DRAWS, area, blocks, influence_curves, shares
+from relax_quantus.benchmark.metrics.deletion_curves import TIE, TIE_DRAWS, Partition, area, influence_curves, shares
 from relax_quantus.benchmark.metrics.metric import Metric, MetricInput, Scores, Undefined
+from relax_quantus.frontend.log_mel import LogMelConfig
 
 STEPS = 8
-SHAPES: dict[str, tuple[int, int]] = {"bin": (1, 1), "patch": (12, 8), "time": (12, 64), "frequency": (96, 8)}
+SHAPES = {
+    "bin": Partition(steps=STEPS),
+    "patch": Partition(8, 8, steps=STEPS),
+    "time": Partition(8, 1, steps=STEPS),
+    "frequency": Partition(1, 8, steps=STEPS),
+}
 """Granularity -> frames and bands of one unit. Eight stripes have 256 states, so that maps, and the
 orders of ties, share most of them.
 """
@@ -47,8 +53,7 @@ def symmetric_relevance_gain(given: MetricInput, granularity: str, fill: str, on
         which is no judgement of it.
     """
     model, target = (given.classifier, given.question.target) if on_logit else (given.similarity_model, 0)
-    frames, bands = SHAPES[granularity]
-    units = blocks(frames, bands, per_step=6144 // (frames * bands) // STEPS)
+    units = SHAPES[granularity].of(given.question.x.shape)
     means = units.means(given.map("centred")[0, 0])
     if np.ptp(means) <= TIE * np.abs(means).max():
         raise Undefined(f"the map is the same in every {UNITS[granularity]}: it cannot rank them")
@@ -69,7 +74,9 @@ influential first.
 
 
 def _metric(granularity: str, fill: str, view: str) -> Metric:
-    frames, bands = SHAPES[granularity]
+    usual, partition = LogMelConfig(), SHAPES[granularity]
+    frames = usual.frames // (partition.rows or usual.frames)
+    bands = usual.mel_bands // (partition.columns or usual.mel_bands)
     logit = view == "logit"
     return Metric(
         name=f"SRG-logit-{granularity}-{fill}" if logit else f"SRG-{granularity}-{fill}",

@@ -104,7 +104,7 @@ def page(
     ShapeError, ArgumentError
         If something does not fit.
     """
-    axis = axis or Axis()
+    axis = axis or getattr(examples, "axis", None) or Axis()
     checks.fraction("fraction", fraction)
     x = torch.as_tensor(examples).detach().cpu()
     x = x.abs() if x.is_complex() else x
