@@ -107,7 +107,7 @@ def test_what_draws_prints_and_parses_discards_nothing(copy: Path) -> None:
         ("relax/estimators/kernel_ridge.py", append(EFFECT), RELAX),
         ("relax/estimators/surrogate.py", append(EFFECT), RELAX),
         ("relax/attribution.py", append(EFFECT), RELAX),
-        ("relax/perturbation.py", append(EFFECT), RELAX),
+        ("relax/masked_forward.py", append(EFFECT), RELAX),
         ("benchmark/methods/relax.py", lambda code: code.replace("2_654_435_761", "5"), RELAX),
         ("benchmark/methods/captum.py", lambda code: code.replace("COPIES = 32", "COPIES = 33"), {"method Occlusion"}),
         ("benchmark/methods/captum.py", append(EFFECT), {"method Occlusion", "method Saliency"}),

@@ -16,14 +16,13 @@ OTHER_MEANINGS = {
         16_000,
     ): "the rate that recordings are read at unless one is given; a named constant below the front end",
     ("base/modules.py", 64): "examples embedded at a time",
-    ("benchmark/data/calls.py", 16_000): "the rate that synthetic calls are made at, whatever front end hears them",
+    ("benchmark/data/synthetic_calls.py", 16_000): "the rate that synthetic calls are made at, whatever front end hears them",
     ("benchmark/methods/questions.py", 64): "similarities remembered",
-    ("benchmark/report/marked_up.py", 96): "pixels of a bar",
+    ("benchmark/report/html.py", 96): "pixels of a bar",
     ("frontend/frame_times.py", 96): "bands that are looked at, at most",
     ("relax/execution.py", 96): "rows of a forward",
-    ("relax/micro_batch.py", 96): "rows of a forward",
-    ("relax/masks/lattice.py", 64): "nodes of a table",
-    ("relax/perturbation.py", 64): "masks of a chunk",
+    ("relax/masks/grid.py", 64): "nodes of a table",
+    ("relax/masked_forward.py", 64): "masks of a chunk",
     ("relax/stopping.py", 64): "masks before the first look",
 }
 """(file, number) -> what it is there. Where the engine was moved, its line moves too."""
