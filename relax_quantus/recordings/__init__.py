@@ -3,8 +3,8 @@
     plan -> session -> explaining (stitching) -> blocks -> recording -> pages, writing
 
 `plan` has the settings, plain values, and says what they mean for one recording; `session` holds
-everything that they name, loaded once. A recording is explained block by block (`explaining`) into maps that `stitching` makes of
-examples and that are kept in memory or on disk (`blocks`). `recording` is what comes of it, `pages`
-and `writing` are the files. `anchors` are what recordings are compared with, and `folders` lists
-them for all commands.
+everything that they name, loaded once. A recording is explained block by block (`explaining`) into
+maps that `stitching` makes of examples and that are kept in memory or on disk (`blocks`).
+`recording` is what comes of it, `pages` and `writing` are the files. `anchors` are what recordings
+are compared with, and `folders` lists them for all commands.
 """
