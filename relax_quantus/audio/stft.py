@@ -114,7 +114,8 @@ class Stft:
         length = (self.frames(wave.shape[-1]) + OVERLAP - 1) * self.hop_samples
         padded = functional.pad(wave, (before, length - before - wave.shape[-1]))
         windows = padded.unfold(-1, self.window_samples, self.hop_samples)
-        return torch.fft.rfft(windows * self.window(wave))
+        spectrum: Tensor = torch.fft.rfft(windows * self.window(wave))
+        return spectrum
 
     def inverse(self, spectrum: Tensor, samples: int) -> Tensor:
         """Bring spectra back to waveforms, by the least squares that spectra which fit no waveform allow.
@@ -180,13 +181,13 @@ class Stft:
 
     def _windows(self, spectrum: Tensor) -> Tensor:
         """Bring spectra to stretches of sound ``(..., T, window_samples)`` that are to be added."""
-        back = torch.fft.irfft(spectrum, n=self.window_samples)
+        back: Tensor = torch.fft.irfft(spectrum, n=self.window_samples)
         return back * (self.window(back) / SUM_OF_SQUARES)
 
     def _added(self, windows: Tensor) -> Tensor:
         """Add windows ``(..., T, window_samples)``, each a hop after the one before: ``(..., (T + 3) * hop)``."""
         count, hop = windows.shape[-2], self.hop_samples
-        quarters = windows.unflatten(-1, (OVERLAP, hop))
+        quarters = windows.reshape(*windows.shape[:-1], OVERLAP, hop)
         out = windows.new_zeros(*windows.shape[:-2], count + OVERLAP - 1, hop)
         for quarter in range(OVERLAP):
             out[..., quarter : quarter + count, :] += quarters[..., quarter, :]

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from relax_quantus.audio.stft import BLOCK, OVERLAP, Stft
 from relax_quantus.errors import ArgumentTypeError, ShapeError
 from relax_quantus.frontend.axes import SampleAxis
