@@ -182,7 +182,7 @@ class Stft:
     def _windows(self, spectrum: Tensor) -> Tensor:
         """Bring spectra to stretches of sound ``(..., T, window_samples)`` that are to be added."""
         back: Tensor = torch.fft.irfft(spectrum, n=self.window_samples)
-        return back * (self.window(back) / SUM_OF_SQUARES)
+        return back.mul_(self.window(back) / SUM_OF_SQUARES)
 
     def _added(self, windows: Tensor) -> Tensor:
         """Add windows ``(..., T, window_samples)``, each a hop after the one before: ``(..., (T + 3) * hop)``."""

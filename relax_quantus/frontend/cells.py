@@ -236,7 +236,7 @@ def cells_for(
     published = PUBLISHED[strategy] if time_s is None and octaves is None and grid == log_mel_grid() else None
     if published is not None:
         rows, columns = published
-        positions = (np.arange(len(grid.bands_hz)) + 0.5) * (columns / len(grid.bands_hz))
+        positions = np.asarray((np.arange(len(grid.bands_hz)) + 0.5) * (columns / len(grid.bands_hz)), np.float64)
         height = float(band_octaves(grid.bands_hz).sum()) / columns
     else:
         rows = grid.rows(asked_s) if strategy != "frequency" else 1
@@ -254,10 +254,8 @@ def log_mel_grid() -> Grid:
 
 def _coarsened(rows: int, columns: int, most: float | None) -> tuple[int, int]:
     """Divide both axes by one factor if there are too many cells; an axis never gets fewer than one."""
-    if most is None:
-        factor = max(1.0, rows / MOST_STRIPES, columns / MOST_STRIPES)
-    else:
-        factor = max(1.0, math.sqrt(rows * columns / max(most, 1.0)))
+    stripes = max(rows, columns) / MOST_STRIPES
+    factor = max(1.0, stripes if most is None else math.sqrt(rows * columns / max(most, 1.0)))
     if factor == 1.0:
         return rows, columns
     fewer = [max(1, math.floor(count / factor + 1e-9)) for count in (rows, columns)]
