@@ -29,6 +29,7 @@ _HOME = {
     "RELAX": "relax.attribution",
     "SimilarityForward": "relax.similarity_forward",
     "SimilarityModel": "relax.similarity_model",
+    "SpectrogramMasking": "encoders.spectral",
     "Stitched": "recordings.stitching",
     "TransformFrontEnd": "frontend.transform",
     "WaveformEncoder": "encoders.waveform",

@@ -12,6 +12,7 @@ give the waveform back to rounding.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,14 @@ SUM_OF_SQUARES = 0.375 * OVERLAP
 """What the squares of the windows over a sample add up to."""
 BLOCK = 512
 """Windows that `Stft.filtered` transforms at a time."""
+
+
+@functools.lru_cache(maxsize=8)
+def _hann(samples: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A periodic Hann window."""
+    with torch.inference_mode(False):  # kept for later calls, which may want gradients
+        angle = torch.arange(samples, dtype=torch.float64, device="cpu") * (2 * math.pi / samples)
+        return (0.5 - 0.5 * torch.cos(angle)).to(dtype).to(device)
 
 
 @dataclass(frozen=True)
@@ -85,8 +94,7 @@ class Stft:
 
     def window(self, like: Tensor) -> Tensor:
         """The Hann window ``(window_samples,)``, in the type and on the device of `like`."""
-        angle = torch.arange(self.window_samples, dtype=torch.float64) * (2 * math.pi / self.window_samples)
-        return (0.5 - 0.5 * torch.cos(angle)).to(device=like.device, dtype=like.dtype)
+        return _hann(self.window_samples, like.dtype, like.device)
 
     def forward(self, wave: Tensor) -> Tensor:
         """Transform waveforms.

@@ -59,11 +59,14 @@ class Heard:
         Its spectrum ``(B, T + 2, bins)``, complex; with ``space="input"`` the network's own spectrogram.
     fill
         The fill's, of B rows or one; None for silence on a waveform, which adds nothing.
+    shares
+        ``(F, bins)``: the share of each band's gain in each bin.
     """
 
     waveform: Tensor
     content: Tensor
     fill: Tensor | None
+    shares: Tensor
 
     def __len__(self) -> int:
         """Number of waveforms B."""
@@ -178,9 +181,7 @@ class SpectrogramMasking(nn.Module):
         if not callable(net):
             checks.refuse("net", "a callable (n, samples) -> (n, D)", net, "pass the network itself", ArgumentTypeError)
         self.net = net
-        self.owner = (
-            None if isinstance(net, nn.Module) else _module_of(net)
-        )  # moves, and changes its mode, with this one
+        self.owner = None if isinstance(net, nn.Module) else _module_of(net)  # follows this one's device and mode
         rate = _said(net, "sample_rate_hz") if sample_rate_hz is None else sample_rate_hz
         if rate is None:
             checks.refuse("sample_rate_hz", "the network's sample rate in Hz", "none", "pass sample_rate_hz=")
@@ -193,8 +194,7 @@ class SpectrogramMasking(nn.Module):
             got = f"'input' with a {type(net).__name__} that has not both"
             remedy = "mask the waveform with space='stft'"
             checks.refuse("space", "net.spectrogram(waveform) and net.from_spectrogram(x)", got, remedy)
-        seed_or_none = checks.seed(seed)
-        self.seed = 0 if seed_or_none is None else seed_or_none
+        self.seed = checks.integer("seed", seed, low=0)
         self.stft = self._windows(hop_s)
         self._bands_hz = self._centres(checks.integer("bands", bands), range_hz)
         bins_hz = self.stft.frequencies_hz(self.sample_rate_hz).numpy()
@@ -395,7 +395,8 @@ class SpectrogramMasking(nn.Module):
             with neutral_torch(gradients=True):
                 return self._transformed(wave)
         batch = len(wave) if batch is None else batch
-        if self.last is None or len(self.last) != batch or not _is_repeated(self.last.waveform, wave):
+        known = self.last is not None and len(self.last) == batch and _is_repeated(self.last.waveform, wave)
+        if self.last is None or not known or self.space == "input":  # the network's own spectrogram may have changed
             with neutral_torch():
                 self.last = None
                 self.last = self._transformed(wave[:batch].clone())
@@ -426,9 +427,7 @@ class SpectrogramMasking(nn.Module):
         """Rows after which waveforms repeat, as they do under several masks; all where they do not."""
         if self.last is not None and _is_repeated(self.last.waveform, wave):
             return len(self.last)
-        given = (
-            1 if self.fill_waveform is None else len(self.fill_waveform)
-        )  # rows of a fill belong to rows of the batch
+        given = 1 if self.fill_waveform is None else len(self.fill_waveform)  # a fill's rows belong to the batch's
         sizes = (b for b in range(given, len(wave)) if len(wave) % b == 0 and given in (1, b))
         return next((b for b in sizes if _is_repeated(wave[:b], wave)), len(wave))
 
@@ -459,9 +458,10 @@ class SpectrogramMasking(nn.Module):
                 if not isinstance(made, Tensor) or len(made) != len(w) or made.ndim not in (3, 4):
                     rule = f"({len(w)}, T, F) or ({len(w)}, 1, T, F) from its spectrogram"
                     checks.refuse("net", rule, made, "return the spectrogram alone", EncoderError)
-            return Heard(wave, own[0], own[1])
+            return Heard(wave, own[0], own[1], self.expansion)
         content = self.stft.forward(wave)
-        return Heard(wave, content, None if self.fill == "silence" else self._fill_spectrum(wave, content))
+        fill = None if self.fill == "silence" else self._fill_spectrum(wave, content)
+        return Heard(wave, content, fill, self.expansion.to(wave.dtype).to(wave.device))
 
     def _fill_spectrum(self, wave: Tensor, content: Tensor | None) -> Tensor:
         """Spectrum of the sound that takes the place of what is masked, ``(B or 1, T + 2, bins)``."""
@@ -474,12 +474,12 @@ class SpectrogramMasking(nn.Module):
         power = self._band_power(content[:, whole_windows(self.stft, wave.shape[1])])
         quiet = torch.cat([p.quantile(QUIET, dim=0, keepdim=True) for p in power])[:, None]
         drawn = hiss(self.stft, wave, self.seed, is_steady=self.fill == "background")
-        return drawn * (quiet.sqrt() @ self.expansion.to(power))
+        return drawn * (quiet.sqrt() @ self.expansion.to(power.dtype).to(power.device))
 
     def _band_power(self, spectrum: Tensor) -> Tensor:
         """Mean power of each band's bins, ``(..., T, bins) -> (..., T, F)``."""
         power = spectrum.abs().square()
-        shares = self.expansion.to(power)
+        shares = self.expansion.to(power.dtype).to(power.device)
         return power @ (shares / shares.sum(1, keepdim=True)).T
 
     def _masked(self, gains: Tensor, heard: Heard, rows: slice) -> Tensor:
@@ -495,17 +495,17 @@ class SpectrogramMasking(nn.Module):
             if self.space == "input":
                 parts.append(_weighted(content, fill, masks))
             else:
-                parts.append(self._filtered(content, fill, masks, heard.waveform.shape[1]))
+                parts.append(self._filtered(content, fill, masks, heard))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _filtered(self, content: Tensor, fill: Tensor | None, masks: Tensor, samples: int) -> Tensor:
+    def _filtered(self, content: Tensor, fill: Tensor | None, masks: Tensor, heard: Heard) -> Tensor:
         """Filter spectra ``(k or 1, T + 2, bins)`` by masks ``(k, T, F)``, back to waveforms."""
         factors = amplitude(masks, self.gain)
-        factors = torch.cat([factors[:, :1], factors, factors[:, -1:]], 1) @ self.expansion.to(factors)
+        factors = torch.cat([factors[:, :1], factors, factors[:, -1:]], 1) @ heard.shares
         spectrum = content * factors
         if fill is not None:
             spectrum = spectrum + fill * (1 - factors)
-        return self.stft.inverse(spectrum, samples)
+        return self.stft.inverse(spectrum, heard.waveform.shape[1])
 
     def _blocks(self, n: int, heard: Heard) -> Iterator[slice]:
         """Cut n rows into what goes through the network together: even blocks, or the network's fixed ones."""
@@ -592,7 +592,8 @@ def _size(name: str, value: int | None, net: object, low: int = 1) -> int | None
 def _one_of(argument: str, value: object, known: tuple[str, ...]) -> str:
     """Return a name, if it is one of those known."""
     if value not in known:
-        near = get_close_matches(str(value), known, n=1)
-        remedy = f"did you mean {near[0]!r}?" if near else "pick one"
-        checks.refuse(argument, f"one of {', '.join(known)}", repr(value), remedy.rstrip("?"))
+        named = {name.lower(): name for name in known}
+        near = get_close_matches(str(value).lower(), named, n=1)
+        remedy = f"did you mean {named[near[0]]!r}" if near else "pick one"
+        checks.refuse(argument, f"one of {', '.join(known)}", repr(value), remedy)
     return str(value)
