@@ -517,6 +517,21 @@ def masks_in_units(masking: SpectrogramMasking, strategy: str) -> Any:
     return rq.masks.get(strategy, **cells_for(masking.grid, 400, strategy).parameters)
 
 
+def test_the_bundled_encoder_hears_through_its_front_end() -> None:
+    """A chirp in the first half: what is masked by silence sounds to the encoder as silence does, and the map finds the chirp."""
+    net = nn.Sequential(rq.LogMel(), rq.load_encoder("vggish_mini")).eval()
+    masking = SpectrogramMasking(net, sample_rate_hz=16_000, example_samples=15_600, range_hz=(125, 7500))
+    time_s = torch.arange(15_600) / 16_000
+    wave = (torch.sin(2 * torch.pi * (1000 * time_s + 3000 * time_s**2)) * (time_s < 0.45) + 0.001 * noise(15_600))[
+        None
+    ]
+    gains = masking.gains(wave)
+    torch.testing.assert_close(masking(gains, wave), net(wave), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(masking(0 * gains, wave), net(0 * wave), rtol=1e-3, atol=1e-4)
+    score = rq.RELAX(masking, masks="time").attribute(gains, 0.0, None, wave, n_samples=100)[0, 0].mean(1)
+    assert score[masking.times_s < 0.4].mean() > score[masking.times_s > 0.6].mean()
+
+
 # --- the network's own spectrogram -------------------------------------------------------------------------------------
 
 
