@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
@@ -23,6 +22,7 @@ from relax_quantus.audio.hiss import hiss, whole_windows
 from relax_quantus.audio.stft import OVERLAP, Stft
 from relax_quantus.base import checks
 from relax_quantus.base.torch_state import exact, neutral_torch
+from relax_quantus.encoders.heard import GAINS, Filter, Heard, is_repeated
 from relax_quantus.errors import ArgumentTypeError, EncoderError, ShapeError
 from relax_quantus.frontend.axes import BinAxis
 from relax_quantus.frontend.cells import Grid
@@ -30,47 +30,16 @@ from relax_quantus.frontend.gain_bands import LEAST_SAMPLES, MAIN_LOBE_BINS, ban
 
 USUAL_EXAMPLE_S = 3.0
 """Length of an example that the windows are chosen for where the network takes any."""
-FLOOR_DB = -60.0
-"""Level of a mask value just above 0 with ``gain="dB"``."""
 QUIET = 0.1
 """Quantile over time that is a band's background."""
 FAINTEST_DB = -120.0
 """What `SpectrogramMasking.levels_db` says of less, digital silence included."""
 FORWARD_SAMPLES = 1 << 21
 """Samples of the filtered waveforms in a forward, 8 MiB in float32: memory does not grow with the number of masks."""
-CPU_CELLS, OTHER_CELLS = 1 << 18, 1 << 24
-"""Cells of spectra that are filtered at a time: on a CPU as many as stay in its cache, which takes half the time."""
 FILLS = ("silence", "background", "noise")
 SPACES = ("stft", "input")
-GAINS = ("dB", "amplitude")
 
 Image = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Heard:
-    """What `SpectrogramMasking` computes of waveforms once, however many masks follow; may go in the waveforms' place.
-
-    Attributes
-    ----------
-    waveform
-        ``(B, N)``.
-    content
-        Its spectrum ``(B, T + 2, bins)``, complex; with ``space="input"`` the network's own spectrogram.
-    fill
-        The fill's, of B rows or one; None for silence on a waveform, which adds nothing.
-    shares
-        ``(F, bins)``: the share of each band's gain in each bin.
-    """
-
-    waveform: Tensor
-    content: Tensor
-    fill: Tensor | None
-    shares: Tensor
-
-    def __len__(self) -> int:
-        """Number of waveforms B."""
-        return len(self.waveform)
 
 
 class SpectrogramMasking(nn.Module):
@@ -370,7 +339,7 @@ class SpectrogramMasking(nn.Module):
         parts = []
         for rows in self._blocks(len(gains), heard):
             with neutral_torch(gradients=True):
-                masked = self._masked(gains, heard, rows)
+                masked = heard.masked(gains, rows)
             parts.append(self._run(masked))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -380,7 +349,7 @@ class SpectrogramMasking(nn.Module):
             checks.refuse("space", "'stft' to hear what is masked", "'input'", "masks act on no waveform there")
         heard = self._checked(gains, waveform)
         with neutral_torch(gradients=True):
-            return torch.cat([self._masked(gains, heard, rows) for rows in self._blocks(len(gains), heard)])
+            return torch.cat([heard.masked(gains, rows) for rows in self._blocks(len(gains), heard)])
 
     def hear(self, waveform: Tensor | Heard) -> Heard:
         """Transform waveforms ``(B, N)`` and prepare their fill: what `forward` needs beside gains.
@@ -395,7 +364,7 @@ class SpectrogramMasking(nn.Module):
             with neutral_torch(gradients=True):
                 return self._transformed(wave)
         batch = len(wave) if batch is None else batch
-        known = self.last is not None and len(self.last) == batch and _is_repeated(self.last.waveform, wave)
+        known = self.last is not None and len(self.last) == batch and is_repeated(self.last.waveform, wave)
         if self.last is None or not known or self.space == "input":  # the network's own spectrogram may have changed
             with neutral_torch():
                 self.last = None
@@ -425,11 +394,11 @@ class SpectrogramMasking(nn.Module):
 
     def _batch(self, wave: Tensor) -> int:
         """Rows after which waveforms repeat, as they do under several masks; all where they do not."""
-        if self.last is not None and _is_repeated(self.last.waveform, wave):
+        if self.last is not None and is_repeated(self.last.waveform, wave):
             return len(self.last)
         given = 1 if self.fill_waveform is None else len(self.fill_waveform)  # a fill's rows belong to the batch's
         sizes = (b for b in range(given, len(wave)) if len(wave) % b == 0 and given in (1, b))
-        return next((b for b in sizes if _is_repeated(wave[:b], wave)), len(wave))
+        return next((b for b in sizes if is_repeated(wave[:b], wave)), len(wave))
 
     def _checked_wave(self, argument: str, wave: object) -> Tensor:
         """Return waveforms ``(B, N)`` in at least float32, or refuse them."""
@@ -458,10 +427,11 @@ class SpectrogramMasking(nn.Module):
                 if not isinstance(made, Tensor) or len(made) != len(w) or made.ndim not in (3, 4):
                     rule = f"({len(w)}, T, F) or ({len(w)}, 1, T, F) from its spectrogram"
                     checks.refuse("net", rule, made, "return the spectrogram alone", EncoderError)
-            return Heard(wave, own[0], own[1], self.expansion)
+            return Heard(wave, own[0], own[1])
         content = self.stft.forward(wave)
         fill = None if self.fill == "silence" else self._fill_spectrum(wave, content)
-        return Heard(wave, content, fill, self.expansion.to(wave.dtype).to(wave.device))
+        shares = self.expansion.to(wave.dtype).to(wave.device)
+        return Heard(wave, content, fill, Filter(self.stft, shares, self.gain))
 
     def _fill_spectrum(self, wave: Tensor, content: Tensor | None) -> Tensor:
         """Spectrum of the sound that takes the place of what is masked, ``(B or 1, T + 2, bins)``."""
@@ -481,31 +451,6 @@ class SpectrogramMasking(nn.Module):
         power = spectrum.abs().square()
         shares = self.expansion.to(power.dtype).to(power.device)
         return power @ (shares / shares.sum(1, keepdim=True)).T
-
-    def _masked(self, gains: Tensor, heard: Heard, rows: slice) -> Tensor:
-        """What the network is given of these rows, or what follows its spectrogram."""
-        cells = CPU_CELLS if gains.device.type == "cpu" else OTHER_CELLS
-        step = max(1, cells // heard.content[0].numel())
-        parts = []
-        for start in range(rows.start, rows.stop, step):
-            some = torch.arange(start, min(start + step, rows.stop), device=gains.device)
-            which = None if len(heard) == 1 else some % len(heard)
-            content, fill = _rows(heard.content, which), None if heard.fill is None else _rows(heard.fill, which)
-            masks = gains[start : start + len(some), 0].to(heard.waveform.dtype)
-            if self.space == "input":
-                parts.append(_weighted(content, fill, masks))
-            else:
-                parts.append(self._filtered(content, fill, masks, heard))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-    def _filtered(self, content: Tensor, fill: Tensor | None, masks: Tensor, heard: Heard) -> Tensor:
-        """Filter spectra ``(k or 1, T + 2, bins)`` by masks ``(k, T, F)``, back to waveforms."""
-        factors = amplitude(masks, self.gain)
-        factors = torch.cat([factors[:, :1], factors, factors[:, -1:]], 1) @ heard.shares
-        spectrum = content * factors
-        if fill is not None:
-            spectrum = spectrum + fill * (1 - factors)
-        return self.stft.inverse(spectrum, heard.waveform.shape[1])
 
     def _blocks(self, n: int, heard: Heard) -> Iterator[slice]:
         """Cut n rows into what goes through the network together: even blocks, or the network's fixed ones."""
@@ -536,39 +481,6 @@ class SpectrogramMasking(nn.Module):
         module = _module_of(self.net)
         dtypes = () if module is None else (p.dtype for p in module.parameters() if p.is_floating_point())
         return x.to(next(iter(dtypes), x.dtype))
-
-
-def amplitude(masks: Tensor, gain: str) -> Tensor:
-    """Return the factors that mask values stand for: 10^(-3 (1 - m)) and 0 at 0 for ``"dB"``, m for ``"amplitude"``.
-
-    Examples
-    --------
-    >>> amplitude(torch.tensor([0.0, 1 / 3, 2 / 3, 1.0]), "dB")
-    tensor([0.0000, 0.0100, 0.1000, 1.0000])
-    """
-    if gain == "amplitude":
-        return masks
-    return torch.where(masks > 0, torch.pow(10.0, (1 - masks) * (FLOOR_DB / 20)), 0.0)
-
-
-def _weighted(content: Tensor, fill: Tensor | None, masks: Tensor) -> Tensor:
-    """Blend spectrograms ``(k or 1, T, F)`` or ``(k or 1, 1, T, F)`` by masks ``(k, T, F)``; exact at 0 and at 1."""
-    weights = (masks[:, None] if content.ndim == 4 else masks).to(content.dtype)
-    fill = torch.zeros_like(content) if fill is None else fill
-    return torch.lerp(fill.expand_as(weights), content.expand_as(weights), weights)
-
-
-def _is_repeated(batch: Tensor, wave: Tensor) -> bool:
-    """Whether waveforms ``(n, N)`` are a batch ``(b, N)``, n / b times."""
-    same = batch.shape[1:] == wave.shape[1:] and batch.dtype == wave.dtype and batch.device == wave.device
-    if not same or len(wave) % len(batch):
-        return False
-    return all(torch.equal(some, batch) for some in torch.split(wave, len(batch)))
-
-
-def _rows(values: Tensor, which: Tensor | None) -> Tensor:
-    """Rows of B, or the only one there is."""
-    return values if which is None or len(values) == 1 else values[which]
 
 
 def _module_of(net: object) -> nn.Module | None:

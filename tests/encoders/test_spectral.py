@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 import relax_quantus as rq
-from relax_quantus.encoders.spectral import SpectrogramMasking, amplitude
+from relax_quantus.encoders.heard import amplitude
+from relax_quantus.encoders.spectral import SpectrogramMasking
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, EncoderError, ShapeError
 from relax_quantus.frontend.cells import cells_for
 from relax_quantus.frontend.gain_bands import band_centres_hz, band_shares, window_for
