@@ -1,4 +1,4 @@
-"""Noise for the place of what is taken out of a sound: a seed and windows enter, a spectrum of even power leaves.
+"""Noise for the place of what is taken out of a sound: a seed -> a spectrum of even power.
 
 Weighted by the level of a clip's own background it is the sound that is there when nothing else is
 (`relax_quantus.encoders.spectral`).
@@ -22,10 +22,11 @@ def hiss(stft: Stft, like: Tensor, seed: int, *, is_steady: bool) -> Tensor:
     like
         Waveforms ``(..., N)``: their number of samples, type and device.
     seed
-        Of a CPU generator of its own; the noise is the same on every device, and depends on nothing but N.
+        Of a CPU generator of its own; the noise is the same on every device, and depends on nothing
+        but N.
     is_steady
-        Even out the magnitudes as far as a sound can have them (overlapping windows share samples), so that it does not
-        crackle; else they fluctuate as those of Gaussian noise do.
+        Even out the magnitudes as far as a sound can have them (overlapping windows share samples),
+        so that it does not crackle; else they fluctuate as those of Gaussian noise do.
 
     Returns
     -------
@@ -45,7 +46,7 @@ def hiss(stft: Stft, like: Tensor, seed: int, *, is_steady: bool) -> Tensor:
     if not is_steady:
         spectrum /= (SUM_OF_SQUARES * stft.hop_samples) ** 0.5
         return spectrum
-    for _ in range(2):  # what of it can be a sound has even magnitudes less and less exactly; more rounds gain little
+    for _ in range(2):  # further rounds even out little more
         even = spectrum / spectrum.abs().clamp_min(torch.finfo(like.dtype).tiny)
         spectrum = stft.forward(stft.inverse(even, samples))
     power = spectrum[:, whole_windows(stft, samples)].abs().square()

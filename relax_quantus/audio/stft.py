@@ -1,13 +1,13 @@
 """Short-time Fourier transform and overlap-add: waveforms -> spectra of windows -> waveforms.
 
-Waveforms ``(..., N)`` enter and leave, in batches, on any device and differentiably; in between stand complex spectra
-``(..., T, bins)`` whose cells a gain may weaken. Below everything that filters sound: masks on a network's waveform, and
-what one listens to.
+Waveforms ``(..., N)`` enter and leave, in batches, on any device and differentiably; in between
+stand complex spectra ``(..., T, bins)`` whose cells a gain may weaken. Below everything that
+filters sound: masks on a network's waveform, and what one listens to.
 
-Periodic Hann windows before and after, each a quarter of a window from the next, so that four lie over every sample, the
-first and the last included; their squares add up to 3/2 exactly (Griffin and Lim, "Signal estimation from modified
-short-time Fourier transform", 1984, equation 6, of which this is the case of a constant denominator). Unchanged spectra
-give the waveform back to rounding.
+Periodic Hann windows before and after, each a quarter of a window from the next, so that four lie
+over every sample, the first and the last included; their squares add up to 3/2 exactly (Griffin and
+Lim, "Signal estimation from modified short-time Fourier transform", 1984, equation 6, of which this
+is the case of a constant denominator). Unchanged spectra give the waveform back to rounding.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Stft:
         return -(-samples // self.hop_samples) + OVERLAP - 1
 
     def middles(self, samples: int) -> Tensor:
-        """Middle of each window in samples from the waveform's first, ``(T,)`` int64; the outermost lie beyond its ends."""
+        """Return the middle of each window in samples, ``(T,)`` int64; some lie beyond the ends."""
         return (torch.arange(self.frames(samples)) - 1) * self.hop_samples
 
     def frequencies_hz(self, rate_hz: float) -> Tensor:
@@ -126,7 +126,7 @@ class Stft:
         return spectrum
 
     def inverse(self, spectrum: Tensor, samples: int) -> Tensor:
-        """Bring spectra back to waveforms, by the least squares that spectra which fit no waveform allow.
+        """Bring spectra back to waveforms; those that fit none, to the nearest by least squares.
 
         Parameters
         ----------
@@ -152,15 +152,15 @@ class Stft:
         return self._added(self._windows(spectrum))[..., before : before + samples]
 
     def filtered(self, wave: Tensor, gains: Callable[[slice], Tensor]) -> Tensor:
-        """Multiply the spectrum by gains, block by block: the memory of spectra does not grow with the waveform.
+        """Multiply the spectrum by gains, block by block, in memory that does not grow with it.
 
         Parameters
         ----------
         wave
             ``(..., N)``, as in `forward`.
         gains
-            Called with ``slice(start, stop)`` of the windows, successive ones; returns ``(..., stop - start, bins)`` or
-            what broadcasts to it.
+            Called with ``slice(start, stop)`` of the windows, successive ones; returns
+            ``(..., stop - start, bins)`` or what broadcasts to it.
 
         Returns
         -------
@@ -193,7 +193,7 @@ class Stft:
         return back.mul_(self.window(back) / SUM_OF_SQUARES)
 
     def _added(self, windows: Tensor) -> Tensor:
-        """Add windows ``(..., T, window_samples)``, each a hop after the one before: ``(..., (T + 3) * hop)``."""
+        """Add windows ``(..., T, window_samples)``, each a hop after the one before."""
         count, hop = windows.shape[-2], self.hop_samples
         quarters = windows.reshape(*windows.shape[:-1], OVERLAP, hop)
         out = windows.new_zeros(*windows.shape[:-2], count + OVERLAP - 1, hop)

@@ -1,6 +1,7 @@
-"""What a network hears under masks: a waveform's spectrum and its fill, computed once, and gains -> what goes into the network.
+"""What a network hears under masks: a spectrum and its fill, computed once, and gains -> its input.
 
-Between `relax_quantus.audio.stft` and `relax_quantus.encoders.spectral`: the arithmetic of masks on sound, without the network.
+Between `relax_quantus.audio.stft` and `relax_quantus.encoders.spectral`: the arithmetic of masks on
+sound, without the network.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ GAINS = ("dB", "amplitude")
 FLOOR_DB = -60.0
 """Level of a mask value just above 0 with ``gain="dB"``."""
 CPU_CELLS, OTHER_CELLS = 1 << 18, 1 << 24
-"""Cells of spectra that are filtered at a time: on a CPU as many as stay in its cache, which takes half the time."""
+"""Cells of spectra filtered at a time: on a CPU as many as its cache holds, in half the time."""
 
 
 @dataclass(frozen=True, eq=False)
 class Filter:
-    """How masks on a grid become gains of a spectrum's cells.
+    """Turn masks on a grid into gains of a spectrum's cells.
 
     Parameters
     ----------
@@ -38,7 +39,7 @@ class Filter:
     gain: str
 
     def filtered(self, content: Tensor, fill: Tensor | None, masks: Tensor, samples: int) -> Tensor:
-        """Filter spectra ``(k or 1, T + 2, bins)`` by masks ``(k, T, F)``, back to waveforms ``(k, samples)``."""
+        """Filter spectra ``(k or 1, T + 2, bins)`` by masks ``(k, T, F)``, to ``(k, N)``."""
         factors = amplitude(masks, self.gain)
         factors = torch.cat([factors[:, :1], factors, factors[:, -1:]], 1) @ self.shares
         spectrum = content * factors
@@ -49,15 +50,15 @@ class Filter:
 
 @dataclass(frozen=True, eq=False)
 class Heard:
-    """What is computed of waveforms once, however many masks follow; may go in the waveforms' place.
+    """Hold what is computed of waveforms once, however many masks follow; takes their place.
 
     Attributes
     ----------
     waveform
         ``(B, N)``.
     content
-        Its spectrum ``(B, T + 2, bins)``, complex; without a filter the network's own spectrogram, ``(B, T, F)`` or
-        ``(B, 1, T, F)``.
+        Its spectrum ``(B, T + 2, bins)``, complex; without a filter the network's own spectrogram,
+        ``(B, T, F)`` or ``(B, 1, T, F)``.
     fill
         The fill's, of B rows or one; None for silence on a waveform, which adds nothing.
     filter
@@ -74,7 +75,7 @@ class Heard:
         return len(self.waveform)
 
     def masked(self, gains: Tensor, rows: slice) -> Tensor:
-        """Return what the network is given of some rows: waveforms, or spectrograms where there is no filter.
+        """Return what the network is given of some rows: waveforms, or spectrograms.
 
         Parameters
         ----------
@@ -99,7 +100,9 @@ class Heard:
 
 
 def amplitude(masks: Tensor, gain: str) -> Tensor:
-    """Return the factors that mask values stand for: 10^(-3 (1 - m)) and 0 at 0 for ``"dB"``, m for ``"amplitude"``.
+    """Return the factors that mask values stand for.
+
+    With ``"dB"`` 10^(-3 (1 - m)), and 0 at 0; with ``"amplitude"`` m.
 
     Examples
     --------
@@ -112,7 +115,7 @@ def amplitude(masks: Tensor, gain: str) -> Tensor:
 
 
 def weighted(content: Tensor, fill: Tensor | None, masks: Tensor) -> Tensor:
-    """Blend spectrograms ``(k or 1, T, F)`` or ``(k or 1, 1, T, F)`` by masks ``(k, T, F)``; exact at 0 and at 1."""
+    """Blend spectrograms ``(k or 1, ..., T, F)`` by masks ``(k, T, F)``; exact at 0 and at 1."""
     weights = (masks[:, None] if content.ndim == 4 else masks).to(content.dtype)
     fill = torch.zeros_like(content) if fill is None else fill
     return torch.lerp(fill.expand_as(weights), content.expand_as(weights), weights)

@@ -1,9 +1,10 @@
 """`SpectrogramMasking`: masks in time and frequency for a network that hears waveforms.
 
-Gains ``(n, 1, T, F)`` on a grid of seconds and hertz enter together with waveforms ``(B, N)``; what the network makes of
-the filtered waveforms leaves. The gains multiply the waveform's short-time spectrum (`relax_quantus.audio.stft`), which is
-inverted with its own phase, so that what is masked is sound, whatever spectrogram the network makes of it. In the flow it
-stands in the encoder's place; RELAX sees an input of ones that is masked by zeros.
+Gains ``(n, 1, T, F)`` on a grid of seconds and hertz enter together with waveforms ``(B, N)``; what
+the network makes of the filtered waveforms leaves. The gains multiply the waveform's short-time
+spectrum (`relax_quantus.audio.stft`), which is inverted with its own phase, so that what is masked
+is sound, whatever spectrogram the network makes of it. In the flow it stands in the encoder's
+place; RELAX sees an input of ones that is masked by zeros.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ QUIET = 0.1
 FAINTEST_DB = -120.0
 """What `SpectrogramMasking.levels_db` says of less, digital silence included."""
 FORWARD_SAMPLES = 1 << 21
-"""Samples of the filtered waveforms in a forward, 8 MiB in float32: memory does not grow with the number of masks."""
+"""Samples of the waveforms in a forward, 8 MiB in float32: memory does not grow with the masks."""
 FILLS = ("silence", "background", "noise")
 SPACES = ("stft", "input")
 
@@ -45,43 +46,50 @@ Image = npt.NDArray[np.float64]
 class SpectrogramMasking(nn.Module):
     r"""Filter waveforms by gains on a grid of seconds and hertz, and hand them to a network.
 
-    Explained with `RELAX` it tells when *and* at which frequencies a network of waveforms heard what it heard::
+    Explained with `RELAX` it tells when *and* at which frequencies a network of waveforms heard
+    what it heard::
 
         spectral = SpectrogramMasking(net)
         gains = spectral.gains(waveform)
-        RELAX(spectral, masks="time_frequency").attribute(gains, baselines=0.0, additional_forward_args=waveform)
+        relax = RELAX(spectral, masks="time_frequency")
+        relax.attribute(gains, baselines=0.0, additional_forward_args=waveform)
 
     Parameters
     ----------
     net
-        Waveforms ``(n, N)`` -> ``(n, D)``: a module, a method of one, or any callable. What it says of itself by the
-        attributes ``sample_rate_hz``, ``example_samples``, ``max_batch``, ``fixed_batch`` and ``range_hz`` need not be
-        passed.
+        Waveforms ``(n, N)`` -> ``(n, D)``: a module, a method of one, or any callable. What it says
+        of itself by the attributes ``sample_rate_hz``, ``example_samples``, ``max_batch``,
+        ``fixed_batch`` and ``range_hz`` need not be passed.
     bands
-        Number of bands F at most. They are spaced by ratios where that leaves each, from the centre below to the centre
-        above, two main lobes of the window wide, and evenly below; where not so many fit, there are fewer, see
-        `frequencies_hz`.
+        Number of bands F at most. They are spaced by ratios where that leaves each, from the centre
+        below to the centre above, two main lobes of the window wide, and evenly below; where not so
+        many fit, there are fewer, see `frequencies_hz`.
     hop_s
-        Seconds from one frame to the next, a quarter of a window; None for a window of 1/128 of the network's example (of
-        3 s where it takes any length), rounded to a power of two in samples, but at least 64 of them.
+        Seconds from one frame to the next, a quarter of a window; None for a window of 1/128 of the
+        network's example (of 3 s where it takes any length), rounded to a power of two in samples,
+        but at least 64 of them.
     fill
-        Which sound takes the place of what is masked: ``"silence"``; ``"background"``, a steady hiss with the level that
-        each band is above for 90 % of the clip; ``"noise"``, the same with the fluctuations that noise has; or a waveform
-        ``(N,)`` or ``(B, N)``, another recording. A hiss is drawn once, from `seed`: it is the same under all masks, and
-        for all examples but for its level.
+        Which sound takes the place of what is masked: ``"silence"``; ``"background"``, a steady
+        hiss with the level that each band is above for 90 % of the clip; ``"noise"``, the same with
+        the fluctuations that noise has; or a waveform ``(N,)`` or ``(B, N)``, another recording. A
+        hiss is drawn once, from `seed`: it is the same under all masks, and for all examples but
+        for its level.
     space
-        ``"stft"``: masks act on the waveform. ``"input"``: they act on the network's own spectrogram, between
-        ``net.spectrogram(waveform)`` and ``net.from_spectrogram(x)``, as weights in whatever its units are; T and F are
-        then its own, and the fill is the spectrogram of the fill's sound.
+        ``"stft"``: masks act on the waveform. ``"input"``: they act on the network's own
+        spectrogram, between ``net.spectrogram(waveform)`` and ``net.from_spectrogram(x)``, as
+        weights in whatever its units are; T and F are then its own, and the fill is the spectrogram
+        of the fill's sound.
     gain
-        What a mask value m stands for. ``"dB"``: the level -60 (1 - m) dB, and silence at 0. ``"amplitude"``: the factor
-        m, -6 dB at m = 1/2, which hardly weakens anything in a network that hears levels.
+        What a mask value m stands for. ``"dB"``: the level -60 (1 - m) dB, and silence at 0.
+        ``"amplitude"``: the factor m, -6 dB at m = 1/2, which hardly weakens anything in a network
+        that hears levels.
     sample_rate_hz, example_samples, max_batch, fixed_batch
-        As the network says, unless given: Hz; samples that each waveform must have, None for any number; rows of a forward
-        at most; rows of a forward exactly, the last ones filled up with copies.
+        As the network says, unless given: Hz; samples that each waveform must have, None for any
+        number; rows of a forward at most; rows of a forward exactly, the last ones filled up with
+        copies.
     range_hz
-        Lowest and highest frequency that the network hears, the centres of the outermost bands; by default from a main
-        lobe above 0 to half the sample rate.
+        Lowest and highest frequency that the network hears, the centres of the outermost bands; by
+        default from a main lobe above 0 to half the sample rate.
     seed
         Seeds the hiss of ``"background"`` and ``"noise"``, in a generator of its own.
 
@@ -95,7 +103,8 @@ class SpectrogramMasking(nn.Module):
     Raises
     ------
     ArgumentError, ArgumentTypeError, ShapeError
-        For arguments that cannot work, and ``space="input"`` of a network that does not hand out its spectrogram.
+        For arguments that cannot work, and ``space="input"`` of a network that does not hand out
+        its spectrogram.
 
     Notes
     -----
@@ -104,17 +113,21 @@ class SpectrogramMasking(nn.Module):
     .. math:: g_{tb} = \sum_f W_{fb}\, a(m_{tf}), \qquad a(m) = 10^{-3 (1 - m)} \text{ for } m > 0, \quad a(0) = 0
 
     with W the triangles between neighbouring centres, linear in Hz, and the filtered spectrum is
-    :math:`g X + (1 - g) X_\mathrm{fill}`. Frame t is the window whose middle is t hops after the first sample.
+    :math:`g X + (1 - g) X_\mathrm{fill}`. Frame t is the window whose middle is t hops after the
+    first sample.
 
-    **Beyond the grid's edges**: all energy belongs to the grid. The lowest band has all that is below its centre, the
-    highest all that is above; windows whose middles lie beyond the waveform's ends go with the first and the last frame. So
-    gains of 0 leave the fill alone, and gains of 1 the waveform as it is.
+    **Beyond the grid's edges**: all energy belongs to the grid. The lowest band has all that is
+    below its centre, the highest all that is above; windows whose middles lie beyond the waveform's
+    ends go with the first and the last frame. So gains of 0 leave the fill alone, and gains of 1
+    the waveform as it is.
 
-    Cost: a transform an example; an inverse and a forward a mask. What was computed of waveforms is kept until others come
-    (`forget` drops it), and rows that repeat a batch, as RELAX hands them over, are transformed once.
+    Cost: a transform an example; an inverse and a forward a mask. What was computed of waveforms is
+    kept until others come (`forget` drops it), and rows that repeat a batch, as RELAX hands them
+    over, are transformed once.
 
-    Source: others mask spectra of classifiers, as Brüsch et al., "FreqRISE", arXiv 2406.13584, 2024, in the Fourier domain;
-    levels in place of factors, fills that are sounds, and embeddings are this project's.
+    Source: Brüsch et al., "FreqRISE", arXiv 2406.13584, 2024, mask spectra of classifiers so and
+    invert them; levels in place of factors, fills that are sounds, and embeddings are this
+    project's.
 
     Examples
     --------
@@ -150,7 +163,8 @@ class SpectrogramMasking(nn.Module):
         if not callable(net):
             checks.refuse("net", "a callable (n, samples) -> (n, D)", net, "pass the network itself", ArgumentTypeError)
         self.net = net
-        self.owner = None if isinstance(net, nn.Module) else _module_of(net)  # follows this one's device and mode
+        # a method's module follows this one's device and mode
+        self.owner = None if isinstance(net, nn.Module) else _module_of(net)
         rate = _said(net, "sample_rate_hz") if sample_rate_hz is None else sample_rate_hz
         if rate is None:
             checks.refuse("sample_rate_hz", "the network's sample rate in Hz", "none", "pass sample_rate_hz=")
@@ -203,7 +217,10 @@ class SpectrogramMasking(nn.Module):
 
     @property
     def frequencies_hz(self) -> Image:
-        """Centre of each band in Hz, ``(F,)`` float64; as the network says with ``space="input"``, NaN if it does not."""
+        """Centre of each band in Hz, ``(F,)`` float64.
+
+        With ``space="input"`` as the network's ``frequencies_hz`` says, NaN if it does not.
+        """
         if self.space == "stft":
             return np.asarray(self._bands_hz)
         said = _said(self.net, "frequencies_hz")
@@ -213,7 +230,8 @@ class SpectrogramMasking(nn.Module):
     def times_s(self) -> Image:
         """Middle of each frame in seconds, ``(T,)`` float64.
 
-        Of waveforms as long as the network's example, or as the last that it heard, where it takes any length.
+        Of waveforms as long as the network's example, or as the last that it heard, where it takes
+        any length.
         """
         if self.space == "input":
             said, frames = _said(self.net, "times_s"), self._own_size()[0]
@@ -256,7 +274,7 @@ class SpectrogramMasking(nn.Module):
 
     @property
     def grid(self) -> Grid:
-        """Frames and bands that cells of masks are counted on, see `relax_quantus.frontend.cells`."""
+        """Frames and bands that cells of masks are counted on (`relax_quantus.frontend.cells`)."""
         return Grid.of_axis(self.axis, self.times_s.size)
 
     def _samples(self) -> int:
@@ -276,7 +294,7 @@ class SpectrogramMasking(nn.Module):
         return self.last.content.shape[-2], self.last.content.shape[-1]
 
     def frames(self, samples: int) -> int:
-        """Number of frames T of waveforms of so many samples: one a hop, the first at 0 s, the last not before the end."""
+        """Count the frames T of so many samples: one a hop, from 0 s to the end or just beyond."""
         return -(-samples // self.stft.hop_samples) + 1
 
     def gains(self, waveform: Tensor) -> Tensor:
@@ -307,9 +325,10 @@ class SpectrogramMasking(nn.Module):
         return heard.content.shape[-2], heard.content.shape[-1]
 
     def levels_db(self, waveform: Tensor) -> Tensor:
-        """Return the level of each frame and band, ``(B, 1, T, F)`` in dB, 0 for a sine of amplitude 1: what one looks at.
+        """Return the level of each frame and band, ``(B, 1, T, F)`` in dB, for pictures.
 
-        With ``space="input"`` the network's own spectrogram, in its own units.
+        About 0 for a sine of amplitude 1, less by what a band is wider than its main lobe. With
+        ``space="input"`` the network's own spectrogram, in its own units.
         """
         content = self.hear(waveform).content
         if self.space == "input":
@@ -327,8 +346,8 @@ class SpectrogramMasking(nn.Module):
         gains
             ``(n, 1, T, F)``, 1 keeps; n a multiple of B.
         waveform
-            ``(n, N)``, or ``(B, N)`` or what `hear` made of it: the same batch under each of n / B masks, whole batch after
-            whole batch.
+            ``(n, N)``, or ``(B, N)`` or what `hear` made of it: the same batch under each of n / B
+            masks, whole batch after whole batch.
 
         Returns
         -------
@@ -359,13 +378,14 @@ class SpectrogramMasking(nn.Module):
         return waveform if isinstance(waveform, Heard) else self._heard(self._checked_wave("waveform", waveform))
 
     def _heard(self, wave: Tensor, batch: int | None = None) -> Heard:
-        """Transform waveforms, or recall what was made of them; of rows that repeat a batch only the first `batch`."""
+        """Transform the first `batch` rows, which others repeat, or recall what was made of them."""
         if wave.requires_grad and torch.is_grad_enabled():
             with neutral_torch(gradients=True):
                 return self._transformed(wave)
         batch = len(wave) if batch is None else batch
         known = self.last is not None and len(self.last) == batch and is_repeated(self.last.waveform, wave)
-        if self.last is None or not known or self.space == "input":  # the network's own spectrogram may have changed
+        # what makes the network's own spectrogram may have been trained meanwhile
+        if self.last is None or not known or self.space == "input":
             with neutral_torch():
                 self.last = None
                 self.last = self._transformed(wave[:batch].clone())
@@ -393,10 +413,11 @@ class SpectrogramMasking(nn.Module):
         return heard
 
     def _batch(self, wave: Tensor) -> int:
-        """Rows after which waveforms repeat, as they do under several masks; all where they do not."""
+        """Count the rows after which waveforms repeat, as they do under several masks."""
         if self.last is not None and is_repeated(self.last.waveform, wave):
             return len(self.last)
-        given = 1 if self.fill_waveform is None else len(self.fill_waveform)  # a fill's rows belong to the batch's
+        # a fill's rows belong to the batch's
+        given = 1 if self.fill_waveform is None else len(self.fill_waveform)
         sizes = (b for b in range(given, len(wave)) if len(wave) % b == 0 and given in (1, b))
         return next((b for b in sizes if is_repeated(wave[:b], wave)), len(wave))
 
@@ -434,7 +455,7 @@ class SpectrogramMasking(nn.Module):
         return Heard(wave, content, fill, Filter(self.stft, shares, self.gain))
 
     def _fill_spectrum(self, wave: Tensor, content: Tensor | None) -> Tensor:
-        """Spectrum of the sound that takes the place of what is masked, ``(B or 1, T + 2, bins)``."""
+        """Return the spectrum ``(B or 1, T + 2, bins)`` of what takes the place of the masked."""
         if content is None or self.fill_waveform is not None:
             other = self.fill_waveform
             if other is None or other.shape[1] != wave.shape[1] or len(other) not in (1, len(wave)):
@@ -453,7 +474,7 @@ class SpectrogramMasking(nn.Module):
         return power @ (shares / shares.sum(1, keepdim=True)).T
 
     def _blocks(self, n: int, heard: Heard) -> Iterator[slice]:
-        """Cut n rows into what goes through the network together: even blocks, or the network's fixed ones."""
+        """Cut n rows into what goes through the network together: even blocks, or fixed ones."""
         size = self.fixed_batch
         if size is None:
             most = max(1, FORWARD_SAMPLES // heard.waveform.shape[1])
@@ -463,7 +484,7 @@ class SpectrogramMasking(nn.Module):
             yield slice(start, min(start + size, n))
 
     def _run(self, masked: Tensor) -> Tensor:
-        """Run the network on rows; a block of a fixed batch is filled up with copies, whose outputs are dropped."""
+        """Run the network; a fixed batch is filled up with copies, whose outputs are dropped."""
         count = len(masked)
         if self.fixed_batch is not None and count < self.fixed_batch:
             masked = masked[torch.arange(self.fixed_batch, device=masked.device) % count]

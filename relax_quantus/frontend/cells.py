@@ -1,7 +1,8 @@
-"""Cells of masks in seconds and octaves: a grid of frames and bands, and a size one can name -> how many cells a strategy gets.
+"""Cells of masks in seconds and octaves: a grid and a size -> how many cells a strategy gets.
 
-A `Grid` enters (from a network's gains, or from any front end's axis), `Cells` leave: counts that `relax_quantus.relax.masks`
-takes, and the size in seconds and octaves that came of them. Numbers alone go on to RELAX.
+A `Grid` enters (from a network's gains, or from any front end's axis), `Cells` leave: counts that
+`relax_quantus.relax.masks` takes, and the size in seconds and octaves that came of them. Numbers
+alone go on to RELAX.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ MOST_STRIPES = 24
 UNNAMED_COLUMNS = 8
 """Cells over bands that are no frequencies."""
 PUBLISHED = {"random": (7, 7), "time": (8, 1), "frequency": (1, 8), "time_frequency": (8, 8)}
-"""Cells over VGGish's log-mel of 0.96 s where no size is asked for, equal in bands, as in the published tables."""
+"""Cells over VGGish's log-mel of 0.96 s where no size is asked for, equal in bands."""
 STRATEGIES = ("random", "time", "frequency", "time_frequency")
 
 
@@ -69,7 +70,7 @@ class Grid:
 
     @classmethod
     def of_axis(cls, axis: Axis, frames: int) -> Grid:
-        """Take the grid of so many frames of a front end's axis, such as `relax_quantus.frontend.axes.Axis`."""
+        """Take the grid of so many frames of a front end's axis."""
         centres = () if axis.centres_hz is None else tuple(float(hz) for hz in axis.centres_hz)
         return cls(frames, axis.hop_s, axis.window_s, centres)
 
@@ -79,7 +80,7 @@ class Grid:
         return self.frames * self.hop_s
 
     def positions(self, octaves: float) -> npt.NDArray[np.float64]:
-        """Where each band lies on an axis cut in cells of so many octaves, or of `BANDS` bands where those are wider.
+        """Place each band on an axis of cells of so many octaves, or of two bands if that is more.
 
         Parameters
         ----------
@@ -89,8 +90,9 @@ class Grid:
         Returns
         -------
         numpy.ndarray of float64
-            ``(F,)``, in cells, from half the first band's width up. Where bands are spaced by ratios, equal steps are
-            equal steps in log frequency; where they are spaced evenly and wide, equal steps are equal steps in Hz.
+            ``(F,)``, in cells, from half the first band's width up. Where bands are spaced by
+            ratios, equal steps are equal steps in log frequency; where they are spaced evenly and
+            wide, equal steps are equal steps in Hz.
 
         Examples
         --------
@@ -108,19 +110,19 @@ class Grid:
         return np.minimum(band_octaves(self.bands_hz) / octaves, 1 / BANDS)
 
     def rows(self, time_s: float) -> int:
-        """Cells over time, of so many seconds as nearly as whole ones can, or of `WINDOWS` windows where those last longer."""
+        """Count the cells over time, as nearly of so many seconds as whole ones can be."""
         least_s = WINDOWS * max(self.window_s, self.hop_s)
         return max(1, min(round(self.duration_s / time_s), math.floor(self.duration_s / least_s + 1e-9)))
 
     def columns(self, octaves: float) -> int:
-        """Cells over frequency, of so many octaves as nearly as whole ones can; 8 where bands are no frequencies."""
+        """Count the cells over frequency, as nearly of so many octaves as whole ones can be."""
         if not self.bands_hz:
             return UNNAMED_COLUMNS
         return max(1, min(round(self.cells(octaves)), len(self.bands_hz) // BANDS))
 
 
 def band_octaves(bands_hz: tuple[float, ...]) -> npt.NDArray[np.float64]:
-    """Width of each band in octaves, ``(F,)``: between the middles to its neighbours; one octave if it is the only band.
+    """Return the width of each band in octaves, ``(F,)``; one octave if it is the only band.
 
     Examples
     --------
@@ -148,12 +150,13 @@ class Cells:
     time_s
         Seconds that a cell lasts; the whole duration where there is one row.
     octaves
-        Height of the cells that are spaced by ratios; where bands are so wide that none is, of the highest. The whole
-        range where there is one column, NaN where bands are no frequencies.
+        Height of the cells that are spaced by ratios; where bands are so wide that none is, of the
+        highest. The whole range where there is one column, NaN where bands are no frequencies.
     positions
         ``(F,)``: where each band lies, in cells, from 0 to `columns`.
     asked
-        Seconds and octaves as asked for, or as by default, before the grid and the number of masks limited them.
+        Seconds and octaves as asked for, or as by default, before the grid and the number of masks
+        limited them.
     """
 
     strategy: str
@@ -202,17 +205,20 @@ def cells_for(
     n_samples
         Number of masks N: ``random`` gets at most N / 5 cells.
     strategy
-        ``"random"``, ``"time"``, ``"frequency"`` or ``"time_frequency"``; the latter three get at most 24 stripes an axis.
+        ``"random"``, ``"time"``, ``"frequency"`` or ``"time_frequency"``; the latter three get at
+        most 24 stripes an axis.
     time_s
-        Seconds of a cell; None for 0.12 s, or an eighth of the example where that is less. At least two windows.
+        Seconds of a cell; None for 0.12 s, or an eighth of the example where that is less. At least
+        two windows.
     octaves
         Octaves of a cell; None for a third. At least two bands, at every frequency.
 
     Returns
     -------
     Cells
-        Where there would be too many, both axes are coarsened by one factor; ``Cells.time_s`` and ``Cells.octaves`` are
-        the size that came of it. VGGish's log-mel of 0.96 s keeps the strategies' own numbers unless a size is given.
+        Where there would be too many, both axes are coarsened by one factor; ``Cells.time_s`` and
+        ``Cells.octaves`` are the size that came of it. VGGish's log-mel of 0.96 s keeps the
+        strategies' own numbers unless a size is given.
 
     Raises
     ------
@@ -253,7 +259,7 @@ def log_mel_grid() -> Grid:
 
 
 def _coarsened(rows: int, columns: int, most: float | None) -> tuple[int, int]:
-    """Divide both axes by one factor if there are too many cells; an axis never gets fewer than one."""
+    """Divide both axes by one factor if there are too many cells; each keeps one at least."""
     stripes = max(rows, columns) / MOST_STRIPES
     factor = max(1.0, stripes if most is None else math.sqrt(rows * columns / max(most, 1.0)))
     if factor == 1.0:
@@ -266,7 +272,7 @@ def _coarsened(rows: int, columns: int, most: float | None) -> tuple[int, int]:
 
 
 def _positions(grid: Grid, octaves: float, columns: int) -> tuple[npt.NDArray[np.float64], float]:
-    """Positions of the bands on an axis of so many cells, and the octaves of the cells that have fewest."""
+    """Place the bands on an axis of so many cells; also the octaves of the smallest cells."""
     if not grid.bands_hz:
         return np.zeros(0), math.nan
     widths = band_octaves(grid.bands_hz)

@@ -1,7 +1,8 @@
-"""Windows and bands of gains that filter a waveform: from an example's length and what a network hears, no more.
+"""Windows and bands of gains that filter a waveform, from what a network hears.
 
-Samples, sample rate and a range of frequencies enter; the length of a window, the bands' centres in Hz and the share of
-each band in each bin of a short-time spectrum leave. Below masks on waveforms (`relax_quantus.encoders.spectral`).
+Samples, sample rate and a range of frequencies enter; the length of a window, the bands' centres in
+Hz and the share of each band in each bin of a short-time spectrum leave. Below masks on waveforms
+(`relax_quantus.encoders.spectral`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from relax_quantus.base import checks
 WINDOWS_AN_EXAMPLE = 128
 """A window lasts this part of an example, rounded to a power of two in samples."""
 LEAST_WINDOW = 64
-"""Samples of a window at least, which leaves room for eight bands; a quarter of the example where that is less."""
+"""Samples of a window at least, room for eight bands; a quarter of the example if that is less."""
 LEAST_SAMPLES = 16
 """An example that is shorter cannot be filtered."""
 MAIN_LOBE_BINS = 4
@@ -53,12 +54,14 @@ def band_centres_hz(low_hz: float, high_hz: float, bands: int, least_hz: float) 
     bands
         So many, or as many as fit.
     least_hz
-        Least distance of neighbours: a main lobe, which makes a band, from the centre below to the centre above, two wide.
+        Least distance of neighbours: a main lobe, which makes a band, from the centre below to the
+        centre above, two wide.
 
     Returns
     -------
     tuple of float
-        Rising, in Hz: evenly spaced at first, by equal ratios from where these are wider than `least_hz`.
+        Rising, in Hz: evenly spaced at first, by equal ratios from where these are wider than
+        `least_hz`.
 
     Examples
     --------
@@ -97,9 +100,10 @@ def _steps(hz: Array, low_hz: float, ratio: float, least_hz: float) -> Array:
 
 
 def band_shares(centres_hz: tuple[float, ...], bins_hz: Array) -> Array:
-    """Return the share of each band in each bin, ``(F, bins)``: triangles between neighbouring centres, linear in Hz.
+    """Return the share of each band in each bin, ``(F, bins)``: triangles linear in Hz.
 
-    Columns sum to 1: bins below the lowest centre belong to the lowest band, bins above the highest to the highest.
+    Columns sum to 1: bins below the lowest centre belong to the lowest band, bins above the highest
+    to the highest.
 
     Examples
     --------

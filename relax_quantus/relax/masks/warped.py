@@ -1,4 +1,4 @@
-"""`Warped`: a strategy whose cells are not equal in bands, but wherever each band is said to lie."""
+"""`Warped`: a strategy whose cells lie where each band is said to, not evenly over the bands."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ ENTRIES_A_CELL = 8
 
 @dataclass(frozen=True)
 class Warped(GridStrategy):
-    r"""A built-in strategy whose cells over the last axis are equal on another axis than the bands' numbers.
+    r"""Draw a built-in strategy's masks with cells that are not equal in bands.
 
-    Bands that are spaced evenly in Hz get cells that are equal in octaves; each mask is one of the strategy's on an even axis of
-    cells, read where the bands lie. So a band keeps the strategy's distribution of values, and is kept with its probability.
+    Bands that are spaced evenly in Hz get cells that are equal in octaves; each mask is one of the
+    strategy's on an even axis of cells, read where the bands lie. So a band keeps the strategy's
+    distribution of values, and is kept with its probability.
 
     Parameters
     ----------
@@ -40,7 +41,8 @@ class Warped(GridStrategy):
     -----
     .. math:: m_{tf} = m'_{t, u(f)}
 
-    with m' a mask of the strategy on an axis of eight entries a cell, and u(f) the entry at the band's position.
+    with m' a mask of the strategy on an axis of eight entries a cell, and u(f) the entry at the
+    band's position.
 
     Examples
     --------
