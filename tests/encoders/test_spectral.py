@@ -23,6 +23,7 @@ from relax_quantus.frontend.cells import cells_for
 from relax_quantus.frontend.gain_bands import band_centres_hz, band_shares, window_for
 from relax_quantus.relax.estimators import ESTIMATORS
 from relax_quantus.relax.masks import STRATEGIES
+from relax_quantus.relax.masks.warped import Warped
 
 RATE = 8_000
 DEVICES = [
@@ -514,8 +515,9 @@ def test_a_tone_that_a_network_listens_for_is_found_beside_a_louder_burst(strate
     assert abs(auc(twin, call, ~call) - 0.5) < 0.45
 
 
-def masks_in_units(masking: SpectrogramMasking, strategy: str) -> Any:
-    return rq.masks.get(strategy, **cells_for(masking.grid, 400, strategy).parameters)
+def masks_in_units(masking: SpectrogramMasking, strategy: str) -> Warped:
+    cells = cells_for(masking.grid, 400, strategy)
+    return Warped(strategy=rq.masks.get(strategy, **cells.parameters), positions=cells.positions, cells=cells.columns)
 
 
 def test_the_bundled_encoder_hears_through_its_front_end() -> None:
