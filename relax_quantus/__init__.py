@@ -34,6 +34,7 @@ _HOME = {
     "Session": "recordings.session",
     "SimilarityForward": "relax.similarity",
     "SimilarityModel": "relax.similarity",
+    "SpectrogramMasking": "encoders.spectral",
     "Stitched": "recordings.stitching",
     "TransformFrontEnd": "frontend.transform",
     "WaveformEncoder": "encoders.waveform",

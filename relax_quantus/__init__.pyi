@@ -14,6 +14,7 @@ from relax_quantus.audio.reading import resample as resample
 from relax_quantus.audio.reading import waveform_blocks as waveform_blocks
 from relax_quantus.audio.torchaudio_bridge import import_torchaudio as import_torchaudio
 from relax_quantus.encoders import load_encoder as load_encoder
+from relax_quantus.encoders.spectral import SpectrogramMasking as SpectrogramMasking
 from relax_quantus.encoders.waveform import WaveformEncoder as WaveformEncoder
 from relax_quantus.frontend.log_mel import LogMel as LogMel
 from relax_quantus.frontend.log_mel import LogMelConfig as LogMelConfig
@@ -61,6 +62,7 @@ __all__ = [
     "Session",
     "SimilarityForward",
     "SimilarityModel",
+    "SpectrogramMasking",
     "Stitched",
     "TransformFrontEnd",
     "WaveformEncoder",
