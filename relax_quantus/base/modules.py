@@ -179,6 +179,8 @@ def fingerprint(encoder: object) -> str:
     >>> fingerprint(layer) == fingerprint(nn.Sequential(layer)), fingerprint(nn.Flatten()) == fingerprint(nn.Identity())
     (True, False)
     """
+    if isinstance(encoder, nn.Module) and callable(own := getattr(encoder, "fingerprint", None)):
+        return str(own())
     if not isinstance(encoder, nn.Module) or not has_weights(encoder):
         return identity(encoder)
     digest = hashlib.sha256()

