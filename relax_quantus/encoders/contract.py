@@ -130,7 +130,7 @@ class WaveformNetwork(nn.Module):
         self._said = False
 
     def run(self, block: Tensor, names: Sequence[str]) -> Mapping[str, Tensor]:
-        """Run one block of checked rows, as many as the network takes; return the outputs in `names`."""
+        """Run one block of checked rows, and return the outputs in `names`."""
         raise NotImplementedError(f"{type(self).__name__}.run")
 
     def outputs(self, waveform: Tensor, names: Sequence[str] | None = None) -> dict[str, Tensor]:
@@ -182,7 +182,7 @@ class WaveformNetwork(nn.Module):
         return self.outputs(waveform, (LOGITS,))[LOGITS]
 
     def logits(self, waveform: Tensor) -> Tensor:
-        """Return class scores ``(n, classes)`` before any sigmoid or softmax, ordered as `labels`."""
+        """Return class scores ``(n, classes)`` before any sigmoid or softmax, as in `labels`."""
         if LOGITS not in self.output_names:
             checks.refuse(
                 "logits", "a network that scores classes", self._kind(), "ask for its embedding, net(waveform)"
@@ -190,7 +190,7 @@ class WaveformNetwork(nn.Module):
         return self.outputs(waveform, (LOGITS,))[LOGITS]
 
     def fingerprint(self) -> str:
-        """Digest weights (or code), rate and window; "" where the network cannot be told from others.
+        """Digest weights (or code), rate and window; "" where a network cannot be told apart.
 
         Labels and sizes of batches are not part of it, as they do not change an embedding.
         """

@@ -1,4 +1,4 @@
-"""What networks from files share: how their input lies, which tensors leave, what the user must say.
+"""What networks from files share: how their input lies, which tensors leave, what must be said.
 
 The tensors that a file describes and the settings of ``--encoder FILE:output=..,rate=..,window=..``
 enter; a `FileNetwork` with the whole contract leaves. The runtimes stand in modules beside this

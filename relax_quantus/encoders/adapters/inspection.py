@@ -110,7 +110,7 @@ def _of_onnx(path: Path) -> Inspection:
     before = said.inner
     if dense and dense[-1] in names:
         before = said.inner[: names.index(dense[-1])]
-    candidates = _rows(before)
+    candidates = _rows(before, said.taken)
     return Inspection(path, "ONNX", said.taken, said.given, candidates, squashed, said.metadata, counts)
 
 
@@ -125,12 +125,13 @@ def _of_tflite(path: Path) -> Inspection:
     metadata = {"description": graph.description} if graph.description else {}
     if graph.metadata:
         metadata["metadata"] = ", ".join(graph.metadata)
+    taken = tuple(tflite.note(graph, index) for index in graph.inputs)
     return Inspection(
         path,
         "TFLite",
-        tuple(tflite.note(graph, index) for index in graph.inputs),
+        taken,
         tuple(tflite.note(graph, index) for index in graph.outputs),
-        _rows(_before_last_dense(graph)),
+        _rows(_before_last_dense(graph), taken),
         squashed,
         metadata,
         _counts([operation.name for operation in graph.operations]),
@@ -157,15 +158,21 @@ def _of_torch(path: Path) -> Inspection:
     return Inspection(path, "TorchScript" if returned is not None else "torch.export", taken, (), metadata=said)
 
 
-def _rows(notes: Sequence[TensorNote]) -> tuple[TensorNote, ...]:
-    """Tensors of floats of shape ``(n, D)``, axes of length 1 left out, the last first."""
+def _rows(notes: Sequence[TensorNote], taken: Sequence[TensorNote]) -> tuple[TensorNote, ...]:
+    """Return tensors of floats ``(n, D)`` but for reshaped inputs, the last first."""
+    inputs = [_long_axes(note) for note in taken]
     fitting = []
     for note in reversed(notes):
-        shape = note.shape or ()
-        long = [axis for axis in shape[1:] if axis != 1]
-        if note.dtype == "float32" and len(shape) > 1 and len(long) == 1 and long[0] is not None:
+        long = _long_axes(note)
+        is_row = len(note.shape or ()) > 1 and len(long) == 1 and long[0] is not None
+        if note.dtype == "float32" and is_row and long not in inputs:
             fitting.append(note)
     return tuple(fitting[:MOST_CANDIDATES])
+
+
+def _long_axes(note: TensorNote) -> list[int | None]:
+    """Return the axes behind the first that are not of length 1."""
+    return [axis for axis in (note.shape or ())[1:] if axis != 1]
 
 
 def _counts(names: Sequence[str]) -> dict[str, int]:

@@ -56,7 +56,7 @@ class GoogleSpeech(WaveformNetwork):
         self.eval()
 
     def run(self, block: Tensor, names: Sequence[str]) -> Mapping[str, Tensor]:
-        """Embed a block; spectrograms row by row, as one is cut 80 dB below the maximum of its batch."""
+        """Embed a block; mels row by row, as one is cut 80 dB below its batch's maximum."""
         mels = [self.mel.tensors(row[None] * FULL_SCALE, [self.mel.chosen[EMBEDDING]])[0] for row in block]
         x = torch.cat([mel.reshape(1, FRAMES, BANDS, 1) for mel in mels]) / 10 + 2
         return {EMBEDDING: self.embedding.tensors(x, [self.embedding.chosen[EMBEDDING]])[0].reshape(len(block), -1)}
