@@ -1,6 +1,7 @@
 """A tiny network of waveforms as a module of torch and as ONNX and TFLite files, which are written here byte by byte.
 
-``(n, 1600)`` at 16 kHz -> convolution, ReLU, mean over time -> an embedding of 4 -> a dense layer -> 3 class scores.
+``(n, 1600)`` at 16 kHz -> convolution, ReLU, mean over time -> an embedding of 4 -> a dense layer
+-> 3 class scores.
 """
 
 from __future__ import annotations
@@ -114,7 +115,8 @@ def tflite_bytes(
 ) -> bytes:
     """Write a graph.
 
-    Tensors are (name, shape with -1 where free, values or a type), operations (kind, inputs, outputs, options).
+    Tensors are (name, shape with -1 where free, values or a type), operations (kind, inputs,
+    outputs, options).
     """
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema

@@ -209,6 +209,13 @@ def _difference(network: TorchGraphNetwork, taken: TensorNote, content: bytes, g
     What was chosen is compared if LiteRT gives it, else the file's own outputs.
     """
     probe = _probe(network, taken)
+    try:
+        with torch.no_grad():
+            network.graph(probe, [tensor.index for tensor in network.chosen.values()])
+    except Exception as error:  # of whatever stands in the graph
+        rule = f"the graph of {shown(network.path)} to run in torch on an input of {tuple(probe.shape)}"
+        got = one_line(f"{type(error).__name__}: {error}")[:200]
+        raise EncoderError(checks.message("encoder", rule, got, "use runtime=litert")) from error
     for indices in ([tensor.index for tensor in network.chosen.values()], list(graph.outputs)):
         try:
             wanted = Interpreter(network.path, content, indices).run(probe.numpy(), indices)

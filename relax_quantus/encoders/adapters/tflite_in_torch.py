@@ -77,10 +77,11 @@ class GraphModule(nn.Module):
         self._integers: dict[int, Tensor] = {}
         constants = {t.index: t.constant for t in graph.tensors if t.constant is not None and t.dtype in NUMPY_DTYPES}
         for operation in graph.operations:  # weights in half precision are made floats once
-            if operation.name == "DEQUANTIZE" and operation.inputs[0] in constants:
+            if operation.name == "DEQUANTIZE" and operation.inputs[:1] and operation.inputs[0] in constants:
                 constants[operation.outputs[0]] = constants.pop(operation.inputs[0]).astype("float32")
                 del self._made_by[operation.outputs[0]]
-        kinds = {o.inputs[1]: o.name for o in graph.operations if o.name in _KERNEL_AXES and o.inputs[1] in constants}
+        convolutions = [o for o in graph.operations if o.name in _KERNEL_AXES and len(o.inputs) > 1]
+        kinds = {o.inputs[1]: o.name for o in convolutions if o.inputs[1] in constants}
         self.kernels = frozenset(kinds)
         for index, constant in constants.items():
             value = torch.from_numpy(constant.copy())
@@ -424,8 +425,8 @@ def _range(module: GraphModule, operation: Operation, given: Values) -> Tensor:
 def _cast(module: GraphModule, operation: Operation, given: Values) -> Tensor:
     dtype = module.dtypes[operation.outputs[0]]
     x: Tensor = given[0]
-    if x.is_complex() and dtype is not None and not dtype.is_complex:
-        x = x.real
+    if x.is_complex() and dtype is not None and dtype.is_floating_point:
+        return x.real  # in the precision that the module runs in
     return x.to(dtype)
 
 
@@ -482,12 +483,12 @@ def _pad(module: GraphModule, operation: Operation, given: Values) -> Tensor:
 
 @_operation("RFFT2D")
 def _rfft(module: GraphModule, operation: Operation, given: Values) -> Tensor:
-    rows, columns = _list(given[1])
-    if rows == 1:
-        spectrum: Tensor = torch.fft.rfft(given[0][..., :1, :], n=columns)
-    else:
-        spectrum = torch.fft.rfft2(given[0], s=(rows, columns))
-    return spectrum
+    x, (rows, columns) = given[0], _list(given[1])
+    # LiteRT's kernel works in doubles; in singles, rounding fills bands that hold nothing
+    wide = x if x.device.type == "mps" else x.double()
+    spectrum = torch.fft.rfft(wide[..., :1, :], n=columns) if rows == 1 else torch.fft.rfft2(wide, s=(rows, columns))
+    narrowed: Tensor = spectrum.to(torch.complex128 if x.dtype == torch.float64 else torch.complex64)
+    return narrowed
 
 
 def _list(value: Tensor) -> list[int]:

@@ -144,6 +144,14 @@ def test_a_waveform_without_a_batch_axis_is_run_row_by_row(tmp_path: Path) -> No
     torch.testing.assert_close(net(x), x.mean(1, keepdim=True))
 
 
+def test_a_graph_that_does_not_fit_its_input_is_one_line(tmp_path: Path) -> None:
+    tensors = [("x", (-1, 8), "float32"), ("to", (2,), np.array([-1, 7], np.int32)), ("y", (-1, 7), "float32")]
+    path = written(tmp_path / "odd.tflite", tflite_bytes(tensors, [("RESHAPE", (0, 1), (2,), None)], (0,), (2,)))
+    for runtime in ("torch", None):
+        with pytest.raises(EncoderError, match=r"to run in torch on an input of \(1, 8\), got RuntimeError: shape"):
+            load_file(path, rate=8, runtime=runtime)
+
+
 @pytest.mark.parametrize("damage", ["cut", "bytes", "constant", "index", "empty"])
 def test_a_damaged_file_is_one_line(path: Path, damage: str) -> None:
     content = path.read_bytes()
@@ -162,6 +170,8 @@ def test_a_damaged_file_is_one_line(path: Path, damage: str) -> None:
         load_file(written(path, content), rate=RATE)
     assert "\n" not in str(caught.value)
     assert "tiny.tflite: expected a TFLite file" in str(caught.value)
+    if damage == "constant":
+        assert "a constant of 8 bytes where its shape (4,) has 16" in str(caught.value)
 
 
 def test_inspection_lists_what_could_be_an_embedding(path: Path) -> None:

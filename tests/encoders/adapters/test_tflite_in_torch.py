@@ -201,6 +201,25 @@ def test_a_spectrogram_by_rfft(tmp_path: Path) -> None:
     both(tmp_path / "rfft.tflite", tflite_bytes(tensors, steps, (0,), (3, 4)), floats(2, 1, 16), [3, 4])
 
 
+def test_bands_that_hold_nothing_stay_as_empty_as_in_litert(tmp_path: Path) -> None:
+    """A network that takes roots of a power spectrum hears the rounding of a transform in singles."""
+    n = 2048
+    tensors = [
+        ("x", (1, 1, n), "float32"),
+        ("length", (2,), ints(1, n)),
+        ("spectrum", (1, 1, n // 2 + 1), "complex64"),
+        ("power", (1, 1, n // 2 + 1), "float32"),
+    ]
+    steps = [("RFFT2D", (0, 1), (2,), options("Rfft2dOptions")), ("COMPLEX_ABS", (2,), (3,), None)]
+    path, content = tmp_path / "rfft.tflite", tflite_bytes(tensors, steps, (0,), (3,))
+    t = np.arange(n) / n
+    x = (np.blackman(n) ** 4 * np.sin(2 * np.pi * 100 * t))[None, None].astype(np.float32)
+    wanted = Interpreter(path, content, [3]).run(x, [3])[0]
+    found = GraphModule(read_graph(path, content), path)(torch.from_numpy(x), [3])[0].numpy()
+    assert wanted.min() < 1e-7 * wanted.max()
+    np.testing.assert_allclose(found, wanted, rtol=1e-3)
+
+
 def test_arithmetic_of_shapes(tmp_path: Path) -> None:
     """The way that a flatten of free length is written: SHAPE, STRIDED_SLICE, PACK, RESHAPE."""
     tensors = [
