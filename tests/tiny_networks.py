@@ -1,4 +1,4 @@
-"""A tiny network of waveforms as a module of torch and as ONNX and TFLite files, which are written here byte by byte.
+"""A tiny network of waveforms in torch, and as ONNX and TFLite files that are written here.
 
 ``(n, 1600)`` at 16 kHz -> convolution, ReLU, mean over time -> an embedding of 4 -> a dense layer
 -> 3 class scores.
@@ -77,7 +77,7 @@ def _node(kind: str, inputs: Sequence[str], output: str, **attributes: int | Seq
 
 
 def onnx_bytes(rows: int | None = None, metadata: dict[str, str] | None = None, second_input: str = "") -> bytes:
-    """The tiny network as ONNX; "scores" is its output, "pooled" lies inside; `rows` fixes the batch."""
+    """The network as ONNX; "scores" is its output, "pooled" lies inside; `rows` fixes the batch."""
     net = tiny()
     batch = "n" if rows is None else rows
     nodes = [
@@ -165,7 +165,7 @@ def tflite_bytes(
 
 
 def tiny_tflite_bytes(rows: int | None = None, dtype: str = "float32") -> bytes:
-    """The tiny network as TFLite; "scores" is its output, "pooled" tensor 7; `rows` fixes the batch."""
+    """The network as TFLite; "scores" is its output, "pooled" tensor 7; `rows` fixes the batch."""
     from ai_edge_litert import schema_py_generated as schema
 
     net = tiny()

@@ -1,4 +1,4 @@
-"""The contract for networks that hear: what is read, how blocks are cut and filled, what is refused."""
+"""The contract for networks that hear: what is read, how blocks are cut, what is refused."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from relax_quantus.base import checks
 from relax_quantus.base.text import shown
+from relax_quantus.base.torch_state import neutral_torch
 from relax_quantus.encoders.adapters.file_network import FileNetwork, FileSettings
 from relax_quantus.errors import WeightsError
 
@@ -88,19 +89,20 @@ def load_file(
     settings = FileSettings(output, logits, rate, window, labels, pool, batch, rows, front_end)
     if runtime is not None and kind != "tflite":
         checks.refuse("runtime", "no choice but for TFLite files", repr(runtime), "leave it out")
-    match kind:
-        case "onnx":
-            from relax_quantus.encoders.adapters.onnx import load_onnx
+    with neutral_torch():
+        match kind:
+            case "onnx":
+                from relax_quantus.encoders.adapters.onnx import load_onnx
 
-            return load_onnx(found, settings, sha256)
-        case "tflite":
-            from relax_quantus.encoders.adapters.tflite import load_tflite
+                return load_onnx(found, settings, sha256)
+            case "tflite":
+                from relax_quantus.encoders.adapters.tflite import load_tflite
 
-            return load_tflite(found, settings, sha256, runtime)
-        case "torch":
-            from relax_quantus.encoders.adapters.torchscript import load_torch
+                return load_tflite(found, settings, sha256, runtime)
+            case "torch":
+                from relax_quantus.encoders.adapters.torchscript import load_torch
 
-            return load_torch(found, settings, sha256)
+                return load_torch(found, settings, sha256)
     refuse_suffix(found)
 
 

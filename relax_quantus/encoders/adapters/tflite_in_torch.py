@@ -343,7 +343,7 @@ def _cumulated(module: GraphModule, operation: Operation, given: Values) -> Tens
 
 @_operation("SHAPE")
 def _shape(module: GraphModule, operation: Operation, given: Values) -> Tensor:
-    return torch.tensor(given[0].shape, dtype=torch.int32)
+    return torch.tensor(given[0].shape, dtype=torch.int32, device="cpu")
 
 
 @_operation("RESHAPE")
@@ -418,7 +418,7 @@ def _fill(module: GraphModule, operation: Operation, given: Values) -> Tensor:
 
 @_operation("RANGE")
 def _range(module: GraphModule, operation: Operation, given: Values) -> Tensor:
-    return torch.arange(*(value.item() for value in given), dtype=given[0].dtype)
+    return torch.arange(*(value.item() for value in given), dtype=given[0].dtype, device="cpu")
 
 
 @_operation("CAST")
@@ -461,8 +461,8 @@ def _strided_slice(module: GraphModule, operation: Operation, given: Values) -> 
             None if options.beginMask >> axis & 1 else start, None if options.endMask >> axis & 1 else end, step
         )
         if step < 0:
-            picked = torch.arange(x.shape[axis])[torch.tensor(range(*cut.indices(x.shape[axis])), dtype=torch.long)]
-            x, cut = x.index_select(axis, picked.to(x.device)), slice(None)
+            picked = torch.tensor(range(*cut.indices(x.shape[axis])), dtype=torch.long, device=x.device)
+            x, cut = x.index_select(axis, picked), slice(None)
         index.append(cut)
     return x[tuple(index)]
 

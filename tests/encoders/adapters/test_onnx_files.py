@@ -1,4 +1,4 @@
-"""ONNX files by ONNX Runtime, against the same network in torch; the files are written here, without the package onnx."""
+"""ONNX files by ONNX Runtime, against the same network in torch."""
 
 from __future__ import annotations
 

