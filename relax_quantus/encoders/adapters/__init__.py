@@ -6,16 +6,18 @@ the runtimes are extras and are imported when a file asks for one.
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from relax_quantus.base import checks
+from relax_quantus.base.registry import nearest
 from relax_quantus.base.text import shown
 from relax_quantus.base.torch_state import neutral_torch
 from relax_quantus.encoders.adapters.file_network import FileNetwork, FileSettings
-from relax_quantus.errors import WeightsError
+from relax_quantus.errors import ArgumentTypeError, WeightsError
 
 SUFFIXES = {".onnx": "onnx", ".tflite": "tflite", ".pt": "torch", ".pt2": "torch", ".ts": "torch"}
 """Runtime of a file by the end of its name."""
@@ -104,6 +106,22 @@ def load_file(
 
                 return load_torch(found, settings, sha256)
     refuse_suffix(found)
+
+
+def load_named(path: str | os.PathLike[str], **settings: Any) -> FileNetwork:
+    """Load a network from a file with `settings` as a user typed them: an unknown one lists the nearest.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If `load_file` has no such setting.
+    """
+    known = list(inspect.signature(load_file).parameters)[1:]
+    for key in settings:
+        if key not in known:
+            rule = f"a setting of {shown(path)}"
+            checks.refuse(key, rule, "another name", nearest(key, known), ArgumentTypeError)
+    return load_file(path, **settings)
 
 
 def refuse_suffix(path: Path) -> NoReturn:
