@@ -10,10 +10,18 @@ import pytest
 import torch
 from tiny_networks import CLASSES, RATE, SAMPLES, WIDTH, onnx_bytes, tiny, waves, written
 
+import relax_quantus as rq
 from relax_quantus.base.modules import fingerprint
 from relax_quantus.encoders.adapters import load_file
 from relax_quantus.encoders.adapters.inspection import inspect
-from relax_quantus.errors import ArgumentError, EncoderError, RelaxQuantusError, UnknownNameError, WeightsError
+from relax_quantus.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    EncoderError,
+    RelaxQuantusError,
+    UnknownNameError,
+    WeightsError,
+)
 
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 
@@ -39,6 +47,13 @@ def test_one_output_is_the_embedding_and_with_its_labels_the_class_scores(path: 
     assert (net.output_names, net.labels) == (("logits",), ("a", "b", "c"))
     with pytest.warns(UserWarning, match=r"tiny\.onnx gives class scores alone"):
         torch.testing.assert_close(net(waves(2)), tiny()(waves(2))[1])
+
+
+def test_a_file_is_loaded_by_its_name_and_unknown_settings_list_the_nearest(path: Path) -> None:
+    net = rq.load_encoder(str(path), rate=RATE, output="pooled")
+    torch.testing.assert_close(net(waves(2)), tiny()(waves(2))[0])
+    with pytest.raises(ArgumentTypeError, match=r"outptu: expected a setting of .*; did you mean 'output'"):
+        rq.load_encoder(str(path), rate=RATE, outptu="pooled")
 
 
 def test_a_fixed_batch_is_filled_and_cut(tmp_path: Path) -> None:
