@@ -19,6 +19,8 @@ EXTRAS = {
         *("rich", "markdown_it", "quantus"),
     ),
     "dask": ("distributed",),
+    "onnx": ("onnxruntime",),
+    "litert": ("ai_edge_litert",),
 }
 """Extra of ``pip install "relax-quantus[EXTRA]"`` -> the packages that it brings, as they are imported."""
 

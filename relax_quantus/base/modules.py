@@ -182,6 +182,8 @@ def fingerprint(encoder: object) -> str:
     >>> fingerprint(layer) == fingerprint(nn.Sequential(layer, nn.Tanh()))
     False
     """
+    if isinstance(encoder, nn.Module) and callable(own := getattr(encoder, "fingerprint", None)):
+        return str(own())
     if not isinstance(encoder, nn.Module) or not has_weights(encoder):
         return identity(encoder)
     return hashlib.sha256(f"{weights_digest(encoder)}{_structure(encoder)}".encode()).hexdigest()

