@@ -25,7 +25,7 @@ import soundfile
 
 from relax_quantus.audio import unclosed
 from relax_quantus.base import checks
-from relax_quantus.base.text import printable
+from relax_quantus.base.checks import printable
 from relax_quantus.errors import ArgumentTypeError, AudioError
 
 BLOCK_SAMPLES = 1 << 18

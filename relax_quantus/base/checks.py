@@ -1,4 +1,4 @@
-"""Argument checks: the only home of messages about shapes, ranges and finiteness.
+"""Argument checks, and text for one line of a message.
 
 Every message reads ``<argument>: expected <rule>, got <value and shape>; <what to do>.`` Values enter, the same values leave (converted to a
 plain Python type where that is useful), or an error from `relax_quantus.errors` is raised.
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 import numbers
-from typing import Any, NoReturn
-
-import torch
-from torch import Tensor
+import os
+import re
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, RelaxQuantusError, ShapeError
+
+if TYPE_CHECKING:
+    from torch import Tensor  # loaded where a tensor is checked: the command line writes messages before
 
 
 def describe(value: object) -> str:
@@ -21,6 +23,7 @@ def describe(value: object) -> str:
 
     Examples
     --------
+    >>> import torch
     >>> describe(torch.zeros(2, 3))
     'a Tensor of shape (2, 3), torch.float32'
     >>> describe(-1)
@@ -31,6 +34,34 @@ def describe(value: object) -> str:
         return f"a {type(value).__name__} of shape {tuple(shape)}, {getattr(value, 'dtype', '')}"
     text = repr(value)
     return text if len(text) <= 60 else f"a {type(value).__name__}"
+
+
+def printable(text: str) -> str:
+    r"""Escape whatever would break a one-line message: line breaks, control characters, undecodable bytes of a file name.
+
+    Examples
+    --------
+    >>> printable("two\nlines")
+    'two\\nlines'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def shown(path: str | bytes | os.PathLike[Any]) -> str:
+    r"""Return a path as printable text on one line: what does not print or decode is escaped.
+
+    Examples
+    --------
+    >>> print(shown("a" + chr(10) + "b.wav"))
+    a\nb.wav
+    """
+    return printable(os.fsdecode(path))
+
+
+def one_line(text: str) -> str:
+    """Join the lines of `text` and replace what cannot be encoded."""
+    text = re.sub(r"\s*[\r\n]+\s*", " ", text.strip())
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def message(argument: str, expected: str, got: object, remedy: str = "") -> str:
@@ -100,6 +131,8 @@ def seed(value: object) -> int | None:
 
 def tensor(argument: str, value: object) -> Tensor:
     """Return `value` if it is a tensor."""
+    from torch import Tensor
+
     if not isinstance(value, Tensor):
         refuse(
             argument, "a torch.Tensor or a tuple of them", type(value).__name__, "convert it first", ArgumentTypeError
@@ -109,8 +142,8 @@ def tensor(argument: str, value: object) -> Tensor:
 
 def finite(argument: str, value: Tensor, remedy: str = "remove or replace the NaN and infinite entries") -> Tensor:
     """Return `value` if all its entries are finite; integer and boolean tensors always are."""
-    if (value.is_floating_point() or value.is_complex()) and not bool(torch.isfinite(value).all()):
-        bad = int((~torch.isfinite(value)).sum())
+    if (value.is_floating_point() or value.is_complex()) and not bool(value.isfinite().all()):
+        bad = int((~value.isfinite()).sum())
         refuse(argument, "finite entries", f"{describe(value)} with {bad} NaN or infinite", remedy)
     return value
 

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from relax_quantus.base.text import shown
+from relax_quantus.base.checks import shown
 from relax_quantus.errors import ArgumentError, RelaxQuantusError
 
 fcntl: ModuleType | None

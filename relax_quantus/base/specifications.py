@@ -18,8 +18,8 @@ from typing import Any
 from torch import nn
 
 from relax_quantus.base import checks
+from relax_quantus.base.checks import printable
 from relax_quantus.base.registry import nearest
-from relax_quantus.base.text import printable
 from relax_quantus.errors import ArgumentError, RelaxQuantusError, UnknownNameError
 
 WORDS = {"true": True, "false": False, "none": None}

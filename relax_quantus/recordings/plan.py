@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from relax_quantus.audio.decoding import Recording
 from relax_quantus.audio.reading import waveform_blocks
 from relax_quantus.base import checks
+from relax_quantus.base.checks import shown
 from relax_quantus.base.modules import fingerprint
 from relax_quantus.base.source import source_sha256
-from relax_quantus.base.text import shown
 from relax_quantus.frontend.axes import Axis
 from relax_quantus.frontend.framing import Framing, hop_frames
 from relax_quantus.frontend.front_end import Reading

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from relax_quantus.base import checks
+from relax_quantus.base.checks import printable
 from relax_quantus.base.files import complete, write_text
-from relax_quantus.base.text import printable
 from relax_quantus.errors import ShapeError
 from relax_quantus.frontend.axes import Axis, Image
 from relax_quantus.frontend.log_mel import hz_to_mel
