@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from relax_quantus.base import checks
 from relax_quantus.base.checks import one_line
 from relax_quantus.base.modules import fingerprint
-from relax_quantus.base.registry import nearest
-from relax_quantus.base.specifications import FORM, Specification, parse, user_object
+from relax_quantus.base.registry import FORM, Specification, nearest, parse, user_object
 from relax_quantus.encoders import ENCODERS, load_encoder
 from relax_quantus.encoders.waveform import WaveformEncoder
 from relax_quantus.encoders.weights_file import load_weights

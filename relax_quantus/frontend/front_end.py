@@ -23,8 +23,7 @@ from relax_quantus.audio.reading import SAMPLE_RATE_HZ, load_waveform, waveform_
 from relax_quantus.audio.torchaudio_bridge import import_torchaudio
 from relax_quantus.base import checks
 from relax_quantus.base.checks import one_line
-from relax_quantus.base.registry import nearest
-from relax_quantus.base.specifications import Specification
+from relax_quantus.base.registry import Specification, nearest
 from relax_quantus.errors import ArgumentTypeError, RelaxQuantusError, ShapeError, UnknownNameError
 from relax_quantus.frontend.axes import COUNTED, BinAxis, SampleAxis
 from relax_quantus.frontend.examples import Examples, plain
