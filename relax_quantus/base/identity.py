@@ -1,7 +1,7 @@
 """A digest of what a callable is, for networks without weights: structure, constants, code and what it closes over.
 
 Any object enters, a SHA-256 leaves that is the same in every process of one version of Python, or "" where the object keeps something that
-cannot be looked into. Stands below `relax_quantus.base.modules.fingerprint`, which takes it where there are no weights to tell networks apart by.
+cannot be looked into. Stands below `relax_quantus.base.networks.fingerprint`, which takes it where there are no weights to tell networks apart by.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from relax_quantus.base.checks import integer, refuse
+from relax_quantus.base.networks import neutral_torch
 from relax_quantus.base.registry import Registry, nearest
-from relax_quantus.base.torch_state import neutral_torch
 from relax_quantus.encoders.torchaudio_models import NORMALIZED, load_torchaudio_model
 from relax_quantus.errors import UnknownNameError
 

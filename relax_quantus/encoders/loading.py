@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from relax_quantus.base import checks
 from relax_quantus.base.checks import one_line
-from relax_quantus.base.modules import fingerprint
+from relax_quantus.base.networks import fingerprint
 from relax_quantus.base.registry import FORM, Specification, nearest, parse, user_object
 from relax_quantus.encoders import ENCODERS, load_encoder
 from relax_quantus.encoders.waveform import WaveformEncoder
@@ -114,7 +114,7 @@ def resolve(spec: str, front_end: FrontEnd | None = None) -> tuple[nn.Module, st
     encoder : torch.nn.Module
         In eval mode; convolutions in channels-last format, about twice as fast on a CPU.
     sha256 : str
-        Its `relax_quantus.base.modules.fingerprint`.
+        Its `relax_quantus.base.networks.fingerprint`.
 
     Raises
     ------

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from relax_quantus.audio.reading import load_waveform
 from relax_quantus.base import checks
-from relax_quantus.base.torch_state import neutral_torch
+from relax_quantus.base.networks import neutral_torch
 from relax_quantus.errors import ArgumentTypeError, ShapeError
 from relax_quantus.frontend.examples import Examples, plain
 from relax_quantus.frontend.framing import cut, hop_frames

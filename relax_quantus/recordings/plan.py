@@ -25,7 +25,7 @@ from relax_quantus.audio.decoding import Recording
 from relax_quantus.audio.reading import waveform_blocks
 from relax_quantus.base import checks
 from relax_quantus.base.checks import shown
-from relax_quantus.base.modules import fingerprint
+from relax_quantus.base.networks import fingerprint
 from relax_quantus.base.source import source_sha256
 from relax_quantus.frontend.axes import Axis
 from relax_quantus.frontend.framing import Framing, hop_frames

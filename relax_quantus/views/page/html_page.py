@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from relax_quantus.base import checks
-from relax_quantus.base.torch_state import neutral_torch
+from relax_quantus.base.networks import neutral_torch
 from relax_quantus.errors import ShapeError
 from relax_quantus.frontend.axes import Axis
 from relax_quantus.views.page import companions as beside
