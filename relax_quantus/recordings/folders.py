@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from relax_quantus.audio.decoding import quiet_stderr
+from relax_quantus.audio.reading import quiet_stderr
 from relax_quantus.base.checks import printable
 from relax_quantus.base.text_files import listed
 from relax_quantus.errors import DataError

@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from relax_quantus.audio.decoding import Recording
-from relax_quantus.audio.reading import waveform_blocks
+from relax_quantus.audio.reading import Recording, waveform_blocks
 from relax_quantus.base import checks
 from relax_quantus.base.checks import shown
 from relax_quantus.base.networks import fingerprint

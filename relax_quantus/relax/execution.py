@@ -18,7 +18,7 @@ it does nothing of the first three.
 - The allocator's threshold: on a CPU glibc is led to keep memory that forwards free; see
   `keep_freed_memory`.
 - The descriptor of stderr: while a decoder runs that chatters there, stderr leads to the null
-  device; see `relax_quantus.audio.decoding`.
+  device; see `relax_quantus.audio.reading`.
 - Tables that depend on their arguments alone, such as the matrix of mel bands, are computed once a
   process.
 

@@ -26,9 +26,8 @@ import numpy.typing as npt
 from torch import Tensor
 
 from relax_quantus import __version__
-from relax_quantus.audio.decoding import Recording
 from relax_quantus.audio.quality import AudioWarning
-from relax_quantus.audio.reading import waveform_blocks
+from relax_quantus.audio.reading import Recording, waveform_blocks
 from relax_quantus.base import checks
 from relax_quantus.base.files import complete
 from relax_quantus.errors import ArgumentTypeError, MissingDependencyError, ShapeError
