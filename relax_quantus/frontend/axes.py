@@ -6,6 +6,7 @@ waveform. What a frame's time is, the front end knows (`relax_quantus.frontend.f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -178,6 +179,17 @@ def mel_centres_hz(low_hz: float, high_hz: float, bands: int, scale: str = "htk"
         mel = np.linspace(low, high, bands + 2)
         edges = np.where(mel < 15, mel * 200 / 3, 1000 * np.exp(step * (mel - 15)))
     return tuple(float(hz) for hz in edges[1:-1])
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as messages show them.
+
+    Examples
+    --------
+    >>> duration(0.96), duration(2.0)
+    ('0.96', '2')
+    """
+    return f"{seconds:.3g}" if math.isfinite(seconds) else "unknown"
 
 
 torch.serialization.add_safe_globals([BinAxis, SampleAxis])  # parts of saved `Examples`

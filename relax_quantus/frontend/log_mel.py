@@ -24,7 +24,7 @@ from relax_quantus.base import checks
 from relax_quantus.base.networks import neutral_torch
 from relax_quantus.errors import ArgumentTypeError, ShapeError
 from relax_quantus.frontend.examples import Examples, plain
-from relax_quantus.frontend.framing import cut, hop_frames
+from relax_quantus.frontend.framing import Framing, cut, hop_frames
 from relax_quantus.frontend.ticks import ticks_hz
 
 CHUNK_FRAMES = 96 * 16
@@ -325,6 +325,17 @@ class LogMel(nn.Module):
         if samples < self.config.window_samples:
             return 0
         return (1 + (samples - self.config.window_samples) // self.config.hop_samples) // self.config.frames
+
+
+def framing_of_log_mel(module: LogMel) -> Framing:
+    """Say how log-mel frames lie in a waveform: each sees the window that begins at its place on the grid."""
+    config = module.config
+
+    def frames(wave: npt.NDArray[np.float32]) -> Tensor:
+        made: Tensor = module.frames(torch.from_numpy(wave))
+        return made
+
+    return Framing(frames, config.hop_samples, config.frames, config.window_samples, (0, config.window_samples))
 
 
 def _differing(config: LogMelConfig) -> str:
