@@ -1,4 +1,4 @@
-"""Read sound files as mono float32 waveforms at their own rate, or at the one that an encoder wants.
+"""Read sound files as mono float32 waveforms, at their own rate or at an encoder's.
 
 First room of the flow: `reading` opens and decodes files, `quality` tells what is wrong with one,
 `torchaudio_bridge` imports torchaudio where it can be.

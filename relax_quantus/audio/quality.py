@@ -1,4 +1,4 @@
-"""Tell what is wrong with a recording: what holds no sound is refused, what is doubtful comes with a warning.
+"""Tell what is wrong with a recording: no sound is refused, what is doubtful comes with a warning.
 
 Stands beside `relax_quantus.audio.reading`. Blocks ``(n, channels)`` enter `Level`, mono blocks
 leave, and at the end a judgement; nothing is kept but a few numbers, however long the recording.
@@ -60,11 +60,14 @@ Waveform = npt.NDArray[np.float32]
 
 
 class AudioWarning(UserWarning):
-    """A recording was accepted, but something about it may make its explanation misleading."""
+    """Warn that a recording was accepted, but that something about it may mislead."""
 
 
 class Heard:
-    """What is heard of a recording at the rate that it was brought to, block by block or all at once."""
+    """Measure what is heard of a recording at the rate that it was brought to.
+
+    Block by block or all at once.
+    """
 
     def __init__(self, wave: Waveform | None = None) -> None:
         self.is_finite, self.is_sound = True, False
@@ -98,7 +101,10 @@ class Heard:
 
 
 def unheard_above(wave: Waveform, rate_hz: int, top_hz: float) -> str:
-    """Say how much of the energy of a waveform ``(samples,)`` lies above the highest band of a front end; nothing if that is little."""
+    """Say how much of a waveform's energy lies above the highest band of a front end.
+
+    Nothing (``""``) if that is little. The waveform is ``(samples,)`` at `rate_hz`.
+    """
     size = min(wave.size, WINDOW)
     if size < 2 or top_hz >= rate_hz / 2:
         return ""
@@ -116,7 +122,7 @@ def unheard_above(wave: Waveform, rate_hz: int, top_hz: float) -> str:
 
 
 class Level:
-    """Mixes a recording down to mono and keeps, while its blocks pass by, what `judge` needs."""
+    """Mix a recording down to mono and keep, while its blocks pass by, what `judge` needs."""
 
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
@@ -145,7 +151,10 @@ class Level:
         return f"{self.frames / self.recording.rate_hz:.2f} s"
 
     def judge(self, heard: Heard, rate_hz: int) -> None:
-        """Refuse a recording without sound and warn of doubtful ones, now that all of it was `heard` at `rate_hz`."""
+        """Refuse a recording without sound and warn of a doubtful one.
+
+        Now that all of it was `heard` at `rate_hz`.
+        """
         refuse, channels = self.recording.refuse, self.recording.channels
         if self.frames == 0:
             problem = self.recording.problem
@@ -218,7 +227,7 @@ class Level:
 
 
 class Patched(io.FileIO):
-    """A file of which some bytes read as others.
+    """Open a file of which some bytes read as others.
 
     Parameters
     ----------
@@ -246,7 +255,9 @@ class Patched(io.FileIO):
 
 
 def unfinished_header(path: Path) -> tuple[int, bytes] | None:
-    """Find a size of 0 before samples that follow it all the same; where it is, and what to read in its place.
+    """Find a size of 0 before samples that follow it all the same.
+
+    Returned are where it is, and what to read in its place; None where nothing is amiss.
 
     Parameters
     ----------
@@ -280,7 +291,10 @@ def unfinished_header(path: Path) -> tuple[int, bytes] | None:
 
 
 def _are_chunks(source: io.BufferedReader, place: int, size: int) -> bool:
-    """Whether chunks follow up to the end of the file: a WAV that is truly empty may have some behind its samples."""
+    """Tell whether chunks follow up to the end of the file.
+
+    A WAV that is truly empty may have some behind its samples.
+    """
     if place >= size:
         return False
     while place + 8 <= size:
@@ -293,7 +307,10 @@ def _are_chunks(source: io.BufferedReader, place: int, size: int) -> bool:
 
 
 def announced_share(log: str) -> float:
-    """How many times as much as there is libsndfile's log says that a header announces; 1 where it says nothing, or nothing believable."""
+    """Compute how many times as much as there is a header announces, by libsndfile's log.
+
+    It is 1 where the log says nothing, or nothing believable.
+    """
     for announced, held in ((int(a), int(b)) for a, b in ANNOUNCED.findall(log)):
         if held and held < announced < UNKNOWN_BYTES:
             return announced / held
@@ -301,7 +318,7 @@ def announced_share(log: str) -> float:
 
 
 def lacks_last_page(path: Path) -> bool:
-    """Whether an Ogg file ends without the page that says that it is the last, or within it."""
+    """Tell whether an Ogg file ends without the page that says that it is the last, or within it."""
     size = os.stat(path).st_size
     with path.open("rb") as source:
         source.seek(max(0, size - 2 * LARGEST_PAGE))

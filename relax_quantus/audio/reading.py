@@ -100,7 +100,9 @@ def read_audio(path: str | os.PathLike[str]) -> tuple[Waveform, int]:
 def load_waveform(
     path: str | os.PathLike[str], sample_rate_hz: int = SAMPLE_RATE_HZ, resampler: str = "soxr"
 ) -> Waveform:
-    """Read a file as a mono float32 waveform (samples,) at `sample_rate_hz`, the same as `read_audio` followed by `resample`.
+    """Read a file as a mono float32 waveform (samples,) at `sample_rate_hz`.
+
+    The same as `read_audio` followed by `resample`.
 
     Raises
     ------
@@ -133,7 +135,9 @@ def load_waveform(
 
 
 def waveform_blocks(path: str | os.PathLike[str], sample_rate_hz: int | None = SAMPLE_RATE_HZ) -> Iterator[Waveform]:
-    """Yield the waveform of `load_waveform` in blocks, joined the same bit for bit; memory does not grow with the recording.
+    """Yield the waveform of `load_waveform` in blocks; memory does not grow with the recording.
+
+    Joined, the blocks are the same bit for bit.
 
     Parameters
     ----------
@@ -169,7 +173,9 @@ def waveform_blocks(path: str | os.PathLike[str], sample_rate_hz: int | None = S
 
 
 def read_beginning(path: str | os.PathLike[str], seconds: float) -> tuple[Waveform, int]:
-    """Decode the first seconds of a file, as `read_audio` does the whole; what follows is neither decoded nor judged.
+    """Decode the first seconds of a file, as `read_audio` does the whole.
+
+    What follows is neither decoded nor judged.
 
     Raises
     ------
@@ -191,7 +197,7 @@ def read_beginning(path: str | os.PathLike[str], seconds: float) -> tuple[Wavefo
 
 @dataclass(frozen=True)
 class Extent:
-    """How long a recording is: its frames (one sample a channel) and its own sample rate in Hz."""
+    """Tell how long a recording is: its frames (one sample a channel) and its own rate in Hz."""
 
     frames: int
     rate_hz: int
@@ -203,7 +209,9 @@ class Extent:
 
 
 def measure_extent(path: str | os.PathLike[str]) -> Extent:
-    """Measure a recording by decoding it, as headers may announce anything; memory does not grow with it.
+    """Measure a recording by decoding it, as headers may announce anything.
+
+    Memory does not grow with it.
 
     Raises
     ------
@@ -256,7 +264,10 @@ def resample(wave: Waveform, rate_hz: int, to_rate_hz: int = SAMPLE_RATE_HZ, res
 
 
 def checked_resampler(name: str) -> str:
-    """Return the name of a resampler, or say which there are; one that cannot be imported is refused here, before anything is read."""
+    """Return the name of a resampler, or say which there are.
+
+    One that cannot be imported is refused here, before anything is read.
+    """
     if name not in RESAMPLERS:
         rule, remedy = "the name of a resampler", nearest(name, list(RESAMPLERS))
         checks.refuse("resampler", rule, repr(name), remedy, UnknownNameError)
@@ -266,7 +277,10 @@ def checked_resampler(name: str) -> str:
 
 
 def _resampled(blocks: Iterator[Waveform], rate_hz: int, to_rate_hz: int) -> Iterator[Waveform]:
-    """Resample block by block; what leaves is, joined, exactly what `resample` returns for the joined blocks."""
+    """Resample block by block.
+
+    What leaves is, joined, exactly what `resample` returns for the joined blocks.
+    """
     stream = soxr.ResampleStream(rate_hz, to_rate_hz, 1, dtype="float32", quality="HQ")
     step = max(1, BLOCK_SAMPLES * rate_hz // to_rate_hz)  # what leaves is no larger than a block, either
     for block in blocks:
@@ -276,7 +290,10 @@ def _resampled(blocks: Iterator[Waveform], rate_hz: int, to_rate_hz: int) -> Ite
 
 
 def _refuse_unlikely_rate(recording: Recording, to_rate_hz: int) -> None:
-    """Refuse a rate that only a damaged header announces: brought to `to_rate_hz`, the recording would be endless."""
+    """Refuse a rate that only a damaged header announces.
+
+    Brought to `to_rate_hz`, the recording would be endless.
+    """
     if recording.rate_hz * MOST_RATIO < to_rate_hz:
         rule = f"a sample rate of at least {-(-to_rate_hz // MOST_RATIO)} Hz, to be brought to {to_rate_hz} Hz"
         recording.refuse(rule, f"{recording.rate_hz} Hz", "correct its header")
@@ -300,7 +317,9 @@ def _join(recording: Recording, blocks: Iterator[Waveform], expected: int | None
 
 
 class _QuietStderr:
-    """Send file descriptor 2 to the null device while at least one thread is inside; where it is closed, leave the null device there.
+    """Send file descriptor 2 to the null device while at least one thread is inside.
+
+    Where it is closed, the null device is left there.
 
     Threads share one redirection: the first in sets it, the last out lifts it, so that no thread saves another's null device as the real one.
     """
@@ -348,14 +367,17 @@ quiet_stderr = _QuietStderr()
 
 
 class _ForwardReader(soundfile.SoundFile):  # type: ignore[misc]
-    """A file in which python-soundfile does not seek after each block: that fails in a truncated FLAC and garbles some MP3s."""
+    """Read a file in which python-soundfile does not seek after each block.
+
+    Seeking fails in a truncated FLAC and garbles some MP3s.
+    """
 
     def seekable(self) -> bool:
         return False
 
 
 class Recording:
-    """An open recording. Use it in a ``with`` statement and read `blocks` once.
+    """Open a recording. Use it in a ``with`` statement and read `blocks` once.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Argument checks, and text for one line of a message.
+"""Check arguments, and write the one line that a message is.
 
 Every message reads ``<argument>: expected <rule>, got <value and shape>; <what to do>.`` Values enter, the same values leave (converted to a
 plain Python type where that is useful), or an error from `relax_quantus.errors` is raised.
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 def describe(value: object) -> str:
-    """Say in a few words what `value` is: type, shape and dtype for tensors and arrays, the value itself for anything short.
+    """Say in a few words what `value` is.
+
+    Type, shape and dtype of tensors and arrays, the value itself of anything short.
 
     Examples
     --------
@@ -37,7 +39,9 @@ def describe(value: object) -> str:
 
 
 def printable(text: str) -> str:
-    r"""Escape whatever would break a one-line message: line breaks, control characters, undecodable bytes of a file name.
+    r"""Escape whatever would break a one-line message.
+
+    That is line breaks, control characters and undecodable bytes of a file name.
 
     Examples
     --------
@@ -120,7 +124,10 @@ def real(argument: str, value: object) -> float:
 
 
 def seed(value: object) -> int | None:
-    """Return a seed for `torch.Generator`: an int from 0 to 2**63 - 1, or None for fresh entropy."""
+    """Return a seed for `torch.Generator`.
+
+    An int from 0 to 2**63 - 1, or None for fresh entropy.
+    """
     if value is None:
         return None
     value = integer("seed", value, low=0)
@@ -149,7 +156,10 @@ def finite(argument: str, value: Tensor, remedy: str = "remove or replace the Na
 
 
 def examples(argument: str, value: Any) -> Tensor:
-    """Return `value` if it is a finite tensor of log-mel examples ``(B, 1, T, F)`` or of waveforms ``(B, samples)``."""
+    """Return `value` if it is a finite tensor of examples.
+
+    Those are spectrograms ``(B, 1, T, F)`` or waveforms ``(B, samples)``.
+    """
     value = tensor(argument, value)
     if value.ndim != 2:
         return spectrograms(argument, value)
@@ -159,7 +169,7 @@ def examples(argument: str, value: Any) -> Tensor:
 
 
 def spectrograms(argument: str, value: Any) -> Tensor:
-    """Return `value` if it is a finite ``(B, 1, T, F)`` tensor of log-mel examples with at least one example."""
+    """Return `value` if it is a finite ``(B, 1, T, F)`` tensor with at least one example."""
     value = tensor(argument, value)
     if value.ndim != 4 or value.shape[1] != 1 or 0 in value.shape:
         refuse(argument, "examples of shape (B, 1, T, F)", value, "add the batch and channel axes", ShapeError)

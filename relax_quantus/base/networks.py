@@ -1,4 +1,4 @@
-"""Run other people's networks without leaving a trace, and our own arithmetic free of the caller's torch settings.
+"""Run other people's networks without leaving a trace, and compute without their torch settings.
 
 Any callable enters; nothing about it has changed when it leaves: eval mode, the type and place of
 weights, a fingerprint, embeddings in blocks. Inside `neutral_torch` torch computes as in a fresh
@@ -40,7 +40,7 @@ _changed = threading.Event()
 
 @dataclass(frozen=True)
 class _Settings:
-    """Settings that all threads share.
+    """Hold the settings that all threads share.
 
     Attributes
     ----------
@@ -90,7 +90,10 @@ class _Settings:
 
 @dataclass(frozen=True)
 class _Callers:
-    """What the caller had when our code was entered; None where it is neutral, or another thread's."""
+    """Remember what the caller had when our code was entered.
+
+    None where it is neutral, or another thread's.
+    """
 
     settings: _Settings | None
     device: torch.device | None
@@ -98,7 +101,7 @@ class _Callers:
 
 
 class _Thread(threading.local):
-    """What this thread has to give back to its caller; None outside of our code."""
+    """Remember what this thread has to give back to its caller; None outside of our code."""
 
     callers: _Callers | None = None
 
@@ -107,14 +110,16 @@ _thread = _Thread()
 
 
 def _products() -> tuple[Any, Any]:
-    """Torch's settings for matrix products of the CPU and of the GPU."""
+    """Return torch's settings for matrix products of the CPU and of the GPU."""
     cpu: Any = torch.backends.mkldnn
     return cpu.matmul, torch.backends.cuda.matmul
 
 
 @contextmanager
 def neutral_torch(*, gradients: bool = False) -> Iterator[None]:
-    """Compute as in a fresh process: float32 by default, on the CPU, at full precision, without autocast; as a decorator, too.
+    """Compute as in a fresh process, whatever the caller has switched on; as a decorator, too.
+
+    That is float32 by default, on the CPU, at full precision, without autocast.
 
     Settings of the whole process are changed only where they differ, by one thread at a time, so that others that want them changed wait.
 
@@ -149,7 +154,10 @@ def neutral_torch(*, gradients: bool = False) -> Iterator[None]:
 
 
 def _processwide_settings(stack: ExitStack) -> _Settings | None:
-    """Make the process's settings neutral until `stack` ends; return what they were if they were not, else None."""
+    """Make the process's settings neutral until `stack` ends.
+
+    Returned is what they were if they were not neutral, else None.
+    """
     if _Settings.current().is_neutral and not _changed.is_set():
         return None
     stack.enter_context(_processwide)
@@ -165,7 +173,9 @@ def _processwide_settings(stack: ExitStack) -> _Settings | None:
 
 @contextmanager
 def callers_torch(*, gradients: bool = False) -> Iterator[None]:
-    """Compute as the caller has it while code of the caller's runs, autocast and gradients apart; outside of ours nothing changes.
+    """Compute as the caller has it while code of the caller's runs, autocast and gradients apart.
+
+    Outside of our code nothing changes.
 
     An encoder's precision is an argument of the call, so that it does not depend on where the call stands.
 
@@ -192,7 +202,10 @@ def callers_torch(*, gradients: bool = False) -> Iterator[None]:
 
 
 def exact(x: Tensor) -> Tensor:
-    """Return `x` in a type to compute in: float32 where it is shorter or whole numbers, else its own."""
+    """Return `x` in a type to compute in.
+
+    That is float32 where it is shorter or whole numbers, else its own.
+    """
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -203,7 +216,9 @@ _in_use: dict[int, list[Any]] = {}
 
 @contextmanager
 def evaluation_mode(encoder: object) -> Iterator[None]:
-    """Run an encoder's modules in eval mode, and leave their modes and their buffers as they were, also when it raises.
+    """Run an encoder's modules in eval mode, and leave their modes and buffers as they were.
+
+    Also when it raises.
 
     Threads may share a network: it gets its modes back when the last one is done.
 
@@ -261,7 +276,10 @@ def _buffers(part: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 def _put_back(part: nn.Module, name: str, value: Tensor, content: Tensor) -> None:
-    """Undo what a forward did to a buffer; one that was replaced by another shape is a cache that grew, and stays."""
+    """Undo what a forward did to a buffer.
+
+    One that was replaced by another shape is a cache that grew, and stays.
+    """
     found = dict(part.named_buffers(recurse=False)).get(name)
     if found is None or found.shape != value.shape or found.dtype != value.dtype:
         return
@@ -273,7 +291,9 @@ def _put_back(part: nn.Module, name: str, value: Tensor, content: Tensor) -> Non
 
 
 def modules_behind(encoder: object) -> list[nn.Module]:
-    """Find the modules that a callable runs: itself, or what it is a method of, closes over, is given beforehand or names.
+    """Find the modules that a callable runs.
+
+    It is one itself, is a method of one, closes over it, is given it beforehand or names it.
 
     Examples
     --------
@@ -297,7 +317,7 @@ def modules_behind(encoder: object) -> list[nn.Module]:
 
 
 def _parts(value: object) -> list[object]:
-    """What a callable or a container holds, as far as a module may be among it."""
+    """Return what a callable or a container holds, as far as a module may be among it."""
     if isinstance(value, functools.partial):
         return [value.func, *value.args, *value.keywords.values()]
     if isinstance(value, types.MethodType):
@@ -322,7 +342,10 @@ def module_behind(encoder: object) -> nn.Module | None:
 
 
 def like_weights(x: Tensor, module: object) -> Tensor:
-    """Return `x` on the device and in the floating type of `module`'s first weight; without one, `x` as floats."""
+    """Return `x` on the device and in the floating type of `module`'s first weight.
+
+    Without a weight, `x` as floats.
+    """
     if isinstance(module, nn.Module):
         for weight in (*module.parameters(), *module.buffers()):
             if weight.is_floating_point():
@@ -331,12 +354,14 @@ def like_weights(x: Tensor, module: object) -> Tensor:
 
 
 def has_weights(encoder: object) -> bool:
-    """Whether there are weights or buffers by which to tell the encoder from others."""
+    """Tell whether there are weights or buffers by which to tell the encoder from others."""
     return isinstance(encoder, nn.Module) and any(isinstance(v, Tensor) for v in encoder.state_dict().values())
 
 
 def fingerprint(encoder: object) -> str:
-    """Digest what tells an encoder from others, the same in every process; "" where that cannot be told.
+    """Digest what tells an encoder from others; return "" where that cannot be told.
+
+    The digest is the same in every process.
 
     Returns
     -------
@@ -359,7 +384,10 @@ def fingerprint(encoder: object) -> str:
 
 
 def weights_digest(encoder: object) -> str:
-    """Digest the weights of a module alone, which was its fingerprint in version 0.1.0; "" without any."""
+    """Digest the weights of a module alone; return "" without any.
+
+    That was its fingerprint in version 0.1.0.
+    """
     if not isinstance(encoder, nn.Module) or not has_weights(encoder):
         return ""
     digest = hashlib.sha256()
@@ -376,7 +404,10 @@ _NO_SETTINGS = ("training", "inplace", "dump_patches")
 
 
 def _structure(module: nn.Module) -> list[tuple[str, list[tuple[str, str]]]]:
-    """List the types of a module's parts and their settings; of other people's modules no counts, which may be of calls."""
+    """List the types of a module's parts and their settings.
+
+    Of other people's modules no counts, which may be of calls.
+    """
     found = []
     for part in module.modules():
         name = getattr(part, "original_name", type(part).__name__)

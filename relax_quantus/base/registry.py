@@ -49,7 +49,7 @@ def nearest(name: str, known: list[str]) -> str:
 
 
 class Registry(Generic[T]):
-    """Named factories of one kind.
+    """Keep named factories of one kind.
 
     Parameters
     ----------
@@ -75,7 +75,10 @@ class Registry(Generic[T]):
         self._factories[name] = (factory, summary)
 
     def get(self, name: str, **parameters: Any) -> T:
-        """Build the entry called `name`; unknown names and unknown parameters are errors that list the nearest."""
+        """Build the entry called `name`.
+
+        Unknown names and unknown parameters are errors that list the nearest.
+        """
         if name not in self:
             article = "an" if self.kind[0] in "aeiou" else "a"
             raise UnknownNameError(
@@ -101,7 +104,7 @@ class Registry(Generic[T]):
         return factory(**parameters)
 
     def factory(self, name: str) -> Callable[..., T]:
-        """What builds the entry called `name`."""
+        """Return what builds the entry called `name`."""
         return self._all(name)[name][0]
 
     def resolve(self, value: Any) -> Any:
@@ -109,15 +112,18 @@ class Registry(Generic[T]):
         return self.get(value) if isinstance(value, str) else value
 
     def names(self) -> list[str]:
-        """All names, in order of registration."""
+        """List all names, in order of registration."""
         return list(self._all())
 
     def own_names(self) -> list[str]:
-        """Names registered so far, without looking for those of other distributions: for modules that are being imported."""
+        """List the names registered so far, without looking for those of other distributions.
+
+        For modules that are being imported.
+        """
         return list(self._factories)
 
     def summary(self, name: str) -> str:
-        """The one-line summary of the entry called `name`."""
+        """Return the one-line summary of the entry called `name`."""
         return self._all(name)[name][1]
 
     def __contains__(self, name: object) -> bool:
@@ -127,7 +133,7 @@ class Registry(Generic[T]):
         return iter(self._all())
 
     def _all(self, name: object = None) -> dict[str, tuple[Callable[..., T], str]]:
-        """Entries, those of other distributions included unless `name` is one of ours."""
+        """Return all entries, those of other distributions included unless `name` is one of ours."""
         if not self._looked and name not in self._factories:
             self._looked = True
             for point in importlib.metadata.entry_points(group=str(self.group)):
@@ -152,7 +158,7 @@ class Registry(Generic[T]):
 
 @dataclass(frozen=True)
 class Specification:
-    """What an option's text says.
+    """Hold what an option's text says.
 
     Attributes
     ----------
@@ -217,7 +223,7 @@ def parse(option: str, text: str) -> Specification:
 
 
 def value_of(text: str) -> Any:
-    """A whole number, a number, true, false or none; else the text itself.
+    """Read a whole number, a number, true, false or none; else return the text itself.
 
     Examples
     --------
@@ -235,7 +241,9 @@ def value_of(text: str) -> Any:
 
 
 def user_object(option: str, target: tuple[str, str]) -> Any:
-    """Import a module or run a file, and return what its attribute gives: the object itself if it is a module of torch, else what a call returns.
+    """Import a module or run a file, and return what its attribute gives.
+
+    That is the object itself if it is a module of torch or a tuple, else what a call returns.
 
     The file's folder, or the working folder, is on the import path meanwhile.
 
@@ -295,7 +303,10 @@ def _importing_from(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _blamed(option: str, source: str) -> Iterator[None]:
-    """Say of whatever the user's code raises that it was the user's code; our own errors say it themselves."""
+    """Say of whatever the user's code raises that it was the user's code.
+
+    Our own errors say it themselves.
+    """
     try:
         yield
     except RelaxQuantusError:
