@@ -35,7 +35,7 @@ from relax_quantus.benchmark.annotations import (
     same_file,
     shared_folders,
 )
-from relax_quantus.benchmark.data.clips import Clip, Dataset, Examples
+from relax_quantus.benchmark.data.clips import Clip, Dataset, LabelledExamples
 from relax_quantus.benchmark.data.sampling import Entry, Reader, examples_of, spread
 from relax_quantus.errors import AudioError, DataError
 from relax_quantus.frontend import front_end as front_ends
@@ -354,9 +354,9 @@ def clip_of(m: Marked, x: Tensor, names: tuple[str, ...]) -> Clip:
     return Clip(m.name, x, label, m.entry.label_name, m.entry.source_group, stem=stem, rest=rest, truth=m.truth)
 
 
-def labelled(members: list[Marked], cut: dict[str, Tensor], names: tuple[str, ...]) -> Examples:
+def labelled(members: list[Marked], cut: dict[str, Tensor], names: tuple[str, ...]) -> LabelledExamples:
     """Examples of marked ones that could be read."""
     used = [m for m in members if m.name in cut]
     x = torch.stack([cut[m.name] for m in used]) if used else torch.zeros(0)
     y = np.array([names.index(m.entry.label_name) for m in used], dtype=np.int64)
-    return Examples(x, y, tuple(m.entry.source_group for m in used), tuple(m.name for m in used))
+    return LabelledExamples(x, y, tuple(m.entry.source_group for m in used), tuple(m.name for m in used))

@@ -16,7 +16,10 @@ OTHER_MEANINGS = {
         16_000,
     ): "the rate that recordings are read at unless one is given; a named constant below the front end",
     ("base/modules.py", 64): "examples embedded at a time",
-    ("benchmark/data/synthetic_calls.py", 16_000): "the rate that synthetic calls are made at, whatever front end hears them",
+    (
+        "benchmark/data/synthetic_calls.py",
+        16_000,
+    ): "the rate that synthetic calls are made at, whatever front end hears them",
     ("benchmark/methods/questions.py", 64): "similarities remembered",
     ("benchmark/report/html.py", 96): "pixels of a bar",
     ("frontend/frame_times.py", 96): "bands that are looked at, at most",

@@ -1,4 +1,4 @@
-"""What a benchmark's data sets are made of: `Clip`, `Examples`, `Dataset`.
+"""What a benchmark's data sets are made of: `Clip`, `LabelledExamples`, `Dataset`.
 
 Between the makers of data (soundscapes, recordings, mixtures, annotations) and everything that explains or scores them.
 """
@@ -49,7 +49,7 @@ class Clip:
 
 
 @dataclass(frozen=True, eq=False)
-class Examples:
+class LabelledExamples:
     """Examples of a set of clips: ``x (n, 1, 96, 64)``, ``y (n,)`` class indices, the source and the clip of each."""
 
     x: Tensor
@@ -85,9 +85,9 @@ class Dataset:
     name: str
     class_names: tuple[str, ...]
     clips: tuple[Clip, ...]
-    training: Examples
-    held_out: Examples
+    training: LabelledExamples
+    held_out: LabelledExamples
     notes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = field(default=())
     needs_good_head: bool = True
-    swapped: Examples | None = None
+    swapped: LabelledExamples | None = None

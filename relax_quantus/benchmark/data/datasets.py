@@ -21,7 +21,7 @@ from relax_quantus.base import checks
 from relax_quantus.base.registry import Registry, nearest
 from relax_quantus.base.specifications import parse
 from relax_quantus.benchmark.boxes import boxes, has_tables
-from relax_quantus.benchmark.data.clips import Clip, Dataset, Examples
+from relax_quantus.benchmark.data.clips import Clip, Dataset, LabelledExamples
 from relax_quantus.benchmark.data.esc50 import TABLE as ESC50_TABLE
 from relax_quantus.benchmark.data.esc50 import esc50
 from relax_quantus.benchmark.data.planted import planted
@@ -34,7 +34,17 @@ from relax_quantus.errors import ArgumentTypeError
 from relax_quantus.frontend.front_end import FrontEnd
 from relax_quantus.recordings.labelled import TABLE
 
-__all__ = ["DATASETS", "Clip", "Dataset", "Examples", "kind_of_folder", "log_mel", "resolve", "specified", "synthetic"]
+__all__ = [
+    "DATASETS",
+    "Clip",
+    "Dataset",
+    "LabelledExamples",
+    "kind_of_folder",
+    "log_mel",
+    "resolve",
+    "specified",
+    "synthetic",
+]
 
 CALL_FREE_EVERY = 6
 HELD_OUT_CLIPS = 150
@@ -51,12 +61,14 @@ def heard(wave: npt.NDArray[np.float32], front_end: FrontEnd | None) -> npt.NDAr
     return wave if front_end is None else resample(wave, SAMPLE_RATE_HZ, front_end.rate_hz)
 
 
-def call_examples(count: int, seed: int, snr_db: float | None = None, front_end: FrontEnd | None = None) -> Examples:
+def call_examples(
+    count: int, seed: int, snr_db: float | None = None, front_end: FrontEnd | None = None
+) -> LabelledExamples:
     """Examples of `count` soundscapes with calls."""
     scapes = soundscapes(count, seed, snr_db=snr_db)
     labels = np.array([scape.label for scape in scapes], dtype=np.int64)
     names = tuple(scape.source_group for scape in scapes)
-    return Examples(log_mel(scapes, front_end=front_end), labels, names, names)
+    return LabelledExamples(log_mel(scapes, front_end=front_end), labels, names, names)
 
 
 def synthetic(

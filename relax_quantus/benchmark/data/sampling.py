@@ -21,7 +21,7 @@ from torch import Tensor
 
 from relax_quantus.audio.reading import load_waveform
 from relax_quantus.base import checks
-from relax_quantus.benchmark.data.clips import Clip, Dataset, Examples
+from relax_quantus.benchmark.data.clips import Clip, Dataset, LabelledExamples
 from relax_quantus.errors import AudioError, DataError
 from relax_quantus.frontend import front_end as front_ends
 from relax_quantus.frontend.examples import without_source
@@ -144,8 +144,8 @@ class Sample:
 
     class_names: tuple[str, ...]
     sampled: tuple[tuple[Entry, Tensor], ...]
-    training: Examples
-    held_out: Examples
+    training: LabelledExamples
+    held_out: LabelledExamples
     notes: tuple[str, ...]
     reader: Reader
 
@@ -251,7 +251,7 @@ def _rest(
     reader: Reader,
     per_class: int,
     explained: Callable[[Entry], bool] | None,
-) -> tuple[Examples, Examples, list[str]]:
+) -> tuple[LabelledExamples, LabelledExamples, list[str]]:
     """Training examples, held-out examples (the sampled sources, or all that may be explained), and notes on classes where the two share a source."""
     training: list[tuple[int, Entry, Tensor]] = []
     held_out: list[tuple[int, Entry, Tensor]] = []
@@ -275,7 +275,7 @@ def _rest(
     return fitted, judged, [note] if leaky else []
 
 
-def labelled(recordings: list[tuple[int, Entry, Tensor]], front_end: FrontEnd) -> Examples:
+def labelled(recordings: list[tuple[int, Entry, Tensor]], front_end: FrontEnd) -> LabelledExamples:
     """At most `EXAMPLES_PER_CLIP` evenly spaced examples of each recording; grouped by source if every class has two, else by recording."""
     sources = {(label, entry.source_group) for label, entry, _ in recordings}
     labels = [label for label, _ in sources]
@@ -287,4 +287,4 @@ def labelled(recordings: list[tuple[int, Entry, Tensor]], front_end: FrontEnd) -
         ys += [label] * len(keep)
         groups += [entry.source_group if by_source else entry.name] * len(keep)
         clips += [entry.name] * len(keep)
-    return Examples(torch.cat(xs), np.array(ys, dtype=np.int64), tuple(groups), tuple(clips))
+    return LabelledExamples(torch.cat(xs), np.array(ys, dtype=np.int64), tuple(groups), tuple(clips))

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from relax_quantus.audio.reading import checked_resampler
 from relax_quantus.base import checks
 from relax_quantus.base.registry import nearest
-from relax_quantus.benchmark.data.clips import Clip, Dataset, Examples
+from relax_quantus.benchmark.data.clips import Clip, Dataset, LabelledExamples
 from relax_quantus.benchmark.data.degradations import low_pass
 from relax_quantus.benchmark.data.recordings import listing
 from relax_quantus.benchmark.data.sampling import Entry, Reader, Sample, draw, examples_of, labelled, loudness
@@ -125,7 +125,7 @@ def shortcut(
     )
 
 
-def explained(sample: Sample, plant: Any, kind: str, label: str) -> tuple[tuple[Clip, ...], Examples]:
+def explained(sample: Sample, plant: Any, kind: str, label: str) -> tuple[tuple[Clip, ...], LabelledExamples]:
     """Every sampled recording's loudest example with the shortcut, and the examples of the other classes' with it, both of the shortcut's class."""
     clips, swapped, index = [], [], sample.class_names.index(label)
     front_end = sample.reader.front_end
