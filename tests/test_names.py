@@ -10,7 +10,8 @@ import relax_quantus
 
 ROOT = Path(relax_quantus.__file__).parent
 
-# Names that still stand for two things. It may only get shorter: delete a name once one of its two classes has another.
+# Names that still stand for two things. It may only get shorter: delete a name once one of its two
+# classes has another.
 SHARED = {"Entry", "Lattice", "Plan", "Recording"}
 
 
@@ -28,7 +29,7 @@ def test_a_class_name_stands_for_one_thing() -> None:
     shared = {name: places for name, places in modules_by_class(ROOT).items() if len(places) > 1}
     new = {name: places for name, places in shared.items() if name not in SHARED}
     assert not new, f"give one of the two another name: {new}"
-    assert SHARED <= set(shared), f"delete from SHARED: {sorted(SHARED - set(shared))}"
+    assert set(shared) >= SHARED, f"delete from SHARED: {sorted(SHARED - set(shared))}"
 
 
 def test_private_and_nested_classes_count(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""A tiny distribution that adds what the engine's tests run on: a data set, an encoder, and metrics that are slow, fail or never end."""
+"""A tiny distribution that adds what the engine's tests run on: a
+data set, an encoder, and metrics that are slow, fail or never end.
+"""
 
 from __future__ import annotations
 
