@@ -1,14 +1,17 @@
 """Do the 95 % intervals of the centred map hold the converged map in 95 % of cases, also where it is highest?
 
-    python -m benchmarks.calibration_study --data FOLDER [--clips 1] [--precision bfloat16] [--out FILE]
+    python -m benchmarks.calibration_study --data FOLDER [--clips 1] [--precision bfloat16] [--out
+    FILE]
 
-Scenes are real recordings under the bundled encoder and two planted encoders: one that hears a whole dense example, and
-one that hears a single block of it and answers fully as soon as a third of it is kept, a decisive event. For each scene,
-strategy and kind of edges, a reference of `--reference` masks is drawn once; then each seed draws N masks of its own, from
-which both estimators make a map. A bin is covered where the reference lies in `Explanation.interval`, widened by the
-reference's own error. Shares are over all bins, over the highest 5 % of the reference's bins, and over the highest 5 % of
-the seed's own, which selection favours: such a bin is there because its error was positive. Rows are written scene by
-scene; the same command goes on with those that are missing.
+Scenes are real recordings under the bundled encoder and two planted encoders: one that hears a
+whole dense example, and one that hears a single block of it and answers fully as soon as a third of
+it is kept, a decisive event. For each scene, strategy and kind of edges, a reference of
+`--reference` masks is drawn once; then each seed draws N masks of its own, from which both
+estimators make a map. A bin is covered where the reference lies in `Explanation.interval`, widened
+by the reference's own error. Shares are over all bins, over the highest 5 % of the reference's
+bins, and over the highest 5 % of the seed's own, which selection favours: such a bin is there
+because its error was positive. Rows are written scene by scene; the same command goes on with those
+that are missing.
 """
 
 from __future__ import annotations
@@ -61,9 +64,10 @@ class Scene:
 class Row:
     """One explanation held against the reference; `n_samples` is 0 where it stopped by itself, after `masks`.
 
-    `share`, `top` and `own_top` are shares of bins that are covered: of all, of the reference's highest and of the seed's own
-    highest. `reference` is the reference's error over this one's, and `ratio` the mean squared error over the mean squared
-    gap to the reference (less its own), both over all bins.
+    `share`, `top` and `own_top` are shares of bins that are covered: of all, of the reference's
+    highest and of the seed's own highest. `reference` is the reference's error over this one's, and
+    `ratio` the mean squared error over the mean squared gap to the reference (less its own), both
+    over all bins.
     """
 
     scene: str

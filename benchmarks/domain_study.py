@@ -1,7 +1,8 @@
 """Does it matter where soft masks blend? ``python -m benchmarks.domain_study --data FOLDER``.
 
-For a class-balanced sample of recordings and each strategy: mean and spread of the similarity over masks with log and amplitude blending, and
-the rank correlation of the two maps, beside that of two maps with log blending and other masks (the noise ceiling).
+For a class-balanced sample of recordings and each strategy: mean and spread of the similarity over
+masks with log and amplitude blending, and the rank correlation of the two maps, beside that of two
+maps with log blending and other masks (the noise ceiling).
 """
 
 from __future__ import annotations

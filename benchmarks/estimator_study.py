@@ -1,11 +1,14 @@
 """How many masks the surrogate saves, and whether its error bars are honest: on real recordings, without a page of options.
 
-    python -m benchmarks.estimator_study --data FOLDER --out benchmarks/estimator_study.json [--clips 20 --masks 6000 --pool FOLDER]
+    python -m benchmarks.estimator_study --data FOLDER --out benchmarks/estimator_study.json
+    [--clips 20 --masks 6000 --pool FOLDER]
 
-For each strategy and fill, the similarities of `--clips` recordings under `--masks` masks are computed once and kept in `--pool`, so that a
-stopped run goes on. Slices of N masks then give independent estimates; each is compared with a reference, the mean of surrogate estimates
-from the slices of 3000 masks that it does not share. Errors are mean squares over an example's entries; the reference's own error is
-subtracted from them, and added to the standard error where coverage is counted. Masks are shared by the clips.
+For each strategy and fill, the similarities of `--clips` recordings under `--masks` masks are
+computed once and kept in `--pool`, so that a stopped run goes on. Slices of N masks then give
+independent estimates; each is compared with a reference, the mean of surrogate estimates from the
+slices of 3000 masks that it does not share. Errors are mean squares over an example's entries; the
+reference's own error is subtracted from them, and added to the standard error where coverage is
+counted. Masks are shared by the clips.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Does each masking strategy point at the call, beyond what its masks alone do?
 
-Synthetic soundscapes with calls; maps towards the clean stem's embedding; localisation of each strategy minus its shuffled twin's on the same
-clip; a percentile bootstrap over clips. Every seed makes its own soundscapes, masks and permutations. Run it from the repository's root::
+Synthetic soundscapes with calls; maps towards the clean stem's embedding; localisation of each
+strategy minus its shuffled twin's on the same clip; a percentile bootstrap over clips. Every seed
+makes its own soundscapes, masks and permutations. Run it from the repository's root::
 
     python -m benchmarks.localisation_study --clips 40 --n-samples 1000 --seeds 0 1 2 --out localisation_study.json
 

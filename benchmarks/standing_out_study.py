@@ -1,9 +1,10 @@
 """How large must an effect be for a bin to stand out: among the highest fifth, or a fraction of the map's largest?
 
-The truth is exact: the bundled encoder is given silence outside one box of each example, so that it hears nothing else.
-A recording has 1 to 4 examples, in each of which one box is heard with probability 3/4. Boxes are where a call dominates:
-real calls planted in recordings of other kinds with ``--data FOLDER``, synthetic soundscapes without. All rules share the
-family-wise threshold of chance. Run it from the repository's root::
+The truth is exact: the bundled encoder is given silence outside one box of each example, so that it
+hears nothing else. A recording has 1 to 4 examples, in each of which one box is heard with
+probability 3/4. Boxes are where a call dominates: real calls planted in recordings of other kinds
+with ``--data FOLDER``, synthetic soundscapes without. All rules share the family-wise threshold of
+chance. Run it from the repository's root::
 
     python -m benchmarks.standing_out_study --data FOLDER --recordings 16
 

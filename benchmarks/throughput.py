@@ -2,8 +2,9 @@
 
     python -m benchmarks.throughput [--workers 2] [--clips 24] [--repeats 3] [--out FILE]
 
-Preset quick on synthetic soundscapes. Cells a second of the part that workers share, and of the whole run, which also loads the data, fits the
-head, starts and ends processes and writes the results. As a yardstick, examples a second of the encoder alone in so many processes at once: what
+Preset quick on synthetic soundscapes. Cells a second of the part that workers share, and of the
+whole run, which also loads the data, fits the head, starts and ends processes and writes the
+results. As a yardstick, examples a second of the encoder alone in so many processes at once: what
 these cores give when nothing is shared, so that more cannot be asked for.
 """
 

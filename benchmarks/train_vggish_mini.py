@@ -3,8 +3,9 @@
     python -m benchmarks.train_vggish_mini --data FOLDER --seed 0
     python -m benchmarks.train_vggish_mini --data FOLDER --seed 0 --cross-validate
 
-FOLDER holds ``clips.csv`` (columns file, label, source_group; sample_rate, channels, seconds and source_encoding for the metadata control).
-The same seed and thread count give the same weights. One training takes some minutes on two cores.
+FOLDER holds ``clips.csv`` (columns file, label, source_group; sample_rate, channels, seconds and
+source_encoding for the metadata control). The same seed and thread count give the same weights. One
+training takes some minutes on two cores.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ def validate_fold(
 ) -> pd.DataFrame:
     """Train an encoder without the clips in `test` and predict them.
 
-    Classes outside the split have no clip in `test`, so all of theirs help to train the encoder; head and neighbours see `train` only.
+    Classes outside the split have no clip in `test`, so all of theirs help to train the encoder;
+    head and neighbours see `train` only.
     """
     torch.set_num_threads(threads)
     outside = np.setdiff1d(np.arange(len(recordings.labels)), np.union1d(train, test))

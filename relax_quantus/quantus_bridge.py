@@ -1,9 +1,10 @@
 """Quantus: RELAX as an explain function, and embeddings as something that Quantus can measure.
 
-The numpy boundary of the flow: arrays ``(B, 1, T, F)`` and a model enter, maps ``(B, 1, T, F)`` leave. Three ways in,
-from the most explicit to the most convenient: pass `explain_func` to a metric or to ``quantus.evaluate``; wrap an
-encoder without classes in `SimilarityModel`; call `register_with_quantus`, after which Quantus knows RELAX by name.
-Quantus itself is imported by the registration alone.
+The numpy boundary of the flow: arrays ``(B, 1, T, F)`` and a model enter, maps ``(B, 1, T, F)``
+leave. Three ways in, from the most explicit to the most convenient: pass `explain_func` to a metric
+or to ``quantus.evaluate``; wrap an encoder without classes in `SimilarityModel`; call
+`register_with_quantus`, after which Quantus knows RELAX by name. Quantus itself is imported by the
+registration alone.
 """
 
 from __future__ import annotations
@@ -69,25 +70,28 @@ def explain_func(
 ) -> Array:
     """Explain the embeddings of `inputs` with RELAX, in the form that Quantus asks of an explain function.
 
-    It explains ``model.embed`` if the model has it, else the model's output: with `EmbeddingClassifier` and
-    `SimilarityModel` the embedding, so that a re-initialised encoder (MPRT) changes the map and a re-initialised head
-    does not. The model runs in eval mode and is left as found, as are the arguments and the global generators. Costs
-    ``n_samples + 2`` forwards an example.
+    It explains ``model.embed`` if the model has it, else the model's output: with
+    `EmbeddingClassifier` and `SimilarityModel` the embedding, so that a re-initialised encoder
+    (MPRT) changes the map and a re-initialised head does not. The model runs in eval mode and is
+    left as found, as are the arguments and the global generators. Costs ``n_samples + 2`` forwards
+    an example.
 
     Parameters
     ----------
     model
         Module or callable on ``(n, ...)``.
     inputs
-        ``(B, ...)``, such as log-mel examples ``(B, 1, T, F)``, of any channels and axes; brought to the type of the model's weights.
+        ``(B, ...)``, such as log-mel examples ``(B, 1, T, F)``, of any channels and axes; brought
+        to the type of the model's weights.
     targets
         Not used: an embedding has no classes.
     masks, baselines, estimator, similarity, domain, n_samples, seed
-        As in `RELAX` and `RELAX.attribute`. Keep the seed fixed for robustness metrics; pass fresh ones for
-        randomisation metrics, where masks shared by both maps would look like agreement.
+        As in `RELAX` and `RELAX.attribute`. Keep the seed fixed for robustness metrics; pass fresh
+        ones for randomisation metrics, where masks shared by both maps would look like agreement.
     map
-        ``"centred"`` (importance minus its value if no bin mattered), for metrics that rank bins or read signs; ``"positive"`` (centred,
-        negative parts 0), for metrics of mass; or ``"importance"``, whose values all lie high above 0, for its ranks.
+        ``"centred"`` (importance minus its value if no bin mattered), for metrics that rank bins or
+        read signs; ``"positive"`` (centred, negative parts 0), for metrics of mass; or
+        ``"importance"``, whose values all lie high above 0, for its ranks.
     perturbations_per_eval
         As in `RELAX.attribute`.
     device
@@ -183,14 +187,16 @@ def method_names() -> list[str]:
 def register_with_quantus() -> None:
     """Teach Quantus RELAX by name, until `unregister_from_quantus`.
 
-    Afterwards ``quantus.explain(model, x, y, method="RELAX-time", **keywords of explain_func)`` works, and with it
-    everything in Quantus that goes through that function: ``quantus.evaluate`` with a dictionary a method, and
-    SmoothMPRT, which takes no other explain function. ``"RELAX"`` takes ``masks=``; ``"RELAX-<strategy>"`` names it,
-    for every strategy in the registry. Any other method goes to Quantus as before. Calling this twice is the same as
-    calling it once. Names imported earlier (``from quantus import explain``) keep the old function.
+    Afterwards ``quantus.explain(model, x, y, method="RELAX-time", **keywords of explain_func)``
+    works, and with it everything in Quantus that goes through that function: ``quantus.evaluate``
+    with a dictionary a method, and SmoothMPRT, which takes no other explain function. ``"RELAX"``
+    takes ``masks=``; ``"RELAX-<strategy>"`` names it, for every strategy in the registry. Any other
+    method goes to Quantus as before. Calling this twice is the same as calling it once. Names
+    imported earlier (``from quantus import explain``) keep the old function.
 
-    In ``quantus.evaluate`` give the method twice, ``{"RELAX-time": {"method": "RELAX-time", "n_samples": 500}}``:
-    Quantus makes the first maps from the inner dictionary and later ones from the key.
+    In ``quantus.evaluate`` give the method twice,
+    ``{"RELAX-time": {"method": "RELAX-time", "n_samples": 500}}``: Quantus makes the first maps
+    from the inner dictionary and later ones from the key.
 
     Raises
     ------

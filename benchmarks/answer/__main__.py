@@ -1,11 +1,13 @@
 """Train what is missing, run what is not finished, write the report: the one command behind benchmarks/results.
 
-    python -m benchmarks.answer --data FOLDER [--only recordings truth] [--seeds 1] [--workers 2] [--steps 400]
+    python -m benchmarks.answer --data FOLDER [--only recordings truth] [--seeds 1] [--workers 2]
+    [--steps 400]
 
-Encoders go to ``benchmarks/answer/encoders``, the growing runs to ``benchmarks/answer/run`` (neither is published), tables, statistics and
-figures to ``benchmarks/results``. A stopped command goes on where it was; more seeds, encoders or methods in a configuration add to what is there,
-so that ``--seeds 1`` and then ``--seeds 3`` is a first answer and then a better one. ``--report-only`` makes the reports again, those of grids that
-were not run here from their published scores.
+Encoders go to ``benchmarks/answer/encoders``, the growing runs to ``benchmarks/answer/run``
+(neither is published), tables, statistics and figures to ``benchmarks/results``. A stopped command
+goes on where it was; more seeds, encoders or methods in a configuration add to what is there, so
+that ``--seeds 1`` and then ``--seeds 3`` is a first answer and then a better one. ``--report-only``
+makes the reports again, those of grids that were not run here from their published scores.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     python -m benchmarks.answer.by_evaluator benchmarks/results/recordings
 
-From published results alone: shares of gain on the embedding, of trained encoders; each explainer on the fills that are not its own, mean over all
-three; its own unit counts, a unit that its maps cannot rank does not. Scores as they are; against energy without its fill, silence. One number a
+From published results alone: shares of gain on the embedding, of trained encoders; each explainer
+on the fills that are not its own, mean over all three; its own unit counts, a unit that its maps
+cannot rank does not. Scores as they are; against energy without its fill, silence. One number a
 source group, paired Wilcoxon test (not corrected), bootstrap interval over source groups.
 """
 

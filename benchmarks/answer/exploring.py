@@ -3,7 +3,8 @@ much taking them off multiplies the variance of a difference.
 
     python -m benchmarks.answer.exploring benchmarks/results/recordings
 
-Differences are means over source groups with their intervals, p of paired Wilcoxon tests after Holm's correction within each block that is printed.
+Differences are means over source groups with their intervals, p of paired Wilcoxon tests after
+Holm's correction within each block that is printed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The other architecture of the comparison: dilated convolutions over time only, which sees no neighbourhood of bands.
 
-Log-mel examples ``(n, 1, 96, 64)`` enter, embeddings ``(n, 128)`` leave. `time_convolutions` loads the weights that `train` wrote, so that a
-benchmark can name it: ``benchmarks.answer.networks:time_convolutions``.
+Log-mel examples ``(n, 1, 96, 64)`` enter, embeddings ``(n, 128)`` leave. `time_convolutions` loads
+the weights that `train` wrote, so that a benchmark can name it:
+``benchmarks.answer.networks:time_convolutions``.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """From a run's folder to a published one: the same tables, small enough for a repository.
 
-A folder that `relax_quantus.benchmark` wrote enters; one that `relax-quantus report` reads leaves. Scores are rounded to five decimals and curves to
-four, of seconds there are each method's median ones, how far a score falls when everything is replaced is kept once a clip (it is the same for every
-map), and of grids that keep no curves the areas LIF and MIF, whose difference is the score, are left out, too. Twins' curves are in no figure and
-are not published.
+A folder that `relax_quantus.benchmark` wrote enters; one that `relax-quantus report` reads leaves.
+Scores are rounded to five decimals and curves to four, of seconds there are each method's median
+ones, how far a score falls when everything is replaced is kept once a clip (it is the same for
+every map), and of grids that keep no curves the areas LIF and MIF, whose difference is the score,
+are left out, too. Twins' curves are in no figure and are not published.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Section "captum": KernelShap, FeatureAblation and Occlusion on the similarity to the clip's own embedding, per forward.
 
-All get about as many forwards as RELAX, counted, and the micro-batch that is best for the forwards alone. KernelShap perturbs 7 x 7 cells;
-FeatureAblation replaces one of N - 1 groups of neighbouring bins at a time; Occlusion slides a window of a 7 x 7 cell's size.
+All get about as many forwards as RELAX, counted, and the micro-batch that is best for the forwards
+alone. KernelShap perturbs 7 x 7 cells; FeatureAblation replaces one of N - 1 groups of neighbouring
+bins at a time; Occlusion slides a window of a 7 x 7 cell's size.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How far maps are from their converged value, with the reference's own noise taken out.
 
-Maps from independent seeds enter; squared errors relative to the converged map's spread, ratios of them, and the number of masks for an equal
-error leave. Pure arithmetic, no encoder.
+Maps from independent seeds enter; squared errors relative to the converged map's spread, ratios of
+them, and the number of masks for an equal error leave. Pure arithmetic, no encoder.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ class Converged:
 def relative_squared_errors(maps: Sequence[Tensor], converged: Converged) -> float:
     """Mean squared error of `maps` against the converged one, its noise subtracted, over its squared spread.
 
-    E[(a - r)^2] = E[(a - mu)^2] + noise(r) for an estimate a and a reference r of independent seeds and mean mu; so the difference is unbiased
-    and can come out negative where the reference is no better than the estimate.
+    E[(a - r)^2] = E[(a - mu)^2] + noise(r) for an estimate a and a reference r of independent seeds
+    and mean mu; so the difference is unbiased and can come out negative where the reference is no
+    better than the estimate.
     """
     stack = torch.stack([m.double().flatten() for m in maps])
     return (float((stack - converged.mean).square().mean()) - converged.noise) / converged.spread_squared
@@ -50,8 +51,8 @@ def relative_to(top: Sequence[float], bottom: Sequence[float]) -> list[float]:
 def masks_needed(curve: dict[int, list[float]]) -> int:
     """Number of masks at which the median over clips of (squared error over the wanted one) falls to 1.
 
-    Between two measured sizes log error is linear in log N; above the largest, error falls as 1/N; below the smallest nothing is assumed, and
-    the smallest is returned.
+    Between two measured sizes log error is linear in log N; above the largest, error falls as 1/N;
+    below the smallest nothing is assumed, and the smallest is returned.
 
     Examples
     --------

@@ -1,8 +1,9 @@
 """Section "equal error": how much sooner a map is as exact as relax_xai's own.
 
-Every way of masking has its own converged map; each estimate is judged against that of its *own* masks (relax_xai's lattice moves by pixels
-only), relative to that map's spread over bins. So "equal error" means equally well converged, not equal maps. The time is measured at the
-number of masks that the error study says is needed.
+Every way of masking has its own converged map; each estimate is judged against that of its *own*
+masks (relax_xai's lattice moves by pixels only), relative to that map's spread over bins. So "equal
+error" means equally well converged, not equal maps. The time is measured at the number of masks
+that the error study says is needed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """One fresh process of the memory section: ``python -m benchmarks.speed.memory_probe ENCODER MASKS ESTIMATOR N THREADS`` prints JSON.
 
-The peak is the kernel's high-water mark of this process (Linux: VmHWM, which begins anew with the program; elsewhere ru_maxrss). A small
-call first, so that what libraries allocate once is there in either size.
+The peak is the kernel's high-water mark of this process (Linux: VmHWM, which begins anew with the
+program; elsewhere ru_maxrss). A small call first, so that what libraries allocate once is there in
+either size.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Encoders and clips of the speed suite, and the forwards alone that everything is compared with.
 
-Names enter; `Network` objects in the state in which a user would have them, log-mel clips, and the best plain forward loop that a scan finds
-leave.
+Names enter; `Network` objects in the state in which a user would have them, log-mel clips, and the
+best plain forward loop that a scan finds leave.
 """
 
 from __future__ import annotations

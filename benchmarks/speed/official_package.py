@@ -1,6 +1,7 @@
 """relax_xai 0.0.5, the official package, as a peer: imported without torchvision, run as its defaults have it, its masks as a strategy.
 
-It imports torchvision for image transforms that RELAX does not use; where torchvision is missing an empty module stands in during the import.
+It imports torchvision for image transforms that RELAX does not use; where torchvision is missing an
+empty module stands in during the import.
 """
 
 from __future__ import annotations
@@ -53,8 +54,9 @@ def masks_of(n_samples: int) -> int:
 def explain(encoder: nn.Module, x: Tensor, n_samples: int, seed: int | None = None) -> Tensor:
     """Explain one clip ``(1, 1, T, F)`` with the official package and return its importance ``(T, F)``.
 
-    Its defaults: batches of 100 masks, 7 x 7 cells, keep probability .5, fill 0. Gradients are switched off, as an experienced user would;
-    the package does not do it. With a seed the global generator is seeded within a fork.
+    Its defaults: batches of 100 masks, 7 x 7 cells, keep probability .5, fill 0. Gradients are
+    switched off, as an experienced user would; the package does not do it. With a seed the global
+    generator is seeded within a fork.
     """
     package = load()
     batch = min(BATCH, n_samples)

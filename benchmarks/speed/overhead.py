@@ -1,7 +1,8 @@
 """Section "overhead": `RELAX.attribute` over the same number of forwards alone.
 
-The forwards alone are the fastest that a scan of micro-batches and memory formats finds in the same run, on rows that lie ready, in inference
-mode, embeddings dropped. "First call" is a call on an encoder never seen before, whatever the package tunes or prepares included.
+The forwards alone are the fastest that a scan of micro-batches and memory formats finds in the same
+run, on rows that lie ready, in inference mode, embeddings dropped. "First call" is a call on an
+encoder never seen before, whatever the package tunes or prepares included.
 """
 
 from __future__ import annotations

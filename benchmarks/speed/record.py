@@ -1,7 +1,8 @@
 """``results.json``: rows as they come, with the machine and the settings of each section.
 
-A section is written row by row under "unfinished" and moves to "sections" when it ends, so that a killed run loses at most what it had not
-measured, and a section measured again replaces the old one only when it is complete.
+A section is written row by row under "unfinished" and moves to "sections" when it ends, so that a
+killed run loses at most what it had not measured, and a section measured again replaces the old one
+only when it is complete.
 """
 
 from __future__ import annotations

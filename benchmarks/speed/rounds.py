@@ -1,7 +1,8 @@
 """Arms timed in turn: A B C, C B A, A B C, ...
 
-Named callables enter, their times round by round leave. Every arm runs once a round, and every second round in reverse, so that slow drifts of
-the machine fall on all arms alike; a ratio is taken within a round. An arm that raises in its untimed first run is left out, with the reason.
+Named callables enter, their times round by round leave. Every arm runs once a round, and every
+second round in reverse, so that slow drifts of the machine fall on all arms alike; a ratio is taken
+within a round. An arm that raises in its untimed first run is left out, with the reason.
 """
 
 from __future__ import annotations

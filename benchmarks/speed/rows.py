@@ -36,7 +36,8 @@ class Row:
     labels
         What they were measured on, in the order of the table's columns.
     values
-        One a repetition (or clip), each already a ratio of two times of one round where it is a ratio.
+        One a repetition (or clip), each already a ratio of two times of one round where it is a
+        ratio.
     seconds, base_seconds
         The times behind the values, where there are any.
     aim

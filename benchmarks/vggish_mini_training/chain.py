@@ -1,7 +1,8 @@
 """Waveforms -> the same waveforms as if recorded, mixed and coded by a random chain that knows nothing of the class.
 
-Second step of the training flow, and the remedy for recording-chain shortcuts. ``(B, 15 600)`` at 16 kHz enters and leaves. No function here
-takes a label, and the number of random draws does not depend on the waveforms: the chain's stream is the same whatever is recorded.
+Second step of the training flow, and the remedy for recording-chain shortcuts. ``(B, 15 600)`` at
+16 kHz enters and leaves. No function here takes a label, and the number of random draws does not
+depend on the waveforms: the chain's stream is the same whatever is recorded.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Encoder trained on some clips -> how well other clips are told apart, and how much of that the recording chain explains.
 
-Last step of the training flow. Clips are embedded from `LogMel` examples as `relax_quantus.load_examples` cuts them (whole examples; shorter
-clips padded with silence); a logistic regression on standardised embeddings, every clip weighing the same, gives class probabilities; a clip's
-are the mean of its examples'.
+Last step of the training flow. Clips are embedded from `LogMel` examples as
+`relax_quantus.load_examples` cuts them (whole examples; shorter clips padded with silence); a
+logistic regression on standardised embeddings, every clip weighing the same, gives class
+probabilities; a clip's are the mean of its examples'.
 """
 
 from __future__ import annotations
@@ -126,7 +127,8 @@ def evaluate_fold(encoder: nn.Module, train: Recordings, test: Recordings) -> pd
     Returns
     -------
     pandas.DataFrame
-        One row a test clip: file, label, source_group, background (bool) and a column of predicted labels for each way.
+        One row a test clip: file, label, source_group, background (bool) and a column of predicted
+        labels for each way.
     """
     front_end = LogMel()
     names = np.asarray(train.class_names)

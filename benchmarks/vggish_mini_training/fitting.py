@@ -1,8 +1,10 @@
 """Recordings -> a fitted `VGGishMini`, in one seeded run.
 
-Third step of the training flow. Every batch is drawn anew: calls around loud moments, two of them mixed, sent through random recording chains,
-turned into log-mel examples and partly replaced by silence. A share of each batch holds no call at all (quiet parts of any clip, coloured
-noise, digital silence) and has a class of its own, "nothing": so the background cannot stand for the animal.
+Third step of the training flow. Every batch is drawn anew: calls around loud moments, two of them
+mixed, sent through random recording chains, turned into log-mel examples and partly replaced by
+silence. A share of each batch holds no call at all (quiet parts of any clip, coloured noise,
+digital silence) and has a class of its own, "nothing": so the background cannot stand for the
+animal.
 """
 
 from __future__ import annotations
@@ -90,7 +92,8 @@ def stripes(n: int, length: int, count: int, widest: int, generator: torch.Gener
 def fit_encoder(recordings: Recordings, recipe: Recipe, seed: int, progress: bool = True) -> VGGishMini:
     """Train an encoder and fold its batch normalisation; the same seed and thread count give the same weights.
 
-    The global generator, which initialises the network and drives dropout, is seeded inside a fork and left as it was found.
+    The global generator, which initialises the network and drives dropout, is seeded inside a fork
+    and left as it was found.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,6 +1,7 @@
 """A folder with ``clips.csv`` -> waveforms in memory, and the random excerpts and quiet backgrounds that training draws from them.
 
-First step of the training flow. Waveforms are mono, 16 kHz; an excerpt is one example long (15 600 samples, 0.975 s).
+First step of the training flow. Waveforms are mono, 16 kHz; an excerpt is one example long (15 600
+samples, 0.975 s).
 """
 
 from __future__ import annotations
@@ -91,8 +92,9 @@ def levels_db(wave: Tensor, window: int, hop: int) -> Tensor:
 def background_of(wave: Tensor, generator: torch.Generator) -> Tensor | None:
     """Draw one excerpt (15 600,) of unit RMS from a clip's quiet parts, grains of 0.1 s in random order, crossfaded.
 
-    A grain is quiet when it is among the clip's quietest fifth and at least 15 dB below its loudest twentieth, so that a clip which calls
-    throughout has no background (None), nor has one whose quiet parts are digital silence.
+    A grain is quiet when it is among the clip's quietest fifth and at least 15 dB below its loudest
+    twentieth, so that a clip which calls throughout has no background (None), nor has one whose
+    quiet parts are digital silence.
     """
     level = levels_db(wave, GRAIN, GRAIN // 4)
     quiet = (level <= level.quantile(0.2)) & (level <= level.quantile(0.95) - QUIET_BELOW_LOUD_DB) & (level > -100.0)
@@ -137,8 +139,9 @@ class Excerpts:
     def calls(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw n excerpts around loud moments, played at 0.87 to 1.15 times the speed.
 
-        Classes are drawn in proportion to the square root of their clips, clips of a class equally, moments in proportion to amplitude; the
-        moment falls anywhere in the excerpt's middle 80 %. Beyond a clip's ends there is silence.
+        Classes are drawn in proportion to the square root of their clips, clips of a class equally,
+        moments in proportion to amplitude; the moment falls anywhere in the excerpt's middle 80 %.
+        Beyond a clip's ends there is silence.
 
         Returns
         -------

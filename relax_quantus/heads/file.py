@@ -1,8 +1,8 @@
 """The file of a classifier head: safetensors with JSON strings as metadata, never pickle.
 
-A `SavedHead` enters or leaves: the linear layer, what is known about it, of a fine-tuned encoder the entries of its state
-dict that differ from the original's, and of an encoder without weights what it makes of made-up examples (`Probe`).
-Version "1" holds no encoder weights, version "2" does.
+A `SavedHead` enters or leaves: the linear layer, what is known about it, of a fine-tuned encoder
+the entries of its state dict that differ from the original's, and of an encoder without weights
+what it makes of made-up examples (`Probe`). Version "1" holds no encoder weights, version "2" does.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ class SavedHead:
     class_names, cross_validation, fine_tuning
         As of the `EmbeddingClassifier`.
     encoder, encoder_sha256
-        Kind and fingerprint of the encoder that was given to `EmbeddingClassifier.fit`; "" where none could be taken.
+        Kind and fingerprint of the encoder that was given to `EmbeddingClassifier.fit`; "" where
+        none could be taken.
     tuned_sha256
         Fingerprint of the fine-tuned encoder; "" if the encoder is used as it was given.
     changed

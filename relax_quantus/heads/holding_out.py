@@ -38,8 +38,8 @@ def group_weights(codes: Ints) -> Floats:
 def hold_out(data: Labelled, rng: np.random.Generator) -> tuple[npt.NDArray[np.bool_], tuple[str, ...]]:
     """Choose a fifth of every class's groups, at random; of a class with one group, a fifth of its clips.
 
-    No group of a class with several is on both sides, and every class stays on the training side. A class of one clip
-    is not validated at all.
+    No group of a class with several is on both sides, and every class stays on the training side. A
+    class of one clip is not validated at all.
 
     Returns
     -------
@@ -68,7 +68,8 @@ def hold_out(data: Labelled, rng: np.random.Generator) -> tuple[npt.NDArray[np.b
         known = np.unique(units[of_class])
         if alone[c] and len(known) > 1:
             by_clip.append(data.names[c])
-        # A group may hold several classes: what another class has held out counts, and no class may lose its last one.
+        # A group may hold several classes: what another class has held out counts, and no class may
+        # lose its last one.
         wanted = max(1, round(SHARE * len(known))) - len(np.unique(units[of_class & held]))
         for unit in rng.permutation(np.setdiff1d(known, units[of_class & held])):
             trial = held | ((units == unit) & (of_class | (not alone[c])))

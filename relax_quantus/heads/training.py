@@ -1,8 +1,9 @@
 """Training an encoder on: a copy of it and a linear head are trained until a validation loss stops falling.
 
-Examples with labels and groups, a mask of those to validate on and a copied encoder enter; the copy leaves at its best
-epoch, with the course of the training. Used by `relax_quantus.heads.fine_tuning`. The given encoder and the global random
-generators are left as they were.
+Examples with labels and groups, a mask of those to validate on and a copied encoder enter; the copy
+leaves at its best epoch, with the course of the training. Used by
+`relax_quantus.heads.fine_tuning`. The given encoder and the global random generators are left as
+they were.
 """
 
 from __future__ import annotations
@@ -99,8 +100,9 @@ def trainee(encoder: Any, freeze: Sequence[str] | None) -> tuple[nn.Module, dict
 def training(tuned: nn.Module, trained: dict[str, nn.Parameter], seed: int) -> Iterator[None]:
     """Put the copy into training mode and give modes, flags and generators back afterwards.
 
-    Frozen parts and normalisations with running statistics stay in eval mode: a few small batches would spoil the
-    statistics. Dropout draws from the global generators, which are seeded inside a fork.
+    Frozen parts and normalisations with running statistics stay in eval mode: a few small batches
+    would spoil the statistics. Dropout draws from the global generators, which are seeded inside a
+    fork.
     """
     modes = [(part, part.training) for part in tuned.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in tuned.parameters()]

@@ -1,7 +1,8 @@
 """What a benchmark runs on: the registry of data sets, and the synthetic one.
 
-Fourth step of the benchmark's flow: a specification such as ``synthetic:snr_db=-6`` or ``planted:path=DIR`` enters; log-mel clips with their class,
-source and, where it is known, clean stem and truth leave, beside the examples that the logistic head is fitted on and judged on.
+Fourth step of the benchmark's flow: a specification such as ``synthetic:snr_db=-6`` or
+``planted:path=DIR`` enters; log-mel clips with their class, source and, where it is known, clean
+stem and truth leave, beside the examples that the logistic head is fitted on and judged on.
 """
 
 from __future__ import annotations
@@ -90,8 +91,9 @@ def synthetic(
     head_clips
         Training soundscapes for the head.
     snr_db
-        Level of the call over the noise floor in dB, in all clips; None draws it from 8 to 22 for each. The clips are otherwise the same. Where it
-        is given, localisation does not want a good head, but a response of the encoder to each call.
+        Level of the call over the noise floor in dB, in all clips; None draws it from 8 to 22 for
+        each. The clips are otherwise the same. Where it is given, localisation does not want a good
+        head, but a response of the encoder to each call.
     front_end
         Makes the examples; None for VGGish's.
     """

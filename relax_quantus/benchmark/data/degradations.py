@@ -1,7 +1,8 @@
 """What a recording adds to a call: room, other sounds, noise and band limit, none of which knows the class.
 
-Second step of the benchmark's flow: calls ``(samples,)`` enter; waves of the same length with a reverberant tail, coloured noise, decoys
-(louder than the call and irrelevant) and distractors (insect-like) leave. Everything linear, so that stem + rest is the recording.
+Second step of the benchmark's flow: calls ``(samples,)`` enter; waves of the same length with a
+reverberant tail, coloured noise, decoys (louder than the call and irrelevant) and distractors
+(insect-like) leave. Everything linear, so that stem + rest is the recording.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ def low_pass(wave: Wave, cutoff_hz: float, rate_hz: int = SAMPLE_RATE_HZ) -> Wav
 def decoy(kind: str, call_band: Band, call_from: int, call_to: int, samples: int, rng: np.random.Generator) -> Wave:
     """A sound that is not an animal, away from the call in time or in frequency; unit RMS over its own duration, or zeros for "none".
 
-    ``tone`` lies at least 1.2 octaves from the call's band centre; ``clicks`` lie where the call is not (the longer side of it); ``thump``
-    and ``hum`` below 300 Hz.
+    ``tone`` lies at least 1.2 octaves from the call's band centre; ``clicks`` lie where the call is
+    not (the longer side of it); ``thump`` and ``hum`` below 300 Hz.
     """
     wave = np.zeros(samples)
     t = np.arange(samples) / SAMPLE_RATE_HZ

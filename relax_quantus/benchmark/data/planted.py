@@ -1,9 +1,11 @@
 """Planted recordings: a real call at a known time, and band if wanted, in another class's real recording or its background.
 
-Fourth step of the benchmark's flow, beside `recordings`: a folder of recordings enters; mixtures leave whose truth is where the planted call
-dominates the rest. What is planted is the loudest stretch of one recording; what it is planted in comes from another class and another source. Both
-are drawn among the recordings to explain, so that the head has heard neither. Scored towards the clean stem's embedding; a mixture counts only where
-the encoder responds, i.e. where the call moves the embedding of what it was planted in towards the stem's.
+Fourth step of the benchmark's flow, beside `recordings`: a folder of recordings enters; mixtures
+leave whose truth is where the planted call dominates the rest. What is planted is the loudest
+stretch of one recording; what it is planted in comes from another class and another source. Both
+are drawn among the recordings to explain, so that the head has heard neither. Scored towards the
+clean stem's embedding; a mixture counts only where the encoder responds, i.e. where the call moves
+the embedding of what it was planted in towards the stem's.
 """
 
 from __future__ import annotations
@@ -79,14 +81,17 @@ def planted(
     path
         Folder of recordings, see `recordings.listing`.
     max_clips, seed, head_clips, resampler, front_end
-        As in `recordings.folder`. Which call goes where, and when, is drawn from the seed and the call's name alone: two levels or bands have the
-        same calls and hosts at the same times.
+        As in `recordings.folder`. Which call goes where, and when, is drawn from the seed and the
+        call's name alone: two levels or bands have the same calls and hosts at the same times.
     snr_db
-        Mean power of the call while it sounds over that of its host at the same time, in the call's band, in dB.
+        Mean power of the call while it sounds over that of its host at the same time, in the call's
+        band, in dB.
     octaves
-        Limit the call to a band of so many octaves around the middle of its energy; 0 leaves it whole.
+        Limit the call to a band of so many octaves around the middle of its energy; 0 leaves it
+        whole.
     into
-        ``"recording"``: the host's loudest example; ``"background"``: noise with the mean spectrum of the host's quietest fifth.
+        ``"recording"``: the host's loudest example; ``"background"``: noise with the mean spectrum
+        of the host's quietest fifth.
     clips_per_source
         As in `recordings.folder`, of calls and of hosts; several calls may still have one host.
 
@@ -169,7 +174,8 @@ def mix(
     call, host
         Recordings at `rate_hz` of any length.
     rng
-        Draws the call's duration (0.3 to 0.6 s), its onset and, if `into` is a background, the noise.
+        Draws the call's duration (0.3 to 0.6 s), its onset and, if `into` is a background, the
+        noise.
     snr_db, octaves, into
         As in `planted`.
     rate_hz, samples

@@ -1,9 +1,10 @@
 """Truth by construction: an encoder that sees one region of the spectrogram and nothing else.
 
-Usable on any data set, real ones included. A clip and a seed enter, a box of known extent in time and frequency leaves (`draw`); an encoder and a
-clip enter, an encoder leaves whose embedding depends on the bins inside the box alone (`SeesOnly`). Any importance that a map puts elsewhere is
-wrong, whatever the encoder has learned. Outside the box the wrapped encoder is always given the clip itself, so that what it is run on is
-as natural as the clip, and no fill is preferred.
+Usable on any data set, real ones included. A clip and a seed enter, a box of known extent in time
+and frequency leaves (`draw`); an encoder and a clip enter, an encoder leaves whose embedding
+depends on the bins inside the box alone (`SeesOnly`). Any importance that a map puts elsewhere is
+wrong, whatever the encoder has learned. Outside the box the wrapped encoder is always given the
+clip itself, so that what it is run on is as natural as the clip, and no fill is preferred.
 """
 
 from __future__ import annotations
@@ -64,8 +65,9 @@ class SeesOnly(nn.Module):
 def draw(x: Tensor, name: str, seed: int) -> npt.NDArray[np.bool_]:
     """Draw a box of 0.2 to 0.48 s by 3/16 to half of the bands where there is energy, bool ``(T, F)``.
 
-    Of all places for a box of the drawn size one is drawn evenly among the half whose mean level is highest: where there is energy, but not where
-    there is most, so that a map of energy does not find the box by itself.
+    Of all places for a box of the drawn size one is drawn evenly among the half whose mean level is
+    highest: where there is energy, but not where there is most, so that a map of energy does not
+    find the box by itself.
 
     Parameters
     ----------

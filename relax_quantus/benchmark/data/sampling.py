@@ -1,8 +1,10 @@
 """Drawing from a list of recordings: what is explained, what a head is fitted on, what it is judged on.
 
-Fourth step of the benchmark's flow, under `recordings`, `esc50`, `planted` and `shortcut`: entries (path, class, source) enter; a `Sample` leaves,
-balanced over classes and spread over sources. No source is both explained and trained on where that can be helped, whichever class it is heard
-as: a recording of several animals stands under several classes. Recordings that cannot be used are listed, not fatal.
+Fourth step of the benchmark's flow, under `recordings`, `esc50`, `planted` and `shortcut`: entries
+(path, class, source) enter; a `Sample` leaves, balanced over classes and spread over sources. No
+source is both explained and trained on where that can be helped, whichever class it is heard as: a
+recording of several animals stands under several classes. Recordings that cannot be used are
+listed, not fatal.
 """
 
 from __future__ import annotations
@@ -51,7 +53,8 @@ class Reader:
     resampler
         See `relax_quantus.audio.reading.resample`.
     change
-        What is done to a recording ``(samples,)`` at the front end's rate before it becomes examples; None for nothing.
+        What is done to a recording ``(samples,)`` at the front end's rate before it becomes
+        examples; None for nothing.
     front_end
         Makes the examples, and says at which rate; None for VGGish's.
     """

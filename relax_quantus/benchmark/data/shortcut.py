@@ -1,9 +1,11 @@
 """A shortcut demonstration: one class carries a hum, or a low-pass, that has nothing to do with the animal; does the map find it?
 
-Fourth step of the benchmark's flow, beside `recordings`: a folder of recordings enters; a data set leaves in which all recordings of one class, those
-that the head is fitted on and those that it is judged on, have the shortcut, and no others. The clips to explain, of every class, all carry it:
-a head that has learned the shortcut calls them the shortcut's class, and a faithful map of that class's logit then points at the shortcut. Whether
-the head has learned it is measured on held-out clips of the other classes with the shortcut planted (`Dataset.swapped`); if it calls fewer than
+Fourth step of the benchmark's flow, beside `recordings`: a folder of recordings enters; a data set
+leaves in which all recordings of one class, those that the head is fitted on and those that it is
+judged on, have the shortcut, and no others. The clips to explain, of every class, all carry it: a
+head that has learned the shortcut calls them the shortcut's class, and a faithful map of that
+class's logit then points at the shortcut. Whether the head has learned it is measured on held-out
+clips of the other classes with the shortcut planted (`Dataset.swapped`); if it calls fewer than
 half of them the shortcut's class, localisation does not apply.
 """
 

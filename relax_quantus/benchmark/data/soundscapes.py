@@ -1,8 +1,10 @@
 """Embedded synthetic soundscapes with known truth: a call, what a recording adds to it, and where the call dominates.
 
-Third step of the benchmark's flow: a seed and an index enter; a `Soundscape` leaves: 15 600 samples at 16 kHz (one example), the clean call in
-it (the stem), its class and the truth mask. Band, duration, onset, level, room, noise, decoy and band limit come from a stream of their own
-that depends on the seed and the index alone, so they are independent of the class; clip i is the same however many clips are made.
+Third step of the benchmark's flow: a seed and an index enter; a `Soundscape` leaves: 15 600 samples
+at 16 kHz (one example), the clean call in it (the stem), its class and the truth mask. Band,
+duration, onset, level, room, noise, decoy and band limit come from a stream of their own that
+depends on the seed and the index alone, so they are independent of the class; clip i is the same
+however many clips are made.
 """
 
 from __future__ import annotations
@@ -152,7 +154,8 @@ def soundscape(seed: int, index: int, label: int, snr_db: float | None = None) -
     label
         Class index into `CLASS_NAMES`, or -1 for a clip without a call.
     snr_db
-        Level of the call over the noise floor, in place of the one that is drawn; all else stays the same.
+        Level of the call over the noise floor, in place of the one that is drawn; all else stays
+        the same.
     """
     checks.integer("seed", seed, low=0)
     checks.integer("index", index, low=0)

@@ -1,9 +1,11 @@
 """Synthetic animal calls: a class decides the modulation and the timbre, the caller decides band, duration and everything else.
 
-Start of the benchmark's flow: a band, a duration and a generator enter; a call of unit RMS ``(samples,)`` at 16 kHz leaves. Any class can be
-asked for any band and any duration, so that neither tells the classes apart:
+Start of the benchmark's flow: a band, a duration and a generator enter; a call of unit RMS
+``(samples,)`` at 16 kHz leaves. Any class can be asked for any band and any duration, so that
+neither tells the classes apart:
 
-- bird: one almost pure tone, its frequency modulated fast (chirps, a trill, or steps between notes);
+- bird: one almost pure tone, its frequency modulated fast (chirps, a trill, or steps between
+  notes);
 - dog: two to four short barks: a harmonic burst with noise, a hard attack and a pitch that drops;
 - cat: one long harmonic glide, up and down, with a formant that sweeps through the band.
 """

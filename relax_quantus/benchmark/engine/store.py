@@ -84,7 +84,8 @@ class Store:
 
     def _open(self, name: str) -> None:
         self._db = sqlite3.connect(name, isolation_level=None, check_same_thread=False)
-        # With exclusive locking the write-ahead log needs no shared memory: network folders work, too.
+        # With exclusive locking the write-ahead log needs no shared memory: network folders work,
+        # too.
         for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
             self._db.execute(f"PRAGMA {pragma}")
         found = int(self._db.execute("PRAGMA user_version").fetchone()[0])

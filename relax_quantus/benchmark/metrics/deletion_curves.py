@@ -71,7 +71,8 @@ class Partition:
     Attributes
     ----------
     rows, columns
-        Into how many an example is parted along time and along frequency; None for every frame or band.
+        Into how many an example is parted along time and along frequency; None for every frame or
+        band.
     steps
         In how many steps they go; None for one at a time.
 
