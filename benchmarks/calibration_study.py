@@ -1,7 +1,7 @@
 """Do the 95 % intervals of the centred map hold the converged map in 95 % of cases, also where it is highest?
 
-    python -m benchmarks.calibration_study --data FOLDER [--clips 1] [--precision bfloat16] [--out
-    FILE]
+    python -m benchmarks.calibration_study --data FOLDER [--clips 1] [--precision bfloat16]
+        [--out FILE]
 
 Scenes are real recordings under the bundled encoder and two planted encoders: one that hears a
 whole dense example, and one that hears a single block of it and answers fully as soon as a third of

@@ -1,7 +1,7 @@
 """How many masks the surrogate saves, and whether its error bars are honest: on real recordings, without a page of options.
 
     python -m benchmarks.estimator_study --data FOLDER --out benchmarks/estimator_study.json
-    [--clips 20 --masks 6000 --pool FOLDER]
+        [--clips 20 --masks 6000 --pool FOLDER]
 
 For each strategy and fill, the similarities of `--clips` recordings under `--masks` masks are
 computed once and kept in `--pool`, so that a stopped run goes on. Slices of N masks then give

@@ -1,7 +1,8 @@
 """What fine-tuning gains: clips of held-out sources named with the frozen and with the fine-tuned encoder, and controls.
 
-    python -m benchmarks.fine_tuning_study --data FOLDER python -m benchmarks.fine_tuning_study
-    --data FOLDER --bases FOLDER --train-bases --only-folds 0 1
+    python -m benchmarks.fine_tuning_study --data FOLDER
+    python -m benchmarks.fine_tuning_study --data FOLDER --bases FOLDER --train-bases
+        --only-folds 0 1
 
 FOLDER holds ``clips.csv`` as for `benchmarks.train_vggish_mini`. In each outer fold whole sources
 are held out; encoder and head are fine-tuned on the rest, exactly as

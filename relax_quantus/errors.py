@@ -1,4 +1,4 @@
-"""The package's one family of errors.
+"""Define the package's one family of errors.
 
 Stands at the very bottom of the flow: every other module raises these and imports nothing else to
 do so. Each error is also the built-in exception a caller would expect (``ValueError``,
@@ -30,7 +30,7 @@ class UnknownNameError(ArgumentError):
 
 
 class AudioError(RelaxQuantusError, ValueError):
-    """A recording cannot be used: it does not decode, or what it decodes to is empty, silent or not finite."""
+    """A recording cannot be used: it does not decode, or is empty, silent or not finite."""
 
 
 class DataError(RelaxQuantusError, ValueError):

@@ -1,4 +1,4 @@
-"""Quantus: RELAX as an explain function, and embeddings as something that Quantus can measure.
+"""Give Quantus RELAX as an explain function, and embeddings as something that it can measure.
 
 The numpy boundary of the flow: arrays ``(B, 1, T, F)`` and a model enter, maps ``(B, 1, T, F)``
 leave. Three ways in, from the most explicit to the most convenient: pass `explain_func` to a metric
@@ -68,7 +68,7 @@ def explain_func(
     device: str | torch.device | None = None,
     method: str | None = None,
 ) -> Array:
-    """Explain the embeddings of `inputs` with RELAX, in the form that Quantus asks of an explain function.
+    """Explain the embeddings of `inputs` with RELAX, in Quantus's form of an explain function.
 
     It explains ``model.embed`` if the model has it, else the model's output: with
     `EmbeddingClassifier` and `SimilarityModel` the embedding, so that a re-initialised encoder
@@ -157,7 +157,7 @@ def _on_device(x: Tensor, model: object, device: str | torch.device | None) -> T
 
 @dataclass(frozen=True)
 class _Registration:
-    """What was put into Quantus and what was there before."""
+    """A record of what was put into Quantus and what was there before."""
 
     function: Callable[..., Array]
     previous: tuple[tuple[ModuleType, Any], ...]
@@ -180,7 +180,10 @@ _OURS = ("masks", "baselines", "estimator", "similarity", "map", "n_samples", "d
 
 
 def method_names() -> list[str]:
-    """Names under which Quantus knows RELAX once it is registered: ``"RELAX"``, and ``"RELAX-"`` with each mask strategy."""
+    """Return the names under which Quantus knows RELAX once it is registered.
+
+    They are ``"RELAX"``, and ``"RELAX-"`` with each mask strategy.
+    """
     return ["RELAX", *(f"RELAX-{name}" for name in STRATEGIES)]
 
 
@@ -231,7 +234,7 @@ def register_with_quantus() -> None:
 
 
 def unregister_from_quantus() -> None:
-    """Put everything back that `register_with_quantus` replaced; without a registration, nothing happens."""
+    """Put back what `register_with_quantus` replaced; do nothing without a registration."""
     global _registration
     if _registration is None:
         return
@@ -245,7 +248,7 @@ def unregister_from_quantus() -> None:
 
 
 def import_quantus() -> ModuleType:
-    """Import Quantus, or say what is missing: its OpenCV needs libGL, which bare containers lack."""
+    """Import Quantus, or say what is missing, such as libGL in bare containers for its OpenCV."""
     require("quantus", "quantus")
     try:
         import quantus
@@ -260,7 +263,10 @@ def import_quantus() -> ModuleType:
 
 
 def _dispatcher(original: Callable[..., Array]) -> Callable[..., Array]:
-    """Make the function that stands in for ``quantus.explain``: RELAX's names to `explain_func`, all else to `original`."""
+    """Make a stand-in for ``quantus.explain`` that gives RELAX's names to `explain_func`.
+
+    All else goes to `original`.
+    """
 
     @functools.wraps(original)
     def explain(model: Any, inputs: Any, targets: Any, **kwargs: Any) -> Array:

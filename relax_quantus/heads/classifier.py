@@ -37,7 +37,10 @@ _OTHER = "use the encoder that the head was fitted on"
 
 @dataclass(frozen=True)
 class _Origin:
-    """What a fine-tuned encoder was before: its kind, its fingerprint and the entries of its state dict that changed."""
+    """A record of the encoder before it was fine-tuned.
+
+    Its kind, its fingerprint and the entries of its state dict that changed.
+    """
 
     kind: str
     sha256: str
@@ -45,10 +48,10 @@ class _Origin:
 
 
 class EmbeddingClassifier(nn.Module):
-    """A linear layer on an encoder: ``(n, 1, 96, 64) -> logits (n, classes)``. Made by `fit` or `load`.
+    """A linear layer on an encoder, made by `fit` or `load`: ``(n, 1, 96, 64) -> (n, classes)``.
 
-    The encoder is shared, not copied, unless a fine-tuned copy was better. If it is a module,
-    ``training`` starts as the encoder's; Quantus wants eval mode.
+    The output is logits. The encoder is shared, not copied, unless a fine-tuned copy was better. If
+    it is a module, ``training`` starts as the encoder's; Quantus wants eval mode.
 
     Attributes
     ----------
@@ -74,7 +77,8 @@ class EmbeddingClassifier(nn.Module):
     >>> generator = torch.Generator().manual_seed(0)
     >>> y = torch.arange(20) // 10
     >>> x = torch.randn(20, 1, 96, 64, generator=generator) + y.view(-1, 1, 1, 1)
-    >>> clf = EmbeddingClassifier.fit(lambda x: x.mean((1, 2)), x, y, ["cat", "dog"], groups=torch.arange(20) // 2)
+    >>> clips = torch.arange(20) // 2
+    >>> clf = EmbeddingClassifier.fit(lambda x: x.mean((1, 2)), x, y, ["cat", "dog"], groups=clips)
     >>> clf(x).shape, clf.embed(x).shape, clf.class_names, clf.cross_validation.accuracy
     (torch.Size([20, 2]), torch.Size([20, 64]), ('cat', 'dog'), 1.0)
     """
@@ -107,14 +111,17 @@ class EmbeddingClassifier(nn.Module):
         self.training = self.head.training = isinstance(encoder, nn.Module) and getattr(encoder, "training", False)
 
     def embed(self, x: Tensor) -> Tensor:
-        """Embed ``(n, 1, 96, 64) -> (n, D)`` with the encoder; one that does not return that is an `EncoderError`."""
+        """Embed ``(n, 1, 96, 64) -> (n, D)``; `EncoderError` if something else comes back."""
         h = self.encoder(x)
         if not isinstance(h, Tensor) or h.shape != (len(x), self.head.in_features):
             refuse("encoder", f"embeddings of shape ({len(x)}, {self.head.in_features})", h, _OTHER, EncoderError)
         return h
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(n, classes)`` of ``(n, 1, 96, 64)``: scikit-learn's decision d; of two classes, -d/2 and d/2."""
+        """Return logits ``(n, classes)`` of ``(n, 1, 96, 64)``.
+
+        They are scikit-learn's decision d; of two classes, -d/2 and d/2.
+        """
         h = self.embed(x)
         with neutral_torch(gradients=True):
             logits: Tensor = self.head(h.to(self.head.weight.dtype))
@@ -235,7 +242,7 @@ class EmbeddingClassifier(nn.Module):
         return made
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the head to one safetensors file, with what fine-tuning changed of the encoder's weights.
+        """Write the head, and the weights that fine-tuning changed, to one safetensors file.
 
         An older file is replaced only once the new one is complete.
 
@@ -268,7 +275,9 @@ class EmbeddingClassifier(nn.Module):
     def load(
         cls, path: str | os.PathLike[str], encoder: Callable[[Tensor], Tensor], *, strict: bool = True
     ) -> EmbeddingClassifier:
-        """Read a head that `save` wrote and put it on `encoder`, or on a fine-tuned copy of it if the file holds one.
+        """Read a head that `save` wrote and put it on `encoder`.
+
+        If the file holds a fine-tuned encoder, the head is put on a fine-tuned copy of `encoder`.
 
         Parameters
         ----------
@@ -305,7 +314,7 @@ class EmbeddingClassifier(nn.Module):
 
 
 def _origin(given: Any, tuned: Any) -> _Origin:
-    """What the fine-tuned encoder was before."""
+    """Record what the encoder was before it was fine-tuned."""
     before, after = given.state_dict(), tuned.state_dict()
     changed = (n for n, value in after.items() if isinstance(value, Tensor) and not torch.equal(value, before[n]))
     return _Origin(type(given).__name__, fingerprint(given), tuple(changed))

@@ -1,4 +1,4 @@
-"""Fine-tuning: an encoder is trained on with a linear head, and kept only if held-out groups are told apart better.
+"""Train an encoder on with a linear head; keep it only if it tells held-out groups apart better.
 
 Log-mel examples with labels and groups and a torch encoder enter; a trained copy of it, a record of
 the comparison and the head's penalty leave. `EmbeddingClassifier.fit` is built on it; the training
@@ -24,7 +24,7 @@ from relax_quantus.heads.training import Course, Settings, StandardisedHead, tra
 
 @dataclass(frozen=True)
 class FineTuning:
-    """How fine-tuning went, and which encoder was kept.
+    """A record of how fine-tuning went and which encoder was kept.
 
     Attributes
     ----------
@@ -115,7 +115,7 @@ def fine_tune(encoder: Any, data: Labelled, h: Floats, settings: Settings) -> tu
 
 
 def _warn_about_split(data: Labelled, held: Any, by_clip: tuple[str, ...]) -> None:
-    """Say which classes are validated on clips of the group that they are trained on, and which not at all."""
+    """Warn of classes validated on clips of a group that they are trained on, or not at all."""
     absent = [name for c, name in enumerate(data.names) if not (data.labels[held] == c).any()]
     for names, consequence in ((by_clip, "validated by clip"), (absent, "not validated, as it has one clip only")):
         for name in names:
@@ -124,6 +124,6 @@ def _warn_about_split(data: Labelled, held: Any, by_clip: tuple[str, ...]) -> No
 
 
 def _accuracy(weight: Floats, bias: Floats, h: Floats, data: Labelled, held: Any) -> float:
-    """Share of right held-out examples, each group weighing the same."""
+    """Return the share of right held-out examples, each group weighing the same."""
     right = (h[held] @ weight.T + bias).argmax(1) == data.labels[held]
     return float(np.average(right, weights=group_weights(data.codes[held])))

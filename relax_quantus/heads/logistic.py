@@ -1,4 +1,4 @@
-"""Standardised logistic regression in which groups count, not examples: numpy in, one weight matrix and bias out.
+"""Fit a standardised logistic regression in which groups count, not examples.
 
 Embeddings ``(n, D)``, labels ``(n,)`` and group numbers ``(n,)`` enter; the coefficients with the
 standardisation folded in leave, with a record of the cross-validation that chose the penalty.
@@ -27,7 +27,7 @@ FOLDS = 5
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """How the regularisation was chosen.
+    """A record of how the regularisation was chosen.
 
     Attributes
     ----------
@@ -51,7 +51,9 @@ class CrossValidation:
 def fit_logistic(
     h: Floats, labels: Ints, codes: Ints, C: float | None = None
 ) -> tuple[Floats, Floats, CrossValidation]:
-    """Fit on ``(n, D)`` embeddings, each group of `codes` weighing the same, `C` by cross-validation unless given.
+    """Fit on embeddings ``(n, D)``, each group of `codes` weighing the same.
+
+    `C` is chosen by cross-validation unless it is given.
 
     Returns
     -------
@@ -71,7 +73,7 @@ def fit_logistic(
 
 
 def check_labels(y: Any, n: int, class_names: Sequence[str] | None) -> tuple[Ints, list[str]]:
-    """Check labels against the number of examples and the names; return both as arrays and strings."""
+    """Check labels against the examples and the names; return them as an array and strings."""
     labels = np.asarray(y.detach().cpu() if isinstance(y, Tensor) else y)
     if labels.ndim != 1 or len(labels) != n:
         refuse("y", f"one label for each of the {n} examples", labels, "pass (n,) integers", ShapeError)
@@ -114,7 +116,7 @@ def group_codes(groups: Any, n: int, argument: str = "groups") -> Ints:
 
 
 def _fit_each(h: Floats, labels: Ints, weights: Floats, strengths: Sequence[float]) -> tuple[Any, list[Any]]:
-    """One standardisation and, for each of `strengths`, a logistic regression on what it gives.
+    """Fit one standardisation and, for each of `strengths`, a logistic regression on its result.
 
     On one thread: the problems are small, and linear algebra on all cores of a busy machine takes
     ten times as long.
@@ -156,7 +158,7 @@ def _cross_validate(h: Floats, labels: Ints, codes: Ints, weights: Floats) -> Cr
 
 
 def _folds(labels: Ints, codes: Ints) -> Ints:
-    """The fold of each example, whole groups together; all 0 where there are too few groups.
+    """Return the fold of each example, whole groups together; all 0 where there are too few groups.
 
     The split is made over pairs of group and class, so the number of examples in a group does not
     change it.

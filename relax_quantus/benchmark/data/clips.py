@@ -1,4 +1,4 @@
-"""What a benchmark's data sets are made of: `Clip`, `LabelledExamples`, `Dataset`.
+"""Define what data sets of a benchmark are made of: `Clip`, `LabelledExamples`, `Dataset`.
 
 Between the makers of data (soundscapes, recordings, mixtures, annotations) and everything that
 explains or scores them.
@@ -53,7 +53,7 @@ class Clip:
 
 @dataclass(frozen=True, eq=False)
 class LabelledExamples:
-    """Examples of a set of clips: ``x (n, 1, 96, 64)``, ``y (n,)`` class indices, the source and the clip of each."""
+    """Examples ``x (n, 1, T, F)``, classes ``y (n,)``, and the source and clip of each example."""
 
     x: Tensor
     y: npt.NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""What is left of a clip and of a data set: exact digests, and traces that forgive rounding.
+"""Identify clips and data sets: by exact digests, and by traces that forgive rounding.
 
 A data set and the number of a clip enter. `clip_digest` and `examples_digest` are parts of a cell's
 key. `Traces` are small enough to go along with every unit of work, so that whoever computes it can

@@ -1,4 +1,4 @@
-"""A folder of real recordings as a benchmark `Dataset`.
+"""Read a folder of real recordings as a benchmark's `Dataset`.
 
 Fourth step of the benchmark's flow, beside `datasets.synthetic`: a folder with one folder a class,
 or with a ``clips.csv`` (columns ``file``, ``label``, ``source_group``), enters; a class-balanced

@@ -1,4 +1,4 @@
-"""What a run would cost here, before it is run: cells, encoder forwards, time and memory.
+"""Forecast what a run would cost here: cells, encoder forwards, time and memory.
 
 A `BenchmarkConfig` enters, a `Forecast` leaves. Data and encoders are loaded and laid out as for
 the run itself, and a few forwards of each encoder are timed; nothing is explained, and nothing is
@@ -30,7 +30,7 @@ SECONDS_A_CELL = 0.01
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run would cost.
+    """A forecast of what a run would cost.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What all cells of a run share: data, encoder, the logistic head, and the questions of a clip.
+"""Prepare what all cells of a run share: data, encoder, head, and the questions of a clip.
 
 Settings, an encoder, a data set and a seed enter, a `Prepared` leaves. Stands between the data sets
 and the runner. `prepare` is a pure function of its arguments: any process that calls it with the
@@ -95,7 +95,7 @@ to its stem's.
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """What all cells of a run share.
+    """Everything that all cells of a run share.
 
     Attributes
     ----------

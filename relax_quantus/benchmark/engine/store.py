@@ -1,4 +1,4 @@
-"""What a run has finished, durably on disk: one SQLite file, for one process at a time.
+"""Store durably what a run has finished: one SQLite file, for one process at a time.
 
 Finished cells enter, each in a transaction of its own that is on the disk (``synchronous=FULL``)
 before `put` returns, so that a process killed at any moment, or a machine that loses its power,
@@ -52,7 +52,7 @@ class Cell:
 
     @property
     def lost(self) -> bool:
-        """Whether the cell failed or ran out of memory or time."""
+        """True if the cell failed or ran out of memory or time."""
         return self.rows[0]["status"] in LOST
 
 

@@ -87,7 +87,7 @@ class Partition:
     steps: int | None = None
 
     def of(self, shape: tuple[int, ...]) -> Units:
-        """Units of an example ``(..., T, F)``."""
+        """Divide an example ``(..., T, F)`` into its units."""
         frames, bands = shape[-2:]
         rows, columns = min(self.rows or frames, frames), min(self.columns or bands, bands)
         row, column = np.arange(frames) * rows // frames, np.arange(bands) * columns // bands
