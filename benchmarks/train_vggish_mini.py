@@ -1,4 +1,6 @@
-"""Train the bundled encoder: a folder of recordings -> `vggish_mini.safetensors` and its manifest, or cross-validated figures.
+"""Train the bundled encoder: recordings -> `vggish_mini.safetensors` and its manifest.
+
+Or cross-validate it: recordings -> figures.
 
     python -m benchmarks.train_vggish_mini --data FOLDER --seed 0
     python -m benchmarks.train_vggish_mini --data FOLDER --seed 0 --cross-validate
@@ -71,7 +73,10 @@ def validate_fold(
 
 
 def cross_validate(recordings: Recordings, recipe: Recipe, seed: int, out: Path, jobs: int = 1) -> None:
-    """Retrain the encoder in every fold of the three protocols; predictions go to ``out.csv``, figures to `out`, tables to ``out.md``."""
+    """Retrain the encoder in every fold of the three protocols.
+
+    Predictions go to ``out.csv``, figures to `out`, tables to ``out.md``.
+    """
     protocols = {
         "bird/cat/dog by source": grouped_folds(recordings, THREE, 4),
         "six classes by source": grouped_folds(recordings, SIX, 2),
@@ -99,7 +104,10 @@ def cross_validate(recordings: Recordings, recipe: Recipe, seed: int, out: Path,
 
 
 def tabulate(predictions: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Summarise predictions: overall, by fold, and the quietest-frames controls on clips that have a background."""
+    """Summarise predictions: overall, by fold, and the quietest-frames controls.
+
+    The controls are on clips that have a background.
+    """
     out: dict[str, dict[str, Any]] = {}
     quiet = ["quietest", "quietest_refitted", "quietest_spectrum", "majority"]
     for name, table in predictions.groupby("protocol", sort=False):

@@ -43,7 +43,7 @@ def with_hum(recordings: Recordings) -> Recordings:
 
 
 def networks(steps: int) -> dict[str, Callable[[Recordings], nn.Module]]:
-    """What is trained, by the name of its file."""
+    """Return what is trained, by the name of its file."""
     recipe = Recipe(steps=steps)
     return {
         "mini_seed_1": partial(fit_encoder, recipe=recipe, seed=1),

@@ -1,4 +1,7 @@
-"""What a run of the speed suite measures: sizes, encoders, threads. Options of the command enter, a frozen `Settings` leaves."""
+"""Say what a run of the speed suite measures: sizes, encoders, threads.
+
+Options of the command enter, a frozen `Settings` leaves.
+"""
 
 from __future__ import annotations
 
@@ -66,11 +69,11 @@ class Settings:
     device: str = "cpu"
 
     def n(self, encoder: str) -> int:
-        """Masks a call for an encoder."""
+        """Return the number of masks a call for an encoder."""
         return self.heavy_n_samples if encoder in HEAVY else self.n_samples
 
     def rounds(self, encoder: str) -> int:
-        """Rounds for an encoder."""
+        """Return the number of rounds for an encoder."""
         return self.heavy_repeats if encoder in HEAVY else self.repeats
 
 
