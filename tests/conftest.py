@@ -40,7 +40,9 @@ def animal_sounds() -> Path:
 
 @pytest.fixture
 def write_wav(tmp_path: Path) -> Callable[..., Path]:
-    """Write samples (samples,) or (samples, channels) to a sound file in the test's folder and return its path."""
+    """Write samples (samples,) or (samples, channels) to
+    a sound file in the test's folder and return its path.
+    """
 
     def write(
         wave: np.ndarray, rate: int = 16_000, name: str = "clip.wav", subtype: str | None = "FLOAT", **options: str
@@ -62,7 +64,9 @@ def sweep() -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def hears_a_corner() -> Explanation:
-    """Of a network that hears frames 20 to 49 and bands 10 to 29 of an example, in two of them; chance is known."""
+    """Of a network that hears frames 20 to 49 and bands 10
+    to 29 of an example, in two of them; chance is known.
+    """
 
     def encoder(x: Tensor) -> Tensor:
         heard = x[..., 20:50, 10:30].mean((1, 2, 3))

@@ -17,7 +17,7 @@ from relax_quantus.audio.reading import AudioWarning, load_waveform, read_audio,
 from relax_quantus.errors import ArgumentTypeError, AudioError, ShapeError
 from relax_quantus.frontend.log_mel import load_examples
 
-# ---------------------------------------------------------------------------------------------------------------- accepted
+# ----------------------------------------------------------------------------------------- accepted
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_memory_is_that_of_the_mono_result(write_wav: Write) -> None:
         assert peak < 4 * samples + 8 * reading.BLOCK_SAMPLES * 4
 
 
-# -------------------------------------------------------------------------------------------------- damaged but decodable
+# ---------------------------------------------------------------------------- damaged but decodable
 
 
 @pytest.mark.parametrize("block", [1000, 1 << 18])
@@ -141,7 +141,7 @@ def test_flac_header_may_announce_no_length_or_an_absurd_one(write_wav: Write, a
         assert read_audio(path)[0].size == 16_000
 
 
-# ---------------------------------------------------------------------------------------------------------------- resample
+# ----------------------------------------------------------------------------------------- resample
 
 
 def test_resample_returns_the_same_array_at_the_same_rate_and_keeps_pitch() -> None:
@@ -159,7 +159,7 @@ def test_resample_refuses_channels_integers_and_odd_rates() -> None:
         resample(np.zeros(100, np.float32), 0)
 
 
-# ---------------------------------------------------------------------------------------------------------- real recordings
+# ---------------------------------------------------------------------------------- real recordings
 
 
 def test_real_recordings_load(animal_sounds: Path, capfd: pytest.CaptureFixture[str]) -> None:

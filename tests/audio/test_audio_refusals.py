@@ -16,7 +16,7 @@ from relax_quantus.audio.reading import AudioWarning, load_waveform, read_audio
 from relax_quantus.errors import AudioError
 from relax_quantus.frontend.log_mel import load_examples
 
-# ----------------------------------------------------------------------------------------------------- accepted, with a warning
+# ------------------------------------------------------------------------- accepted, with a warning
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_warning_is_a_user_warning_of_its_own() -> None:
     assert issubclass(audio.AudioWarning, UserWarning)
 
 
-# ----------------------------------------------------------------------------------------------------------------- refused
+# ------------------------------------------------------------------------------------------ refused
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""Encoders without weights are told apart by what they are, in every process, and heads know on which they were fitted."""
+"""Encoders without weights are told apart by what they are,
+in every process, and heads know on which they were fitted.
+"""
 
 from __future__ import annotations
 

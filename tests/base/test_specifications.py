@@ -1,4 +1,6 @@
-"""What a user's own object is named by, NAME:key=value or FILE:name, and that importing one that fails leaves nothing behind."""
+"""What a user's own object is named by, NAME:key=value or
+FILE:name, and that importing one that fails leaves nothing behind.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The benchmark with other front ends than VGGish's: shape, rate, axis and silence are those of its examples."""
+"""The benchmark with other front ends than VGGish's:
+shape, rate, axis and silence are those of its examples.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""One resolver: every way to say which encoder gives the same network and front end to explain, fit and bench."""
+"""One resolver: every way to say which encoder gives the
+same network and front end to explain, fit and bench.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""`Examples`: what keeps what they are, what loses it, and that all that takes a tensor takes them."""
+"""`Examples`: what keeps what they are, what loses
+it, and that all that takes a tensor takes them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Front ends of one's own on the command line: their seconds, Hz and silence are what they say, or what can be measured, never a count."""
+"""Front ends of one's own on the command line: their seconds, Hz and
+silence are what they say, or what can be measured, never a count.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ class MelScale(nn.Module):
 
 
 class MelSpectrogram(nn.Module):
-    """With the attributes of torchaudio's, which says itself neither whether it is centred nor how it is padded ..."""
+    """With the attributes of torchaudio's, which says itself
+    neither whether it is centred nor how it is padded ...
+    """
 
     def __init__(self, n_mels: int = 40, **settings: Any) -> None:
         super().__init__()
@@ -224,7 +228,7 @@ def test_frames_that_nobody_knows_are_counted_aloud() -> None:
     np.testing.assert_array_equal(axis.times_s(3), [0, 1, 2])
 
 
-# ------------------------------------------------------------------------------------------------------------------ silence
+# ------------------------------------------------------------------------------------------ silence
 
 
 def test_silence_is_what_a_muted_part_of_this_recording_becomes(write_wav: Write) -> None:

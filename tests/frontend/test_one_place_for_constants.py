@@ -1,4 +1,6 @@
-"""VGGish's constants stand in one place: nothing else in the package counts on 96 frames, 64 bands or 16 kHz."""
+"""VGGish's constants stand in one place: nothing else
+in the package counts on 96 frames, 64 bands or 16 kHz.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ OTHER_MEANINGS = {
 
 
 def numbers(source: str) -> set[float]:
-    """Return the numbers that a program's code contains; what is written in strings does not count."""
+    """Return the numbers that a program's code
+    contains; what is written in strings does not count.
+    """
     nodes = (node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant))
     return {value for value in nodes if type(value) in (int, float)}
 

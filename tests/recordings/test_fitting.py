@@ -1,4 +1,6 @@
-"""`fit_recordings`: a folder of recordings becomes a classifier in one call, as ``relax-quantus fit`` makes it."""
+"""`fit_recordings`: a folder of recordings becomes a
+classifier in one call, as ``relax-quantus fit`` makes it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Sound from maps: the two parts add up, and each holds what the gain says, at any rate of the recording."""
+"""Sound from maps: the two parts add up, and each
+holds what the gain says, at any rate of the recording.
+"""
 
 from __future__ import annotations
 
@@ -99,7 +101,9 @@ def test_what_was_not_explained_is_removed(sweep: np.ndarray) -> None:
 
 
 def test_no_musical_noise_from_a_gain_that_switches_everywhere() -> None:
-    """A random on/off gain is the worst case. Musical noise is energy in few isolated bins: a spectrum far from noise's own distribution."""
+    """A random on/off gain is the worst case. Musical noise is energy
+    in few isolated bins: a spectrum far from noise's own distribution.
+    """
     from scipy.signal import stft
 
     wave = np.random.default_rng(1).standard_normal(32_000).astype(np.float32)

@@ -22,7 +22,9 @@ from relax_quantus.views.thresholds import standing_out
 
 
 def made_up(x: Tensor, scale: float = 1.0, mean: float = 0.8) -> Explanation:
-    """An explanation with importance `mean` plus `scale` times x, an error of the same size, and a tenth of it when centred."""
+    """An explanation with importance `mean` plus `scale` times
+    x, an error of the same size, and a tenth of it when centred.
+    """
     return Explanation(
         importance=mean + scale * x,
         uncertainty=x * 0,

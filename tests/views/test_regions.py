@@ -1,4 +1,6 @@
-"""Annotations: boxes around what is above the threshold, read back by the benchmark's parser, which knows nothing of the writer."""
+"""Annotations: boxes around what is above the threshold, read
+back by the benchmark's parser, which knows nothing of the writer.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process needs to compute cells, made once and kept: data sets, encoders and heads.
+"""Make what a process needs to compute cells once, and keep it: data sets, encoders, heads.
 
 A `BenchmarkConfig` and a `Unit` enter, finished `Cell`s leave. The process that runs the benchmark
 has `Resources`; so has each worker process, which makes everything from the configuration by

@@ -1,4 +1,6 @@
-"""Fine-tuning: the better encoder is kept, nothing that was given changes, and it can be stopped."""
+"""Fine-tuning: the better encoder is kept, nothing
+that was given changes, and it can be stopped.
+"""
 
 from __future__ import annotations
 
