@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the description on a package index page is README with links that work there."""
+"""Make README the description on a package index page, with links that work there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<target>(?!https?:|#
 
 
 def description(readme: str, repository: str | None) -> str:
-    """Lead relative links of `readme` into `repository`; without one, name their files and leave pictures out."""
+    """Lead relative links of `readme` into `repository`; without one, name files, omit pictures."""
 
     def absolute(link: re.Match[str]) -> str:
         picture, text, target = link["picture"], link["text"], link["target"]

@@ -1,1 +1,4 @@
-"""Experiments and trainings that produce what the package ships or publishes; not part of the wheel."""
+"""Produce what the package ships or publishes, by experiments and trainings.
+
+None of it is part of the wheel.
+"""

@@ -1,14 +1,17 @@
-"""Do the 95 % intervals of the centred map hold the converged map in 95 % of cases, also where it is highest?
+"""Measure how often the centred map's 95 % intervals hold the converged map.
 
-    python -m benchmarks.calibration_study --data FOLDER [--clips 1] [--precision bfloat16] [--out FILE]
+    python -m benchmarks.calibration_study --data FOLDER [--clips 1] [--precision bfloat16]
+        [--out FILE]
 
-Scenes are real recordings under the bundled encoder and two planted encoders: one that hears a whole dense example, and
-one that hears a single block of it and answers fully as soon as a third of it is kept, a decisive event. For each scene,
-strategy and kind of edges, a reference of `--reference` masks is drawn once; then each seed draws N masks of its own, from
-which both estimators make a map. A bin is covered where the reference lies in `Explanation.interval`, widened by the
-reference's own error. Shares are over all bins, over the highest 5 % of the reference's bins, and over the highest 5 % of
-the seed's own, which selection favours: such a bin is there because its error was positive. Rows are written scene by
-scene; the same command goes on with those that are missing.
+Scenes are real recordings under the bundled encoder and two planted encoders: one that hears a
+whole dense example, and one that hears a single block of it and answers fully as soon as a third of
+it is kept, a decisive event. For each scene, strategy and kind of edges, a reference of
+`--reference` masks is drawn once; then each seed draws N masks of its own, from which both
+estimators make a map. A bin is covered where the reference lies in `Explanation.interval`, widened
+by the reference's own error. Shares are over all bins, over the highest 5 % of the reference's
+bins, and over the highest 5 % of the seed's own, which selection favours: such a bin is there
+because its error was positive. Rows are written scene by scene; the same command goes on with those
+that are missing.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ import relax_quantus as rq
 from benchmarks.estimator_study import examples
 
 SEEDS = {60: 100, 150: 100, 500: 50, 1500: 25}
-"""Masks of an explanation, and how many explanations each scene, strategy and kind of edges gets."""
+"""Masks of an explanation, and explanations for each scene, strategy and kind of edges."""
 STOPPED = 40
 TOLERANCE, MOST = 0.5, 3000
 ESTIMATORS = ("weighted", "surrogate")
@@ -47,7 +50,7 @@ PARTS = ("share", "top", "own_top")
 
 @dataclass(frozen=True)
 class Scene:
-    """What is explained: an example ``(1, 1, T, F)``, its network, and what replaces its masked bins."""
+    """A scene to explain: an example ``(1, 1, T, F)``, its network and the fill of masked bins."""
 
     name: str
     kind: str
@@ -59,11 +62,12 @@ class Scene:
 
 @dataclass(frozen=True)
 class Row:
-    """One explanation held against the reference; `n_samples` is 0 where it stopped by itself, after `masks`.
+    """One explanation held against the reference.
 
-    `share`, `top` and `own_top` are shares of bins that are covered: of all, of the reference's highest and of the seed's own
-    highest. `reference` is the reference's error over this one's, and `ratio` the mean squared error over the mean squared
-    gap to the reference (less its own), both over all bins.
+    `n_samples` is 0 where it stopped by itself, after `masks`. `share`, `top` and `own_top` are
+    shares of bins that are covered: of all, of the reference's highest and of the seed's own
+    highest. `reference` is the reference's error over this one's, and `ratio` the mean squared
+    error over the mean squared gap to the reference (less its own), both over all bins.
     """
 
     scene: str
@@ -132,14 +136,17 @@ def judged(e: Any, reference: Any) -> dict[str, float]:
 
 
 def highest(values: Tensor) -> float:
-    """Value that the highest 5 % of bins reach."""
+    """Return the value that the highest 5 % of bins reach."""
     return float(values.flatten().quantile(HIGHEST))
 
 
 def rows(
     scene: Scene, strategy: str, edges: str, reference_masks: int, seeds: dict[int, int], stopped: int
 ) -> Iterator[Row]:
-    """Explain one scene with one strategy: so many times for each N in `seeds`, and `stopped` times by tolerance."""
+    """Explain a scene with a strategy, as often as `seeds` says for each N, and by tolerance.
+
+    `stopped` explanations stop by tolerance.
+    """
     masks = rq.masks.get(strategy, edges=edges)
 
     def relax(estimator: str | None = None) -> rq.RELAX:
@@ -194,7 +201,7 @@ def table(found: Sequence[Row]) -> str:
 
 
 def summary(found: Sequence[Row]) -> str:
-    """Write coverage by N and estimator: the mean over strata, and the lowest stratum, as Markdown."""
+    """Write coverage by N and estimator as Markdown: mean over strata, and the lowest stratum."""
     lines = [
         "| N | estimator | strata | all bins %: mean, lowest, highest | reference's highest %: mean, lowest |",
         "|---|---|---|---|---|",

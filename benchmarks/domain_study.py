@@ -1,7 +1,10 @@
-"""Does it matter where soft masks blend? ``python -m benchmarks.domain_study --data FOLDER``.
+"""Measure whether it matters where soft masks blend.
 
-For a class-balanced sample of recordings and each strategy: mean and spread of the similarity over masks with log and amplitude blending, and
-the rank correlation of the two maps, beside that of two maps with log blending and other masks (the noise ceiling).
+``python -m benchmarks.domain_study --data FOLDER``
+
+For a class-balanced sample of recordings and each strategy: mean and spread of the similarity over
+masks with log and amplitude blending, and the rank correlation of the two maps, beside that of two
+maps with log blending and other masks (the noise ceiling).
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ def main(data: Path, clips: int, n_samples: int, seed: int) -> None:
 
 
 def measure(encoder: torch.nn.Module, masks: str, x: torch.Tensor, n_samples: int, seed: int) -> tuple[float, ...]:
-    """Mean and spread of s for both ways, correlation of the maps, and the ceiling."""
+    """Measure mean and spread of s for both ways, correlation of the maps, and the ceiling."""
     similarities, maps = [], []
     for domain, drawn in (("log", seed), ("amplitude", seed), ("log", seed + 1)):
         relax = rq.RELAX(encoder, masks, domain=domain)

@@ -1,11 +1,14 @@
-"""How many masks the surrogate saves, and whether its error bars are honest: on real recordings, without a page of options.
+"""Measure how many masks the surrogate saves and whether its error bars are honest.
 
-    python -m benchmarks.estimator_study --data FOLDER --out benchmarks/estimator_study.json [--clips 20 --masks 6000 --pool FOLDER]
+    python -m benchmarks.estimator_study --data FOLDER --out benchmarks/estimator_study.json
+        [--clips 20 --masks 6000 --pool FOLDER]
 
-For each strategy and fill, the similarities of `--clips` recordings under `--masks` masks are computed once and kept in `--pool`, so that a
-stopped run goes on. Slices of N masks then give independent estimates; each is compared with a reference, the mean of surrogate estimates
-from the slices of 3000 masks that it does not share. Errors are mean squares over an example's entries; the reference's own error is
-subtracted from them, and added to the standard error where coverage is counted. Masks are shared by the clips.
+For each strategy and fill, the similarities of `--clips` recordings under `--masks` masks are
+computed once and kept in `--pool`, so that a stopped run goes on. Slices of N masks then give
+independent estimates; each is compared with a reference, the mean of surrogate estimates from the
+slices of 3000 masks that it does not share. Errors are mean squares over an example's entries; the
+reference's own error is subtracted from them, and added to the standard error where coverage is
+counted. Masks are shared by the clips.
 """
 
 from __future__ import annotations
@@ -103,7 +106,10 @@ class AtHand:
 
 
 def examples(folder: Path, clips: int) -> Tensor:
-    """Return the loudest example of `clips` recordings, one class after another, drawn with seed 0: ``(clips, 1, 96, 64)``."""
+    """Return the loudest example of `clips` recordings, ``(clips, 1, 96, 64)``.
+
+    They are drawn with seed 0, one class after another.
+    """
     generator = np.random.default_rng(0)
     classes = sorted(path for path in folder.iterdir() if path.is_dir())
     drawn: list[Path] = []
@@ -117,7 +123,10 @@ def examples(folder: Path, clips: int) -> Tensor:
 
 
 def pooled(x: Tensor, strategy: str, fill: str, masks: int, pool: Path) -> Tensor:
-    """Similarities ``(masks, clips)`` of vggish_mini, computed in rounds of 2000 that are kept in `pool`."""
+    """Compute similarities ``(masks, clips)`` of vggish_mini in rounds that `pool` keeps.
+
+    A round has 2000 masks.
+    """
     encoder, rounds = rq.load_encoder("vggish_mini"), []
     for number in range(masks // ROUND):
         file = pool / f"{strategy}_{fill}_{len(x)}_{number}.npy"
@@ -177,7 +186,10 @@ def rows(given: Stratum, name: str, fill: str) -> Iterator[Row]:
 
 
 def table(results: list[Row]) -> str:
-    """Write medians over clips as Markdown: masks saved, error, and coverage pooled over clips and slices."""
+    """Write medians over clips as Markdown: masks saved, error, coverage.
+
+    Coverage is pooled over clips and slices.
+    """
     lines = [
         "| masks | fill | N | masks saved, median [quartiles], min | RMSE / spread: weighted, surrogate | "
         "coverage % : weighted, surrogate |",

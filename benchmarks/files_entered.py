@@ -1,8 +1,8 @@
-"""Count the files of the package that two everyday calls enter: how far a reader has to walk to follow them.
+"""Count the files of the package that two everyday calls enter, which a reader has to follow.
 
     python -m benchmarks.files_entered            # both counts, each in a fresh process
-    python -m benchmarks.files_entered explain    # the command `explain one.wav --masks time --n-samples 40`
-    python -m benchmarks.files_entered attribute  # RELAX.attribute with `time_frequency` masks and 200 samples
+    python -m benchmarks.files_entered explain    # `explain one.wav --masks time --n-samples 40`
+    python -m benchmarks.files_entered attribute  # `time_frequency` masks and 200 samples
 
 A file is entered when one of its functions runs in any thread. What runs while a module is
 imported is left out, and so are lambdas and comprehensions: nobody has to look those up elsewhere.
@@ -34,7 +34,7 @@ SAMPLE_RATE_HZ = 16_000
 
 @contextlib.contextmanager
 def counting() -> Iterator[dict[str, Counter[str]]]:
-    """Collect the functions of the package that run inside the block, by file relative to the package."""
+    """Collect the package's functions that run inside the block, by file in the package."""
     entered: dict[str, Counter[str]] = {}
     imports = threading.local()
 
@@ -57,7 +57,10 @@ def counting() -> Iterator[dict[str, Counter[str]]]:
 
 
 def explain() -> dict[str, Counter[str]]:
-    """Run ``relax-quantus explain one.wav --masks time --n-samples 40`` in this process; return what it entered."""
+    """Run the command `explain` on one file in this process; return what it entered.
+
+    The command is ``relax-quantus explain one.wav --masks time --n-samples 40``.
+    """
     from relax_quantus.cli.main import main
 
     with tempfile.TemporaryDirectory() as folder:
@@ -78,7 +81,7 @@ def explain() -> dict[str, Counter[str]]:
 
 
 def attribute() -> dict[str, Counter[str]]:
-    """Run ``RELAX.attribute`` with ``time_frequency`` masks on two examples; return what it entered."""
+    """Run `RELAX.attribute`, ``time_frequency`` masks, two examples; return what it entered."""
     x = rq.LogMel()(_chirp(2.0))
     encoder = rq.load_encoder("vggish_mini")
     RELAX = rq.RELAX  # imported by its first use, which is not counted
@@ -97,7 +100,7 @@ WALKS: dict[str, Callable[[], dict[str, Counter[str]]]] = {"explain": explain, "
 
 
 def main() -> None:
-    """Print how many files and functions each walk enters, and which; a walk that is named runs here."""
+    """Print the files and functions that each call enters; a call that is named runs here."""
     for name in sys.argv[1:]:
         entered = WALKS[name]()
         print(f"{name}: {len(entered)} files, {sum(map(len, entered.values()))} functions")

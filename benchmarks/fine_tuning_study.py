@@ -1,11 +1,15 @@
-"""What fine-tuning gains: clips of held-out sources named with the frozen and with the fine-tuned encoder, and controls.
+"""Measure what fine-tuning gains on clips of held-out sources, with controls.
+
+Clips are named with the frozen and with the fine-tuned encoder.
 
     python -m benchmarks.fine_tuning_study --data FOLDER
-    python -m benchmarks.fine_tuning_study --data FOLDER --bases FOLDER --train-bases --only-folds 0 1
+    python -m benchmarks.fine_tuning_study --data FOLDER --bases FOLDER --train-bases
+        --only-folds 0 1
 
-FOLDER holds ``clips.csv`` as for `benchmarks.train_vggish_mini`. In each outer fold whole sources are held out; encoder and head are fine-tuned on
-the rest, exactly as ``relax-quantus fit --fine-tune`` does. The bundled encoder has heard every recording, those of the fold too; `--bases` starts
-from encoders that have not.
+FOLDER holds ``clips.csv`` as for `benchmarks.train_vggish_mini`. In each outer fold whole sources
+are held out; encoder and head are fine-tuned on the rest, exactly as
+``relax-quantus fit --fine-tune`` does. The bundled encoder has heard every recording, those of the
+fold too; `--bases` starts from encoders that have not.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from benchmarks.train_vggish_mini import THREE, Rows, grouped_folds
 from benchmarks.vggish_mini_training.evaluation import Clips, examples_of, has_background, quietest, summary
 from benchmarks.vggish_mini_training.fitting import Recipe, fit_encoder
 from benchmarks.vggish_mini_training.recordings import Recordings, load_recordings
-from relax_quantus.base.modules import embed_all
+from relax_quantus.base.networks import embed_all
 from relax_quantus.encoders import load_encoder
 from relax_quantus.encoders.vggish_mini import VGGishMini
 from relax_quantus.frontend.log_mel import LogMel
@@ -46,7 +50,10 @@ RESAMPLES = 10_000
 
 
 class Part:
-    """Some clips of the data as examples: at most `most` a clip, evenly spread; labels count in `names`."""
+    """Some clips of the data as examples, at most `most` a clip; labels count in `names`.
+
+    The examples of a clip are evenly spread.
+    """
 
     def __init__(self, recordings: Recordings, rows: Rows, names: list[str], most: int | None) -> None:
         front_end = LogMel()
@@ -70,14 +77,14 @@ class Part:
 
 
 def thinned(x: Tensor, most: int | None) -> Tensor:
-    """At most `most` of the examples ``(n, 1, 96, 64)``, evenly spread."""
+    """Keep at most `most` of the examples ``(n, 1, 96, 64)``, evenly spread."""
     if most is None or len(x) <= most:
         return x
     return x[torch.linspace(0, len(x) - 1, most + 2)[1:-1].round().long()]
 
 
 def embedded(encoder: nn.Module, x: Tensor) -> Floats:
-    """Embeddings ``(n, D)`` in float64."""
+    """Return embeddings ``(n, D)`` in float64."""
     return np.asarray(embed_all(encoder, x).double().numpy())
 
 
@@ -103,7 +110,10 @@ def named(encoder: nn.Module, train: Part, test: Part, h: Floats, C: float | Non
 def study_fold(
     base: nn.Module, train: Part, test: Part, epochs: int, seed: int
 ) -> tuple[pd.DataFrame, dict[str, object]]:
-    """Name the test clips with the frozen and the fine-tuned encoder; one row a clip, and how fine-tuning went."""
+    """Name the test clips with the frozen and the fine-tuned encoder, one row a clip.
+
+    How fine-tuning went is returned, too.
+    """
     started = time.perf_counter()
     data = train.labelled(train.examples)
     h = embedded(base, data.x)
@@ -132,7 +142,10 @@ def base_without(recordings: Recordings, test: Rows, path: Path, train: bool, se
 
 
 def difference(table: pd.DataFrame, way: str, which: str, seed: int) -> dict[str, float]:
-    """Paired difference of a way's accuracy to the frozen encoder's, percentile interval over resampled sources, exact McNemar test."""
+    """Compare a way's accuracy with the frozen encoder's, clip by clip.
+
+    Paired difference, percentile interval over resampled sources, exact McNemar test.
+    """
     right = {kind: table[f"{way}_{kind}"] == table["label"] for kind in ("frozen", which)}
     gain = right[which].astype(int) - right["frozen"].astype(int)
     by_source = (
@@ -154,7 +167,7 @@ def difference(table: pd.DataFrame, way: str, which: str, seed: int) -> dict[str
 
 
 def tabulate(predictions: pd.DataFrame, seed: int) -> dict[str, dict[str, object]]:
-    """Figures of every way on all clips, and of the quietest frames on clips that have a background."""
+    """Tabulate every way on all clips, and the quietest frames on clips with a background."""
     out: dict[str, dict[str, object]] = {}
     tables = {"": predictions, "; clips with a background only": predictions[predictions["background"]]}
     for suffix, table in tables.items():

@@ -1,9 +1,11 @@
-"""Does each masking strategy point at the call, beyond what its masks alone do?
+"""Measure whether each strategy points at the call, beyond what its masks alone do.
 
-Synthetic soundscapes with calls; maps towards the clean stem's embedding; localisation of each strategy minus its shuffled twin's on the same
-clip; a percentile bootstrap over clips. Every seed makes its own soundscapes, masks and permutations. Run it from the repository's root::
+Synthetic soundscapes with calls; maps towards the clean stem's embedding; localisation of each
+strategy minus its shuffled twin's on the same clip; a percentile bootstrap over clips. Every seed
+makes its own soundscapes, masks and permutations. Run it from the repository's root::
 
-    python -m benchmarks.localisation_study --clips 40 --n-samples 1000 --seeds 0 1 2 --out localisation_study.json
+    python -m benchmarks.localisation_study --clips 40 --n-samples 1000 --seeds 0 1 2
+        --out localisation_study.json
 
 Costs 4 strategies x clips x (N + 1) x seeds encoder forwards: 480 000 for the line above.
 """
@@ -31,14 +33,14 @@ RESAMPLES = 10_000
 
 
 def interval(values: npt.NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean of `values`, one a clip."""
+    """Return the 95 % percentile bootstrap interval of the mean of `values`, one a clip."""
     draws = np.random.default_rng(seed).integers(0, len(values), (RESAMPLES, len(values)))
     low, high = np.quantile(values[draws].mean(axis=1), [0.025, 0.975])
     return float(low), float(high)
 
 
 def measure(clips: int, n_samples: int, seed: int, head_clips: int) -> Results:
-    """All strategies and their twins on the soundscapes of one seed."""
+    """Score all strategies and their twins on the soundscapes of one seed."""
     methods = tuple(name for masks in STRATEGIES for name in (f"RELAX-{masks}", f"RELAX-{masks} twin"))
     config = BenchmarkConfig(
         preset="localisation study", max_clips=clips, n_samples=n_samples, seed=seed, methods=methods, metrics=METRICS
@@ -47,13 +49,13 @@ def measure(clips: int, n_samples: int, seed: int, head_clips: int) -> Results:
 
 
 def minus_twin(rows: pd.DataFrame, method: str, metric: str) -> pd.Series:
-    """A strategy's scores minus its twin's on the same clips."""
+    """Subtract a twin's scores from its strategy's on the same clips."""
     wide = rows[(rows.metric == metric) & (rows.part == "")].pivot(index="clip", columns="method", values="value")
     return wide[method] - wide[f"{method} twin"]
 
 
 def summary(rows: pd.DataFrame, seeds: str) -> list[dict[str, Any]]:
-    """One entry a strategy and metric."""
+    """Summarise the scores, one entry a strategy and metric."""
     entries = []
     for masks in STRATEGIES:
         method = f"RELAX-{masks}"

@@ -1,7 +1,8 @@
 """Make the README's picture: ``python -m benchmarks.readme_picture``.
 
-A synthetic soundscape (dog-like barks with a louder tone beside them) is written to a temporary folder and explained by the command line
-towards the clean call, as anyone would explain a recording of their own.
+A synthetic soundscape (dog-like barks with a louder tone beside them) is written to a temporary
+folder and explained by the command line towards the clean call, as anyone would explain a recording
+of their own.
 """
 
 from __future__ import annotations

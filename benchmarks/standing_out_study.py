@@ -1,9 +1,12 @@
-"""How large must an effect be for a bin to stand out: among the highest fifth, or a fraction of the map's largest?
+"""Measure how large an effect must be for a bin to stand out.
 
-The truth is exact: the bundled encoder is given silence outside one box of each example, so that it hears nothing else.
-A recording has 1 to 4 examples, in each of which one box is heard with probability 3/4. Boxes are where a call dominates:
-real calls planted in recordings of other kinds with ``--data FOLDER``, synthetic soundscapes without. All rules share the
-family-wise threshold of chance. Run it from the repository's root::
+The rules are: among the highest fifth, or a fraction of the map's largest effect.
+
+The truth is exact: the bundled encoder is given silence outside one box of each example, so that it
+hears nothing else. A recording has 1 to 4 examples, in each of which one box is heard with
+probability 3/4. Boxes are where a call dominates: real calls planted in recordings of other kinds
+with ``--data FOLDER``, synthetic soundscapes without. All rules share the family-wise threshold of
+chance. Run it from the repository's root::
 
     python -m benchmarks.standing_out_study --data FOLDER --recordings 16
 
@@ -30,7 +33,7 @@ from relax_quantus.benchmark.data.sampling import examples_of
 from relax_quantus.benchmark.data.soundscapes import class_of, dominates, soundscape
 from relax_quantus.benchmark.data.synthetic_calls import SAMPLE_RATE_HZ
 from relax_quantus.frontend.axes import Axis
-from relax_quantus.frontend.log_mel import hz_to_mel
+from relax_quantus.frontend.log_mel import LogMelAxis, hz_to_mel
 from relax_quantus.relax.fills import SILENCE
 from relax_quantus.views.boxes import Region, regions
 from relax_quantus.views.thresholds import family_wise
@@ -73,7 +76,10 @@ class HearsBox(nn.Module):
 
 
 def box_of(truth: Tensor) -> Tensor | None:
-    """Return the smallest box around the largest connected part of a truth mask ``(1, T, F)``; None if it is tiny."""
+    """Return the smallest box around the largest connected part of a truth ``(1, T, F)``.
+
+    None if it is tiny.
+    """
     from scipy.ndimage import find_objects, label
 
     labels, count = label(truth[0].numpy())
@@ -100,7 +106,7 @@ def synthetic(seed: int) -> Iterator[Scene]:
 
 
 def planted(folder: Path, seed: int) -> Iterator[Scene]:
-    """Yield calls of one subfolder's recordings planted in those of another, with the box of the call."""
+    """Yield calls of one subfolder planted in recordings of another, with the call's box."""
     paths = sorted(p for p in folder.rglob("*") if p.suffix in (".wav", ".flac"))
     draw, rng = random.Random(seed), np.random.default_rng(seed)
     while True:
@@ -121,7 +127,10 @@ def _wave(path: Path) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Score:
-    """Boxes of one recording: matched one to one at `LEAST_IOU`, found, true, and the best IoU of each true one."""
+    """Boxes of one recording: matched, found, true, and the best IoU of each true one.
+
+    They are matched one to one at `LEAST_IOU`.
+    """
 
     matched: int
     found: int
@@ -160,7 +169,7 @@ def whole_band(true: Sequence[Region], axis: Axis) -> list[Region]:
 def explained(
     scenes: Sequence[Scene], masks: str, encoder: nn.Module, n_samples: int, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Return centred values of a recording's examples ``(n, 1, T, F)`` and whether chance is passed."""
+    """Return centred values of examples ``(n, 1, T, F)`` and whether they pass chance."""
     parts = [
         rq.RELAX(HearsBox(encoder, box), masks=masks).explain(
             x[None], "silence", n_samples=n_samples, seed=seed, null=True
@@ -174,7 +183,7 @@ def explained(
 
 def measure(scenes: Iterator[Scene], recordings: int, n_samples: int, seed: int) -> dict[str, dict[str, list[Score]]]:
     """Score every rule under every strategy on so many recordings."""
-    encoder, axis, draw = rq.load_encoder("vggish_mini"), Axis(), random.Random(seed)
+    encoder, axis, draw = rq.load_encoder("vggish_mini"), LogMelAxis(), random.Random(seed)
     found: dict[str, dict[str, list[Score]]] = {masks: {rule: [] for rule in RULES} for masks in MASKS}
     for number in range(recordings):
         some = [next(scenes) for _ in range(1 + number % MOST_EXAMPLES)]
@@ -182,7 +191,9 @@ def measure(scenes: Iterator[Scene], recordings: int, n_samples: int, seed: int)
         some = [(x, box & is_heard) for (x, box), is_heard in zip(some, heard, strict=True)]
         boxes = torch.stack([box for _, box in some]).double().numpy()
         true = [
-            r for i, b in enumerate(boxes) for r in regions(b[None], 0.5, axis=Axis(start_s=0.96 * i), least_bins=1)
+            r
+            for i, b in enumerate(boxes)
+            for r in regions(b[None], 0.5, axis=LogMelAxis(start_s=0.96 * i), least_bins=1)
         ]
         for masks in MASKS:
             centred, passes = explained(some, masks, encoder, n_samples, seed + number)
@@ -195,7 +206,7 @@ def measure(scenes: Iterator[Scene], recordings: int, n_samples: int, seed: int)
 
 
 def summary(scores: Sequence[Score]) -> dict[str, float]:
-    """Return F1 over all recordings' boxes, boxes a recording, and the mean IoU of true boxes with their best."""
+    """Return F1 over all boxes, boxes a recording, and the mean best IoU of true boxes."""
     matched, found, true = (sum(getattr(s, k) for s in scores) for k in ("matched", "found", "true"))
     overlaps = [o for s in scores for o in s.overlaps]
     return {

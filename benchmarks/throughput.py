@@ -1,9 +1,12 @@
-"""How much faster is a benchmark with several workers of one thread than with one? Timed in turn, whole runs in processes of their own.
+"""Measure how much faster a benchmark is with several workers of one thread than with one.
+
+Whole runs are timed in turn, in processes of their own.
 
     python -m benchmarks.throughput [--workers 2] [--clips 24] [--repeats 3] [--out FILE]
 
-Preset quick on synthetic soundscapes. Cells a second of the part that workers share, and of the whole run, which also loads the data, fits the
-head, starts and ends processes and writes the results. As a yardstick, examples a second of the encoder alone in so many processes at once: what
+Preset quick on synthetic soundscapes. Cells a second of the part that workers share, and of the
+whole run, which also loads the data, fits the head, starts and ends processes and writes the
+results. As a yardstick, examples a second of the encoder alone in so many processes at once: what
 these cores give when nothing is shared, so that more cannot be asked for.
 """
 
@@ -25,7 +28,7 @@ ROWS, ALONE_S = 8, 10.0
 
 
 def run_once(workers: int, clips: int) -> dict[str, float]:
-    """Cells, and seconds of the cells and of everything, of one run in this process."""
+    """Run once in this process; return cells, their seconds and the seconds of everything."""
     started = time.perf_counter()
     from relax_quantus import benchmark
 
@@ -40,7 +43,7 @@ def run_once(workers: int, clips: int) -> dict[str, float]:
 
 
 def forwards_a_second(seconds: float) -> float:
-    """Examples that the bundled encoder embeds in one thread, so many seconds long."""
+    """Count the examples that the bundled encoder embeds in one thread in so many seconds."""
     from relax_quantus import load_encoder
 
     torch.set_num_threads(1)
@@ -54,14 +57,14 @@ def forwards_a_second(seconds: float) -> float:
 
 
 def alone(workers: int) -> float:
-    """Forwards a second of so many processes at once, together."""
+    """Return the forwards a second of so many processes at once, together."""
     with ProcessPoolExecutor(workers) as pool:
         list(pool.map(forwards_a_second, [0.5] * workers))  # every process has loaded what it needs
         return sum(pool.map(forwards_a_second, [ALONE_S] * workers))
 
 
 def in_a_process(workers: int, clips: int) -> dict[str, float]:
-    """`run_once` as the command line would be: begun anew."""
+    """Do `run_once` as the command line would: in a new process."""
     command = [
         sys.executable,
         "-m",
@@ -77,7 +80,7 @@ def in_a_process(workers: int, clips: int) -> dict[str, float]:
 
 
 def ratios(rounds: list[dict[str, dict[str, float]]]) -> dict[str, list[float]]:
-    """Throughput of several over that of one, round by round."""
+    """Divide the throughput of several workers by that of one, round by round."""
     return {
         name: [r["one"][f"{name}_s"] / r["several"][f"{name}_s"] for r in rounds] for name in ("cells", "whole")
     } | {"encoder_alone": [r["alone"]["several"] / r["alone"]["one"] for r in rounds]}

@@ -1,10 +1,13 @@
-"""Train the bundled encoder: a folder of recordings -> `vggish_mini.safetensors` and its manifest, or cross-validated figures.
+"""Train the bundled encoder: recordings -> `vggish_mini.safetensors` and its manifest.
+
+Or cross-validate it: recordings -> figures.
 
     python -m benchmarks.train_vggish_mini --data FOLDER --seed 0
     python -m benchmarks.train_vggish_mini --data FOLDER --seed 0 --cross-validate
 
-FOLDER holds ``clips.csv`` (columns file, label, source_group; sample_rate, channels, seconds and source_encoding for the metadata control).
-The same seed and thread count give the same weights. One training takes some minutes on two cores.
+FOLDER holds ``clips.csv`` (columns file, label, source_group; sample_rate, channels, seconds and
+source_encoding for the metadata control). The same seed and thread count give the same weights. One
+training takes some minutes on two cores.
 """
 
 from __future__ import annotations
@@ -59,7 +62,8 @@ def validate_fold(
 ) -> pd.DataFrame:
     """Train an encoder without the clips in `test` and predict them.
 
-    Classes outside the split have no clip in `test`, so all of theirs help to train the encoder; head and neighbours see `train` only.
+    Classes outside the split have no clip in `test`, so all of theirs help to train the encoder;
+    head and neighbours see `train` only.
     """
     torch.set_num_threads(threads)
     outside = np.setdiff1d(np.arange(len(recordings.labels)), np.union1d(train, test))
@@ -69,7 +73,10 @@ def validate_fold(
 
 
 def cross_validate(recordings: Recordings, recipe: Recipe, seed: int, out: Path, jobs: int = 1) -> None:
-    """Retrain the encoder in every fold of the three protocols; predictions go to ``out.csv``, figures to `out`, tables to ``out.md``."""
+    """Retrain the encoder in every fold of the three protocols.
+
+    Predictions go to ``out.csv``, figures to `out`, tables to ``out.md``.
+    """
     protocols = {
         "bird/cat/dog by source": grouped_folds(recordings, THREE, 4),
         "six classes by source": grouped_folds(recordings, SIX, 2),
@@ -97,7 +104,10 @@ def cross_validate(recordings: Recordings, recipe: Recipe, seed: int, out: Path,
 
 
 def tabulate(predictions: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Summarise predictions: overall, by fold, and the quietest-frames controls on clips that have a background."""
+    """Summarise predictions: overall, by fold, and the quietest-frames controls.
+
+    The controls are on clips that have a background.
+    """
     out: dict[str, dict[str, Any]] = {}
     quiet = ["quietest", "quietest_refitted", "quietest_spectrum", "majority"]
     for name, table in predictions.groupby("protocol", sort=False):

@@ -1,6 +1,8 @@
-"""Sphinx configuration: MyST pages, notebooks executed by MyST-NB, numpydoc reference, a page an entry of each registry.
+"""Configure Sphinx: MyST pages, executed notebooks, numpydoc reference, pages of registries.
 
-Build from the repository's root with ``sphinx-build -W --keep-going -n docs docs/_build/html``. Nothing is fetched, while building or reading.
+Notebooks are executed by MyST-NB; each entry of a registry has a page. Build from the repository's
+root with ``sphinx-build -W --keep-going -n docs docs/_build/html``. Nothing is fetched, while
+building or reading.
 """
 
 from __future__ import annotations
@@ -60,7 +62,8 @@ autodoc_preserve_defaults = True
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 numpydoc_xref_param_type = False
-# Other packages' inventories are not fetched, so their names lead nowhere; in a docstring, `name` is a link only where there is one.
+# Other packages' inventories are not fetched, so their names lead nowhere; in a docstring, `name`
+# is a link only where there is one.
 OTHERS = "torch|numpy|np|npt|nn|matplotlib|pandas|pd|captum|quantus|rich|typing|types|abc|collections|pathlib|os|typer"
 UNQUALIFIED = (
     "Tensor|Axis|Callable|Iterator|Sequence|Mapping|Any|Path|PathLike|Array|Values|Map|"

@@ -1,17 +1,19 @@
-"""RELAX for audio representations: which part of a sound made its embedding what it is, and how sure are we.
+"""Explain audio representations by RELAX: what in a sound made its embedding, and how surely.
 
 The flow, from left to right, one room (package) a step::
 
     sound file --audio--> waveform --frontend--> examples x (B,1,T,F) --encoders--> h (B,D)
                                           |  relax: masks m (M,1,T,F) + fill
                                           +--> x~ --encoder--> h~ --similarity(h,h~)--> s (M,)
-    s, m --relax.estimators--> Explanation (B,1,T,F) --> Captum / Quantus / views: pictures, sounds, boxes, pages
+    s, m --relax.estimators--> Explanation (B,1,T,F) --> Captum / Quantus
+                                                     --> views: pictures, sounds, boxes, pages
     a whole recording --recordings--> one map over its own time axis
-    methods x metrics x clips --benchmark--> rows --> tables, figures, statistics          cli: the command line
+    methods x metrics x clips --benchmark--> rows --> tables, figures, statistics
+    cli: the command line
 
-Axes: B batch, N samples, M masks, T frames (axis -2), F bands (axis -1), D embedding. Masks: 1 keeps, 0 replaces by the
-fill. Public names are imported when they are first used (PEP 562), so ``import relax_quantus`` is quick; ``__init__.pyi``
-tells type checkers and editors what they are.
+Axes: B batch, N samples, M masks, T frames (axis -2), F bands (axis -1), D embedding. Masks: 1
+keeps, 0 replaces by the fill. Public names are imported when they are first used (PEP 562), so
+``import relax_quantus`` is quick; ``__init__.pyi`` tells type checkers and editors what they are.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What type checkers and editors see of the package's face; at run time each name is imported when it is first used."""
+"""Tell type checkers and editors the names of `relax_quantus`.
+
+At run time each name is imported when it is first used.
+"""
 
 from relax_quantus import audio as audio
 from relax_quantus import benchmark as benchmark

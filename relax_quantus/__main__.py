@@ -1,4 +1,4 @@
-"""``python -m relax_quantus`` and the command ``relax-quantus``, which says what it lacks before it is imported."""
+"""Run the command line, for ``python -m relax_quantus`` and the command ``relax-quantus``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ IMPOSSIBLE = 2
 
 
 def main() -> None:
-    """Run the command line; where the extra ``cli`` is missing, say so in one line and exit with 2."""
+    """Run the command line; without the extra ``cli``, say so in one line and exit with 2."""
     try:
         require("cli", "relax-quantus")
     except MissingDependencyError as problem:

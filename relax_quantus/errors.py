@@ -1,7 +1,8 @@
-"""The package's one family of errors.
+"""Define the package's one family of errors.
 
-Stands at the very bottom of the flow: every other module raises these and imports nothing else to do so. Each error is also the built-in
-exception a caller would expect (``ValueError``, ``TypeError`` ...), so ``except ValueError`` keeps working; the command line catches
+Stands at the very bottom of the flow: every other module raises these and imports nothing else to
+do so. Each error is also the built-in exception a caller would expect (``ValueError``,
+``TypeError`` ...), so ``except ValueError`` keeps working; the command line catches
 `RelaxQuantusError` and prints its one line.
 """
 
@@ -29,7 +30,7 @@ class UnknownNameError(ArgumentError):
 
 
 class AudioError(RelaxQuantusError, ValueError):
-    """A recording cannot be used: it does not decode, or what it decodes to is empty, silent or not finite."""
+    """A recording cannot be used: it does not decode, or is empty, silent or not finite."""
 
 
 class DataError(RelaxQuantusError, ValueError):

@@ -1,9 +1,10 @@
-"""Quantus: RELAX as an explain function, and embeddings as something that Quantus can measure.
+"""Give Quantus RELAX as an explain function, and embeddings as something that it can measure.
 
-The numpy boundary of the flow: arrays ``(B, 1, T, F)`` and a model enter, maps ``(B, 1, T, F)`` leave. Three ways in,
-from the most explicit to the most convenient: pass `explain_func` to a metric or to ``quantus.evaluate``; wrap an
-encoder without classes in `SimilarityModel`; call `register_with_quantus`, after which Quantus knows RELAX by name.
-Quantus itself is imported by the registration alone.
+The numpy boundary of the flow: arrays ``(B, 1, T, F)`` and a model enter, maps ``(B, 1, T, F)``
+leave. Three ways in, from the most explicit to the most convenient: pass `explain_func` to a metric
+or to ``quantus.evaluate``; wrap an encoder without classes in `SimilarityModel`; call
+`register_with_quantus`, after which Quantus knows RELAX by name. Quantus itself is imported by the
+registration alone.
 """
 
 from __future__ import annotations
@@ -22,9 +23,8 @@ from torch import Tensor, nn
 
 from relax_quantus.base.checks import message, refuse
 from relax_quantus.base.extras import require
-from relax_quantus.base.modules import evaluation_mode, like_weights
+from relax_quantus.base.networks import evaluation_mode, like_weights, neutral_torch
 from relax_quantus.base.registry import Registry, nearest
-from relax_quantus.base.torch_state import neutral_torch
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, MissingDependencyError, UnknownNameError
 from relax_quantus.relax.attribution import RELAX
 from relax_quantus.relax.estimators import Estimator
@@ -67,27 +67,30 @@ def explain_func(
     device: str | torch.device | None = None,
     method: str | None = None,
 ) -> Array:
-    """Explain the embeddings of `inputs` with RELAX, in the form that Quantus asks of an explain function.
+    """Explain the embeddings of `inputs` with RELAX, in Quantus's form of an explain function.
 
-    It explains ``model.embed`` if the model has it, else the model's output: with `EmbeddingClassifier` and
-    `SimilarityModel` the embedding, so that a re-initialised encoder (MPRT) changes the map and a re-initialised head
-    does not. The model runs in eval mode and is left as found, as are the arguments and the global generators. Costs
-    ``n_samples + 2`` forwards an example.
+    It explains ``model.embed`` if the model has it, else the model's output: with
+    `EmbeddingClassifier` and `SimilarityModel` the embedding, so that a re-initialised encoder
+    (MPRT) changes the map and a re-initialised head does not. The model runs in eval mode and is
+    left as found, as are the arguments and the global generators. Costs ``n_samples + 2`` forwards
+    an example.
 
     Parameters
     ----------
     model
         Module or callable on ``(n, ...)``.
     inputs
-        ``(B, ...)``, such as log-mel examples ``(B, 1, T, F)``, of any channels and axes; brought to the type of the model's weights.
+        ``(B, ...)``, such as log-mel examples ``(B, 1, T, F)``, of any channels and axes; brought
+        to the type of the model's weights.
     targets
         Not used: an embedding has no classes.
     masks, baselines, estimator, similarity, domain, n_samples, seed
-        As in `RELAX` and `RELAX.attribute`. Keep the seed fixed for robustness metrics; pass fresh ones for
-        randomisation metrics, where masks shared by both maps would look like agreement.
+        As in `RELAX` and `RELAX.attribute`. Keep the seed fixed for robustness metrics; pass fresh
+        ones for randomisation metrics, where masks shared by both maps would look like agreement.
     map
-        ``"centred"`` (importance minus its value if no bin mattered), for metrics that rank bins or read signs; ``"positive"`` (centred,
-        negative parts 0), for metrics of mass; or ``"importance"``, whose values all lie high above 0, for its ranks.
+        ``"centred"`` (importance minus its value if no bin mattered), for metrics that rank bins or
+        read signs; ``"positive"`` (centred, negative parts 0), for metrics of mass; or
+        ``"importance"``, whose values all lie high above 0, for its ranks.
     perturbations_per_eval
         As in `RELAX.attribute`.
     device
@@ -153,7 +156,7 @@ def _on_device(x: Tensor, model: object, device: str | torch.device | None) -> T
 
 @dataclass(frozen=True)
 class _Registration:
-    """What was put into Quantus and what was there before."""
+    """A record of what was put into Quantus and what was there before."""
 
     function: Callable[..., Array]
     previous: tuple[tuple[ModuleType, Any], ...]
@@ -176,21 +179,26 @@ _OURS = ("masks", "baselines", "estimator", "similarity", "map", "n_samples", "d
 
 
 def method_names() -> list[str]:
-    """Names under which Quantus knows RELAX once it is registered: ``"RELAX"``, and ``"RELAX-"`` with each mask strategy."""
+    """Return the names under which Quantus knows RELAX once it is registered.
+
+    They are ``"RELAX"``, and ``"RELAX-"`` with each mask strategy.
+    """
     return ["RELAX", *(f"RELAX-{name}" for name in STRATEGIES)]
 
 
 def register_with_quantus() -> None:
     """Teach Quantus RELAX by name, until `unregister_from_quantus`.
 
-    Afterwards ``quantus.explain(model, x, y, method="RELAX-time", **keywords of explain_func)`` works, and with it
-    everything in Quantus that goes through that function: ``quantus.evaluate`` with a dictionary a method, and
-    SmoothMPRT, which takes no other explain function. ``"RELAX"`` takes ``masks=``; ``"RELAX-<strategy>"`` names it,
-    for every strategy in the registry. Any other method goes to Quantus as before. Calling this twice is the same as
-    calling it once. Names imported earlier (``from quantus import explain``) keep the old function.
+    Afterwards ``quantus.explain(model, x, y, method="RELAX-time", **keywords of explain_func)``
+    works, and with it everything in Quantus that goes through that function: ``quantus.evaluate``
+    with a dictionary a method, and SmoothMPRT, which takes no other explain function. ``"RELAX"``
+    takes ``masks=``; ``"RELAX-<strategy>"`` names it, for every strategy in the registry. Any other
+    method goes to Quantus as before. Calling this twice is the same as calling it once. Names
+    imported earlier (``from quantus import explain``) keep the old function.
 
-    In ``quantus.evaluate`` give the method twice, ``{"RELAX-time": {"method": "RELAX-time", "n_samples": 500}}``:
-    Quantus makes the first maps from the inner dictionary and later ones from the key.
+    In ``quantus.evaluate`` give the method twice,
+    ``{"RELAX-time": {"method": "RELAX-time", "n_samples": 500}}``: Quantus makes the first maps
+    from the inner dictionary and later ones from the key.
 
     Raises
     ------
@@ -225,7 +233,7 @@ def register_with_quantus() -> None:
 
 
 def unregister_from_quantus() -> None:
-    """Put everything back that `register_with_quantus` replaced; without a registration, nothing happens."""
+    """Put back what `register_with_quantus` replaced; do nothing without a registration."""
     global _registration
     if _registration is None:
         return
@@ -239,7 +247,7 @@ def unregister_from_quantus() -> None:
 
 
 def import_quantus() -> ModuleType:
-    """Import Quantus, or say what is missing: its OpenCV needs libGL, which bare containers lack."""
+    """Import Quantus, or say what is missing, such as libGL in bare containers for its OpenCV."""
     require("quantus", "quantus")
     try:
         import quantus
@@ -254,7 +262,10 @@ def import_quantus() -> ModuleType:
 
 
 def _dispatcher(original: Callable[..., Array]) -> Callable[..., Array]:
-    """Make the function that stands in for ``quantus.explain``: RELAX's names to `explain_func`, all else to `original`."""
+    """Make a stand-in for ``quantus.explain`` that gives RELAX's names to `explain_func`.
+
+    All else goes to `original`.
+    """
 
     @functools.wraps(original)
     def explain(model: Any, inputs: Any, targets: Any, **kwargs: Any) -> Array:

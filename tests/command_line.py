@@ -1,4 +1,6 @@
-"""The command line as tests call it, in this process or in one of its own, and what a refusal looks like."""
+"""The command line as tests call it, in this process
+or in one of its own, and what a refusal looks like.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +26,16 @@ def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[st
 
 
 def problems(result: Result | subprocess.CompletedProcess[str]) -> str:
-    """Return what stderr says, but for the answer that nothing stands out, which few masks mostly give."""
+    """Return what stderr says, but for the answer that
+    nothing stands out, which few masks mostly give.
+    """
     return "".join(line for line in result.stderr.splitlines(keepends=True) if "nothing stands out" not in line)
 
 
 def refused(result: Result, *parts: str, code: int | None = None) -> str:
-    """Check that the command was refused in exactly one plain line on stderr that contains all `parts`."""
+    """Check that the command was refused in exactly
+    one plain line on stderr that contains all `parts`.
+    """
     assert result.exit_code in ((1, 2) if code is None else (code,)), result.output
     lines = result.stderr.splitlines()
     assert len(lines) == 1, result.stderr

@@ -13,7 +13,7 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
-from relax_quantus.audio import decoding
+from relax_quantus.audio import reading
 from relax_quantus.encoders import ENCODERS
 from relax_quantus.relax import execution
 from relax_quantus.relax.attribution import RELAX
@@ -40,7 +40,9 @@ def animal_sounds() -> Path:
 
 @pytest.fixture
 def write_wav(tmp_path: Path) -> Callable[..., Path]:
-    """Write samples (samples,) or (samples, channels) to a sound file in the test's folder and return its path."""
+    """Write samples (samples,) or (samples, channels) to
+    a sound file in the test's folder and return its path.
+    """
 
     def write(
         wave: np.ndarray, rate: int = 16_000, name: str = "clip.wav", subtype: str | None = "FLOAT", **options: str
@@ -62,7 +64,9 @@ def sweep() -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def hears_a_corner() -> Explanation:
-    """Of a network that hears frames 20 to 49 and bands 10 to 29 of an example, in two of them; chance is known."""
+    """Of a network that hears frames 20 to 49 and bands 10
+    to 29 of an example, in two of them; chance is known.
+    """
 
     def encoder(x: Tensor) -> Tensor:
         heard = x[..., 20:50, 10:30].mean((1, 2, 3))
@@ -133,7 +137,7 @@ def odd_encoder(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Tensor],
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read a thousand samples at a time."""
-    monkeypatch.setattr(decoding, "BLOCK_SAMPLES", 1000)
+    monkeypatch.setattr(reading, "BLOCK_SAMPLES", 1000)
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
-"""Use the package with its core alone, and check what it says of what is missing: ``python tests/core_alone.py``.
+"""Use the package with its core alone, and check what it
+says of what is missing: ``python tests/core_alone.py``.
 
 Run it where ``pip install relax-quantus`` was all; `tests/test_core_alone.py` runs it where
-everything else is installed, with ``--block`` and the names of what is not to be found. Needs no pytest.
+everything else is installed, with ``--block`` and the names of what is not to be found. Needs no
+pytest.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ class Refusing:
 
 
 def explain_and_plot(folder: Path) -> None:
-    """A recording becomes a log-mel, a map, a picture, and the class of a head that comes back from its file."""
+    """A recording becomes a log-mel, a map, a picture,
+    and the class of a head that comes back from its file.
+    """
     import numpy as np
     import soundfile
     import torch

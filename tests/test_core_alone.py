@@ -1,4 +1,6 @@
-"""The core alone runs RELAX, and each extra is named where it is missing; extras are what pyproject.toml says."""
+"""The core alone runs RELAX, and each extra is named
+where it is missing; extras are what pyproject.toml says.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The documentation's generated pages: one an entry of each registry, each with formula, picture and knobs; the build itself runs every example."""
+"""The documentation's generated pages: one an entry of each registry,
+each with formula, picture and knobs; the build itself runs every example.
+"""
 
 from __future__ import annotations
 

@@ -32,7 +32,9 @@ LATE = ("quantus", "sklearn", "matplotlib", "torchvggish", "resampy", "numba", "
 
 
 def test_heavy_libraries_load_when_used() -> None:
-    """In a fresh interpreter: the bare import takes none of them; reading sound and loading the bundled encoder still none of the late ones."""
+    """In a fresh interpreter: the bare import takes none of them; reading
+    sound and loading the bundled encoder still none of the late ones.
+    """
     code = f"""
 import json, sys
 import relax_quantus as rq

@@ -1,4 +1,6 @@
-"""What stands at the root: README, its links and commands, the citation, the changelog, versions and classifiers."""
+"""What stands at the root: README, its links and commands,
+the citation, the changelog, versions and classifiers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The page on what a map cannot show says what its own examples print, and what they print is what the theory says."""
+"""The page on what a map cannot show says what its own
+examples print, and what they print is what the theory says.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A program of a user's, which mypy checks: editors and type checkers see what the package offers."""
+"""A program of a user's, which mypy checks: editors
+and type checkers see what the package offers.
+"""
 
 from __future__ import annotations
 

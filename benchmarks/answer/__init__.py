@@ -1,1 +1,4 @@
-"""The comparison of maskings that docs/protocol.md describes, from the recordings to the published tables with one command."""
+"""Compare maskings as docs/protocol.md describes, from recordings to published tables.
+
+One command does all of it.
+"""

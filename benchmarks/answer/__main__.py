@@ -1,11 +1,14 @@
-"""Train what is missing, run what is not finished, write the report: the one command behind benchmarks/results.
+"""Train what is missing, run what is not finished and write the report.
 
-    python -m benchmarks.answer --data FOLDER [--only recordings truth] [--seeds 1] [--workers 2] [--steps 400]
+    python -m benchmarks.answer --data FOLDER [--only recordings truth] [--seeds 1] [--workers 2]
+        [--steps 400]
 
-Encoders go to ``benchmarks/answer/encoders``, the growing runs to ``benchmarks/answer/run`` (neither is published), tables, statistics and
-figures to ``benchmarks/results``. A stopped command goes on where it was; more seeds, encoders or methods in a configuration add to what is there,
-so that ``--seeds 1`` and then ``--seeds 3`` is a first answer and then a better one. ``--report-only`` makes the reports again, those of grids that
-were not run here from their published scores.
+This is the one command behind benchmarks/results. Encoders go to ``benchmarks/answer/encoders``,
+the growing runs to ``benchmarks/answer/run`` (neither is published), tables, statistics and figures
+to ``benchmarks/results``. A stopped command goes on where it was; more seeds, encoders or methods
+in a configuration add to what is there, so that ``--seeds 1`` and then ``--seeds 3`` is a first
+answer and then a better one. ``--report-only`` makes the reports again, those of grids that were
+not run here from their published scores.
 """
 
 from __future__ import annotations
@@ -45,7 +48,10 @@ GRIDS = (
 
 
 def grid(name: str, data: Path, workers: int, max_clips: int | None, seeds: int | None = None) -> BenchmarkConfig:
-    """A configuration beside this file, or the first `seeds` of its mask seeds, with the folders of this machine, relative to the repository's."""
+    """Read a configuration beside this file, with its first `seeds` mask seeds or all of them.
+
+    Its folders are those of this machine, relative to the repository's.
+    """
     path, filled = HERE / f"{name}.toml", RUNS / f"{name}.toml"
     shown = os.path.relpath(data, ROOT)
     text = path.read_text().replace("DATA", shown).replace("ENCODERS", str(ENCODERS.relative_to(ROOT)))

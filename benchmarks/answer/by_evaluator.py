@@ -1,10 +1,12 @@
-"""Strategies, and plain energy, compared on one unit of removal at a time: the exploratory tables of docs/which_masking.md.
+"""Compare strategies, and plain energy, on one unit of removal at a time.
 
     python -m benchmarks.answer.by_evaluator benchmarks/results/recordings
 
-From published results alone: shares of gain on the embedding, of trained encoders; each explainer on the fills that are not its own, mean over all
-three; its own unit counts, a unit that its maps cannot rank does not. Scores as they are; against energy without its fill, silence. One number a
-source group, paired Wilcoxon test (not corrected), bootstrap interval over source groups.
+Makes the exploratory tables of docs/which_masking.md from published results alone: shares of gain
+on the embedding, of trained encoders; each explainer on the fills that are not its own, mean over
+all three; its own unit counts, a unit that its maps cannot rank does not. Scores as they are;
+against energy without its fill, silence. One number a source group, paired Wilcoxon test (not
+corrected), bootstrap interval over source groups.
 """
 
 from __future__ import annotations
@@ -29,14 +31,17 @@ ENERGY = "energy"
 
 
 def gains(rows: pd.DataFrame) -> pd.DataFrame:
-    """Tabulate gains: a line a unit, pair of fills and explained example, a column a strategy; NaN where it has no score."""
+    """Tabulate gains: a line a unit, pair of fills and explained example, a column a strategy.
+
+    NaN where it has no score.
+    """
     relax = rows[rows.base.isin([f"RELAX-{m}" for m in STRATEGIES])]
     foreign = relax[relax.fill != relax.evaluator_fill]
     return foreign.groupby(["masks", "granularity", *FILLS, *CELL], sort=False).score.mean().unstack("masks")
 
 
 def with_energy(rows: pd.DataFrame) -> pd.DataFrame:
-    """Tabulate the same with a column of energy's own scores, on evaluators that do not fill with silence."""
+    """Tabulate the same with energy's own scores, on evaluators that do not fill with silence."""
     table = gains(rows)
     table = table[table.index.get_level_values("evaluator_fill") != "silence"]
     keys = ["granularity", "evaluator_fill", *CELL]
@@ -45,7 +50,7 @@ def with_energy(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def difference(here: pd.DataFrame, a: str, b: str) -> pd.Series:
-    """``a - b``, one number a source group: each line with the other's on the same example and the same fills."""
+    """Subtract b from a, line by line on the same example and fills; one number a source group."""
     return (here[a] - here[b]).dropna().groupby("source_group").mean()
 
 
@@ -57,7 +62,7 @@ def levels(here: pd.DataFrame) -> Iterator[str]:
 
 
 def pairs(here: pd.DataFrame, those: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """A line for each pair that has scores."""
+    """Yield a line for each pair that has scores."""
     for a, b in those:
         if a in here and b in here and len(found := difference(here, a, b)):
             c = compare(a, b, found)

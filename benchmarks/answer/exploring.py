@@ -1,9 +1,12 @@
-"""The other exploratory numbers of docs/which_masking.md, from published results alone: pairs of strategies by encoder, what twins score, and by how
-much taking them off multiplies the variance of a difference.
+"""Print the other exploratory numbers of docs/which_masking.md, from published results alone.
+
+They are pairs of strategies by encoder, what twins score, and by how much taking them off
+multiplies the variance of a difference.
 
     python -m benchmarks.answer.exploring benchmarks/results/recordings
 
-Differences are means over source groups with their intervals, p of paired Wilcoxon tests after Holm's correction within each block that is printed.
+Differences are means over source groups with their intervals, p of paired Wilcoxon tests after
+Holm's correction within each block that is printed.
 """
 
 from __future__ import annotations
@@ -36,7 +39,10 @@ def pairs(endpoint: Endpoint) -> Iterator[str]:
 
 
 def price_of_twins(endpoint: Endpoint) -> Iterator[str]:
-    """Say of each pair of strategies how many times more its difference varies between source groups minus twins than as it is, a line each."""
+    """Say how many times more each pair's difference varies minus twins than as it is.
+
+    One line a pair of strategies; the variance is that between source groups.
+    """
     found = [v for v in variants(endpoint.rows) if v.kind == "RELAX"]
     for (a, b), matched in matches(found, "masks").items():
         minus, raw = (np.var(averaged(endpoint, matched, twins)[0], ddof=1) for twins in (True, False))
@@ -44,21 +50,21 @@ def price_of_twins(endpoint: Endpoint) -> Iterator[str]:
 
 
 def twins(rows: pd.DataFrame) -> Iterator[str]:
-    """A line for each strategy's twins, mean over evaluators, fills and encoders."""
+    """Yield a line for each strategy's twins, averaged over evaluators, fills and encoders."""
     for masks, part in rows[rows.twin_of != ""].groupby("masks"):
         e = intervals.mean(part.groupby("source_group").score.mean().to_numpy())
         yield f"twin of {masks}: {e.value:.3f} [{e.low:.3f}, {e.high:.3f}], n = {e.n}"
 
 
 def beside_energy(endpoint: Endpoint) -> Iterator[str]:
-    """A line for each strategy, mean over its fills, against plain energy."""
+    """Yield a line for each strategy, averaged over its fills, against plain energy."""
     for found in against_nulls(endpoint, "embedding"):
         if found.name.endswith(BASELINE):
             yield from (said(c) for c in found.comparisons)
 
 
 def said(c: Comparison) -> str:
-    """A comparison on one line."""
+    """Write a comparison on one line."""
     d = c.difference
     return (
         f"{c.a} - {c.b}: {d.value:.3f} [{d.low:.3f}, {d.high:.3f}], p (Holm) = {c.p_holm:.4f}, n = {c.n}, {c.verdict}"
@@ -66,7 +72,10 @@ def said(c: Comparison) -> str:
 
 
 def draws(rows: pd.DataFrame) -> Iterator[str]:
-    """A line for each strategy: standard deviation between mask seeds of one clip's score on single bins, foreign fills, and of its twin's."""
+    """Yield a line a strategy: how much its and its twin's scores vary between mask seeds.
+
+    The standard deviation of one clip's score on single bins, foreign fills.
+    """
     bins = rows[(rows.granularity == "bin") & (rows.masks != "") & (rows.fill != rows.evaluator_fill)]
     one = bins.groupby(["masks", "twin_of", "encoder", "clip", "method", "seed"]).score.mean()
     between = one.groupby(level=[0, 1, 2, 3, 4]).var(ddof=1).reset_index()

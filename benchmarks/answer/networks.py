@@ -1,7 +1,8 @@
-"""The other architecture of the comparison: dilated convolutions over time only, which sees no neighbourhood of bands.
+"""Define the comparison's other architecture: dilated convolutions over time only.
 
-Log-mel examples ``(n, 1, 96, 64)`` enter, embeddings ``(n, 128)`` leave. `time_convolutions` loads the weights that `train` wrote, so that a
-benchmark can name it: ``benchmarks.answer.networks:time_convolutions``.
+It sees no neighbourhood of bands. Log-mel examples ``(n, 1, 96, 64)`` enter, embeddings
+``(n, 128)`` leave. `time_convolutions` loads the weights that `train` wrote, so that a benchmark
+can name it: ``benchmarks.answer.networks:time_convolutions``.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ LOUD = 4.0
 
 
 class TimeConvolutions(nn.Module):
-    """Bands as channels, four dilated convolutions over time, mean and maximum over time, one linear layer.
+    """An encoder of four dilated convolutions over time, mean and maximum, and a linear layer.
 
-    No ReLU at the end, unlike VGGish: a cosine of such embeddings has no offset.
+    Bands are channels; mean and maximum are over time. No ReLU at the end, unlike VGGish: a cosine
+    of such embeddings has no offset.
     """
 
     embedding_size = 128

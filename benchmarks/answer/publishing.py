@@ -1,9 +1,10 @@
 """From a run's folder to a published one: the same tables, small enough for a repository.
 
-A folder that `relax_quantus.benchmark` wrote enters; one that `relax-quantus report` reads leaves. Scores are rounded to five decimals and curves to
-four, of seconds there are each method's median ones, how far a score falls when everything is replaced is kept once a clip (it is the same for every
-map), and of grids that keep no curves the areas LIF and MIF, whose difference is the score, are left out, too. Twins' curves are in no figure and
-are not published.
+A folder that `relax_quantus.benchmark` wrote enters; one that `relax-quantus report` reads leaves.
+Scores are rounded to five decimals and curves to four, of seconds there are each method's median
+ones, how far a score falls when everything is replaced is kept once a clip (it is the same for
+every map), and of grids that keep no curves the areas LIF and MIF, whose difference is the score,
+are left out, too. Twins' curves are in no figure and are not published.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ ZSTD = 15
 
 
 def publish(run: Path, out: Path) -> list[Path]:
-    """Write the small tables, what the run depended on, and the report beside `out`, then put them in its place; return the report's files."""
+    """Write small tables and report beside `out`, put them in its place; return the report's files.
+
+    What the run depended on is written, too.
+    """
     with_curves = bool(json.loads((run / "run.json").read_text())["configuration"].get("curves", True))
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
@@ -50,7 +54,7 @@ def publish(run: Path, out: Path) -> list[Path]:
 
 
 def remake(folder: Path) -> list[Path]:
-    """Make the report of a published folder again, from the scores that are in it; return its files."""
+    """Make a published folder's report again from the scores in it; return the report's files."""
     for name in ("figures", "tables"):
         shutil.rmtree(folder / name, ignore_errors=True)  # nothing of an earlier report beside this one's
     made = report(folder, None)
@@ -73,14 +77,14 @@ def _put(new: Path, out: Path, older: Path) -> None:
 
 
 def times(maps: pd.DataFrame) -> pd.DataFrame:
-    """The median seconds of a map of each method: what the figure of runtime against score is drawn from."""
+    """Return the median seconds of a map of each method, for the figure of runtime."""
     keys = ["dataset", "encoder", "method", "question", "n_samples"]
     found = maps.groupby(keys, sort=False).seconds.median().round(4).astype("float32")
     return found.reset_index()
 
 
 def smaller(rows: pd.DataFrame, with_parts: bool) -> pd.DataFrame:
-    """Main rows, each clip's falls once, and the other parts if they are wanted."""
+    """Keep main rows, each clip's falls once, and the other parts if they are wanted."""
     falls = rows.part == FALL
     once = falls & ~rows[falls].duplicated(ONCE).reindex(rows.index, fill_value=False)
     kept = rows[(rows.part == "") | once | (~falls & with_parts)]

@@ -1,7 +1,8 @@
 """Recordings -> the comparison's encoders, each with its manifest; what is there already is kept.
 
-Two more seeds of `vggish_mini`, one trained on recordings in which every bird clip hums (a shortcut), and `TimeConvolutions`. All by the bundled
-encoder's recipe, on all recordings but for the shortcut's hum: faithfulness asks what a network depends on, not how well it generalises.
+Two more seeds of `vggish_mini`, one trained on recordings in which every bird clip hums (a
+shortcut), and `TimeConvolutions`. All by the bundled encoder's recipe, on all recordings but for
+the shortcut's hum: faithfulness asks what a network depends on, not how well it generalises.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def with_hum(recordings: Recordings) -> Recordings:
 
 
 def networks(steps: int) -> dict[str, Callable[[Recordings], nn.Module]]:
-    """What is trained, by the name of its file."""
+    """Return what is trained, by the name of its file."""
     recipe = Recipe(steps=steps)
     return {
         "mini_seed_1": partial(fit_encoder, recipe=recipe, seed=1),

@@ -1,7 +1,10 @@
-"""Section "captum": KernelShap, FeatureAblation and Occlusion on the similarity to the clip's own embedding, per forward.
+"""Time KernelShap, FeatureAblation and Occlusion per forward: the section "captum".
 
-All get about as many forwards as RELAX, counted, and the micro-batch that is best for the forwards alone. KernelShap perturbs 7 x 7 cells;
-FeatureAblation replaces one of N - 1 groups of neighbouring bins at a time; Occlusion slides a window of a 7 x 7 cell's size.
+What they explain is the similarity to the clip's own embedding.
+
+All get about as many forwards as RELAX, counted, and the micro-batch that is best for the forwards
+alone. KernelShap perturbs 7 x 7 cells; FeatureAblation replaces one of N - 1 groups of neighbouring
+bins at a time; Occlusion slides a window of a 7 x 7 cell's size.
 """
 
 from __future__ import annotations
@@ -26,7 +29,10 @@ CELLS = 7
 
 
 def captum(settings: Settings) -> Iterator[Row]:
-    """Yield one row an encoder and method, RELAX among them; the forwards alone in the middle of each round."""
+    """Yield one row an encoder and method, RELAX among them.
+
+    The forwards alone are in the middle of each round.
+    """
     x = load_clips(settings, 1)
     for name in settings.encoders:
         if name in HEAVY:
@@ -45,7 +51,7 @@ def captum(settings: Settings) -> Iterator[Row]:
 
 
 def ours(settings: Settings, loaded: Network, x: Tensor) -> list[Arm]:
-    """RELAX with each estimator."""
+    """Yield RELAX with each estimator."""
     n = settings.n(loaded.name)
     return [
         Arm(
@@ -58,7 +64,7 @@ def ours(settings: Settings, loaded: Network, x: Tensor) -> list[Arm]:
 
 
 def peers(loaded: Network, x: Tensor, n_samples: int, floor: Floor) -> Iterator[Arm]:
-    """Captum's methods, each with its counted number of forwards."""
+    """Return Captum's methods, each with its counted number of forwards."""
     from captum.attr import FeatureAblation, KernelShap, Occlusion
 
     with torch.no_grad():
@@ -81,7 +87,7 @@ def peers(loaded: Network, x: Tensor, n_samples: int, floor: Floor) -> Iterator[
 
 
 def counted(run: Callable[[Callable[[Tensor], Tensor]], None], target: Callable[[Tensor], Tensor]) -> int:
-    """Rows that one run sends through the target."""
+    """Count the rows that one run sends through the target."""
     rows = 0
 
     def forward(x: Tensor) -> Tensor:
@@ -101,13 +107,13 @@ def cells(x: Tensor) -> Tensor:
 
 
 def neighbours(x: Tensor, groups: int) -> Tensor:
-    """Group numbers ``(1, 1, T, F)`` of that many groups of neighbouring bins, at most one a bin."""
+    """Number that many groups of neighbouring bins, ``(1, 1, T, F)``, at most one a bin."""
     count = x[0].numel()
     return (torch.arange(count) * min(groups, count) // count).reshape(1, *x.shape[1:]).to(x.device)
 
 
 def occlusion_sizes(shape: tuple[int, ...], forwards: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Window of a cell's size, and the strides whose number of positions comes nearest to `forwards`."""
+    """Return a window of a cell's size, and strides with about `forwards` positions."""
     frames, bands = shape[-2:]
     window = math.ceil(frames / CELLS), math.ceil(bands / CELLS)
 

@@ -37,7 +37,7 @@ SECTIONS: dict[str, Callable[[Settings], Iterator[Row]]] = {
 
 
 def parser() -> argparse.ArgumentParser:
-    """Options; those that are not given take the settings' defaults, or those of --quick."""
+    """Make the parser; options not given take the settings' defaults, or those of --quick."""
     options = argparse.ArgumentParser(
         "python -m benchmarks.speed", description="Time RELAX against its encoder and its peers."
     )
@@ -77,14 +77,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def command_line(given: Sequence[str]) -> str:
-    """What was typed, absolute paths cut to their last part."""
+    """Return what was typed, absolute paths cut to their last part."""
     return shlex.join(
         ["python", "-m", "benchmarks.speed", *(Path(g).name if Path(g).is_absolute() else g for g in given)]
     )
 
 
 def positive(text: str) -> int:
-    """An integer of at least 1."""
+    """Parse an integer of at least 1."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {value}")
@@ -92,7 +92,7 @@ def positive(text: str) -> int:
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """Defaults, under --quick, under what was given."""
+    """Make settings: the defaults, under --quick, under what was given."""
     given = {f.name: getattr(options, f.name, None) for f in fields(Settings)}
     given = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items() if v is not None}
     return Settings(**((QUICK if options.quick else {}) | given))

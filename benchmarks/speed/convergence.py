@@ -1,7 +1,7 @@
-"""How far maps are from their converged value, with the reference's own noise taken out.
+"""Measure how far maps are from their converged value, the reference's noise taken out.
 
-Maps from independent seeds enter; squared errors relative to the converged map's spread, ratios of them, and the number of masks for an equal
-error leave. Pure arithmetic, no encoder.
+Maps from independent seeds enter; squared errors relative to the converged map's spread, ratios of
+them, and the number of masks for an equal error leave. Pure arithmetic, no encoder.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Converged:
-    """A converged map: mean of independent runs, the mean squared error of that mean, and the map's variance over bins."""
+    """A converged map: mean of independent runs, its mean squared error, its variance over bins."""
 
     mean: Tensor
     noise: float
@@ -33,25 +33,27 @@ class Converged:
 
 
 def relative_squared_errors(maps: Sequence[Tensor], converged: Converged) -> float:
-    """Mean squared error of `maps` against the converged one, its noise subtracted, over its squared spread.
+    """Return the mean squared error of `maps` over the converged map's squared spread.
 
-    E[(a - r)^2] = E[(a - mu)^2] + noise(r) for an estimate a and a reference r of independent seeds and mean mu; so the difference is unbiased
-    and can come out negative where the reference is no better than the estimate.
+    The converged map's own noise is subtracted. E[(a - r)^2] = E[(a - mu)^2] + noise(r) for an
+    estimate a and a reference r of independent seeds and mean mu; so the difference is unbiased and
+    can come out negative where the reference is no better than the estimate.
     """
     stack = torch.stack([m.double().flatten() for m in maps])
     return (float((stack - converged.mean).square().mean()) - converged.noise) / converged.spread_squared
 
 
 def relative_to(top: Sequence[float], bottom: Sequence[float]) -> list[float]:
-    """Clip by clip ratio of squared errors, NaN where either is not positive."""
+    """Return the ratio of squared errors clip by clip, NaN where either is not positive."""
     return [a / b if a > 0 and b > 0 else float("nan") for a, b in zip(top, bottom, strict=True)]
 
 
 def masks_needed(curve: dict[int, list[float]]) -> int:
-    """Number of masks at which the median over clips of (squared error over the wanted one) falls to 1.
+    """Return the number of masks at which the median squared error falls to the wanted one.
 
-    Between two measured sizes log error is linear in log N; above the largest, error falls as 1/N; below the smallest nothing is assumed, and
-    the smallest is returned.
+    The median over clips of (squared error over the wanted one) then falls to 1. Between two
+    measured sizes log error is linear in log N; above the largest, error falls as 1/N; below the
+    smallest nothing is assumed, and the smallest is returned.
 
     Examples
     --------

@@ -1,8 +1,9 @@
 """Section "equal error": how much sooner a map is as exact as relax_xai's own.
 
-Every way of masking has its own converged map; each estimate is judged against that of its *own* masks (relax_xai's lattice moves by pixels
-only), relative to that map's spread over bins. So "equal error" means equally well converged, not equal maps. The time is measured at the
-number of masks that the error study says is needed.
+Every way of masking has its own converged map; each estimate is judged against that of its *own*
+masks (relax_xai's lattice moves by pixels only), relative to that map's spread over bins. So "equal
+error" means equally well converged, not equal maps. The time is measured at the number of masks
+that the error study says is needed.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def equal_error(settings: Settings) -> Iterator[Row]:
 
 
 def error_rows(errors: Errors, labels: dict[Key, dict[str, str]]) -> Iterator[Row]:
-    """Relative RMSE, one row a distribution, estimator and number of masks."""
+    """Yield the relative RMSE, one row a distribution, estimator and number of masks."""
     for key, by_size in errors.items():
         for n, squared in by_size.items():
             values = tuple(float(np.sqrt(v)) if v > 0 else float("nan") for v in squared)
@@ -70,7 +71,10 @@ def error_rows(errors: Errors, labels: dict[Key, dict[str, str]]) -> Iterator[Ro
 
 
 def study(settings: Settings, loaded: Network, clips: Tensor) -> tuple[Errors, dict[Key, tuple[str, str]]]:
-    """Relative squared errors, one a clip, of relax_xai's own map and of every strategy and estimator; and why some have none."""
+    """Return relative squared errors, one a clip, and why some arms have none.
+
+    The arms are relax_xai's own map and every strategy and estimator.
+    """
     plan: list[tuple[Key, object]] = [((OFFICIAL, "relax_xai"), official_package.OfficialMasks())]
     plan += [((masks, estimator), masks) for masks in settings.masks for estimator in settings.estimators]
     errors: Errors = {}
@@ -100,7 +104,7 @@ def study(settings: Settings, loaded: Network, clips: Tensor) -> tuple[Errors, d
 
 
 def mapper(loaded: Network, x: Tensor, masks: object, estimator: str) -> Callable[[int, int], Tensor]:
-    """A function from number of masks and seed to the map of one clip."""
+    """Return a function from number of masks and seed to the map of one clip."""
     relax = explainer(loaded.model, masks, estimator)
 
     def of(n_samples: int, seed: int) -> Tensor:
@@ -110,14 +114,20 @@ def mapper(loaded: Network, x: Tensor, masks: object, estimator: str) -> Callabl
 
 
 def reference(settings: Settings, loaded: Network, x: Tensor, masks: object) -> Converged:
-    """The converged map from independent long runs of `weighted`, so that its noise is known from their scatter."""
+    """Make the converged map from long runs of `weighted`, whose scatter tells its noise.
+
+    The runs are independent.
+    """
     maps = mapper(loaded, x, masks, "weighted")
     size = max(2, settings.reference_masks // REFERENCE_RUNS)
     return Converged.from_runs([maps(size, REFERENCE_SEED + run) for run in range(REFERENCE_RUNS)])
 
 
 def speeds(settings: Settings, loaded: Network, needed: dict[Key, int], most: int) -> Iterator[Row]:
-    """Time of relax_xai with `most` masks (timed with fewer for heavy encoders, in proportion) over ours with the masks needed."""
+    """Yield relax_xai's time with `most` masks over ours with the masks needed.
+
+    For heavy encoders it is timed with fewer masks, in proportion.
+    """
     x = load_clips(settings, 1)
     precisions = (FLOAT32, BFLOAT16)
     official_masks = official_package.masks_of(min(most, settings.n(loaded.name)))
@@ -134,7 +144,7 @@ def speeds(settings: Settings, loaded: Network, needed: dict[Key, int], most: in
 
 
 def our_arm(loaded: Network, x: Tensor, key: Key, n_samples: int, precision: str) -> Arm:
-    """`attribute` with the masks needed, a whole run."""
+    """Return a whole run of `attribute` with the masks needed."""
     masks, estimator = key
     labels = {"encoder": loaded.name, "masks": masks, "estimator": estimator, "precision": precision}
     run = attribution(loaded.model, x, n_samples, masks, estimator, precision)
@@ -142,7 +152,7 @@ def our_arm(loaded: Network, x: Tensor, key: Key, n_samples: int, precision: str
 
 
 def aim(encoder: str, masks: str, estimator: str, precision: str) -> Aim | None:
-    """What the surrogate is hoped to reach."""
+    """Return the aim that the surrogate is hoped to reach."""
     if estimator != "surrogate":
         return None
     if encoder in HEAVY:

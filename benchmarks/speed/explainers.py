@@ -1,4 +1,7 @@
-"""The package's own arms: a `RELAX` for a strategy, estimator and precision, or the reason why there is none (yet)."""
+"""Make the package's own arms: a `RELAX` for a strategy, estimator and precision.
+
+Where there is none (yet), the reason.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,10 @@ def explainer(model: nn.Module, masks: Any, estimator: str, precision: str = FLO
 
 
 def plan(model: nn.Module, x: Tensor, n_samples: int, masks: Any, estimator: str, precision: str = FLOAT32) -> Any:
-    """What the package chose for such a call: masks a forward, and precision; None if it cannot be had."""
+    """Return what the package chose for such a call: masks a forward, and precision.
+
+    None if it cannot be had.
+    """
     try:
         chosen = explainer(model, masks, estimator, precision).plan(x, n_samples=n_samples)
     except NotAvailableError:
@@ -49,7 +55,10 @@ def plan(model: nn.Module, x: Tensor, n_samples: int, masks: Any, estimator: str
 def attribution(
     model: nn.Module, x: Tensor, n_samples: int, masks: str, estimator: str, precision: str = FLOAT32
 ) -> Callable[[], Tensor]:
-    """`RELAX.attribute` with zero fill as a callable without arguments; what is missing is raised when it is called."""
+    """Return `RELAX.attribute` with zero fill as a callable without arguments.
+
+    What is missing is raised when it is called.
+    """
 
     def run() -> Tensor:
         return torch.as_tensor(explainer(model, masks, estimator, precision).attribute(x, n_samples=n_samples, seed=0))

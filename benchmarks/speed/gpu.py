@@ -1,4 +1,7 @@
-"""Section "gpu": the overhead and relax_xai sections again on a CUDA device, and the difference of its maps from the CPU's."""
+"""Time overhead and relax_xai again on a CUDA device: the section "gpu".
+
+The difference of its maps from the CPU's is measured, too.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Section "memory": peak memory with many masks over peak memory with few, each in a process of its own."""
+"""Measure peak memory with many masks over that with few: the section "memory".
+
+Each is measured in a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ MIB = 1 << 20
 
 
 def memory(settings: Settings) -> Iterator[Row]:
-    """Yield one row an encoder, strategy and estimator; vggish_mini with the first strategy only."""
+    """Yield a row an encoder, strategy and estimator; vggish_mini has the first strategy only."""
     sizes = {CHEAP: settings.memory_sizes, "vggish_mini": settings.memory_mini_sizes}
     for encoder, (few, many) in sizes.items():
         for masks in settings.masks if encoder == CHEAP else settings.masks[:1]:
@@ -60,7 +63,7 @@ def measured(
 
 
 def probe(encoder: str, masks: str, estimator: str, n_samples: int, threads: int) -> dict[str, Any]:
-    """Peak memory in bytes of one fresh process that explains one clip."""
+    """Return the peak memory in bytes of one fresh process that explains one clip."""
     arguments = [encoder, masks, estimator, str(n_samples), str(threads)]
     run = subprocess.run(
         [sys.executable, "-m", "benchmarks.speed.memory_probe", *arguments],

@@ -1,7 +1,10 @@
-"""One fresh process of the memory section: ``python -m benchmarks.speed.memory_probe ENCODER MASKS ESTIMATOR N THREADS`` prints JSON.
+"""Print as JSON the peak memory of this process: a fresh one of the section "memory".
 
-The peak is the kernel's high-water mark of this process (Linux: VmHWM, which begins anew with the program; elsewhere ru_maxrss). A small
-call first, so that what libraries allocate once is there in either size.
+``python -m benchmarks.speed.memory_probe ENCODER MASKS ESTIMATOR N THREADS``
+
+The peak is the kernel's high-water mark of this process (Linux: VmHWM, which begins anew with the
+program; elsewhere ru_maxrss). A small call first, so that what libraries allocate once is there in
+either size.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ WARM_UP_MASKS = 200
 
 
 def pooling() -> nn.Module:
-    """Average pooling to 8 x 8, nothing else: all memory but a little is RELAX's own."""
+    """Pool to 8 x 8 by averages, nothing else: all memory but a little is RELAX's own."""
     return nn.Sequential(nn.AvgPool2d((12, 8)), nn.Flatten(), nn.Softplus()).eval()
 
 
@@ -34,7 +37,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 
 def peak_bytes() -> tuple[int, str]:
-    """High-water mark of this process's resident memory, and what says so."""
+    """Return the high-water mark of this process's resident memory, and what says so."""
     if STATUS.is_file():
         line = next((line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM")), None)
         if line is not None:

@@ -1,7 +1,7 @@
 """Encoders and clips of the speed suite, and the forwards alone that everything is compared with.
 
-Names enter; `Network` objects in the state in which a user would have them, log-mel clips, and the best plain forward loop that a scan finds
-leave.
+Names enter; `Network` objects in the state in which a user would have them, log-mel clips, and the
+best plain forward loop that a scan finds leave.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ LONGEST_S = 2.0
 
 @dataclass(frozen=True)
 class Network:
-    """An encoder ``(n, 1, 96, 64) -> (n, D)`` in eval mode as a user would have it; `folded` is what its owner could fold by hand."""
+    """An encoder ``(n, 1, 96, 64) -> (n, D)`` in eval mode as a user would have it.
+
+    `folded` is what its owner could fold by hand.
+    """
 
     name: str
     model: nn.Module
@@ -44,7 +47,7 @@ class Network:
 
 
 def network(name: str, settings: Settings) -> Network:
-    """Load an encoder: "plain" is built here, any other name is the package's; nothing is downloaded."""
+    """Load an encoder: "plain" is built here, other names are the package's; none is downloaded."""
     if name == "plain":
         loaded = plain(settings.seed)
     elif name == "vggish":
@@ -58,7 +61,10 @@ def network(name: str, settings: Settings) -> Network:
 
 
 def plain(seed: int) -> Network:
-    """Convolutions with batch normalisation, the mini's layers and sizes, random weights, contiguous, not folded."""
+    """Build convolutions with batch normalisation, of the mini's layers and sizes.
+
+    Weights are random, contiguous and not folded.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = VGGishMini(batch_norm=True)
@@ -72,7 +78,7 @@ def plain(seed: int) -> Network:
 
 
 def vggish(weights: Path | None, seed: int) -> Network:
-    """VGGish with its weights if they are on this machine, else with random ones, which cost the same."""
+    """Build VGGish with its weights if they are here, else with random ones of the same cost."""
     cached = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(weights_url()).path).name)
     if weights is not None or cached.is_file():
         return Network("vggish", rq.load_encoder("vggish", weights=weights or cached), "torchvggish's weights")
@@ -84,7 +90,10 @@ def vggish(weights: Path | None, seed: int) -> Network:
 
 
 def load_clips(settings: Settings, count: int) -> Tensor:
-    """`count` log-mel clips ``(count, 1, 96, 64)``: the loudest example of recordings, or synthetic soundscapes with a call."""
+    """Load `count` log-mel clips ``(count, 1, 96, 64)``.
+
+    They are the loudest examples of recordings, or synthetic soundscapes with a call.
+    """
     if settings.data is not None:
         from relax_quantus.benchmark.data.recordings import folder
 
@@ -115,16 +124,19 @@ class Floor:
                 self.model(self.rows[: min(self.micro_batch, forwards - start)])
 
     def arm(self, forwards: int) -> Callable[[], None]:
-        """`run` as a callable without arguments."""
+        """Return `run` as a callable without arguments."""
         return lambda: self.run(forwards)
 
     def describe(self) -> dict[str, Any]:
-        """What was found, for the results."""
+        """Describe what was found, for the results."""
         return {"memory_format": self.memory_format, "micro_batch": self.micro_batch, "scan_ms": self.scan}
 
 
 def best_floor(model: nn.Module, x: Tensor, most: int, device: str = "cpu") -> Floor:
-    """Scan memory formats and micro-batches up to `most` rows, and return the fastest; masked copies of one clip ``(1, 1, 96, 64)`` are embedded."""
+    """Scan memory formats and micro-batches up to `most` rows, and return the fastest.
+
+    Masked copies of one clip ``(1, 1, 96, 64)`` are embedded.
+    """
     rq.RELAX(model).attribute(
         x[:1], n_samples=2
     )  # what it changes for the whole process, the forwards alone gain from too
@@ -156,7 +168,7 @@ def best_floor(model: nn.Module, x: Tensor, most: int, device: str = "cpu") -> F
 
 
 def fastest(model: nn.Module, rows: Tensor, device: str) -> float:
-    """Seconds of the fastest of a few forwards, the first not counted."""
+    """Time a few forwards; return the seconds of the fastest, the first not counted."""
     times: list[float] = []
     with torch.inference_mode():
         while len(times) < 3 or (sum(times) < SCAN_S and len(times) < 50):

@@ -1,4 +1,7 @@
-"""Section "official": times faster than relax_xai at the same number of masks, same encoder, same fill (zero), in one process."""
+"""Measure how many times faster than relax_xai RELAX is: the section "official".
+
+The number of masks, the encoder and the fill (zero) are the same; all in one process.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ AIMS = {
 
 
 def official(settings: Settings) -> Iterator[Row]:
-    """Yield one row an encoder, strategy, estimator and precision; relax_xai in the middle of each round."""
+    """Yield one row an encoder, strategy, estimator and precision.
+
+    relax_xai is in the middle of each round.
+    """
     x = load_clips(settings, 1)
     for name in settings.encoders:
         loaded = network(name, settings)
@@ -44,12 +50,12 @@ def official(settings: Settings) -> Iterator[Row]:
 
 
 def official_arm(loaded: Network, x: Tensor, n_samples: int) -> Arm:
-    """relax_xai with its defaults."""
+    """Return an arm of relax_xai with its defaults."""
     return Arm({"peer": "relax_xai"}, lambda: official_package.explain(loaded.model, x, n_samples), n_samples)
 
 
 def our_arm(loaded: Network, x: Tensor, n_samples: int, masks: str, estimator: str, precision: str) -> Arm:
-    """One way of this package."""
+    """Return an arm of one way of this package."""
     labels = {"encoder": loaded.name, "masks": masks, "estimator": estimator, "precision": precision}
     run = attribution(loaded.model, x, n_samples, masks, estimator, precision)
     return Arm(labels, run, n_samples, aim=AIMS.get((loaded.name, precision)))

@@ -1,6 +1,9 @@
-"""relax_xai 0.0.5, the official package, as a peer: imported without torchvision, run as its defaults have it, its masks as a strategy.
+"""Run relax_xai 0.0.5, the official package, as a peer, and use its masks as a strategy.
 
-It imports torchvision for image transforms that RELAX does not use; where torchvision is missing an empty module stands in during the import.
+It is imported without torchvision and run as its defaults have it.
+
+It imports torchvision for image transforms that RELAX does not use; where torchvision is missing an
+empty module stands in during the import.
 """
 
 from __future__ import annotations
@@ -45,16 +48,17 @@ def load() -> types.ModuleType:
 
 
 def masks_of(n_samples: int) -> int:
-    """Masks that it can draw nearest below `n_samples`: whole batches."""
+    """Return how many masks, nearest below `n_samples`, it can draw: whole batches."""
     batch = min(BATCH, n_samples)
     return batch * (n_samples // batch)
 
 
 def explain(encoder: nn.Module, x: Tensor, n_samples: int, seed: int | None = None) -> Tensor:
-    """Explain one clip ``(1, 1, T, F)`` with the official package and return its importance ``(T, F)``.
+    """Explain one clip ``(1, 1, T, F)`` with the official package; return importance ``(T, F)``.
 
-    Its defaults: batches of 100 masks, 7 x 7 cells, keep probability .5, fill 0. Gradients are switched off, as an experienced user would;
-    the package does not do it. With a seed the global generator is seeded within a fork.
+    Its defaults: batches of 100 masks, 7 x 7 cells, keep probability .5, fill 0. Gradients are
+    switched off, as an experienced user would; the package does not do it. With a seed the global
+    generator is seeded within a fork.
     """
     package = load()
     batch = min(BATCH, n_samples)
@@ -70,10 +74,16 @@ def explain(encoder: nn.Module, x: Tensor, n_samples: int, seed: int | None = No
 
 @dataclass(frozen=True)
 class OfficialMasks:
-    """Its masks as a strategy of this package, so that its map can be had without its loop: `weighted` on them is its importance."""
+    """The official package's masks as a strategy, so that its map can be had without its loop.
+
+    `weighted` on them is its importance.
+    """
 
     def sample(self, n: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Draw ``(n, 1, T, F)``; the package draws from torch's global generator, which is seeded within a fork."""
+        """Draw ``(n, 1, T, F)`` from torch's global generator, seeded within a fork.
+
+        The official package draws from no other.
+        """
         module = importlib.import_module(load().mask_generator.__module__)
         seed = int(torch.randint(1 << 62, (), generator=generator))
         with torch.random.fork_rng(devices=[]):

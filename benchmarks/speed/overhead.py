@@ -1,7 +1,8 @@
 """Section "overhead": `RELAX.attribute` over the same number of forwards alone.
 
-The forwards alone are the fastest that a scan of micro-batches and memory formats finds in the same run, on rows that lie ready, in inference
-mode, embeddings dropped. "First call" is a call on an encoder never seen before, whatever the package tunes or prepares included.
+The forwards alone are the fastest that a scan of micro-batches and memory formats finds in the same
+run, on rows that lie ready, in inference mode, embeddings dropped. "First call" is a call on an
+encoder never seen before, whatever the package tunes or prepares included.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ def overhead(settings: Settings) -> Iterator[Row]:
 
 
 def measured(settings: Settings, loaded: Network, floors: dict[str, Floor], x: Tensor) -> Iterator[Row]:
-    """All strategies and estimators on one number of clips, the forwards alone in the middle of each round."""
+    """Time all strategies and estimators on one number of clips.
+
+    The forwards alone are in the middle of each round.
+    """
     n_samples = max(1, settings.n(loaded.name) // len(x))
     forwards = n_samples * len(x)
     arms = [
@@ -66,14 +70,14 @@ def measured(settings: Settings, loaded: Network, floors: dict[str, Floor], x: T
 
 
 def our_arm(settings: Settings, loaded: Network, x: Tensor, n_samples: int, masks: str, estimator: str) -> Arm:
-    """One strategy and estimator, warm."""
+    """Return an arm of one strategy and estimator, warm."""
     labels = {"encoder": loaded.name, "clips": str(len(x)), "masks": masks, "estimator": estimator, "call": "warm"}
     aim = AIMS[settings.device.split(":")[0]].get(loaded.name)
     return Arm(labels, attribution(loaded.model, x, n_samples, masks, estimator), n_samples * len(x), aim=aim)
 
 
 def first_call(settings: Settings, loaded: Network, x: Tensor, n_samples: int) -> Arm:
-    """The first strategy on a copy of the encoder that is new in every round."""
+    """Return an arm of the first strategy on a copy of the encoder, new in every round."""
     masks, estimator = settings.masks[0], settings.estimators[0]
     fresh: list[nn.Module] = []
 

@@ -54,7 +54,7 @@ def page(results: dict[str, Any]) -> str:
 
 
 def section(name: str, entry: dict[str, Any], unfinished: bool) -> list[str]:
-    """One section: how to read it, what wrote it, a table a quantity, and what has no figure."""
+    """Write a section: how to read it, what wrote it, a table a quantity, what has no figure."""
     lines = [f"## {TITLES.get(name, name)}", ""]
     if unfinished:
         lines += ["*Unfinished: the run ended in the middle of it.*", ""]
@@ -78,12 +78,12 @@ def section(name: str, entry: dict[str, Any], unfinished: bool) -> list[str]:
 
 
 def reason_of(row: dict[str, Any]) -> str:
-    """Status and reason of a row without a figure."""
+    """Return the status and the reason of a row without a figure."""
     return f"{row['status']}, {escaped(row['reason'] or 'no finite value')}"
 
 
 def described(entry: dict[str, Any]) -> str:
-    """When, on what machine, with which sizes."""
+    """Describe when, on what machine and with which sizes the suite ran."""
     machine, settings = entry["machine"], entry["settings"]
     versions = ", ".join(f"{name} {number or 'not installed'}" for name, number in machine["versions"].items())
     notes = dict.fromkeys(
@@ -104,7 +104,10 @@ def described(entry: dict[str, Any]) -> str:
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
-    """One line a row: labels, median, quartiles, extremes, count, the median time where there is one, and the aim."""
+    """Write one line a row: labels, median, quartiles, extremes, count, median time, aim.
+
+    The median time is there where there is one.
+    """
     labels = list(dict.fromkeys(key for row in rows for key in row["labels"]))
     with_time, with_aim = any(row["seconds"] for row in rows), any(row["aim"] for row in rows)
     head = [*labels, "median", "quartiles", "min to max", "count"]
@@ -124,12 +127,12 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def aim_cells(aim: dict[str, Any] | None) -> list[str]:
-    """The aim and whether the median keeps it."""
+    """Return the aim and whether the median keeps it."""
     return ["", ""] if aim is None else [f"{aim['kind']} {aim['value']:g}", "yes" if aim["met"] else "no"]
 
 
 def median(values: list[float]) -> float:
-    """Middle value, NaN of none."""
+    """Return the middle value, NaN of none."""
     ordered = sorted(values)
     middle = len(ordered) // 2
     if not ordered:
@@ -138,7 +141,7 @@ def median(values: list[float]) -> float:
 
 
 def figure(value: float) -> str:
-    """Three significant digits, at most three decimals unless very small."""
+    """Write three significant digits, at most three decimals unless very small."""
     if value != value:
         return ""
     if value == 0 or abs(value) < 1e-3:
@@ -147,5 +150,5 @@ def figure(value: float) -> str:
 
 
 def escaped(text: str) -> str:
-    """No pipes or line breaks in a table's cell."""
+    """Escape pipes and line breaks in a table's cell."""
     return " ".join(str(text).replace("|", "\\|").split())

@@ -1,7 +1,8 @@
 """``results.json``: rows as they come, with the machine and the settings of each section.
 
-A section is written row by row under "unfinished" and moves to "sections" when it ends, so that a killed run loses at most what it had not
-measured, and a section measured again replaces the old one only when it is complete.
+A section is written row by row under "unfinished" and moves to "sections" when it ends, so that a
+killed run loses at most what it had not measured, and a section measured again replaces the old one
+only when it is complete.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Record:
 
 
 def plain(value: Any) -> Any:
-    """JSON has no NaN: it becomes null; floats keep six significant digits."""
+    """Turn NaN into null, which JSON has; floats keep six significant digits."""
     if isinstance(value, dict):
         return {key: plain(v) for key, v in value.items()}
     if isinstance(value, list | tuple):
@@ -85,7 +86,7 @@ def plain(value: Any) -> Any:
 
 
 def machine() -> dict[str, Any]:
-    """The processor, the threads, the versions, the load when asked."""
+    """Describe the processor, the threads, the versions, and the load when asked."""
     flags = cpu_field("flags").split() or cpu_field("Features").split()
     return {
         "cpu": cpu_field("model name") or platform.processor() or platform.machine(),
@@ -103,19 +104,19 @@ def machine() -> dict[str, Any]:
 
 
 def load_average() -> list[float] | None:
-    """Of the last 1, 5 and 15 minutes, where the system says."""
+    """Return the load of the last 1, 5 and 15 minutes, where the system says it."""
     return [round(v, 2) for v in os.getloadavg()] if hasattr(os, "getloadavg") else None
 
 
 def cpu_field(name: str) -> str:
-    """First value of a field of Linux's /proc/cpuinfo, or ""."""
+    """Return the first value of a field of Linux's /proc/cpuinfo, or ""."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     return next((line.split(":", 1)[1].strip() for line in lines if line.split(":")[0].strip() == name), "")
 
 
 def version(package: str) -> str | None:
-    """Installed version, or None."""
+    """Return the installed version, or None."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -123,7 +124,10 @@ def version(package: str) -> str | None:
 
 
 def commit() -> str | None:
-    """Commit of the repository this lies in, "+changes" if tracked files of the package differ from it; None outside a repository."""
+    """Return the commit of the repository this lies in; None outside a repository.
+
+    "+changes" is added if tracked files of the package differ from it.
+    """
     home = Path(__file__).resolve().parents[2]
     try:
         found = subprocess.run(

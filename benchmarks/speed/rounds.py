@@ -1,7 +1,8 @@
 """Arms timed in turn: A B C, C B A, A B C, ...
 
-Named callables enter, their times round by round leave. Every arm runs once a round, and every second round in reverse, so that slow drifts of
-the machine fall on all arms alike; a ratio is taken within a round. An arm that raises in its untimed first run is left out, with the reason.
+Named callables enter, their times round by round leave. Every arm runs once a round, and every
+second round in reverse, so that slow drifts of the machine fall on all arms alike; a ratio is taken
+within a round. An arm that raises in its untimed first run is left out, with the reason.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from benchmarks.speed.rows import FAILED, SKIPPED, Aim, Row, ratios
 
 
 class NotAvailableError(Exception):
-    """What an arm needs is not there; the message says what."""
+    """An arm cannot run; the message says what it lacks."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Rounds:
     refused: dict[int, tuple[str, str]] = field(default_factory=dict)
 
     def row(self, section: str, quantity: str, arm: int, base: int, faster: bool = False) -> Row:
-        """The ratio of an arm to the base, or with `faster` of the base to the arm."""
+        """Return the ratio of an arm to the base, or with `faster` of the base to the arm."""
         mine = self.arms[arm]
         for index in (arm, base):
             if index in self.refused:
@@ -76,7 +77,7 @@ class Rounds:
 
 
 def timed(arm: Arm, device: str = "cpu") -> float:
-    """Seconds of one run, with the device idle before and after."""
+    """Time one run in seconds, with the device idle before and after."""
     if arm.prepare is not None:
         arm.prepare()
     synchronize(device)

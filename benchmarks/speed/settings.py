@@ -1,4 +1,7 @@
-"""What a run of the speed suite measures: sizes, encoders, threads. Options of the command enter, a frozen `Settings` leaves."""
+"""Say what a run of the speed suite measures: sizes, encoders, threads.
+
+Options of the command enter, a frozen `Settings` leaves.
+"""
 
 from __future__ import annotations
 
@@ -21,19 +24,25 @@ class Settings:
     heavy_n_samples, heavy_repeats
         The same for the encoders in `HEAVY`.
     encoders, masks, estimators
-        What is compared; an estimator or precision that the package does not have (yet) is a row with the reason.
+        What is compared; an estimator or precision that the package does not have (yet) is a row
+        with the reason.
     batch
-        Clips of the batched calls, which take ``n_samples / batch`` masks, so that the number of forwards is that of one clip.
+        Clips of the batched calls, which take ``n_samples / batch`` masks, so that the number of
+        forwards is that of one clip.
     threads
         Of torch, and of the subprocesses.
     data, clips, seed
-        Folder of recordings, or None for synthetic soundscapes; clips of the error study; seed of clips and masks.
+        Folder of recordings, or None for synthetic soundscapes; clips of the error study; seed of
+        clips and masks.
     error_sizes, error_repeats, reference_masks
-        Error study: numbers of masks, maps at each, and masks of the converged value, in `REFERENCE_RUNS` independent runs.
+        Error study: numbers of masks, maps at each, and masks of the converged value, in
+        `REFERENCE_RUNS` independent runs.
     memory_sizes, memory_mini_sizes, memory_repeats
-        Two numbers of masks each, with a cheap encoder and with vggish_mini (the first strategy only), and pairs of fresh processes.
+        Two numbers of masks each, with a cheap encoder and with vggish_mini (the first strategy
+        only), and pairs of fresh processes.
     vggish_weights
-        A local file, or None for torch.hub's cache, or random weights where that is empty: nothing is downloaded.
+        A local file, or None for torch.hub's cache, or random weights where that is empty: nothing
+        is downloaded.
     device
         ``"cpu"``; the GPU section sets ``"cuda"``.
     """
@@ -60,11 +69,11 @@ class Settings:
     device: str = "cpu"
 
     def n(self, encoder: str) -> int:
-        """Masks a call for an encoder."""
+        """Return the number of masks a call for an encoder."""
         return self.heavy_n_samples if encoder in HEAVY else self.n_samples
 
     def rounds(self, encoder: str) -> int:
-        """Rounds for an encoder."""
+        """Return the number of rounds for an encoder."""
         return self.heavy_repeats if encoder in HEAVY else self.repeats
 
 

@@ -1,1 +1,1 @@
-"""The parts of `benchmarks.train_vggish_mini`: recordings -> random recording chains -> fitted encoder -> evaluation."""
+"""Train `vggish_mini`, part by part: recordings, random recording chains, fit, evaluation."""

@@ -1,7 +1,8 @@
-"""Waveforms -> the same waveforms as if recorded, mixed and coded by a random chain that knows nothing of the class.
+"""Record, mix and code waveforms by a random chain that knows nothing of the class.
 
-Second step of the training flow, and the remedy for recording-chain shortcuts. ``(B, 15 600)`` at 16 kHz enters and leaves. No function here
-takes a label, and the number of random draws does not depend on the waveforms: the chain's stream is the same whatever is recorded.
+Second step of the training flow, and the remedy for recording-chain shortcuts. ``(B, 15 600)`` at
+16 kHz enters and leaves. No function here takes a label, and the number of random draws does not
+depend on the waveforms: the chain's stream is the same whatever is recorded.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ RATE_HZ = 16_000
 
 @dataclass(frozen=True)
 class ChainConfig:
-    """Probabilities and ranges of the random recording chain; SNR is between RMS levels over the excerpt."""
+    """Probabilities and ranges of the recording chain; SNR is between RMS over the excerpt."""
 
     reverberation: float = 0.15
     background: float = 0.35
@@ -50,7 +51,7 @@ def happens(probability: float, n: int, generator: torch.Generator) -> Tensor:
 
 
 def rms(wave: Tensor) -> Tensor:
-    """RMS level of each waveform, (B, samples) -> (B, 1); never zero."""
+    """Return the RMS level of each waveform, (B, samples) -> (B, 1); never zero."""
     return wave.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-7)
 
 
@@ -60,7 +61,10 @@ def peak_normalised(wave: Tensor) -> Tensor:
 
 
 def reverberate(wave: Tensor, generator: torch.Generator) -> Tensor:
-    """Add a diffuse tail: Gaussian noise under an exponential of 0.1 to 0.8 s (RT60), direct-to-reverberant ratio 0 to 15 dB."""
+    """Add a diffuse tail: Gaussian noise under an exponential of 0.1 to 0.8 s (RT60).
+
+    The direct-to-reverberant ratio is 0 to 15 dB.
+    """
     n, samples = wave.shape
     if n == 0:
         return wave
@@ -77,7 +81,10 @@ def reverberate(wave: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def channel_gain(frequencies: Tensor, n: int, config: ChainConfig, generator: torch.Generator) -> Tensor:
-    """Draw the microphone's amplitude response (n, bins): tilt, high-pass (12 dB an octave), gentle low-pass from 2 to 8 kHz."""
+    """Draw the microphone's amplitude response (n, bins): tilt, high-pass, gentle low-pass.
+
+    The high-pass has 12 dB an octave; the low-pass begins at 2 to 8 kHz.
+    """
     octaves = torch.log2(frequencies.clamp_min(50.0) / 1000.0)
     tilt = uniform(-config.equaliser_db_per_octave, config.equaliser_db_per_octave, n, generator)
     gain = 10 ** (tilt * octaves / 20)
@@ -101,7 +108,10 @@ def coloured_noise(n: int, samples: int, generator: torch.Generator) -> Tensor:
 
 
 def lossy_spectrum(wave: Tensor, generator: torch.Generator) -> Tensor:
-    """Quantise short-time spectra as a perceptual codec does: coefficients far below their neighbourhood vanish, the rest get coarse steps."""
+    """Quantise short-time spectra as a perceptual codec does.
+
+    Coefficients far below their neighbourhood vanish, the rest get coarse steps.
+    """
     n, samples = wave.shape
     if n == 0:
         return wave
@@ -118,7 +128,7 @@ def lossy_spectrum(wave: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def quantise(wave: Tensor, generator: torch.Generator) -> Tensor:
-    """Code each waveform by one of: nothing (40 %), 8 bits (15 %), mu-law (15 %), a lossy spectrum (30 %)."""
+    """Code each waveform: not (40 %), 8 bits (15 %), mu-law (15 %), a lossy spectrum (30 %)."""
     kind = torch.rand(wave.shape[0], generator=generator)
     out = wave.clone()
     eight, mu, lossy = (kind < 0.15), (kind >= 0.15) & (kind < 0.3), (kind >= 0.3) & (kind < 0.6)

@@ -1,8 +1,11 @@
-"""Encoder trained on some clips -> how well other clips are told apart, and how much of that the recording chain explains.
+"""Measure how well an encoder tells apart clips that it was not trained on.
 
-Last step of the training flow. Clips are embedded from `LogMel` examples as `relax_quantus.load_examples` cuts them (whole examples; shorter
-clips padded with silence); a logistic regression on standardised embeddings, every clip weighing the same, gives class probabilities; a clip's
-are the mean of its examples'.
+It also measures how much of that the recording chain explains.
+
+Last step of the training flow. Clips are embedded from `LogMel` examples as
+`relax_quantus.load_examples` cuts them (whole examples; shorter clips padded with silence); a
+logistic regression on standardised embeddings, every clip weighing the same, gives class
+probabilities; a clip's are the mean of its examples'.
 """
 
 from __future__ import annotations
@@ -62,12 +65,15 @@ def band_limited(wave: Tensor, limit_hz: float = COMMON_BAND_HZ) -> Tensor:
 
 
 def frame_level(x: Tensor) -> Tensor:
-    """Level of each frame of examples in natural-log mel amplitude, (n, 1, 96, 64) -> (96 n,)."""
+    """Return each frame's level in natural-log mel amplitude, (n, 1, 96, 64) -> (96 n,)."""
     return x.exp().sub(0.01).clamp_min(0).square().sum(-1).flatten().clamp_min(1e-12).log() / 2
 
 
 def quietest(x: Tensor) -> Tensor:
-    """Build examples from the quietest 20 % of a clip's frames, kept in order of time and repeated cyclically to whole examples."""
+    """Build examples from the quietest 20 % of a clip's frames, kept in order of time.
+
+    They are repeated cyclically to whole examples.
+    """
     frames = x.reshape(-1, x.shape[-1])
     count = max(1, round(QUIET_SHARE * len(frames)))
     kept = frame_level(x).argsort(stable=True)[:count].sort().values
@@ -76,7 +82,10 @@ def quietest(x: Tensor) -> Tensor:
 
 
 def has_background(x: Tensor) -> bool:
-    """Tell whether the quietest 20 % of frames lie at least 15 dB below the loudest 5 %: they then hardly hold the call itself."""
+    """Tell whether the quietest 20 % of frames lie at least 15 dB below the loudest 5 %.
+
+    They then hardly hold the call itself.
+    """
     level = frame_level(x) * 20 / np.log(10)
     return bool(level.quantile(QUIET_SHARE) <= level.quantile(0.95) - QUIET_BELOW_LOUD_DB)
 
@@ -126,7 +135,8 @@ def evaluate_fold(encoder: nn.Module, train: Recordings, test: Recordings) -> pd
     Returns
     -------
     pandas.DataFrame
-        One row a test clip: file, label, source_group, background (bool) and a column of predicted labels for each way.
+        One row a test clip: file, label, source_group, background (bool) and a column of predicted
+        labels for each way.
     """
     front_end = LogMel()
     names = np.asarray(train.class_names)
@@ -153,14 +163,20 @@ def evaluate_fold(encoder: nn.Module, train: Recordings, test: Recordings) -> pd
 
 
 def spectrum_predictions(train: list[Tensor], train_labels: Ints, test: list[Tensor], test_labels: Ints) -> Ints:
-    """Predict clips from the mean spectrum of their quietest frames, without an encoder: what the background gives away."""
+    """Predict clips from the mean spectrum of their quietest frames, without an encoder.
+
+    This is what the background gives away.
+    """
     a = Clips(np.stack([x.mean((0, 1, 2)).double().numpy() for x in train]), np.arange(len(train)), train_labels)
     b = Clips(np.stack([x.mean((0, 1, 2)).double().numpy() for x in test]), np.arange(len(test)), test_labels)
     return head_predictions(fit_head(a), b)
 
 
 def summary(predictions: pd.DataFrame, ways: list[str]) -> pd.DataFrame:
-    """Count right clips a way, with Wilson's 95 % interval: index way, columns right, clips, recall (mean over classes), accuracy, low, high."""
+    """Count right clips a way, with Wilson's 95 % interval.
+
+    Index way, columns right, clips, recall (mean over classes), accuracy, low, high.
+    """
     rows = {}
     for way in ways:
         right = int((predictions[way] == predictions["label"]).sum())
@@ -179,7 +195,10 @@ def summary(predictions: pd.DataFrame, ways: list[str]) -> pd.DataFrame:
 
 
 def geometry(encoder: nn.Module, recordings: Recordings) -> dict[str, float]:
-    """Measure what RELAX depends on: cosines to silence, between and within classes, and units that never respond."""
+    """Measure what RELAX depends on: cosines to silence, between and within classes, dead units.
+
+    Dead units never respond.
+    """
     front_end = LogMel()
     clips = embed(encoder, [examples_of(wave, front_end) for wave in recordings.waves], recordings.labels)
     with torch.inference_mode():

@@ -1,8 +1,10 @@
-"""Recordings -> a fitted `VGGishMini`, in one seeded run.
+"""Fit a `VGGishMini` to recordings, in one seeded run.
 
-Third step of the training flow. Every batch is drawn anew: calls around loud moments, two of them mixed, sent through random recording chains,
-turned into log-mel examples and partly replaced by silence. A share of each batch holds no call at all (quiet parts of any clip, coloured
-noise, digital silence) and has a class of its own, "nothing": so the background cannot stand for the animal.
+Third step of the training flow. Every batch is drawn anew: calls around loud moments, two of them
+mixed, sent through random recording chains, turned into log-mel examples and partly replaced by
+silence. A share of each batch holds no call at all (quiet parts of any clip, coloured noise,
+digital silence) and has a class of its own, "nothing": so the background cannot stand for the
+animal.
 """
 
 from __future__ import annotations
@@ -45,7 +47,10 @@ class Recipe:
 def draw_batch(
     excerpts: Excerpts, classes: int, recipe: Recipe, front_end: LogMel, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Draw one batch: examples (batch, 1, 96, 64) and soft targets (batch, classes + 1), the last class being "nothing"."""
+    """Draw one batch: examples (batch, 1, 96, 64) and soft targets (batch, classes + 1).
+
+    The last class is "nothing".
+    """
     nothing = round(recipe.nothing * recipe.batch)
     n = recipe.batch - nothing
     wave, label = excerpts.calls(n, generator)
@@ -66,7 +71,10 @@ def draw_batch(
 
 
 def mask(x: Tensor, cells: float, generator: torch.Generator) -> Tensor:
-    """Replace parts of examples (n, 1, 96, 64) by silence: up to two time and two frequency stripes, or random smooth cells as RELAX does."""
+    """Replace parts of examples (n, 1, 96, 64) by silence.
+
+    Up to two time and two frequency stripes, or random smooth cells as RELAX does.
+    """
     n = x.shape[0]
     keep = stripes(n, 96, 2, 20, generator)[:, :, None] * stripes(n, 64, 2, 12, generator)[:, None, :]
     probability = 0.4 + 0.6 * torch.rand(n, 1, 1, generator=generator)
@@ -88,9 +96,10 @@ def stripes(n: int, length: int, count: int, widest: int, generator: torch.Gener
 
 
 def fit_encoder(recordings: Recordings, recipe: Recipe, seed: int, progress: bool = True) -> VGGishMini:
-    """Train an encoder and fold its batch normalisation; the same seed and thread count give the same weights.
+    """Train an encoder and fold its batch normalisation.
 
-    The global generator, which initialises the network and drives dropout, is seeded inside a fork and left as it was found.
+    The same seed and thread count give the same weights. The global generator, which initialises
+    the network and drives dropout, is seeded inside a fork and left as it was found.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -102,7 +111,10 @@ def fit_encoder(recordings: Recordings, recipe: Recipe, seed: int, progress: boo
 def fit_network(
     make: Callable[[], nn.Module], recordings: Recordings, recipe: Recipe, seed: int, progress: bool = True
 ) -> nn.Module:
-    """Train another network with an ``embedding_size`` by the same recipe, seeded as in `fit_encoder`."""
+    """Train another network with an ``embedding_size`` by the same recipe as `fit_encoder`.
+
+    It is seeded as there, too.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = make()

@@ -1,6 +1,7 @@
-"""A folder with ``clips.csv`` -> waveforms in memory, and the random excerpts and quiet backgrounds that training draws from them.
+"""Load a folder with ``clips.csv``, and draw random excerpts and quiet backgrounds from it.
 
-First step of the training flow. Waveforms are mono, 16 kHz; an excerpt is one example long (15 600 samples, 0.975 s).
+First step of the training flow. Waveforms are mono, 16 kHz; an excerpt is one example long (15 600
+samples, 0.975 s).
 """
 
 from __future__ import annotations
@@ -83,15 +84,19 @@ def load_recordings(folder: str | os.PathLike[str], progress: bool = True) -> Re
 
 
 def levels_db(wave: Tensor, window: int, hop: int) -> Tensor:
-    """RMS level in dB re full scale of each window, (samples,) -> (windows,); a short waveform counts as padded with silence."""
+    """Return the RMS level in dB re full scale of each window, (samples,) -> (windows,).
+
+    A short waveform counts as padded with silence.
+    """
     padded = torch.nn.functional.pad(wave, (0, max(0, window - wave.numel())))
     return 10.0 * torch.log10(padded.unfold(0, window, hop).square().mean(-1) + 1e-12)
 
 
 def background_of(wave: Tensor, generator: torch.Generator) -> Tensor | None:
-    """Draw one excerpt (15 600,) of unit RMS from a clip's quiet parts, grains of 0.1 s in random order, crossfaded.
+    """Draw one excerpt (15 600,) of unit RMS from a clip's quiet parts.
 
-    A grain is quiet when it is among the clip's quietest fifth and at least 15 dB below its loudest twentieth, so that a clip which calls
+    Grains of 0.1 s in random order, crossfaded. A grain is quiet when it is among the clip's
+    quietest fifth and at least 15 dB below its loudest twentieth, so that a clip which calls
     throughout has no background (None), nor has one whose quiet parts are digital silence.
     """
     level = levels_db(wave, GRAIN, GRAIN // 4)
@@ -137,8 +142,9 @@ class Excerpts:
     def calls(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw n excerpts around loud moments, played at 0.87 to 1.15 times the speed.
 
-        Classes are drawn in proportion to the square root of their clips, clips of a class equally, moments in proportion to amplitude; the
-        moment falls anywhere in the excerpt's middle 80 %. Beyond a clip's ends there is silence.
+        Classes are drawn in proportion to the square root of their clips, clips of a class equally,
+        moments in proportion to amplitude; the moment falls anywhere in the excerpt's middle 80 %.
+        Beyond a clip's ends there is silence.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""The command line's reference, made from the typer application at build time: generated/command_line.md."""
+"""Make the command line's reference, generated/command_line.md, from the typer application."""
 
 from __future__ import annotations
 

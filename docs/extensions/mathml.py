@@ -1,4 +1,4 @@
-"""Formulas as MathML, which browsers draw themselves: no script, no font and no image is fetched to read a page."""
+"""Write formulas as MathML, which browsers draw without a script, a font or an image."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Single backticks in a docstring: a link if one documented thing ends in that name, else code.
 
-The package's docstrings name things as a reader says them (`Time`, `RELAX.attribute`, a parameter); Sphinx wants the full path.
+The package's docstrings name things as a reader says them (`Time`, `RELAX.attribute`, a parameter);
+Sphinx wants the full path.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""The published results' own pages, read from benchmarks/results/ into generated/results/, so that links to them lead somewhere.
+"""Copy the published results' own pages from benchmarks/results/ into generated/results/.
 
-A link ``../benchmarks/results/RUN/PAGE.md``, right on a hosted repository, becomes one to the copy. A run's PNG figures make one more page.
+So links to them lead somewhere. A link ``../benchmarks/results/RUN/PAGE.md``, right on a hosted
+repository, becomes one to the copy. A run's PNG figures make one more page.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The benchmark engine: which masking strategy should one believe?
+"""Score masking strategies and other methods, to tell which of them one should believe.
 
 The flow, one module a step::
 

@@ -1,4 +1,7 @@
-"""What type checkers and editors see of the benchmark's face; at run time each name is imported when it is first used."""
+"""Tell type checkers and editors the names of `relax_quantus.benchmark`.
+
+At run time each name is imported when it is first used.
+"""
 
 from relax_quantus.benchmark.config import PRESETS as PRESETS
 from relax_quantus.benchmark.config import BenchmarkConfig as BenchmarkConfig

@@ -27,7 +27,8 @@ import numpy.typing as npt
 from relax_quantus.base.files import write_text
 from relax_quantus.base.text_files import Numbers, cells, listed, read_text, table
 from relax_quantus.errors import DataError
-from relax_quantus.frontend.log_mel import Axis, LogMelConfig
+from relax_quantus.frontend.axes import Axis
+from relax_quantus.frontend.log_mel import LogMelAxis, LogMelConfig
 from relax_quantus.views.boxes import LABEL
 
 BEGIN, END, LOW, HIGH = "begin time (s)", "end time (s)", "low freq (hz)", "high freq (hz)"
@@ -159,7 +160,7 @@ def write_audacity(path: str | os.PathLike[str], boxes: Iterable[Box]) -> None:
 
 
 def _is_table(text: str) -> bool:
-    """Whether a text begins with a selection table's header."""
+    """Tell whether a text begins with a selection table's header."""
     return BEGIN in [name.lower() for name in table(text, BEGIN)[0]]
 
 
@@ -179,7 +180,7 @@ def _file_of(row: dict[str, str]) -> str:
 
 
 def _fields(line: str) -> list[str]:
-    """The fields of a label track's line."""
+    """Split a label track's line into its fields."""
     return cells(line, "\t" if "\t" in line else ";")
 
 
@@ -188,7 +189,7 @@ def _refuse(path: object, line: int, expected: str, got: object) -> NoReturn:
 
 
 def _raven(path: object, text: str, label_column: str) -> list[Selection]:
-    """Rows of a selection table."""
+    """Read the rows of a selection table."""
     columns, rows = table(text, BEGIN)
     known = [name.lower() for name in columns]
     for needed in (BEGIN, END, LOW, HIGH):
@@ -280,7 +281,7 @@ def shared_folders(named: str, recording: Path) -> int:
 
 
 def _audacity(path: object, lines: Sequence[str]) -> list[Box]:
-    """Labels of a label track; one without a spectral selection spans all frequencies."""
+    """Read the labels of a label track; one without a spectral selection spans all frequencies."""
     rows = [(number, _fields(line)) for number, line in enumerate(lines, start=1) if line.strip()]
     numbers = Numbers(text for _, parts in rows for text in (parts[1:3] if parts[0] == "\\" else parts[:2]))
     boxes: list[Box] = []
@@ -302,7 +303,7 @@ def _audacity(path: object, lines: Sequence[str]) -> list[Box]:
 
 
 def _numbers(path: object, line: int, texts: Sequence[str], numbers: Numbers) -> list[float]:
-    """The numbers of a line."""
+    """Parse the numbers of a line."""
     values = [numbers.read(text) for text in texts]
     if None in values:
         count = {2: "two", 4: "four"}[len(texts)]
@@ -346,8 +347,9 @@ def bins(
     numpy.ndarray
         bool ``(examples, T, F)``.
     """
-    axis = axis if isinstance(axis, Axis) else Axis(axis or LogMelConfig())
-    per_example = axis.config.frames if frames is None else frames
+    axis = axis if isinstance(axis, Axis) else LogMelAxis(axis or LogMelConfig())
+    constants = axis.config if isinstance(axis, LogMelAxis) else LogMelConfig()
+    per_example = constants.frames if frames is None else frames
     found = np.zeros((examples * per_example, axis.bands), dtype=bool)
     for box in boxes:
         rows = axis.frames_of_s(box.begin_s, box.end_s, len(found))

@@ -35,7 +35,7 @@ from relax_quantus.benchmark.annotations import (
     same_file,
     shared_folders,
 )
-from relax_quantus.benchmark.data.clips import Clip, Dataset, Examples
+from relax_quantus.benchmark.data.clips import Clip, Dataset, LabelledExamples
 from relax_quantus.benchmark.data.sampling import Entry, Reader, examples_of, spread
 from relax_quantus.errors import AudioError, DataError
 from relax_quantus.frontend import front_end as front_ends
@@ -84,7 +84,7 @@ def pairs(root: Path) -> list[tuple[Path, Path]]:
 
 
 def _surveyed(root: Path) -> tuple[list[tuple[Path, Path]], list[str]]:
-    """The pairs, and what is left out and why."""
+    """Return the pairs, and what is left out and why."""
     if not root.is_dir():
         raise DataError(f"{root}: expected a folder, got {'a file' if root.exists() else 'no such folder'}.")
     listed_files = surveyed(root)
@@ -137,7 +137,7 @@ def _only_one(table: Path, fitting: list[Path]) -> list[Path]:
 
 
 def has_tables(root: Path) -> bool:
-    """Whether a folder holds annotation files that go with sound files."""
+    """Tell whether a folder holds annotation files that go with sound files."""
     try:
         return bool(pairs(root))
     except DataError:
@@ -290,7 +290,7 @@ def class_names(every: list[Marked], classes: int, path: object) -> tuple[str, .
 
 
 def in_turn(members: list[Marked], rng: np.random.Generator) -> list[Marked]:
-    """Examples spread over their sources, in random order."""
+    """Order examples at random, spread over their sources."""
     by_name = {m.name: m for m in members}
     entries = [Entry(m.entry.path, m.name, m.entry.label_name, m.entry.source_group) for m in members]
     return [by_name[entry.name] for entry in spread(entries, rng)]
@@ -354,9 +354,9 @@ def clip_of(m: Marked, x: Tensor, names: tuple[str, ...]) -> Clip:
     return Clip(m.name, x, label, m.entry.label_name, m.entry.source_group, stem=stem, rest=rest, truth=m.truth)
 
 
-def labelled(members: list[Marked], cut: dict[str, Tensor], names: tuple[str, ...]) -> Examples:
-    """Examples of marked ones that could be read."""
+def labelled(members: list[Marked], cut: dict[str, Tensor], names: tuple[str, ...]) -> LabelledExamples:
+    """Collect the labelled examples of those members that could be read."""
     used = [m for m in members if m.name in cut]
     x = torch.stack([cut[m.name] for m in used]) if used else torch.zeros(0)
     y = np.array([names.index(m.entry.label_name) for m in used], dtype=np.int64)
-    return Examples(x, y, tuple(m.entry.source_group for m in used), tuple(m.name for m in used))
+    return LabelledExamples(x, y, tuple(m.entry.source_group for m in used), tuple(m.name for m in used))

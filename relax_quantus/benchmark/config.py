@@ -72,8 +72,8 @@ class BenchmarkConfig:
     resampler
         What brings recordings to 16 kHz: "soxr", or "torchaudio" where it imports.
     front_end
-        What makes the examples of all encoders, as of the command's ``--front-end``; an encoder that is named as a pair
-        with its own is run alone.
+        What makes the examples of all encoders, as of the command's ``--front-end``; an encoder
+        that is named as a pair with its own is run alone.
     perturbations_per_eval
         Masked copies a forward; None measures once for each encoder and records it, so that a run
         that goes on uses the same.

@@ -27,8 +27,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Self, TextIO, cast
 
-from relax_quantus.base.text import one_line as one_line
-from relax_quantus.base.text import shown as shown
+from relax_quantus.base.checks import one_line as one_line
+from relax_quantus.base.checks import shown as shown
 from relax_quantus.errors import RelaxQuantusError
 
 READER_GONE = 128 + 13

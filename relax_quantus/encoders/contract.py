@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from relax_quantus.base import checks
 from relax_quantus.base.identity import identity
-from relax_quantus.base.modules import fingerprint as fingerprint_of
-from relax_quantus.base.modules import like_weights
+from relax_quantus.base.networks import fingerprint as fingerprint_of
+from relax_quantus.base.networks import like_weights
 from relax_quantus.base.registry import nearest
 from relax_quantus.errors import ArgumentTypeError, EncoderError, ShapeError
 
@@ -330,7 +330,9 @@ def as_network(network: Any, **facts: Any) -> WaveformNetwork:
     Examples
     --------
     >>> import torch
-    >>> net = as_network(lambda x: x.square().mean(1, keepdim=True), sample_rate_hz=8_000, example_samples=None)
+    >>> def power(x):
+    ...     return x.square().mean(1, keepdim=True)
+    >>> net = as_network(power, sample_rate_hz=8_000, example_samples=None)
     >>> net(torch.ones(2, 100)).shape
     torch.Size([2, 1])
     """

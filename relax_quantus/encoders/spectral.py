@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from relax_quantus.audio.hiss import hiss, whole_windows
 from relax_quantus.audio.stft import OVERLAP, Stft
 from relax_quantus.base import checks
-from relax_quantus.base.torch_state import exact, neutral_torch
+from relax_quantus.base.networks import exact, neutral_torch
 from relax_quantus.encoders.heard import GAINS, Filter, Heard, is_repeated
 from relax_quantus.errors import ArgumentTypeError, EncoderError, ShapeError
 from relax_quantus.frontend.axes import BinAxis
@@ -110,7 +110,8 @@ class SpectrogramMasking(nn.Module):
     -----
     The gain of cell (t, b) of the spectrum is
 
-    .. math:: g_{tb} = \sum_f W_{fb}\, a(m_{tf}), \qquad a(m) = 10^{-3 (1 - m)} \text{ for } m > 0, \quad a(0) = 0
+    .. math:: g_{tb} = \sum_f W_{fb}\, a(m_{tf}),
+        \qquad a(m) = 10^{-3 (1 - m)} \text{ for } m > 0, \quad a(0) = 0
 
     with W the triangles between neighbouring centres, linear in Hz, and the filtered spectrum is
     :math:`g X + (1 - g) X_\mathrm{fill}`. Frame t is the window whose middle is t hops after the
@@ -378,7 +379,7 @@ class SpectrogramMasking(nn.Module):
         return waveform if isinstance(waveform, Heard) else self._heard(self._checked_wave("waveform", waveform))
 
     def _heard(self, wave: Tensor, batch: int | None = None) -> Heard:
-        """Transform the first `batch` rows, which others repeat, or recall what was made of them."""
+        """Transform the first `batch` rows, which others repeat, or recall what they gave."""
         if wave.requires_grad and torch.is_grad_enabled():
             with neutral_torch(gradients=True):
                 return self._transformed(wave)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from relax_quantus.base import checks
 from relax_quantus.frontend.axes import Axis
+from relax_quantus.frontend.log_mel import LogMelAxis
 
 TIME_S = 0.12
 OCTAVES = 1 / 3
@@ -96,7 +97,8 @@ class Grid:
 
         Examples
         --------
-        >>> Grid(1, 0.01, 0.02, tuple(2.0 ** np.arange(0, 3, 0.25))).positions(1.0)[[0, 4, 8]].round(3)
+        >>> grid = Grid(1, 0.01, 0.02, tuple(2.0 ** np.arange(0, 3, 0.25)))
+        >>> grid.positions(1.0)[[0, 4, 8]].round(3)
         array([0.125, 1.125, 2.125])
         """
         widths = self._widths(octaves)
@@ -255,7 +257,8 @@ def cells_for(
 
 def log_mel_grid() -> Grid:
     """Return the grid of VGGish's examples, 96 frames by 64 bands."""
-    return Grid.of_axis(Axis(), Axis().config.frames)
+    axis = LogMelAxis()
+    return Grid.of_axis(axis, axis.config.frames)
 
 
 def _coarsened(rows: int, columns: int, most: float | None) -> tuple[int, int]:

@@ -36,7 +36,8 @@ def window_for(samples: int) -> int:
 
     Examples
     --------
-    >>> [window_for(round(rate * seconds)) for rate, seconds in [(48_000, 3), (16_000, 1), (250, 20), (256_000, 0.003)]]
+    >>> lengths = [(48_000, 3), (16_000, 1), (250, 20), (256_000, 0.003)]
+    >>> [window_for(round(rate * seconds)) for rate, seconds in lengths]
     [1024, 128, 64, 64]
     """
     checks.integer("samples", samples, low=LEAST_SAMPLES)

@@ -1,6 +1,7 @@
-"""A classifier on an encoder: embeddings -> classes, fitted, saved, and fine-tuned with the encoder.
+"""Fit a classifier on an encoder: embeddings -> classes; save it, fine-tune the encoder with it.
 
-`classifier` is the door, `logistic` the regression, `file` what is saved, `training` and `fine_tuning` train the encoder on.
+`classifier` has the class, `logistic` the regression, `file` the format, `training` and
+`fine_tuning` train the encoder on.
 """
 
 from relax_quantus.heads.classifier import EmbeddingClassifier

@@ -1,8 +1,8 @@
 """`EmbeddingClassifier`: scikit-learn's logistic regression as one linear layer on an encoder.
 
-Log-mel examples ``(n, 1, 96, 64)`` with integer labels enter, a torch module ``examples -> logits (n, classes)``
-leaves, through which gradients flow. Stands beside RELAX in the flow: RELAX explains ``embed``; metrics and gradient
-methods that need classes call the module.
+Log-mel examples ``(n, 1, 96, 64)`` with integer labels enter, a torch module
+``examples -> logits (n, classes)`` leaves, through which gradients flow. Stands beside RELAX in the
+flow: RELAX explains ``embed``; metrics and gradient methods that need classes call the module.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from torch import Tensor, nn
 
 from relax_quantus.base import checks
 from relax_quantus.base.checks import examples, message, refuse
-from relax_quantus.base.modules import embed_all, fingerprint, has_weights, like_weights, weights_digest
+from relax_quantus.base.networks import embed_all, fingerprint, has_weights, like_weights, neutral_torch, weights_digest
 from relax_quantus.base.progress import Progress
-from relax_quantus.base.torch_state import neutral_torch
 from relax_quantus.errors import ArgumentTypeError, EncoderError, WeightsError
 from relax_quantus.heads import file as head_file
 from relax_quantus.heads import fine_tuning
@@ -37,7 +36,10 @@ _OTHER = "use the encoder that the head was fitted on"
 
 @dataclass(frozen=True)
 class _Origin:
-    """What a fine-tuned encoder was before: its kind, its fingerprint and the entries of its state dict that changed."""
+    """A record of the encoder before it was fine-tuned.
+
+    Its kind, its fingerprint and the entries of its state dict that changed.
+    """
 
     kind: str
     sha256: str
@@ -45,17 +47,18 @@ class _Origin:
 
 
 class EmbeddingClassifier(nn.Module):
-    """A linear layer on an encoder: ``(n, 1, 96, 64) -> logits (n, classes)``. Made by `fit` or `load`.
+    """A linear layer on an encoder, made by `fit` or `load`: ``(n, 1, 96, 64) -> (n, classes)``.
 
-    The encoder is shared, not copied, unless a fine-tuned copy was better. If it is a module, ``training`` starts as
-    the encoder's; Quantus wants eval mode.
+    The output is logits. The encoder is shared, not copied, unless a fine-tuned copy was better. If
+    it is a module, ``training`` starts as the encoder's; Quantus wants eval mode.
 
     Attributes
     ----------
     encoder
         The callable ``(n, 1, 96, 64) -> (n, D)``.
     head
-        `torch.nn.Linear` in float32, standardisation folded in. Quantus's randomisation tests re-initialise it first.
+        `torch.nn.Linear` in float32, standardisation folded in. Quantus's randomisation tests
+        re-initialise it first.
     class_names
         One name a logit.
     cross_validation
@@ -63,7 +66,8 @@ class EmbeddingClassifier(nn.Module):
     fine_tuning
         How fine-tuning went and which encoder was kept; None without.
     made_with
-        What else a user needs to know, such as front end and resampler; empty unless set, saved with the head.
+        What else a user needs to know, such as front end and resampler; empty unless set, saved
+        with the head.
 
     Examples
     --------
@@ -72,7 +76,8 @@ class EmbeddingClassifier(nn.Module):
     >>> generator = torch.Generator().manual_seed(0)
     >>> y = torch.arange(20) // 10
     >>> x = torch.randn(20, 1, 96, 64, generator=generator) + y.view(-1, 1, 1, 1)
-    >>> clf = EmbeddingClassifier.fit(lambda x: x.mean((1, 2)), x, y, ["cat", "dog"], groups=torch.arange(20) // 2)
+    >>> clips = torch.arange(20) // 2
+    >>> clf = EmbeddingClassifier.fit(lambda x: x.mean((1, 2)), x, y, ["cat", "dog"], groups=clips)
     >>> clf(x).shape, clf.embed(x).shape, clf.class_names, clf.cross_validation.accuracy
     (torch.Size([20, 2]), torch.Size([20, 64]), ('cat', 'dog'), 1.0)
     """
@@ -105,14 +110,17 @@ class EmbeddingClassifier(nn.Module):
         self.training = self.head.training = isinstance(encoder, nn.Module) and getattr(encoder, "training", False)
 
     def embed(self, x: Tensor) -> Tensor:
-        """Embed ``(n, 1, 96, 64) -> (n, D)`` with the encoder; one that does not return that is an `EncoderError`."""
+        """Embed ``(n, 1, 96, 64) -> (n, D)``; `EncoderError` if something else comes back."""
         h = self.encoder(x)
         if not isinstance(h, Tensor) or h.shape != (len(x), self.head.in_features):
             refuse("encoder", f"embeddings of shape ({len(x)}, {self.head.in_features})", h, _OTHER, EncoderError)
         return h
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(n, classes)`` of ``(n, 1, 96, 64)``: scikit-learn's decision d; of two classes, -d/2 and d/2."""
+        """Return logits ``(n, classes)`` of ``(n, 1, 96, 64)``.
+
+        They are scikit-learn's decision d; of two classes, -d/2 and d/2.
+        """
         h = self.embed(x)
         with neutral_torch(gradients=True):
             logits: Tensor = self.head(h.to(self.head.weight.dtype))
@@ -137,50 +145,54 @@ class EmbeddingClassifier(nn.Module):
     ) -> EmbeddingClassifier:
         """Fit a standardised logistic regression on the embeddings of `x`.
 
-        Each group weighs the same: an example of a group of k has weight 1/k in the standardisation, the loss and the
-        accuracies. C is chosen by cross-validation in which no group is on both sides: min(5, groups in the smallest
-        class) folds, balanced by class (scikit-learn's `StratifiedGroupKFold` over the pairs of group and class);
-        below 2 folds C = 1. Deterministic. Costs one forward of `x`, 64 examples at a time, without gradients and in
-        eval mode; the encoder is left as found.
+        Each group weighs the same: an example of a group of k has weight 1/k in the
+        standardisation, the loss and the accuracies. C is chosen by cross-validation in which no
+        group is on both sides: min(5, groups in the smallest class) folds, balanced by class
+        (scikit-learn's `StratifiedGroupKFold` over the pairs of group and class); below 2 folds C
+        = 1. Deterministic. Costs one forward of `x`, 64 examples at a time, without gradients and
+        in eval mode; the encoder is left as found.
 
-        With `fine_tune`, a copy of the encoder is trained together with a head that starts as the fitted one, on four
-        fifths of each class's groups (`relax_quantus.heads.holding_out`). Training stops after 5 epochs without a smaller
-        log loss on the others, and the epoch where that was smallest counts. Then a logistic head is fitted on
-        each encoder's embeddings of the training groups; the encoder whose head names more of the held-out examples is
-        kept, the one that was given if they are equal, and its head fitted on all examples. Ctrl-C ends the training
-        early, with a warning, and the best epoch so far is compared in the same way. Costs about 4 forwards of `x` an
-        epoch.
+        With `fine_tune`, a copy of the encoder is trained together with a head that starts as the
+        fitted one, on four fifths of each class's groups (`relax_quantus.heads.holding_out`).
+        Training stops after 5 epochs without a smaller log loss on the others, and the epoch where
+        that was smallest counts. Then a logistic head is fitted on each encoder's embeddings of the
+        training groups; the encoder whose head names more of the held-out examples is kept, the one
+        that was given if they are equal, and its head fitted on all examples. Ctrl-C ends the
+        training early, with a warning, and the best epoch so far is compared in the same way. Costs
+        about 4 forwards of `x` an epoch.
 
         Parameters
         ----------
         encoder
-            Any callable ``(n, 1, 96, 64) -> (n, D)``; to fine-tune, a `torch.nn.Module` with float32 weights.
+            Any callable ``(n, 1, 96, 64) -> (n, D)``; to fine-tune, a `torch.nn.Module` with
+            float32 weights.
         x
-            ``(n, 1, 96, 64)`` log-mel examples, or waveforms ``(n, samples)`` for an encoder of these.
+            ``(n, 1, 96, 64)`` log-mel examples, or waveforms ``(n, samples)`` for an encoder of
+            these.
         y
             ``(n,)`` integers, 0 to classes - 1.
         class_names
             One name a class; by default the numbers.
         groups
-            ``(n,)`` the clip or source that each example comes from, numbers or strings; None makes each example its
-            own.
+            ``(n,)`` the clip or source that each example comes from, numbers or strings; None makes
+            each example its own.
         fine_tune
             The most epochs to fine-tune the encoder for; 0 leaves it as it is.
         clips
-            ``(n,)`` the recording that each example comes from, for fine-tuning only: a class with one group is
-            validated by clip, with a warning. None makes each example its own.
+            ``(n,)`` the recording that each example comes from, for fine-tuning only: a class with
+            one group is validated by clip, with a warning. None makes each example its own.
         freeze
-            Names of the encoder's modules or parameters that are not trained, beside those that do not require
-            gradients. None takes the encoder's attribute ``frozen_in_fine_tuning`` if it has one: ``("features",)``,
-            the convolutions, of `vggish`.
+            Names of the encoder's modules or parameters that are not trained, beside those that do
+            not require gradients. None takes the encoder's attribute ``frozen_in_fine_tuning`` if
+            it has one: ``("features",)``, the convolutions, of `vggish`.
         learning_rate
             AdamW's, for the encoder; the head's is 1e-3.
         seed
-            Of the split, the batches, the shifts in time and dropout; None takes fresh entropy. The global generators
-            are left as found. Without `fine_tune` nothing is random.
+            Of the split, the batches, the shifts in time and dropout; None takes fresh entropy. The
+            global generators are left as found. Without `fine_tune` nothing is random.
         show_progress
-            Show a bar with the time left to the last epoch while fine-tuning; or what makes something else of it,
-            see `relax_quantus.base.progress`.
+            Show a bar with the time left to the last epoch while fine-tuning; or what makes
+            something else of it, see `relax_quantus.base.progress`.
 
         Returns
         -------
@@ -190,12 +202,13 @@ class EmbeddingClassifier(nn.Module):
         Raises
         ------
         EncoderError
-            If the embeddings are not ``(n, D)``, not finite, all zero or all the same; if there is nothing in the
-            encoder to fine-tune.
+            If the embeddings are not ``(n, D)``, not finite, all zero or all the same; if there is
+            nothing in the encoder to fine-tune.
         DataError
             If only one class, or not every class, has examples; if there is nothing to hold out.
         ShapeError, ArgumentError, ArgumentTypeError
-            If `x`, `y`, `class_names`, `groups` or `clips` do not fit together, or another argument cannot work.
+            If `x`, `y`, `class_names`, `groups` or `clips` do not fit together, or another argument
+            cannot work.
 
         Warns
         -----
@@ -228,13 +241,14 @@ class EmbeddingClassifier(nn.Module):
         return made
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the head to one safetensors file, with what fine-tuning changed of the encoder's weights.
+        """Write the head, and the weights that fine-tuning changed, to one safetensors file.
 
         An older file is replaced only once the new one is complete.
 
-        The metadata holds, as strings, format and version, the class names, the cross-validation, the record of the
-        fine-tuning, and kind and `fingerprint` of the encoder that was given to `fit` and of the fine-tuned one. Of an
-        encoder without weights the file holds, too, what it makes of two made-up examples.
+        The metadata holds, as strings, format and version, the class names, the cross-validation,
+        the record of the fine-tuning, and kind and `fingerprint` of the encoder that was given to
+        `fit` and of the fine-tuned one. Of an encoder without weights the file holds, too, what it
+        makes of two made-up examples.
         """
         origin, changed = self._origin, {}
         if origin is not None and isinstance(self.encoder, nn.Module):
@@ -260,7 +274,9 @@ class EmbeddingClassifier(nn.Module):
     def load(
         cls, path: str | os.PathLike[str], encoder: Callable[[Tensor], Tensor], *, strict: bool = True
     ) -> EmbeddingClassifier:
-        """Read a head that `save` wrote and put it on `encoder`, or on a fine-tuned copy of it if the file holds one.
+        """Read a head that `save` wrote and put it on `encoder`.
+
+        If the file holds a fine-tuned encoder, the head is put on a fine-tuned copy of `encoder`.
 
         Parameters
         ----------
@@ -269,10 +285,11 @@ class EmbeddingClassifier(nn.Module):
         encoder
             The encoder that was given to `fit`, fine-tuned or not.
         strict
-            Refuse another encoder, on which the logits would mean nothing: one with other weights or, where the head
-            was fitted on one without weights, one that is made otherwise and embeds made-up examples otherwise. False
-            makes that a warning (for the same encoder in another precision, say). Where it cannot be told, as for
-            files of version 0.1.0 of encoders without weights, a warning says so.
+            Refuse another encoder, on which the logits would mean nothing: one with other weights
+            or, where the head was fitted on one without weights, one that is made otherwise and
+            embeds made-up examples otherwise. False makes that a warning (for the same encoder in
+            another precision, say). Where it cannot be told, as for files of version 0.1.0 of
+            encoders without weights, a warning says so.
 
         Raises
         ------
@@ -296,7 +313,7 @@ class EmbeddingClassifier(nn.Module):
 
 
 def _origin(given: Any, tuned: Any) -> _Origin:
-    """What the fine-tuned encoder was before."""
+    """Record what the encoder was before it was fine-tuned."""
     before, after = given.state_dict(), tuned.state_dict()
     changed = (n for n, value in after.items() if isinstance(value, Tensor) and not torch.equal(value, before[n]))
     return _Origin(type(given).__name__, fingerprint(given), tuple(changed))

@@ -1,8 +1,8 @@
 """The file of a classifier head: safetensors with JSON strings as metadata, never pickle.
 
-A `SavedHead` enters or leaves: the linear layer, what is known about it, of a fine-tuned encoder the entries of its state
-dict that differ from the original's, and of an encoder without weights what it makes of made-up examples (`Probe`).
-Version "1" holds no encoder weights, version "2" does.
+A `SavedHead` enters or leaves: the linear layer, what is known about it, of a fine-tuned encoder
+the entries of its state dict that differ from the original's, and of an encoder without weights
+what it makes of made-up examples (`Probe`). Version "1" holds no encoder weights, version "2" does.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from torch import Tensor
 
 from relax_quantus.base.checks import message, refuse
 from relax_quantus.base.files import complete
-from relax_quantus.base.modules import evaluation_mode, like_weights, modules_behind
-from relax_quantus.base.torch_state import callers_torch, neutral_torch
+from relax_quantus.base.networks import callers_torch, evaluation_mode, like_weights, modules_behind, neutral_torch
 from relax_quantus.errors import WeightsError
 from relax_quantus.heads.fine_tuning import FineTuning
 from relax_quantus.heads.logistic import CrossValidation
@@ -33,14 +32,14 @@ PREFIX = "encoder."
 PROBE = "probe_embedding"
 PROBE_SEED = 20110413
 ROUNDING = 1e-3
-"""Largest distance of two embeddings of a made-up example, as a share of their length, that counts as the same."""
+"""Largest distance of two embeddings, as a share of their length, that counts as the same."""
 NO_WEIGHTS = hashlib.sha256().hexdigest()
 """Fingerprint that files of version 0.1.0 hold of every module without weights."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What an encoder makes of made-up examples, by which encoders without weights are told apart.
+    """Embeddings of made-up examples, which tell encoders without weights apart.
 
     Attributes
     ----------
@@ -59,13 +58,16 @@ class Probe:
 
     @classmethod
     def of(cls, encoder: Callable[[Tensor], Tensor], x: Tensor) -> Probe | None:
-        """Embed examples in the range of `x`; None if nothing comes of it. Costs one forward of two examples."""
+        """Embed two made-up examples in the range of `x` in one forward; None if that fails."""
         low, high, shape = float(x.min()), float(x.max()), tuple(x.shape[1:])
         embedding = _embedded(encoder, _made_up(shape, low, high).to(x.device))
         return None if embedding is None else cls(shape, low, high, embedding)
 
     def agrees(self, encoder: Callable[[Tensor], Tensor]) -> bool:
-        """Whether another encoder makes the same of them, up to rounding; one forward of two examples."""
+        """Tell, by one forward of two examples, whether an encoder embeds them alike.
+
+        Embeddings may differ by rounding.
+        """
         h, wanted = _embedded(encoder, _made_up(self.shape, self.low, self.high)), self.embedding.double()
         if h is None or h.shape != wanted.shape:
             return False
@@ -78,7 +80,10 @@ def _made_up(shape: tuple[int, ...], low: float, high: float) -> Tensor:
 
 
 def _embedded(encoder: Callable[[Tensor], Tensor], x: Tensor) -> Tensor | None:
-    """Embed made-up examples where and as the encoder's weights are; None if it does not make finite embeddings of them."""
+    """Embed made-up examples on the weights' device and in their type; None if that fails.
+
+    It fails if the encoder raises, or its embeddings are not finite, or one is zero.
+    """
     for module in modules_behind(encoder)[:1]:
         x = like_weights(x, module)
     with neutral_torch(), evaluation_mode(encoder):
@@ -102,7 +107,8 @@ class SavedHead:
     class_names, cross_validation, fine_tuning
         As of the `EmbeddingClassifier`.
     encoder, encoder_sha256
-        Kind and fingerprint of the encoder that was given to `EmbeddingClassifier.fit`; "" where none could be taken.
+        Kind and fingerprint of the encoder that was given to `EmbeddingClassifier.fit`; "" where
+        none could be taken.
     tuned_sha256
         Fingerprint of the fine-tuned encoder; "" if the encoder is used as it was given.
     changed
@@ -161,7 +167,7 @@ def write(path: Path, saved: SavedHead) -> None:
 
 
 def is_head(path: Path) -> bool:
-    """Whether a file says that it is a head, of whatever version."""
+    """Tell whether a file says that it is a head, of whatever version."""
     try:
         with safe_open(path, "pt") as file:
             return (file.metadata() or {}).get("format") == FORMAT
@@ -207,7 +213,7 @@ def read(path: Path) -> SavedHead:
 
 
 def _contents(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a file that says it is a head."""
+    """Return the metadata and tensors of a file that says it is a head."""
     try:
         with safe_open(path, "pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
@@ -224,14 +230,14 @@ def _contents(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def _probe(made_of: dict[str, Any] | None, tensors: dict[str, Tensor]) -> Probe | None:
-    """The probe as it was before it became JSON and a tensor."""
+    """Restore the probe from JSON and a tensor."""
     if made_of is None:
         return None
     return Probe(tuple(made_of["shape"]), float(made_of["low"]), float(made_of["high"]), tensors[PROBE])
 
 
 def _fine_tuning(values: dict[str, Any] | None) -> FineTuning | None:
-    """The record as it was before it became JSON, which knows no tuples; fields of later releases are left out."""
+    """Restore the record from JSON, which knows no tuples; leave out fields of later releases."""
     if values is None:
         return None
     known = {f.name for f in fields(FineTuning)}
@@ -240,7 +246,7 @@ def _fine_tuning(values: dict[str, Any] | None) -> FineTuning | None:
 
 
 def _fits(saved: SavedHead, version: str | None, size: int) -> bool:
-    """Whether all of the file agrees with itself."""
+    """Tell whether all of the file agrees with itself."""
     names, weight, bias = saved.class_names, saved.weight, saved.bias
     fits = isinstance(names, list) and all(isinstance(name, str) for name in names)
     fits &= weight.shape == (len(names), size) and bias.shape == (len(names),)

@@ -1,8 +1,8 @@
-"""Fine-tuning: an encoder is trained on with a linear head, and kept only if held-out groups are told apart better.
+"""Train an encoder on with a linear head; keep it only if it tells held-out groups apart better.
 
-Log-mel examples with labels and groups and a torch encoder enter; a trained copy of it, a record of the comparison and
-the head's penalty leave. `EmbeddingClassifier.fit` is built on it; the training itself is in
-`relax_quantus.heads.training`.
+Log-mel examples with labels and groups and a torch encoder enter; a trained copy of it, a record of
+the comparison and the head's penalty leave. `EmbeddingClassifier.fit` is built on it; the training
+itself is in `relax_quantus.heads.training`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from relax_quantus.base.checks import message
-from relax_quantus.base.modules import embed_all
+from relax_quantus.base.networks import embed_all
 from relax_quantus.heads.holding_out import Labelled, group_weights, hold_out
 from relax_quantus.heads.logistic import Floats, fit_logistic
 from relax_quantus.heads.training import Course, Settings, StandardisedHead, train, trainee, training
@@ -24,19 +24,21 @@ from relax_quantus.heads.training import Course, Settings, StandardisedHead, tra
 
 @dataclass(frozen=True)
 class FineTuning:
-    """How fine-tuning went, and which encoder was kept.
+    """A record of how fine-tuning went and which encoder was kept.
 
     Attributes
     ----------
     kept
-        The encoder with the higher validation accuracy; "frozen", the one that was given, unless "fine_tuned" is
-        strictly better.
+        The encoder with the higher validation accuracy; "frozen", the one that was given, unless
+        "fine_tuned" is strictly better.
     frozen_accuracy, tuned_accuracy
-        Accuracy 0 to 1 on the held-out examples, each group weighing the same, of a logistic head fitted to the other
-        examples' embeddings. ``tuned_accuracy`` is None if no epoch was finished. The epoch was chosen on the same
-        examples by their loss, and the better of two is kept: the higher figure is a little optimistic.
+        Accuracy 0 to 1 on the held-out examples, each group weighing the same, of a logistic head
+        fitted to the other examples' embeddings. ``tuned_accuracy`` is None if no epoch was
+        finished. The epoch was chosen on the same examples by their loss, and the better of two is
+        kept: the higher figure is a little optimistic.
     best_epoch, epochs_run
-        The epoch, counted from 1, whose weights were kept as the fine-tuned ones (0: none), and how many were finished.
+        The epoch, counted from 1, whose weights were kept as the fine-tuned ones (0: none), and how
+        many were finished.
     interrupted
         Whether Ctrl-C ended the training.
     held_out_groups, held_out_examples
@@ -76,9 +78,10 @@ def fine_tune(encoder: Any, data: Labelled, h: Floats, settings: Settings) -> tu
     Returns
     -------
     tuple
-        The trained copy, at its best epoch and with the modes and flags of the original; the record; and the C that
-        cross-validation chose for the frozen encoder's head, for the fine-tuned one's too: on embeddings by an encoder
-        that was trained on the same examples, cross-validation would always choose the weakest penalty.
+        The trained copy, at its best epoch and with the modes and flags of the original; the
+        record; and the C that cross-validation chose for the frozen encoder's head, for the
+        fine-tuned one's too: on embeddings by an encoder that was trained on the same examples,
+        cross-validation would always choose the weakest penalty.
     """
     tuned, trained = trainee(encoder, settings.freeze)
     generator = torch.Generator()
@@ -112,7 +115,7 @@ def fine_tune(encoder: Any, data: Labelled, h: Floats, settings: Settings) -> tu
 
 
 def _warn_about_split(data: Labelled, held: Any, by_clip: tuple[str, ...]) -> None:
-    """Say which classes are validated on clips of the group that they are trained on, and which not at all."""
+    """Warn of classes validated on clips of a group that they are trained on, or not at all."""
     absent = [name for c, name in enumerate(data.names) if not (data.labels[held] == c).any()]
     for names, consequence in ((by_clip, "validated by clip"), (absent, "not validated, as it has one clip only")):
         for name in names:
@@ -121,6 +124,6 @@ def _warn_about_split(data: Labelled, held: Any, by_clip: tuple[str, ...]) -> No
 
 
 def _accuracy(weight: Floats, bias: Floats, h: Floats, data: Labelled, held: Any) -> float:
-    """Share of right held-out examples, each group weighing the same."""
+    """Return the share of right held-out examples, each group weighing the same."""
     right = (h[held] @ weight.T + bias).argmax(1) == data.labels[held]
     return float(np.average(right, weights=group_weights(data.codes[held])))

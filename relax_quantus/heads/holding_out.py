@@ -1,6 +1,7 @@
-"""The validation split of fine-tuning: whole groups of every class are held out, and clips where a class has one group.
+"""Split off what fine-tuning is validated on: whole groups of every class.
 
-Labels, groups and clips of examples enter, a mask of the examples to hold out leaves.
+Of a class with one group, clips are held out. Labels, groups and clips of examples enter, a mask of
+the examples to hold out leaves.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ SHARE = 0.2
 
 @dataclass(frozen=True)
 class Labelled:
-    """Examples x ``(n, 1, T, F)`` with the number of each one's label, group and clip, all ``(n,)``, and class names."""
+    """Examples ``(n, 1, T, F)`` with their labels, groups and clips as numbers ``(n,)``.
+
+    The class names go with them.
+    """
 
     x: Tensor
     labels: Ints
@@ -36,10 +40,10 @@ def group_weights(codes: Ints) -> Floats:
 
 
 def hold_out(data: Labelled, rng: np.random.Generator) -> tuple[npt.NDArray[np.bool_], tuple[str, ...]]:
-    """Choose a fifth of every class's groups, at random; of a class with one group, a fifth of its clips.
+    """Choose a fifth of each class's groups at random; of a class with one, a fifth of its clips.
 
-    No group of a class with several is on both sides, and every class stays on the training side. A class of one clip
-    is not validated at all.
+    No group of a class with several is on both sides, and every class stays on the training side. A
+    class of one clip is not validated at all.
 
     Returns
     -------
@@ -68,7 +72,8 @@ def hold_out(data: Labelled, rng: np.random.Generator) -> tuple[npt.NDArray[np.b
         known = np.unique(units[of_class])
         if alone[c] and len(known) > 1:
             by_clip.append(data.names[c])
-        # A group may hold several classes: what another class has held out counts, and no class may lose its last one.
+        # A group may hold several classes: what another class has held out counts, and no class may
+        # lose its last one.
         wanted = max(1, round(SHARE * len(known))) - len(np.unique(units[of_class & held]))
         for unit in rng.permutation(np.setdiff1d(known, units[of_class & held])):
             trial = held | ((units == unit) & (of_class | (not alone[c])))

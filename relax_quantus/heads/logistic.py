@@ -1,8 +1,8 @@
-"""Standardised logistic regression in which groups count, not examples: numpy in, one weight matrix and bias out.
+"""Fit a standardised logistic regression in which groups count, not examples.
 
-Embeddings ``(n, D)``, labels ``(n,)`` and group numbers ``(n,)`` enter; the coefficients with the standardisation
-folded in leave, with a record of the cross-validation that chose the penalty. `EmbeddingClassifier.fit` is built on
-it.
+Embeddings ``(n, D)``, labels ``(n,)`` and group numbers ``(n,)`` enter; the coefficients with the
+standardisation folded in leave, with a record of the cross-validation that chose the penalty.
+`EmbeddingClassifier.fit` is built on it.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ FOLDS = 5
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """How the regularisation was chosen.
+    """A record of how the regularisation was chosen.
 
     Attributes
     ----------
     C
-        Inverse strength of the L2 penalty, scikit-learn's ``C``: of 1e-4 to 1e2 the one with the smallest held-out
-        log loss; 1 if there were too few groups to hold any out. A fine-tuned encoder has seen the folds: C is then the
-        one chosen for the encoder as it was given.
+        Inverse strength of the L2 penalty, scikit-learn's ``C``: of 1e-4 to 1e2 the one with the
+        smallest held-out log loss; 1 if there were too few groups to hold any out. A fine-tuned
+        encoder has seen the folds: C is then the one chosen for the encoder as it was given.
     accuracy
-        Held-out accuracy at that C, 0 to 1, each group weighing the same; None without cross-validation, and of a
-        fine-tuned encoder. C was chosen on the same folds, so it is a little optimistic, and the encoder may have seen
-        the recordings.
+        Held-out accuracy at that C, 0 to 1, each group weighing the same; None without
+        cross-validation, and of a fine-tuned encoder. C was chosen on the same folds, so it is a
+        little optimistic, and the encoder may have seen the recordings.
     fold_accuracies
         The same in each fold.
     """
@@ -51,14 +51,16 @@ class CrossValidation:
 def fit_logistic(
     h: Floats, labels: Ints, codes: Ints, C: float | None = None
 ) -> tuple[Floats, Floats, CrossValidation]:
-    """Fit on ``(n, D)`` embeddings, each group of `codes` weighing the same, `C` by cross-validation unless given.
+    """Fit on embeddings ``(n, D)``, each group of `codes` weighing the same.
+
+    `C` is chosen by cross-validation unless it is given.
 
     Returns
     -------
     tuple
-        Weight ``(classes, D)`` and bias ``(classes,)`` on the embeddings as they are, and how C was chosen. Of two
-        classes the logits are -d/2 and d/2 of scikit-learn's decision d, so that their softmax is its
-        `predict_proba`.
+        Weight ``(classes, D)`` and bias ``(classes,)`` on the embeddings as they are, and how C was
+        chosen. Of two classes the logits are -d/2 and d/2 of scikit-learn's decision d, so that
+        their softmax is its `predict_proba`.
     """
     weights = 1.0 / np.bincount(codes)[codes]
     chosen = _cross_validate(h, labels, codes, weights) if C is None else CrossValidation(C)
@@ -71,7 +73,7 @@ def fit_logistic(
 
 
 def check_labels(y: Any, n: int, class_names: Sequence[str] | None) -> tuple[Ints, list[str]]:
-    """Check labels against the number of examples and the names; return both as arrays and strings."""
+    """Check labels against the examples and the names; return them as an array and strings."""
     labels = np.asarray(y.detach().cpu() if isinstance(y, Tensor) else y)
     if labels.ndim != 1 or len(labels) != n:
         refuse("y", f"one label for each of the {n} examples", labels, "pass (n,) integers", ShapeError)
@@ -114,9 +116,10 @@ def group_codes(groups: Any, n: int, argument: str = "groups") -> Ints:
 
 
 def _fit_each(h: Floats, labels: Ints, weights: Floats, strengths: Sequence[float]) -> tuple[Any, list[Any]]:
-    """One standardisation and, for each of `strengths`, a logistic regression on what it gives.
+    """Fit one standardisation and, for each of `strengths`, a logistic regression on its result.
 
-    On one thread: the problems are small, and linear algebra on all cores of a busy machine takes ten times as long.
+    On one thread: the problems are small, and linear algebra on all cores of a busy machine takes
+    ten times as long.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
@@ -155,9 +158,10 @@ def _cross_validate(h: Floats, labels: Ints, codes: Ints, weights: Floats) -> Cr
 
 
 def _folds(labels: Ints, codes: Ints) -> Ints:
-    """The fold of each example, whole groups together; all 0 where there are too few groups.
+    """Return the fold of each example, whole groups together; all 0 where there are too few groups.
 
-    The split is made over pairs of group and class, so the number of examples in a group does not change it.
+    The split is made over pairs of group and class, so the number of examples in a group does not
+    change it.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 

@@ -1,8 +1,9 @@
-"""Training an encoder on: a copy of it and a linear head are trained until a validation loss stops falling.
+"""Train a copy of an encoder and a linear head until a validation loss stops falling.
 
-Examples with labels and groups, a mask of those to validate on and a copied encoder enter; the copy leaves at its best
-epoch, with the course of the training. Used by `relax_quantus.heads.fine_tuning`. The given encoder and the global random
-generators are left as they were.
+Examples with labels and groups, a mask of those to validate on and a copied encoder enter; the copy
+leaves at its best epoch, with the course of the training. Used by
+`relax_quantus.heads.fine_tuning`. The given encoder and the global random generators are left as
+they were.
 """
 
 from __future__ import annotations
@@ -21,9 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from relax_quantus.base.checks import message, refuse
-from relax_quantus.base.modules import MICRO_BATCH, like_weights
+from relax_quantus.base.networks import MICRO_BATCH, callers_torch, like_weights
 from relax_quantus.base.progress import Progress, progress_bar
-from relax_quantus.base.torch_state import callers_torch
 from relax_quantus.errors import EncoderError
 from relax_quantus.heads.holding_out import Labelled, group_weights
 from relax_quantus.heads.logistic import Floats
@@ -33,12 +33,12 @@ BATCH = 32
 PATIENCE = 5
 """Epochs without a smaller validation loss after which training stops."""
 ROLL = 1 / 8
-"""Largest shift in time of a training example, as a share of its length; what leaves at one end enters at the other."""
+"""Largest cyclic shift in time of a training example, as a share of its length."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the caller of `EmbeddingClassifier.fit` chose; see there."""
+    """Settings that the caller of `EmbeddingClassifier.fit` chose; see there."""
 
     epochs: int
     freeze: Sequence[str] | None = None
@@ -49,7 +49,7 @@ class Settings:
 
 @dataclass
 class Course:
-    """What training has reached so far; read also when it was interrupted."""
+    """The course of a training so far; it is read also when the training was interrupted."""
 
     losses: list[float] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Course:
 
 
 def trainee(encoder: Any, freeze: Sequence[str] | None) -> tuple[nn.Module, dict[str, nn.Parameter]]:
-    """Copy the encoder; return the copy and those of its parameters that are to be trained, by name."""
+    """Copy the encoder; return the copy and, by name, the parameters that are to be trained."""
     if not isinstance(encoder, nn.Module):
         remedy = "wrap it in a module, or leave fine_tune at 0"
         refuse("encoder", "a torch.nn.Module to fine-tune", encoder, remedy, EncoderError)
@@ -99,8 +99,9 @@ def trainee(encoder: Any, freeze: Sequence[str] | None) -> tuple[nn.Module, dict
 def training(tuned: nn.Module, trained: dict[str, nn.Parameter], seed: int) -> Iterator[None]:
     """Put the copy into training mode and give modes, flags and generators back afterwards.
 
-    Frozen parts and normalisations with running statistics stay in eval mode: a few small batches would spoil the
-    statistics. Dropout draws from the global generators, which are seeded inside a fork.
+    Frozen parts and normalisations with running statistics stay in eval mode: a few small batches
+    would spoil the statistics. Dropout draws from the global generators, which are seeded inside a
+    fork.
     """
     modes = [(part, part.training) for part in tuned.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in tuned.parameters()]
@@ -127,7 +128,10 @@ def training(tuned: nn.Module, trained: dict[str, nn.Parameter], seed: int) -> I
 
 
 class StandardisedHead(nn.Module):
-    """The fitted logistic head, on standardised embeddings, so that one learning rate suits embeddings of any scale."""
+    """The fitted logistic head on standardised embeddings.
+
+    One learning rate so suits embeddings of any scale.
+    """
 
     def __init__(self, h: Floats, weights: Floats, weight: Floats, bias: Floats) -> None:
         super().__init__()
@@ -139,7 +143,7 @@ class StandardisedHead(nn.Module):
         self.bias = nn.Parameter(torch.from_numpy(bias + weight @ mean))
 
     def forward(self, h: Tensor) -> Tensor:
-        """Logits ``(n, classes)`` of ``(n, D)``."""
+        """Return logits ``(n, classes)`` of embeddings ``(n, D)``."""
         return functional.linear((h - self.mean) / self.scale, self.weight, self.bias)
 
 
@@ -153,7 +157,7 @@ def train(
     generator: torch.Generator,
     course: Course,
 ) -> None:
-    """Train in place until `settings.epochs`, patience or Ctrl-C ends it, then put the best epoch's weights back."""
+    """Train in place until epochs, patience or Ctrl-C end it; put the best epoch's weights back."""
     optimiser = torch.optim.AdamW(
         [
             {"params": list(trained.values()), "lr": settings.learning_rate},
@@ -193,7 +197,10 @@ def _epoch(
     generator: torch.Generator,
     bar: Any,
 ) -> None:
-    """Draw as many examples as there are to train on, each group as likely as any other, and take a step a batch."""
+    """Train for one epoch: as many draws as there are examples, each group equally likely.
+
+    One step is taken a batch.
+    """
     rows = torch.from_numpy(np.flatnonzero(rest))
     weights = torch.from_numpy(group_weights(data.codes[rest]))
     drawn = rows[torch.multinomial(weights, len(rows), replacement=True, generator=generator)]
@@ -219,7 +226,7 @@ def _run(tuned: nn.Module, x: Tensor) -> Tensor:
 
 
 def _rolled(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Shift each example of ``(n, 1, T, F)`` or ``(n, samples)`` in time, cyclically, by up to an eighth of its length."""
+    """Shift examples ``(n, 1, T, F)`` or ``(n, samples)`` cyclically in time, by up to `ROLL`."""
     frames = x.shape[1] if x.ndim == 2 else x.shape[-2]
     most = round(frames * ROLL)
     shift = torch.randint(-most, most + 1, (len(x), 1), generator=generator)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from relax_quantus.base import checks
 from relax_quantus.base.files import PART, complete, naming
-from relax_quantus.base.modules import fingerprint
+from relax_quantus.base.networks import fingerprint
 from relax_quantus.base.source import source_sha256
 from relax_quantus.errors import DataError
 from relax_quantus.recordings.explaining import Array, Block

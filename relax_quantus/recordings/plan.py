@@ -22,10 +22,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from relax_quantus.audio.decoding import Recording
-from relax_quantus.audio.reading import checked_resampler, waveform_blocks
+from relax_quantus.audio.reading import Recording, checked_resampler, waveform_blocks
 from relax_quantus.base import checks
-from relax_quantus.base.text import shown
+from relax_quantus.base.checks import shown
 from relax_quantus.errors import ArgumentTypeError
 from relax_quantus.frontend.axes import Axis
 from relax_quantus.frontend.framing import Framing, hop_frames

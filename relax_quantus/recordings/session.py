@@ -25,8 +25,8 @@ from torch import nn
 
 from relax_quantus import __version__
 from relax_quantus.base import checks
-from relax_quantus.base.modules import fingerprint
-from relax_quantus.base.specifications import parse, user_object
+from relax_quantus.base.networks import fingerprint
+from relax_quantus.base.registry import parse, user_object
 from relax_quantus.encoders.loading import load, refuse_other_front_end
 from relax_quantus.encoders.waveform import WaveformEncoder
 from relax_quantus.errors import ArgumentTypeError, ShapeError

@@ -1,4 +1,4 @@
-"""The overlap-add gives every waveform back, adds up, and filters block by block as it does at once."""
+"""The overlap-add gives every waveform back, adds up, and filters by blocks as it does at once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def decibels(error: torch.Tensor, of: torch.Tensor) -> float:
 def test_unchanged_spectra_give_the_waveform_back(
     rate_hz: int, seconds: float, odd: int, window_s_of_example: float
 ) -> None:
-    """Float32 to -100 dB, overall and over the first and last samples, where fewer windows would do in other designs."""
+    """Float32 to -100 dB, overall and over the first and last samples,
+    where other designs have fewer windows.
+    """
     samples = round(rate_hz * seconds) + odd
     stft = Stft.of_window(seconds * window_s_of_example, rate_hz)
     wave = noise(2, samples)

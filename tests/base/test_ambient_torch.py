@@ -1,4 +1,6 @@
-"""What the caller's program has switched on in torch reaches the caller's encoder and nothing of ours."""
+"""What the caller's program has switched on in torch
+reaches the caller's encoder and nothing of ours.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from reference.models import rand, relu_encoder
 from torch import Tensor, nn
 
 import relax_quantus as rq
-from relax_quantus.base.torch_state import callers_torch, neutral_torch
+from relax_quantus.base.networks import callers_torch, neutral_torch
 from relax_quantus.relax import similarity
 from relax_quantus.relax.estimators import ESTIMATORS
 from relax_quantus.relax.fills import FILLS
@@ -97,7 +99,9 @@ def state() -> tuple[Any, ...]:
 
 
 def everything() -> dict[str, Tensor]:
-    """Maps by every strategy, fill, estimator and similarity, both domains, and what front ends make."""
+    """Maps by every strategy, fill, estimator and
+    similarity, both domains, and what front ends make.
+    """
     explained = {}
     for masks in STRATEGIES.own_names():
         explained[f"masks {masks}"] = rq.RELAX(ENCODER, masks).explain(X, "silence", n_samples=70)
@@ -247,7 +251,7 @@ def test_a_bundled_encoder_is_the_same_whatever_the_default_type_and_goes_to_the
         assert {p.device.type for p in rq.load_encoder("vggish_mini").parameters()} == {"meta"}
 
 
-# -- the caller's own code has the caller's torch -------------------------------------------------------------------------------------------
+# -- the caller's own code has the caller's torch --------------------------------------------------
 
 
 def test_the_encoder_has_the_callers_settings_and_the_precision_of_the_call() -> None:

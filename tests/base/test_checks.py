@@ -1,4 +1,6 @@
-"""Each check returns good values as plain Python ones and refuses the others in the one agreed form."""
+"""Each check returns good values as plain Python
+ones and refuses the others in the one agreed form.
+"""
 
 from __future__ import annotations
 

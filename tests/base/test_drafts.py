@@ -1,4 +1,6 @@
-"""Files are written as drafts of their own, checked, and moved when whole; results in a folder are replaced together, and only if they are ours."""
+"""Files are written as drafts of their own, checked, and moved when whole;
+results in a folder are replaced together, and only if they are ours.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Encoders without weights are told apart by what they are, in every process, and heads know on which they were fitted."""
+"""Encoders without weights are told apart by what they are,
+in every process, and heads know on which they were fitted.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import relax_quantus as rq
-from relax_quantus.base.modules import fingerprint, weights_digest
+from relax_quantus.base.networks import fingerprint, weights_digest
 from relax_quantus.errors import WeightsError
 from relax_quantus.heads.file import NO_WEIGHTS
 

@@ -1,4 +1,6 @@
-"""What a user's own object is named by, NAME:key=value or FILE:name, and that importing one that fails leaves nothing behind."""
+"""What a user's own object is named by, NAME:key=value or
+FILE:name, and that importing one that fails leaves nothing behind.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from relax_quantus.base.specifications import parse, user_object
+from relax_quantus.base.registry import parse, user_object
 from relax_quantus.errors import ArgumentError, RelaxQuantusError
 
 

@@ -1,4 +1,6 @@
-"""A tiny distribution that adds what the engine's tests run on: a data set, an encoder, and metrics that are slow, fail or never end."""
+"""A tiny distribution that adds what the engine's tests run on: a
+data set, an encoder, and metrics that are slow, fail or never end.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ MODULE = '''
 import os, signal, time
 from pathlib import Path
 import numpy as np, torch
-from relax_quantus.benchmark.data.datasets import Clip, Dataset, Examples
+from relax_quantus.benchmark.data.datasets import Clip, Dataset, LabelledExamples
 from relax_quantus.benchmark.metrics import Metric, Scores
 
 
@@ -35,7 +37,7 @@ def tiny(max_clips=3, seed=0, head_clips=12):
     def examples(n, stream):
         values, y = x(n, stream)
         names = tuple(f"{stream}_{i}" for i in range(n))
-        return Examples(values, y.numpy(), names, names)
+        return LabelledExamples(values, y.numpy(), names, names)
     values, y = x(max_clips, 1)
     truth = np.zeros((96, 64), bool); truth[30:60] = True
     clips = tuple(Clip(f"clip{i}", v, int(k), "abc"[k], f"source{i}", v, truth) for i, (v, k) in enumerate(zip(values, y)))

@@ -8,7 +8,9 @@ from relax_quantus.benchmark.report.layout import Table
 
 
 def broken_cells(text: str, tables: Iterable[Table]) -> list[str]:
-    """Cells of `tables` that no row of a console's `text` shows whole: a table too wide breaks them over lines."""
+    """Cells of `tables` that no row of a console's `text`
+    shows whole: a table too wide breaks them over lines.
+    """
     shown: dict[str, set[str]] = {}
     for line in text.splitlines():
         if line.startswith("│"):

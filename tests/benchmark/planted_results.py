@@ -1,4 +1,6 @@
-"""Results of a benchmark that never ran: tidy rows and curves with planted effects of known size, for the tests of statistics and report."""
+"""Results of a benchmark that never ran: tidy rows and curves with
+planted effects of known size, for the tests of statistics and report.
+"""
 
 from __future__ import annotations
 
@@ -109,7 +111,9 @@ def scores(
 
 
 def as_judged(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows with what stripes cannot be judged on marked as such: frequency stripes for maps over time, and the other way round."""
+    """The rows with what stripes cannot be judged on marked as such:
+    frequency stripes for maps over time, and the other way round.
+    """
     stripes = {"time": "frequency", "frequency": "time"}
     blind = table.masks.map(stripes) == table.granularity
     reason = "the map is the same in every stripe: it cannot rank them"
@@ -119,7 +123,9 @@ def as_judged(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_falls(table: pd.DataFrame, falls: dict[str, float]) -> pd.DataFrame:
-    """The rows with gains of an encoder in units of how far its score falls, and parts that say so: about `falls`, a third more or less by clip."""
+    """The rows with gains of an encoder in units of how far its score falls,
+    and parts that say so: about `falls`, a third more or less by clip.
+    """
     crossed = table.metric.str.startswith("SRG-")
     scale = table.encoder.map(falls).where(crossed, 1.0)
     table = table.assign(value=table.value * scale)

@@ -1,4 +1,6 @@
-"""Selection tables and label tracks: read, refused, turned into bins; and the data set made of them."""
+"""Selection tables and label tracks: read, refused,
+turned into bins; and the data set made of them.
+"""
 
 from __future__ import annotations
 
@@ -106,7 +108,7 @@ def test_files_that_are_no_annotations_are_told_apart_or_refused(tmp_path):
         read(tmp_path / "g.txt", "Genus")
 
 
-# ------------------------------------------------------------------------------------------------ sequences of several files
+# ----------------------------------------------------------------------- sequences of several files
 
 SEQUENCE = HEADER.replace("Species", "Begin File\tBegin Path\tEnd File\tFile Offset (s)\tSpecies")
 
@@ -209,7 +211,7 @@ def test_lengths_are_measured_not_believed(tmp_path, total):
     assert [m.name for m in marked(tmp_path)] == ["a.flac 0.00 s"]
 
 
-# --------------------------------------------------------------------------------------- as spreadsheets and editors save them
+# ------------------------------------------------------------ as spreadsheets and editors save them
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"])
@@ -276,7 +278,9 @@ def test_bins_are_those_whose_middle_lies_inside():
 
 @pytest.fixture
 def forest(tmp_path):
-    """Powdermill's layout: four recordings of two segments each; a low and a high bird, each with boxes."""
+    """Powdermill's layout: four recordings of two
+    segments each; a low and a high bird, each with boxes.
+    """
     rng = np.random.default_rng(0)
     for r in range(4):
         for s in range(2):

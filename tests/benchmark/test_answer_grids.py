@@ -1,4 +1,6 @@
-"""The answer's configurations: each can be resolved, says what the protocol says, and is run by the one command."""
+"""The answer's configurations: each can be resolved, says
+what the protocol says, and is run by the one command.
+"""
 
 from __future__ import annotations
 

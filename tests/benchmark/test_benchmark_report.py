@@ -1,4 +1,6 @@
-"""The report from a folder of results alone: what is written, what is bold, what is drawn, and how it refuses."""
+"""The report from a folder of results alone: what is
+written, what is bold, what is drawn, and how it refuses.
+"""
 
 from __future__ import annotations
 
@@ -124,7 +126,9 @@ def test_a_run_that_chose_its_end_points_under_the_earlier_rule_says_so(
 
 
 def test_bars_of_a_critical_difference_run_from_left_to_right() -> None:
-    """Their points are those of a set of names: drawn in its order, the picture would be another one in each process."""
+    """Their points are those of a set of names: drawn in its
+    order, the picture would be another one in each process.
+    """
     names = ["b", "a", "d", "c"]
     pairwise = pd.DataFrame(1.0, index=names, columns=names)
     figure = scores.critical_difference(

@@ -1,4 +1,6 @@
-"""Data sets and encoders by specification; ESC-50's layout; the shortcut; soundscapes at a level."""
+"""Data sets and encoders by specification; ESC-50's
+layout; the shortcut; soundscapes at a level.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What the dry run prints of memory: of one process, and of the workers and the one that stores what they find."""
+"""What the dry run prints of memory: of one process, and
+of the workers and the one that stores what they find.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The crossed design on results with planted effects: no method marks its own work, no evaluator counts for one side only."""
+"""The crossed design on results with planted effects: no method
+marks its own work, no evaluator counts for one side only.
+"""
 
 from __future__ import annotations
 
@@ -185,7 +187,9 @@ def test_evaluators_agree_only_when_nobody_is_favoured(rows: pd.DataFrame) -> No
 
 
 def test_noise_of_twins_that_evaluators_share_is_no_agreement(rows: pd.DataFrame) -> None:
-    """Evaluators that order strategies at random, and twins whose noise all evaluators see: W is that of shuffled rankings."""
+    """Evaluators that order strategies at random, and twins whose
+    noise all evaluators see: W is that of shuffled rankings.
+    """
     found = crossed(rows, "embedding")
     rng, alike = np.random.default_rng(3), {}
     for method in found.method.unique():
@@ -211,7 +215,9 @@ def test_shuffled_rankings_have_a_w_of_one_over_the_evaluators_and_noise_is_no_a
 
 @pytest.fixture(scope="module")
 def judged() -> pd.DataFrame:
-    """Three encoders, of which one falls three times as far; three fills; stripes are not judged across."""
+    """Three encoders, of which one falls three times
+    as far; three fills; stripes are not judged across.
+    """
     encoders = ("vggish_mini", "other", "deaf")
     table = planted.rows(sources=14, clips=1, seeds=(0,), fills=planted.FILLS, encoders=encoders)
     return checked(planted.with_falls(planted.as_judged(table), {"vggish_mini": 0.5, "other": 1.5, "deaf": -0.1}))
@@ -252,7 +258,9 @@ def test_gains_are_shares_of_what_the_encoder_can_lose_and_an_encoder_that_loses
 
 
 def test_the_planted_answer_comes_out_of_the_whole_end_point(judged: pd.DataFrame) -> None:
-    """Time is planted best, frequency worst, random and time_frequency alike, fills alike; evaluators' levels differ by granularity."""
+    """Time is planted best, frequency worst, random and time_frequency
+    alike, fills alike; evaluators' levels differ by granularity.
+    """
     made = summary.summarise(judged, roles=summary.roles_of({"primary": ["gain_embedding"]}))
     primary = made["endpoints"][0]
     assert (primary["key"], primary["role"], primary["smallest_effect"]) == ("gain_embedding", "primary", 0.05)

@@ -1,4 +1,6 @@
-"""The engine's grid: which combinations a configuration asks for, what it refuses, and what becomes of each."""
+"""The engine's grid: which combinations a configuration
+asks for, what it refuses, and what becomes of each.
+"""
 
 from __future__ import annotations
 

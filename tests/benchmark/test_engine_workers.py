@@ -1,4 +1,6 @@
-"""Who computes does not matter: processes of one machine or workers of a cluster, some of them killed."""
+"""Who computes does not matter: processes of one
+machine or workers of a cluster, some of them killed.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def test_workers_need_specifications() -> None:
 
 @pytest.fixture
 def cluster(tmp_path: Path, plugin: Path) -> Iterator[tuple[str, Path]]:
-    """A scheduler and two worker processes on the loopback interface: its address, and the folder where workers leave marks."""
+    """A scheduler and two worker processes on the loopback
+    interface: its address, and the folder where workers leave marks.
+    """
     distributed = pytest.importorskip("distributed")
     marks, file = tmp_path / "marks", tmp_path / "scheduler.json"
     marks.mkdir()

@@ -29,7 +29,9 @@ PLANT[24:60, 16:40] = True
 
 
 class Planted(nn.Module):
-    """Embeds mean levels of four parts of the planted region beside a constant; `forwards` counts examples."""
+    """Embeds mean levels of four parts of the planted
+    region beside a constant; `forwards` counts examples.
+    """
 
     forwards = 0
 
@@ -308,7 +310,9 @@ def test_masks_registered_later_are_methods_at_once():
     ],
 )
 def test_rows_say_which_fill_a_map_owes_itself_to_and_which_estimator(name, fill, estimator):
-    """A method shares its fill with evaluators even where it only starts from it; energy is the level above silence whatever the run's fill."""
+    """A method shares its fill with evaluators even where it only starts
+    from it; energy is the level above silence whatever the run's fill.
+    """
     config = BenchmarkConfig(fill="mean", estimator="surrogate")
     clip = Clip("clip", torch.zeros(1, 96, 64), 0, "bird", "source")
     row = described(config, clip, resolve(name), METRICS.get("AUC"))

@@ -1,4 +1,6 @@
-"""Every metric class of the installed Quantus is used or excluded with a reason, and the reasons and repairs are as stated."""
+"""Every metric class of the installed Quantus is used or excluded
+with a reason, and the reasons and repairs are as stated.
+"""
 
 from __future__ import annotations
 

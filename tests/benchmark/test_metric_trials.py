@@ -1,7 +1,8 @@
 """Trials of every registered metric on a planted model whose relevant region is known.
 
-Oracle beats chance beats anti-oracle in the stated direction; shuffled twins score at chance; neither neighbours nor the size of the batch change a
-score; a repeat gives the same. What each trial plants is stated a category; where a law has no meaning, so is why.
+Oracle beats chance beats anti-oracle in the stated direction; shuffled twins score at chance;
+neither neighbours nor the size of the batch change a score; a repeat gives the same. What each
+trial plants is stated a category; where a law has no meaning, so is why.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def strategies() -> dict[tuple[str, bool], list[MetricInput]]:
 def above_chance(name: str, cases: list[MetricInput]) -> np.ndarray:
     """Scores less what no information scores.
 
-    That is a number where one is known. Elsewhere no information scores the same with its map the other way round, and the difference is 0.
+    That is a number where one is known. Elsewhere no information scores the same with its map the
+    other way round, and the difference is 0.
     """
     metric = METRICS.get(name)
     scores = np.array([metric.score(c).value for c in cases])
@@ -157,7 +159,9 @@ def test_a_map_that_is_the_same_in_every_unit_is_not_judged_by_these_units():
 
 @pytest.mark.parametrize("masks", STRATEGIES.names())
 def test_what_a_strategys_maps_can_rank_is_measured_and_follows_from_its_masks(masks):
-    """No list says which units a strategy can rank: its maps vary over an axis exactly if its masks do."""
+    """No list says which units a strategy can rank:
+    its maps vary over an axis exactly if its masks do.
+    """
     drawn = methods.resolve(f"RELAX-{masks}").strategy().sample(2, (1, 96, 64), torch.Generator().manual_seed(0))
     shape = (1, 1, 1, 1, *drawn.shape)
     for name in (f"RELAX-{masks}", f"RELAX-{masks} twin"):

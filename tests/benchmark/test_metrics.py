@@ -1,4 +1,6 @@
-"""Metrics on planted maps: known values, what is left as it was, what is refused. The trials of every metric: test_metric_trials.py."""
+"""Metrics on planted maps: known values, what is left as it was,
+what is refused. The trials of every metric: test_metric_trials.py.
+"""
 
 from __future__ import annotations
 
@@ -241,7 +243,9 @@ def test_remembered_embeddings_are_the_encoders_and_cost_nothing_twice():
 
 
 def test_every_forward_has_the_same_number_of_examples():
-    """So that the last digits of an embedding do not depend on what else is asked, or was before."""
+    """So that the last digits of an embedding do
+    not depend on what else is asked, or was before.
+    """
     sizes = []
 
     class Encoder(nn.Module):

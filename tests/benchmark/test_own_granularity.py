@@ -1,4 +1,6 @@
-"""What a strategy masks at a time: it says so itself, rows carry it, and evaluators that remove the same are its own."""
+"""What a strategy masks at a time: it says so itself, rows
+carry it, and evaluators that remove the same are its own.
+"""
 
 from __future__ import annotations
 

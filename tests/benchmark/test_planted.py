@@ -165,7 +165,9 @@ def test_odd_material_is_mixed_or_refused():
 
 
 class HearsTheQuietOnly(nn.Module):
-    """The encoder on each band's tenth percentile over time, which a short call leaves as it was: deaf to calls, and not to what surrounds them."""
+    """The encoder on each band's tenth percentile over time, which a short
+    call leaves as it was: deaf to calls, and not to what surrounds them.
+    """
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,6 @@
-"""With one worker a cell that kills the process, again and again, is given up at last; what only interrupts a run does not count."""
+"""With one worker a cell that kills the process, again and again,
+is given up at last; what only interrupts a run does not count.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The answer as it is published: of the configurations that are there, and made again from the published numbers alone."""
+"""The answer as it is published: of the configurations that
+are there, and made again from the published numbers alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Truth by construction: what is outside the region cannot matter, and maps of the wrapped encoder find the region."""
+"""Truth by construction: what is outside the region cannot
+matter, and maps of the wrapped encoder find the region.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""``report.html``: valid, loads nothing, says what the tables say, and sorts them in a real browser."""
+"""``report.html``: valid, loads nothing, says what
+the tables say, and sorts them in a real browser.
+"""
 
 from __future__ import annotations
 

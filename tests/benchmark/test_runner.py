@@ -105,7 +105,8 @@ def test_strategy_and_twin_share_forwards(results):
     layers = 2
     shaken, unshaken = 4 * 2 * 8, 4 * 8
     randomised = 4 * (2 + layers + 1) * 8
-    # Fresh seeds start after the fixed one, so the re-explained map itself is shared by robustness and randomisation.
+    # Fresh seeds start after the fixed one, so the re-explained map itself is shared by robustness
+    # and randomisation.
     assert results.forwards <= own + stem + shaken + unshaken + randomised
     twin = results.rows[results.rows.method == "RELAX-time twin"].set_index(["clip", "metric"]).value
     strategy = results.rows[results.rows.method == "RELAX-time"].set_index(["clip", "metric"]).value

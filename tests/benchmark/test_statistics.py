@@ -1,4 +1,6 @@
-"""Each statistic against another way to the same number: enumeration, a closed form, a published example, another library, or a simulation."""
+"""Each statistic against another way to the same number: enumeration,
+a closed form, a published example, another library, or a simulation.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ DEMSAR = {  # Demsar 2006, table 6: AUC of C4.5, with m, with cf, with both, on 
 }
 
 
-# -- intervals ------------------------------------------------------------------------------------------------------------------------------
+# -- intervals -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -65,7 +67,7 @@ def test_no_sources_one_source_and_equal_scores() -> None:
     assert intervals.mean([1.0, 1.1, 1.3, 0.9, 1.2]).excludes_zero
 
 
-# -- paired comparisons -----------------------------------------------------------------------------------------------------------------------
+# -- paired comparisons ----------------------------------------------------------------------------
 
 
 def enumerated(d: list[float]) -> float:
@@ -179,7 +181,8 @@ def test_too_few_sources_are_said_to_be_too_few() -> None:
     assert made[0].smallest_p == pytest.approx(enumerated([1, 2, 3, 4, 5])) == pytest.approx(made[0].p)
     assert made[0].verdict == "n = 5 source groups: too few to tell 6 comparisons apart"
     assert comparisons.compare("a", "b", []).verdict == "not comparable"
-    # fifteen sources say b, one far source turns the mean: the test goes by ranks, so no winner is named
+    # fifteen sources say b, one far source turns the mean: the test goes by ranks, so no winner is
+    # named
     torn = comparisons.holm([comparisons.compare("a", "b", [-0.01 - k / 1000 for k in range(15)] + [1.0])])[0]
     assert torn.significant
     assert torn.verdict == "differ, but mean and ranks disagree"
@@ -187,7 +190,7 @@ def test_too_few_sources_are_said_to_be_too_few() -> None:
     assert twelve[0].verdict == "a above b"
 
 
-# -- ranks ------------------------------------------------------------------------------------------------------------------------------------
+# -- ranks -----------------------------------------------------------------------------------------
 
 
 def test_ranks_of_demsars_example() -> None:
@@ -227,7 +230,7 @@ def test_rankings_of_little() -> None:
     assert (set(tied.ranks.values()), tied.p, tied.best) == ({2.0}, 1.0, ["a", "b", "c"])
 
 
-# -- agreement ----------------------------------------------------------------------------------------------------------------------------------
+# -- agreement -------------------------------------------------------------------------------------
 
 
 def test_w_is_friedmans_statistic_scaled() -> None:
@@ -245,7 +248,7 @@ def test_spearman_is_scipys() -> None:
     np.testing.assert_allclose(agreement.spearman(scores), stats.spearmanr(scores.T).statistic)
 
 
-# -- variance -----------------------------------------------------------------------------------------------------------------------------------
+# -- variance --------------------------------------------------------------------------------------
 
 
 def cells(sources: int, clips: int, encoders: int, seeds: int, sd: dict[str, float], generator: int = 0) -> pd.Series:

@@ -1,4 +1,6 @@
-"""One worker or several: what the timed rounds are turned into. That the timing itself runs, the published rounds show."""
+"""One worker or several: what the timed rounds are turned
+into. That the timing itself runs, the published rounds show.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Two real recordings, one after the other in one example: towards either one the map moves to its half."""
+"""Two real recordings, one after the other in one
+example: towards either one the map moves to its half.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ PAIRS = (("bird/bird_025.flac", "dog/dog_011.flac"), ("cat/cat_123.flac", "dog/d
 
 
 def loudest(wave: np.ndarray, samples: int) -> np.ndarray:
-    """The loudest stretch of a recording, scaled to one loudness, so that level cannot tell the halves apart."""
+    """The loudest stretch of a recording, scaled to one
+    loudness, so that level cannot tell the halves apart.
+    """
     energy = np.convolve(wave.astype(np.float64) ** 2, np.ones(samples), "valid")
     stretch = wave[int(energy.argmax()) :][:samples]
     return np.asarray(LOUDNESS * stretch / np.sqrt(np.mean(stretch**2)), dtype=np.float32)

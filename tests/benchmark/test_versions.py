@@ -1,4 +1,6 @@
-"""What discards a stored cell: its own code, and no other; on a copy of the package whose files are changed."""
+"""What discards a stored cell: its own code, and no
+other; on a copy of the package whose files are changed.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,9 @@ def append(text: str) -> Callable[[str], str]:
 
 
 def commented(code: str) -> str:
-    """Comments, a docstring and blank lines where there were none, and other docstrings where there were."""
+    """Comments, a docstring and blank lines where there
+    were none, and other docstrings where there were.
+    """
     code = "# a comment\n\n" + re.sub(r'^( *)"""(?=\w)', r'\1"""Said otherwise: ', code, flags=re.M)
     return re.sub(r"^(( {4})+)(return |if )", r"\n\1# why\n\1\3", code, flags=re.M)
 

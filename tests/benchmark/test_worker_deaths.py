@@ -17,7 +17,9 @@ from relax_quantus.benchmark.engine.workers import Pool, elsewhere
 
 
 class Fragile(Executor):
-    """Finishes a unit 20 ms after it was sent; one with a deadly cell takes everything that is under way with it then."""
+    """Finishes a unit 20 ms after it was sent; one with a
+    deadly cell takes everything that is under way with it then.
+    """
 
     def __init__(self, deadly: set[str], tried: Counter[str]) -> None:
         self.deadly, self.tried, self.broken = deadly, tried, False

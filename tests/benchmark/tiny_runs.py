@@ -1,4 +1,6 @@
-"""A run small enough to be repeated, on the distribution that conftest.py installs, and what the tests of the engine compare it by."""
+"""A run small enough to be repeated, on the distribution that
+conftest.py installs, and what the tests of the engine compare it by.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The speed suite: its statistics on known numbers, its peers, and that page and JSON hold what was measured. Nothing here judges a time."""
+"""The speed suite: its statistics on known numbers, its peers, and
+that page and JSON hold what was measured. Nothing here judges a time.
+"""
 
 from __future__ import annotations
 
@@ -145,7 +147,9 @@ def test_an_aim_is_judged_by_the_median(kind: str, median: float, met: bool) -> 
 
 
 def test_errors_are_free_of_the_references_noise() -> None:
-    """A map of variance 4 over bins; estimates with variance 1, references with variance 2: the error is 1/4 of the spread squared."""
+    """A map of variance 4 over bins; estimates with variance 1,
+    references with variance 2: the error is 1/4 of the spread squared.
+    """
     draw = np.random.default_rng(0).standard_normal
     bins = 40_000
     truth = 2 * draw(bins)

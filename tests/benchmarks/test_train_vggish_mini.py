@@ -1,4 +1,6 @@
-"""Training of the bundled encoder: the chain knows no class, one seed gives one network, controls are what they say."""
+"""Training of the bundled encoder: the chain knows no class,
+one seed gives one network, controls are what they say.
+"""
 
 import json
 import re
@@ -24,7 +26,9 @@ def generator(seed: int = 0) -> torch.Generator:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Three classes of beeps over hiss, six clips each, two sources a class, of several rates and lengths."""
+    """Three classes of beeps over hiss, six clips each,
+    two sources a class, of several rates and lengths.
+    """
     root = tmp_path_factory.mktemp("beeps")
     rng = np.random.default_rng(0)
     rows = []

@@ -1,4 +1,6 @@
-"""The command line itself: help, names, and that whatever goes wrong is one plain line on stderr and an exit code."""
+"""The command line itself: help, names, and that whatever
+goes wrong is one plain line on stderr and an exit code.
+"""
 
 from __future__ import annotations
 

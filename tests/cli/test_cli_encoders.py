@@ -13,7 +13,7 @@ import torch
 from command_line import call, problems, refused
 
 import relax_quantus as rq
-from relax_quantus.base.specifications import user_object
+from relax_quantus.base.registry import user_object
 from relax_quantus.benchmark.config import PRESETS, BenchmarkConfig
 from relax_quantus.encoders.weights_file import present_name
 from relax_quantus.errors import UnknownNameError
@@ -92,7 +92,7 @@ def results(out: Path, name: str = "clip") -> tuple[dict[str, Any], dict[str, An
     return values, json.loads(str(values["settings"]))
 
 
-# --------------------------------------------------------------------------------------------------------- encoders of one's own
+# ---------------------------------------------------------------------------- encoders of one's own
 
 
 def test_a_file_s_encoder_is_explained_as_in_python(clip: Path, mine: str, tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_what_cannot_go_together_is_one_line_before_any_work(
     assert not (tmp_path / "o").exists()
 
 
-# ------------------------------------------------------------------------------------------------------------------- fit and bench
+# ------------------------------------------------------------------------------------ fit and bench
 
 
 def test_a_classifier_of_waveforms_remembers_its_front_end(labelled: Path, mine: str, tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_bench_takes_an_encoder_of_one_s_own_and_records_it(labelled: Path, mine
         BenchmarkConfig(resampler="sox")
 
 
-# ------------------------------------------------------------------------------------------------------------- the encoders themselves
+# -------------------------------------------------------------------------- the encoders themselves
 
 
 def test_normalized_waveforms_do_not_depend_on_level_or_padding(mine: str) -> None:

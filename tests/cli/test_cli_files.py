@@ -1,4 +1,6 @@
-"""What `explain`, `fit` and `bench` replace and what they keep, and that one recording's failure is its own."""
+"""What `explain`, `fit` and `bench` replace and what
+they keep, and that one recording's failure is its own.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Options are declared once, beside their command: what ``--help`` shows is what the command is given and what the library does by itself."""
+"""Options are declared once, beside their command: what ``--help``
+shows is what the command is given and what the library does by itself.
+"""
 
 from __future__ import annotations
 

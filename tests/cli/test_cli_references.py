@@ -1,4 +1,6 @@
-"""`explain` towards and away from other recordings, with other similarities and blending: what it writes and what it refuses."""
+"""`explain` towards and away from other recordings, with other
+similarities and blending: what it writes and what it refuses.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The command line in scripts and shells: --json, --quiet, exit codes, pipes, colours, progress in a log, and completion."""
+"""The command line in scripts and shells: --json, --quiet,
+exit codes, pipes, colours, progress in a log, and completion.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Streams that are closed or break, stops that get lost, and options with numbers: none of it ends the work or hides how it went."""
+"""Streams that are closed or break, stops that get lost, and
+options with numbers: none of it ends the work or hides how it went.
+"""
 
 from __future__ import annotations
 

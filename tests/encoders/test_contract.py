@@ -10,7 +10,7 @@ import torch
 from tiny_networks import CLASSES, RATE, SAMPLES, WIDTH, tiny, waves
 from torch import Tensor, nn
 
-from relax_quantus.base.modules import fingerprint
+from relax_quantus.base.networks import fingerprint
 from relax_quantus.encoders.contract import HearingNetwork, WaveformNetwork, as_network
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, EncoderError, ShapeError
 
@@ -163,7 +163,8 @@ def test_fingerprints_follow_weights_rate_and_window() -> None:
     assert len(prints) == 5
     assert Blocks().fingerprint() != ""
     opaque = as_network(torch.jit.trace(nn.Flatten(), torch.rand(1, 3)), sample_rate_hz=8, example_samples=3)
-    assert opaque.fingerprint() == ""  # nothing tells it from others: a head looks at examples instead
+    # nothing tells it from others: a head looks at examples instead
+    assert opaque.fingerprint() == ""
 
 
 @pytest.mark.parametrize("band_hz", [(5.0, 1.0), (0.0, 9.0), (-1.0, 2.0)])

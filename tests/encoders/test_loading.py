@@ -1,4 +1,6 @@
-"""One resolver: every way to say which encoder gives the same network and front end to explain, fit and bench."""
+"""One resolver: every way to say which encoder gives the
+same network and front end to explain, fit and bench.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import relax_quantus as rq
-from relax_quantus.base.modules import fingerprint
+from relax_quantus.base.networks import fingerprint
 from relax_quantus.encoders import loading
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, UnknownNameError
 from relax_quantus.frontend import front_end as front_ends

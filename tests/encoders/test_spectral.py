@@ -1,4 +1,6 @@
-"""Masks as gains on a waveform's spectrum: what they keep, what takes the place of the rest, and what RELAX makes of them."""
+"""Masks as gains on a waveform's spectrum: what they keep, what takes the place of the rest,
+and what RELAX makes of them.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,7 @@ def same(wave: Tensor) -> Tensor:
 
 
 class Energies(nn.Module):
-    """Energies of a second of sound in `parts` parts by `bands` bands, as an embedding; counts its rows."""
+    """Embeds a second of sound by its energies in `parts` parts by `bands` bands; counts rows."""
 
     sample_rate_hz, example_samples = RATE, RATE
 
@@ -68,7 +70,7 @@ def decibels(error: Tensor, of: Tensor) -> float:
     return 10 * math.log10(float(error.double().square().mean() / of.double().square().mean()) + 1e-300)
 
 
-# --- the grid ---------------------------------------------------------------------------------------------------------
+# --- the grid
 
 
 @pytest.mark.parametrize(("rate_hz", "seconds"), CASES)
@@ -138,7 +140,7 @@ def test_any_length_where_the_network_takes_any() -> None:
         torch.testing.assert_close(masking(gains, wave), wave, rtol=0, atol=1e-5)
 
 
-# --- filtering --------------------------------------------------------------------------------------------------------
+# --- filtering
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -170,7 +172,8 @@ def test_masks_are_a_slow_multiplication_bin_by_bin(gain: str, fill: str) -> Non
     samples, hop = 150, 4
     wave = noise(1, samples, dtype=torch.float64)
     masking = SpectrogramMasking(same, 3, hop / RATE, fill, gain=gain, sample_rate_hz=RATE, range_hz=(500, 3000))
-    gains = uniform(*masking.gains(wave).shape, dtype=torch.float64).round(decimals=1)  # with zeros and ones among them
+    # with zeros and ones among them
+    gains = uniform(*masking.gains(wave).shape, dtype=torch.float64).round(decimals=1)
     found = masking(gains, wave)[0].numpy()
 
     def sound(values: np.ndarray, factor: Any) -> np.ndarray:
@@ -219,7 +222,9 @@ def test_masks_are_a_slow_multiplication_bin_by_bin(gain: str, fill: str) -> Non
 
 @pytest.mark.parametrize("mask", [0.0, 0.25, 0.5, 2 / 3, 1.0])
 def test_a_tone_in_a_band_is_weakened_to_the_level_that_the_mask_says(mask: float) -> None:
-    """The closed form: a steady tone at a band's centre, that band masked in all frames, the others kept or silent."""
+    """The closed form: a steady tone at a band's centre, that band masked in all frames,
+    the others kept or silent.
+    """
     masking = SpectrogramMasking(same, 8, sample_rate_hz=RATE, example_samples=RATE)
     hz = float(
         masking.stft.frequencies_hz(RATE)[
@@ -270,7 +275,7 @@ def test_levels_are_those_of_the_docstring() -> None:
 
 @pytest.mark.parametrize("fill", ["silence", "noise", "rows"])
 def test_masks_commute_with_batches(fill: str) -> None:
-    """Each row is what it is alone, whether waveforms come once, repeated, or transformed before."""
+    """Each row is as it is alone, if waveforms come once, repeated, or transformed before."""
     wave = noise(3, RATE, dtype=torch.float64)
     masking = SpectrogramMasking(
         same, fill=noise(3, RATE, seed=1) if fill == "rows" else fill, sample_rate_hz=RATE, max_batch=4
@@ -314,12 +319,14 @@ def test_what_is_kept_can_be_dropped_and_is_never_pickled() -> None:
     assert copy.deepcopy(masking).sample_rate_hz == RATE
 
 
-# --- fills ------------------------------------------------------------------------------------------------------------
+# --- fills
 
 
 @pytest.mark.parametrize("fill", ["background", "noise"])
 def test_the_background_has_the_quiet_level_of_every_band(fill: str) -> None:
-    """A loud call over coloured noise: the fill has the noise's 10th percentile, band by band, and nothing of the call."""
+    """A loud call over coloured noise: the fill has the noise's 10th percentile, band by band,
+    and nothing of the call.
+    """
     time_s = torch.arange(4 * RATE, dtype=torch.float64) / RATE
     hum = noise(1, 4 * RATE, dtype=torch.float64)
     hum = hum + 0.5 * torch.nn.functional.pad(hum, (1, 0))[:, :-1]  # loud below, quiet above
@@ -351,7 +358,8 @@ def test_a_hiss_is_one_draw_from_its_seed() -> None:
     assert not torch.allclose(fills[0], fills[2], atol=0.01)
     assert torch.equal(before, torch.get_rng_state())
     one = made[0](made[0].gains(wave[1:]) * 0, wave[1:])
-    torch.testing.assert_close(one, fills[0][1:], rtol=0, atol=1e-6)  # of the batch it knows nothing
+    # of the batch it knows nothing
+    torch.testing.assert_close(one, fills[0][1:], rtol=0, atol=1e-6)
 
 
 def test_levels_are_those_of_a_sine() -> None:
@@ -361,11 +369,12 @@ def test_levels_are_those_of_a_sine() -> None:
     assert levels.shape == masking.gains(wave).shape
     band = int(np.argmin(np.abs(masking.frequencies_hz - 1000)))
     assert int(levels[0, 0, 60].argmax()) == band
-    assert float(levels[0, 0, 60, band]) == pytest.approx(-20 - 6, abs=6)  # a mean over the band's bins
+    # a mean over the band's bins
+    assert float(levels[0, 0, 60, band]) == pytest.approx(-20 - 6, abs=6)
     assert float(masking.levels_db(wave * 0).max()) == -120
 
 
-# --- the network ------------------------------------------------------------------------------------------------------
+# --- the network
 
 
 def test_forwards_are_no_larger_than_the_network_allows() -> None:
@@ -443,7 +452,7 @@ def test_gradients_flow_after_inference_mode() -> None:
     assert gains.grad is not None
 
 
-# --- with RELAX -------------------------------------------------------------------------------------------------------
+# --- with RELAX
 
 
 @pytest.mark.parametrize("strategy", list(STRATEGIES))
@@ -482,7 +491,7 @@ def auc(score: np.ndarray, call: np.ndarray, other: np.ndarray) -> float:
 
 
 class ToneDetector(nn.Module):
-    """Hears where in a second, in 16 parts, there is a tone at 1500 Hz that rises above the bins around it."""
+    """Hears where in a second, in 16 parts, a tone at 1500 Hz rises above the bins around it."""
 
     sample_rate_hz, example_samples = RATE, RATE
 
@@ -521,7 +530,9 @@ def masks_in_units(masking: SpectrogramMasking, strategy: str) -> Warped:
 
 
 def test_the_bundled_encoder_hears_through_its_front_end() -> None:
-    """A chirp in the first half: what is masked by silence sounds to the encoder as silence does, and the map finds the chirp."""
+    """A chirp in the first half: what is masked by silence sounds to the encoder as silence does,
+    and the map finds the chirp.
+    """
     net = nn.Sequential(rq.LogMel(), rq.load_encoder("vggish_mini")).eval()
     masking = SpectrogramMasking(net, sample_rate_hz=16_000, example_samples=15_600, range_hz=(125, 7500))
     time_s = torch.arange(15_600) / 16_000
@@ -535,7 +546,7 @@ def test_the_bundled_encoder_hears_through_its_front_end() -> None:
     assert score[masking.times_s < 0.4].mean() > score[masking.times_s > 0.6].mean()
 
 
-# --- the network's own spectrogram -------------------------------------------------------------------------------------
+# --- the network's own spectrogram
 
 
 class OwnSpectrogram(Energies):
@@ -588,7 +599,7 @@ def test_a_changed_network_is_asked_for_its_spectrogram_again() -> None:
     torch.testing.assert_close(masking(masking.gains(wave), wave), 2 * before)
 
 
-# --- refusals ---------------------------------------------------------------------------------------------------------
+# --- refusals
 
 
 @pytest.mark.parametrize(

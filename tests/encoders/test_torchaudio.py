@@ -1,7 +1,9 @@
-"""torchaudio: resampling, transforms as front ends, wav2vec2-family models as encoders, and one line where it does not import.
+"""torchaudio: resampling, transforms as front ends, wav2vec2-family
+models as encoders, and one line where it does not import.
 
-Tests that need the real torchaudio take the fixture `torchaudio`; where it does not import they are skipped with its reason, unless
-``RELAX_QUANTUS_REQUIRE_TORCHAUDIO=1``, under which that is an error.
+Tests that need the real torchaudio take the fixture `torchaudio`; where it does not import they are
+skipped with its reason, unless ``RELAX_QUANTUS_REQUIRE_TORCHAUDIO=1``, under which that is an
+error.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ def tone(hz: float, rate_hz: int, seconds: float = 1.0) -> np.ndarray:
     return (0.5 * np.sin(2 * np.pi * hz * np.arange(round(seconds * rate_hz)) / rate_hz)).astype(np.float32)
 
 
-# ------------------------------------------------------------------------------------------------ where it does not import
+# ------------------------------------------------------------------------- where it does not import
 
 BROKEN = {
     "absent": ("", "No module named 'torchaudio'"),
@@ -72,7 +74,9 @@ BROKEN = {
 
 @pytest.fixture(params=BROKEN)
 def reason(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Stand a torchaudio in front of any real one that fails to import in one of the ways seen in the field; its reason."""
+    """Stand a torchaudio in front of any real one that fails
+    to import in one of the ways seen in the field; its reason.
+    """
     source, said = BROKEN[request.param]
     for name in [name for name in sys.modules if name.split(".")[0] == "torchaudio"]:
         monkeypatch.delitem(sys.modules, name)
@@ -144,7 +148,7 @@ def test_nothing_imports_it_unasked() -> None:
     assert done.stdout.strip() == "[]"
 
 
-# -------------------------------------------------------------------------------------------------------------- resampling
+# --------------------------------------------------------------------------------------- resampling
 
 
 def test_an_unknown_resampler_is_refused_with_the_nearest(write_wav: Write) -> None:
@@ -159,7 +163,9 @@ def test_an_unknown_resampler_is_refused_with_the_nearest(write_wav: Write) -> N
 
 @pytest.mark.parametrize("rate_hz", [8_000, 22_050, 44_100, 48_000])
 def test_both_resamplers_keep_a_tone(torchaudio: ModuleType, rate_hz: int) -> None:
-    """1 kHz comes out as 1 kHz at the same level and in the same phase; away from the ends the two agree to .2 % of full scale."""
+    """1 kHz comes out as 1 kHz at the same level and in the same
+    phase; away from the ends the two agree to .2 % of full scale.
+    """
     wave = tone(1_000, rate_hz)
     ours, theirs = rq.resample(wave, rate_hz), rq.resample(wave, rate_hz, resampler="torchaudio")
     assert ours.shape == theirs.shape == (16_000,)
@@ -171,7 +177,9 @@ def test_both_resamplers_keep_a_tone(torchaudio: ModuleType, rate_hz: int) -> No
 
 
 def test_passband_agrees_with_soxr_and_the_stopband_is_attenuated(torchaudio: ModuleType) -> None:
-    """48 -> 16 kHz: up to 6 kHz within .2 dB of soxr; 10 kHz, which 16 kHz cannot carry, at least 40 dB down in both."""
+    """48 -> 16 kHz: up to 6 kHz within .2 dB of soxr; 10 kHz,
+    which 16 kHz cannot carry, at least 40 dB down in both.
+    """
     for hz in (125, 1_000, 3_000, 5_000, 6_000):
         levels = [_level_db(rq.resample(tone(hz, 48_000), 48_000, resampler=name)) for name in ("soxr", "torchaudio")]
         assert abs(levels[0] - levels[1]) < 0.2, hz
@@ -198,7 +206,9 @@ def test_a_file_is_resampled_as_its_waveform_is(torchaudio: ModuleType, write_wa
 
 
 def test_examples_of_a_recording_hardly_depend_on_the_resampler(torchaudio: ModuleType, animal_sounds: Path) -> None:
-    """Real recordings at 44.1 kHz: log-mel agrees within .002 on average up to band 56 (5.5 kHz), and is not the same."""
+    """Real recordings at 44.1 kHz: log-mel agrees within .002
+    on average up to band 56 (5.5 kHz), and is not the same.
+    """
     recordings = (path for path in sorted(animal_sounds.rglob("*.flac")) if soundfile.info(path).samplerate == 44_100)
     for path in islice(recordings, 3):
         ours, theirs = (rq.load_examples(path, resampler=name) for name in ("soxr", "torchaudio"))
@@ -206,11 +216,13 @@ def test_examples_of_a_recording_hardly_depend_on_the_resampler(torchaudio: Modu
         assert 0 < float((ours - theirs)[..., :56].abs().mean()) < 0.002
 
 
-# -------------------------------------------------------------------------------------------------- transforms as front ends
+# ------------------------------------------------------------------------- transforms as front ends
 
 
 class Frames(nn.Module):
-    """A stand-in for a transform that needs no torchaudio: mean magnitude of 4 interleaved bands in frames of 100 samples."""
+    """A stand-in for a transform that needs no torchaudio: mean
+    magnitude of 4 interleaved bands in frames of 100 samples.
+    """
 
     def __init__(self, sample_rate: int = 16_000) -> None:
         super().__init__()
@@ -335,7 +347,9 @@ TRANSFORMS: dict[str, tuple[Callable[[ModuleType], nn.Module], int]] = {
 
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_relax_runs_on_any_transform(torchaudio: ModuleType, name: str, sweep: np.ndarray) -> None:
-    """The adapter changes the order of the axes and nothing else, and RELAX takes the result with time and frequency masks."""
+    """The adapter changes the order of the axes and nothing else,
+    and RELAX takes the result with time and frequency masks.
+    """
     build, bands = TRANSFORMS[name]
     transform = build(torchaudio)
     front_end = rq.TransformFrontEnd(transform)
@@ -363,7 +377,9 @@ def test_complex_spectrograms_are_refused_with_a_remedy(torchaudio: ModuleType) 
 
 
 def test_relax_finds_where_a_burst_is_on_torchaudios_mel(torchaudio: ModuleType) -> None:
-    """A 3 kHz burst from .5 to .6 s over faint noise: time masks point at its frames, frequency masks at its band."""
+    """A 3 kHz burst from .5 to .6 s over faint noise: time
+    masks point at its frames, frequency masks at its band.
+    """
     wave = 1e-3 * torch.randn(16_000, generator=torch.Generator().manual_seed(0))
     wave[8_000:9_600] += torch.from_numpy(tone(3_000, 16_000, 0.1))
     front_end = rq.TransformFrontEnd(
@@ -383,11 +399,13 @@ def test_relax_finds_where_a_burst_is_on_torchaudios_mel(torchaudio: ModuleType)
     assert abs(int(frequency[0, 0, 0].argmax()) - band) <= 8
 
 
-# ------------------------------------------------------------------------------------------------- waveform encoders, without
+# ----------------------------------------------------------------------- waveform encoders, without
 
 
 class TwoLayers(nn.Module):
-    """What torchaudio's models look like from outside: (list of (n, frames, D), lengths or None); D = 3, a frame is 10 samples."""
+    """What torchaudio's models look like from outside: (list of
+    (n, frames, D), lengths or None); D = 3, a frame is 10 samples.
+    """
 
     def extract_features(
         self, waveforms: Tensor, lengths: Tensor | None = None, num_layers: int | None = None
@@ -451,11 +469,13 @@ def test_features_of_another_shape_are_refused(features: list[Tensor]) -> None:
         rq.WaveformEncoder(model)(torch.zeros(2, 50))
 
 
-# -------------------------------------------------------------------------------------------------- waveform encoders, with it
+# ----------------------------------------------------------------------- waveform encoders, with it
 
 
 def small_wav2vec2(torchaudio: ModuleType, mode: str = "layer_norm", **changes: object) -> nn.Module:
-    """Build a wav2vec 2.0 of 3 convolutions (a frame is 20 samples of 80) and 2 transformer layers of 16, random weights from a fixed seed."""
+    """Build a wav2vec 2.0 of 3 convolutions (a frame is 20 samples of 80)
+    and 2 transformer layers of 16, random weights from a fixed seed.
+    """
     arguments: dict[str, object] = {
         "extractor_mode": mode,
         "extractor_conv_layer_config": [(16, 10, 5), (16, 4, 2), (16, 4, 2)],
@@ -506,7 +526,9 @@ def test_embeddings_are_the_pooled_features(torchaudio: ModuleType, waves: Tenso
 
 
 def test_padding_is_left_out_given_lengths(torchaudio: ModuleType, waves: Tensor) -> None:
-    """With layer norm in its convolutions, a waveform padded with noise embeds as the waveform alone, given its length."""
+    """With layer norm in its convolutions, a waveform padded
+    with noise embeds as the waveform alone, given its length.
+    """
     encoder = rq.WaveformEncoder(small_wav2vec2(torchaudio))
     alone = encoder(waves[:1, :1_200])
     padded = encoder(waves, torch.tensor([1_200, 2_000, 1_600]))
@@ -534,7 +556,9 @@ def test_gradients_reach_waveform_and_weights(torchaudio: ModuleType, waves: Ten
 
 
 def test_other_members_of_the_family(torchaudio: ModuleType, waves: Tensor) -> None:
-    """WavLM; HuBERT's pretraining model, of which the inner model counts; and one with a head, which is left out."""
+    """WavLM; HuBERT's pretraining model, of which the inner
+    model counts; and one with a head, which is left out.
+    """
     wavlm = torchaudio.models.wavlm_model(
         "group_norm",
         [(16, 10, 5), (16, 4, 2), (16, 4, 2)],
@@ -579,7 +603,9 @@ def test_relax_on_waveforms_is_deterministic_and_shaped_like_them(torchaudio: Mo
 
 @pytest.mark.parametrize("start", [500, 1_400])
 def test_time_masks_find_a_planted_burst_in_the_waveform(torchaudio: ModuleType, start: int) -> None:
-    """A burst of 250 samples over noise 60 dB below it: what the map calls most important lies within a stripe (250 samples) of it."""
+    """A burst of 250 samples over noise 60 dB below it: what the map
+    calls most important lies within a stripe (250 samples) of it.
+    """
     wave = 5e-4 * torch.randn(1, 2_000, generator=torch.Generator().manual_seed(1))
     wave[0, start : start + 250] += torch.from_numpy(tone(900, 16_000, 250 / 16_000))
     encoder = rq.WaveformEncoder(small_wav2vec2(torchaudio, mode="group_norm"))
@@ -590,7 +616,7 @@ def test_time_masks_find_a_planted_burst_in_the_waveform(torchaudio: ModuleType,
     assert float(inside) > float(outside)
 
 
-# ------------------------------------------------------------------------------------------------------------ documentation
+# ------------------------------------------------------------------------------------ documentation
 
 
 def blocks() -> Iterator[str]:
@@ -625,7 +651,7 @@ def test_the_command_line_resamples_with_torchaudio(torchaudio: ModuleType, writ
     assert not np.array_equal(found[0], found[1])
 
 
-# -------------------------------------------------------------------------------------------------------- from the command line
+# ---------------------------------------------------------------------------- from the command line
 
 
 def command(*arguments: object) -> tuple[int, str]:
@@ -700,7 +726,7 @@ def test_a_mel_spectrogram_from_the_command_line_is_that_of_python(
 def test_axes_of_its_transforms(
     torchaudio: ModuleType, spec: str, size: int, label: str, first_hz: float | None, sweep: np.ndarray
 ) -> None:
-    from relax_quantus.base.specifications import parse
+    from relax_quantus.base.registry import parse
     from relax_quantus.frontend.front_end import build
 
     front_end = build(parse("--front-end", spec))

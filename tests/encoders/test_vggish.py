@@ -1,4 +1,6 @@
-"""The real loading code of the VGGish encoder, with right-shaped random weights in place of the 288 MB file, and a server on 127.0.0.1."""
+"""The real loading code of the VGGish encoder, with right-shaped
+random weights in place of the 288 MB file, and a server on 127.0.0.1.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ State = dict[str, Tensor]
 
 @pytest.fixture(scope="module")
 def state() -> State:
-    """Random weights of the right shapes, scaled so that the embedding is neither zero nor saturated."""
+    """Random weights of the right shapes, scaled so
+    that the embedding is neither zero nor saturated.
+    """
     with torch.device("meta"):
         layout = VGGish().state_dict()
     generator = torch.Generator().manual_seed(0)
@@ -41,7 +45,9 @@ def state() -> State:
 
 @pytest.fixture(scope="module")
 def real_size(state: State, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A file as large as the real one, in the format of the old torch that wrote the real one, named after its hash."""
+    """A file as large as the real one, in the format of the
+    old torch that wrote the real one, named after its hash.
+    """
     path = tmp_path_factory.mktemp("weights") / "vggish.pth"
     torch.save(state, path, _use_new_zipfile_serialization=False)
     yield rename_by_hash(path)
@@ -70,7 +76,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home" / "hub" / "checkpoints"
 
 
-# ---------------------------------------------------------------------------------------------------------------------- network
+# ------------------------------------------------------------------------------------------ network
 
 
 def test_real_size_file_gives_torchvggishs_embedding(state: State, real_size: Path) -> None:
@@ -137,7 +143,7 @@ def test_without_torchvggish_the_error_says_what_to_install(monkeypatch: pytest.
         rq.load_encoder("vggish")
 
 
-# ----------------------------------------------------------------------------------------------------------------- checked files
+# ------------------------------------------------------------------------------------ checked files
 
 
 def test_hash_in_the_name_is_checked(small: Path) -> None:
@@ -231,7 +237,7 @@ def test_unknown_parameter_and_name_suggest_the_nearest() -> None:
         rq.load_encoder("vgish")
 
 
-# ---------------------------------------------------------------------------------------------------------- torch.hub and network
+# ---------------------------------------------------------------------------- torch.hub and network
 
 
 def test_url_is_the_installed_torchvggishs() -> None:
@@ -262,7 +268,9 @@ Handle = Callable[[http.server.BaseHTTPRequestHandler], None]
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Handle, str], None]]:
-    """Answer GET requests on 127.0.0.1 with a function and make the encoder ask there for a file of the given name."""
+    """Answer GET requests on 127.0.0.1 with a function and
+    make the encoder ask there for a file of the given name.
+    """
     servers = []
 
     def start(handle: Handle, name: str) -> None:

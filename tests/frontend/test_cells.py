@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 
 from relax_quantus.errors import ArgumentError, ArgumentTypeError
-from relax_quantus.frontend.axes import Axis, BinAxis
+from relax_quantus.frontend.axes import BinAxis
 from relax_quantus.frontend.cells import STRATEGIES, Grid, cells_for, log_mel_grid
+from relax_quantus.frontend.log_mel import LogMelAxis
 from relax_quantus.relax import masks
 
 
 def grid_of(rate_hz: int, seconds: float, bands_an_octave: int = 12) -> Grid:
-    """A grid as a network of such examples has: 500 frames or so, windows of 4 hops, bands equal in log f up to half the rate."""
+    """A grid as a network of such examples has: 500 frames or so, windows of 4 hops,
+    bands equal in log f up to half the rate.
+    """
     hop = max(1, round(rate_hz * seconds / 512))
     octaves = np.arange(0, 5 * bands_an_octave + 1) / bands_an_octave
     return Grid(round(rate_hz * seconds / hop), hop / rate_hz, 4 * hop / rate_hz, tuple(rate_hz / 64 * 2**octaves))
@@ -89,7 +92,7 @@ def test_both_axes_are_coarsened_by_one_factor() -> None:
 
 
 def test_octave_cells_are_equal_in_log_f() -> None:
-    """On bands equal in log f, and on bands equal in mel as soon as two of them are narrower than a cell."""
+    """On bands equal in log f, and on bands equal in mel if two of them are narrower than a cell."""
     cells = cells_for(grid_of(48_000, 3.0), 3000, "frequency", None, 0.5)
     steps = np.diff(cells.positions)
     np.testing.assert_allclose(steps, steps[0], rtol=1e-6)
@@ -110,7 +113,7 @@ def test_log_mel_of_096_s_keeps_the_published_numbers() -> None:
 
 
 def test_grids_of_axes() -> None:
-    assert log_mel_grid() == Grid.of_axis(Axis(), 96)
+    assert log_mel_grid() == Grid.of_axis(LogMelAxis(), 96)
     cepstra = Grid.of_axis(BinAxis(every_s=0.01, size=13), 100)
     cells = cells_for(cepstra, 500, "frequency")
     assert cells.columns == 8

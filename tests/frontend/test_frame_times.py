@@ -1,4 +1,6 @@
-"""When frames are: clicks tell it of front ends that do not, and where they cannot, nobody claims to know."""
+"""When frames are: clicks tell it of front ends that
+do not, and where they cannot, nobody claims to know.
+"""
 
 from __future__ import annotations
 

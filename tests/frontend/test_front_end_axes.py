@@ -1,4 +1,6 @@
-"""Front ends of one's own on the command line: their seconds, Hz and silence are what they say, or what can be measured, never a count."""
+"""Front ends of one's own on the command line: their seconds, Hz and
+silence are what they say, or what can be measured, never a count.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,9 @@ from torch import Tensor, nn
 
 import relax_quantus as rq
 from relax_quantus.errors import ArgumentError, ShapeError
-from relax_quantus.frontend.axes import Axis, BinAxis, mel_centres_hz
+from relax_quantus.frontend.axes import BinAxis
 from relax_quantus.frontend.front_end import FrontEnd, of_object
+from relax_quantus.frontend.log_mel import LogMelAxis, mel_centres_hz
 
 RATE = 16_000
 Write = Callable[..., Path]
@@ -55,7 +58,9 @@ class MelScale(nn.Module):
 
 
 class MelSpectrogram(nn.Module):
-    """With the attributes of torchaudio's, which says itself neither whether it is centred nor how it is padded ..."""
+    """With the attributes of torchaudio's, which says itself
+    neither whether it is centred nor how it is padded ...
+    """
 
     def __init__(self, n_mels: int = 40, **settings: Any) -> None:
         super().__init__()
@@ -173,7 +178,7 @@ def test_own_examples_of_any_length_are_in_seconds_and_hz(frames: int) -> None:
         made = of_object("mine", found)
         assert moment(made, 50.0) == pytest.approx(50.0, abs=0.006)
         np.testing.assert_allclose(made.axis.centres_hz, config.band_centres_hz)  # type: ignore[arg-type]
-    assert of_object("mine", rq.LogMel(config)).axis == Axis(config)
+    assert of_object("mine", rq.LogMel(config)).axis == LogMelAxis(config)
 
 
 class Said:
@@ -223,7 +228,7 @@ def test_frames_that_nobody_knows_are_counted_aloud() -> None:
     np.testing.assert_array_equal(axis.times_s(3), [0, 1, 2])
 
 
-# ------------------------------------------------------------------------------------------------------------------ silence
+# ------------------------------------------------------------------------------------------ silence
 
 
 def test_silence_is_what_a_muted_part_of_this_recording_becomes(write_wav: Write) -> None:

@@ -1,4 +1,6 @@
-"""LogMel against torchvggish 0.2 (its own numpy code is called, not a stored table), and the laws a log-mel spectrogram obeys."""
+"""LogMel against torchvggish 0.2 (its own numpy code is called,
+not a stored table), and the laws a log-mel spectrogram obeys.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,7 @@ def reference() -> Callable[[Array], Array]:
     return examples
 
 
-# --------------------------------------------------------------------------------------------------------- torchvggish's numbers
+# ---------------------------------------------------------------------------- torchvggish's numbers
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -97,7 +99,7 @@ def test_filters_are_torchvggishs() -> None:
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------------- laws
+# --------------------------------------------------------------------------------------------- laws
 
 
 def test_silence_is_the_floor_everywhere() -> None:
@@ -153,7 +155,7 @@ def test_a_tone_lands_in_the_band_whose_centre_it_is() -> None:
         assert int(LogMel()(tone).mean(dim=(0, 1, 2)).argmax()) == band
 
 
-# ----------------------------------------------------------------------------------------------------------- gradients, dtypes
+# -------------------------------------------------------------------------------- gradients, dtypes
 
 
 def test_gradient_is_that_of_finite_differences() -> None:
@@ -217,7 +219,7 @@ def test_device_of_the_module_decides() -> None:
     assert front_end.to_empty(device="cpu")(torch.zeros(16_000)).shape == (1, 1, 96, 64)
 
 
-# ------------------------------------------------------------------------------------------------------------------ odd inputs
+# --------------------------------------------------------------------------------------- odd inputs
 
 
 def test_any_layout_of_numpy_array_is_read_and_left_alone(recwarn: pytest.WarningsRecorder) -> None:
@@ -294,7 +296,7 @@ def test_configuration_that_cannot_work_is_refused(change: dict[str, float], sai
         LogMelConfig(**change)  # type: ignore[arg-type]
 
 
-# --------------------------------------------------------------------------------------------------------------- load_examples
+# ------------------------------------------------------------------------------------ load_examples
 
 
 def test_load_examples_is_the_file_read_resampled_and_cut(write_wav: Callable[..., Path], sweep: Array) -> None:

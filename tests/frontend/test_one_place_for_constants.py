@@ -1,4 +1,6 @@
-"""VGGish's constants stand in one place: nothing else in the package counts on 96 frames, 64 bands or 16 kHz."""
+"""VGGish's constants stand in one place: nothing else
+in the package counts on 96 frames, 64 bands or 16 kHz.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ OTHER_MEANINGS = {
         "audio/reading.py",
         16_000,
     ): "the rate that recordings are read at unless one is given; a named constant below the front end",
-    ("base/modules.py", 64): "examples embedded at a time",
+    ("base/networks.py", 64): "examples embedded at a time",
     (
         "benchmark/data/synthetic_calls.py",
         16_000,
@@ -23,6 +25,7 @@ OTHER_MEANINGS = {
     ("benchmark/methods/questions.py", 64): "similarities remembered",
     ("benchmark/report/html.py", 96): "pixels of a bar",
     ("frontend/frame_times.py", 96): "bands that are looked at, at most",
+    ("frontend/gain_bands.py", 64): "samples of the shortest window",
     ("relax/execution.py", 96): "rows of a forward",
     ("relax/masks/grid.py", 64): "nodes of a table",
     ("relax/masked_forward.py", 64): "masks of a chunk",
@@ -32,7 +35,9 @@ OTHER_MEANINGS = {
 
 
 def numbers(source: str) -> set[float]:
-    """Return the numbers that a program's code contains; what is written in strings does not count."""
+    """Return the numbers that a program's code
+    contains; what is written in strings does not count.
+    """
     nodes = (node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant))
     return {value for value in nodes if type(value) in (int, float)}
 

@@ -1,4 +1,6 @@
-"""The classifier equals scikit-learn, weighs groups alike, lets gradients through, and survives its file."""
+"""The classifier equals scikit-learn, weighs groups
+alike, lets gradients through, and survives its file.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ from relax_quantus.heads.logistic import _folds, fit_logistic
 
 
 def small_encoder(seed: int = 0) -> nn.Sequential:
-    """A random convolution, smooth enough for finite differences, with a dropout that eval mode has to switch off."""
+    """A random convolution, smooth enough for finite
+    differences, with a dropout that eval mode has to switch off.
+    """
     encoder = nn.Sequential(
         nn.Conv2d(1, 4, 8, stride=8), nn.BatchNorm2d(4), nn.Tanh(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(384, 12)
     )

@@ -1,4 +1,6 @@
-"""RELAX as Quantus calls it, as a function, and the model of similarities; nothing that is given changes."""
+"""RELAX as Quantus calls it, as a function, and the
+model of similarities; nothing that is given changes.
+"""
 
 from __future__ import annotations
 

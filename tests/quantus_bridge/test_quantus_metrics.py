@@ -114,7 +114,9 @@ class Hears(nn.Module):
 
 
 def test_which_map_shows_what_a_network_hears() -> None:
-    """By importance a map in the right place has the mass of chance and is nowhere sparse; the default is not importance."""
+    """By importance a map in the right place has the mass of
+    chance and is nowhere sparse; the default is not importance.
+    """
     x = np.random.default_rng(0).normal(-3, 1, (6, 1, 96, 64)).astype(np.float32)
     s = np.zeros(x.shape, int)
     s[..., 20:30] = 1

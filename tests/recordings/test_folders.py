@@ -1,4 +1,6 @@
-"""The one listing of recordings: what is in, what is out, and that nothing is dropped without a word."""
+"""The one listing of recordings: what is in, what
+is out, and that nothing is dropped without a word.
+"""
 
 from __future__ import annotations
 
@@ -146,7 +148,7 @@ def test_folders_that_cannot_be_entered_are_said(zoo: Path, monkeypatch: pytest.
         paths_in(zoo / "frog")
 
 
-# ------------------------------------------------------------------------------------------------------------ our own sounds
+# ----------------------------------------------------------------------------------- our own sounds
 
 
 def arrays(path: Path, program: str = "relax_quantus 0.1.0") -> None:

@@ -1,4 +1,6 @@
-"""One map of examples that overlap: laws of an average, and a standard error that is what repeating the draw of the masks shows."""
+"""One map of examples that overlap: laws of an average, and a
+standard error that is what repeating the draw of the masks shows.
+"""
 
 from __future__ import annotations
 

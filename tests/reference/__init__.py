@@ -1,1 +1,3 @@
-"""Slow, explicit reference implementations, written from the papers; none of them imports the code under test."""
+"""Slow, explicit reference implementations, written from
+the papers; none of them imports the code under test.
+"""

@@ -1,6 +1,8 @@
-"""A model whose relevant region is planted, and maps that are right, know nothing and are wrong: what metrics are tried on.
+"""A model whose relevant region is planted, and maps that are
+right, know nothing and are wrong: what metrics are tried on.
 
-The trials (``test_metric_trials.py``) want oracle before chance before anti-oracle; the documentation draws their scores.
+The trials (``test_metric_trials.py``) want oracle before chance before anti-oracle; the
+documentation draws their scores.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ NOISE = np.random.default_rng(0).normal(size=(96, 64)) * 0.01
 
 
 class Planted(nn.Module):
-    """Embeds how far four parts of the region lie above the background's mean of 2, beside a constant."""
+    """Embeds how far four parts of the region lie above
+    the background's mean of 2, beside a constant.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         parts = (x[:, 0, 24:60, 16:40] - 2).reshape(len(x), 2, 18, 2, 12).mean((2, 4)).flatten(1).clamp(min=0)
@@ -67,7 +71,9 @@ class Follows(Fixed):
 
 
 class OfWeights(Fixed):
-    """A mixture of a fixed map with the encoder's weights, or with noise drawn from the masks' seed."""
+    """A mixture of a fixed map with the encoder's
+    weights, or with noise drawn from the masks' seed.
+    """
 
     def __init__(self, fixed: float, weights: float = 0.0, noise: float = 0.0) -> None:
         super().__init__(PLANT + NOISE)

@@ -32,7 +32,9 @@ class Bernoulli:
 
 
 class LeaveOneOut:
-    """Leave-one-group-out masks over all tensors of an input: mask n drops group n, counted through the tensors in tuple order."""
+    """Leave-one-group-out masks over all tensors of an input: mask
+    n drops group n, counted through the tensors in tuple order.
+    """
 
     def __init__(self) -> None:
         self.position = 0
@@ -48,7 +50,9 @@ class LeaveOneOut:
 
 
 def relu_encoder(features: int, size: int = 4, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
-    """Any shape with `features` entries -> flat -> linear -> ReLU -> linear -> `size`, with fixed random weights."""
+    """Any shape with `features` entries -> flat -> linear
+    -> ReLU -> linear -> `size`, with fixed random weights.
+    """
     generator = torch.Generator().manual_seed(seed)
     model = nn.Sequential(nn.Flatten(), nn.Linear(features, 2 * size), nn.ReLU(), nn.Linear(2 * size, size))
     with torch.no_grad():

@@ -8,7 +8,9 @@ import numpy as np
 
 
 def percentile(values: np.ndarray, percent: float) -> float:
-    """The value below which `percent` of the sorted values lie, linear between order statistics (Hyndman and Fan's type 7)."""
+    """The value below which `percent` of the sorted values lie,
+    linear between order statistics (Hyndman and Fan's type 7).
+    """
     ordered = sorted(float(v) for v in values)
     position = percent / 100 * (len(ordered) - 1)
     below = math.floor(position)

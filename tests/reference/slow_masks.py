@@ -1,8 +1,9 @@
 """Masks of the built-in strategies, one entry at a time, from the uniforms that they are made of.
 
-Grid masks as in RISE (Petsiuk et al., BMVC 2018, section 3.2): random cells, enlarged linearly between cell centres, shifted by up to a cell.
-Departure from RISE: the lattice goes on beyond the axis (two more cells) instead of being stretched, so every bin is kept alike.
-Uniforms of one mask: first the shift of each axis, then one a cell, row by row.
+Grid masks as in RISE (Petsiuk et al., BMVC 2018, section 3.2): random cells, enlarged linearly
+between cell centres, shifted by up to a cell. Departure from RISE: the lattice goes on beyond the
+axis (two more cells) instead of being stretched, so every bin is kept alike. Uniforms of one mask:
+first the shift of each axis, then one a cell, row by row.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import numpy as np
 
 
 def profile(cells: list[float], shift: float, across: int, size: int, smooth: bool) -> list[float]:
-    """Values of one axis of `size` entries that `across` cells span; entry i's centre lies at (i + 1/2) / size of the axis."""
+    """Values of one axis of `size` entries that `across` cells
+    span; entry i's centre lies at (i + 1/2) / size of the axis.
+    """
     values = []
     for i in range(size):
         position = (

@@ -1,6 +1,7 @@
 """RELAX by its definitions, one mask and one bin at a time, in Python floats.
 
-Wickstrom et al., "RELAX: Representation Learning Explainability", IJCV 131:1584-1610, 2023 (arXiv 2112.10161).
+Wickstrom et al., "RELAX: Representation Learning Explainability", IJCV 131:1584-1610, 2023 (arXiv
+2112.10161).
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ def cosine(a: Vector, b: Vector) -> float:
 
 
 def paper(similarities: Vector, masks: np.ndarray) -> tuple[Vector, Vector]:
-    """R_j = (1/N) sum_n s_n M_nj and U_j = (1/N) sum_n (s_n - R_j)^2 M_nj; similarities (N,), masks (N, P)."""
+    """R_j = (1/N) sum_n s_n M_nj and U_j = (1/N) sum_n
+    (s_n - R_j)^2 M_nj; similarities (N,), masks (N, P).
+    """
     n, bins = masks.shape
     importance, uncertainty = np.zeros(bins), np.zeros(bins)
     for j in range(bins):
@@ -43,7 +46,9 @@ def weighted(similarities: Vector, masks: np.ndarray) -> tuple[Vector, Vector]:
 
 
 def one_pass(similarities: Vector, masks: np.ndarray) -> tuple[Vector, Vector]:
-    """The official package's recursion (West 1979): W += M; R += M (s - R) / W; U += M (s - R_new)(s - R_old); at the end U / W."""
+    """The official package's recursion (West 1979): W += M; R += M
+    (s - R) / W; U += M (s - R_new)(s - R_old); at the end U / W.
+    """
     n, bins = masks.shape
     weight, importance, total = np.full(bins, 1e-300), np.zeros(bins), np.zeros(bins)
     for i in range(n):
@@ -55,7 +60,9 @@ def one_pass(similarities: Vector, masks: np.ndarray) -> tuple[Vector, Vector]:
 
 
 def weighted_error(similarities: Vector, masks: np.ndarray) -> Vector:
-    """Standard error of a ratio of means by linearisation (Cochran 1977, section 2.11): residuals M (s - C), N - 1 degrees of freedom."""
+    """Standard error of a ratio of means by linearisation (Cochran
+    1977, section 2.11): residuals M (s - C), N - 1 degrees of freedom.
+    """
     n, bins = masks.shape
     importance, _ = weighted(similarities, masks)
     errors = np.zeros(bins)
@@ -71,7 +78,9 @@ def paper_error(similarities: Vector, masks: np.ndarray) -> Vector:
 
 
 def weighted_centred_error(similarities: Vector, masks: np.ndarray) -> Vector:
-    """Standard error of sum s M / sum M minus the mean of s: of the mean of each mask's influence on it."""
+    """Standard error of sum s M / sum M minus the mean
+    of s: of the mean of each mask's influence on it.
+    """
     importance, _ = weighted(similarities, masks)
     n, bins = masks.shape
     errors = np.zeros(bins)
@@ -101,7 +110,9 @@ def all_masks(d: int) -> Iterator[tuple[int, ...]]:
 
 
 def bernoulli_masks(d: int, quarters: int) -> np.ndarray:
-    """Binary masks in which each occurs as often as iid Bernoulli(quarters / 4) says, ``(N, d)``."""
+    """Binary masks in which each occurs as often as
+    iid Bernoulli(quarters / 4) says, ``(N, d)``.
+    """
     rows = []
     for mask in all_masks(d):
         kept = sum(mask)
@@ -116,7 +127,9 @@ def binomial(n: int, p: float, f: Callable[[int], float]) -> float:
 
 
 def banzhaf(game: Callable[[tuple[int, ...]], float], d: int, p: float) -> Vector:
-    """p-Banzhaf values: the expected gain of player j when the others join with probability p each."""
+    """p-Banzhaf values: the expected gain of player
+    j when the others join with probability p each.
+    """
     values = np.zeros(d)
     for j in range(d):
         for others in all_masks(d - 1):

@@ -1,4 +1,6 @@
-"""Leaving masks out of a kernel ridge regression by refitting without them, one or two at a time, in float64."""
+"""Leaving masks out of a kernel ridge regression by
+refitting without them, one or two at a time, in float64.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,9 @@ import numpy as np
 
 
 def weights(matrix: np.ndarray, ridge: float, predicted: int, left_out: tuple[int, ...]) -> np.ndarray:
-    """Weight of each target, 0 for those left out, in the prediction of one from a fit to the others."""
+    """Weight of each target, 0 for those left out, in
+    the prediction of one from a fit to the others.
+    """
     kept = [i for i in range(len(matrix)) if i not in left_out]
     inverse = np.linalg.inv(matrix[np.ix_(kept, kept)] + ridge * np.eye(len(kept)))
     found = np.zeros(len(matrix))
@@ -28,9 +32,11 @@ def residual(matrix: np.ndarray, ridge: float, targets: np.ndarray, n: int, left
 
 
 def inflation(matrix: np.ndarray, ridge: float, targets: np.ndarray, masks: np.ndarray) -> float:
-    """1 + sum over pairs of w_nj w_jn e_n e_j M_n M_j / sum of r_n^2 M_n^2, both summed over the masks' entries.
+    """1 + sum over pairs of w_nj w_jn e_n e_j M_n M_j / sum
+    of r_n^2 M_n^2, both summed over the masks' entries.
 
-    w_nj is mask j's weight where the fit without n predicts n; e_n and e_j are the residuals of the fit without both.
+    w_nj is mask j's weight where the fit without n predicts n; e_n and e_j are the residuals of the
+    fit without both.
     """
     count = len(targets)
     own = [weights(matrix, ridge, n, (n,)) for n in range(count)]

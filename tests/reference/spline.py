@@ -1,7 +1,8 @@
 """Correlation of two entries of a mask at a distance, in cells, for a lattice with a uniform shift.
 
-Both are weighted sums of independent cells; averaged over the shift, the overlap of their weights is the convolution of two boxes (hard edges,
-a triangle) or of two triangles (smooth edges, the cubic B-spline).
+Both are weighted sums of independent cells; averaged over the shift, the overlap of their weights
+is the convolution of two boxes (hard edges, a triangle) or of two triangles (smooth edges, the
+cubic B-spline).
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The arguments of a call: listed once, inspectable and documented on every method that takes them."""
+"""The arguments of a call: listed once, inspectable
+and documented on every method that takes them.
+"""
 
 from __future__ import annotations
 

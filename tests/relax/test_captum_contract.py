@@ -1,4 +1,6 @@
-"""What Captum 0.9 asks of a third-party attribution: the class, what enters and leaves, additional arguments and targets."""
+"""What Captum 0.9 asks of a third-party attribution: the class,
+what enters and leaves, additional arguments and targets.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from torch import Tensor
 import relax_quantus as rq
 from relax_quantus.errors import ArgumentError, ArgumentTypeError
 
-# -- the class ----------------------------------------------------------------------------------------------------------------------------
+# -- the class -------------------------------------------------------------------------------------
 
 
 def test_class_and_signature() -> None:
@@ -58,7 +60,7 @@ def test_the_wrapped_function_still_runs_without_gradients() -> None:
     assert torch.is_grad_enabled()
 
 
-# -- inputs and outputs -------------------------------------------------------------------------------------------------------------------
+# -- inputs and outputs ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -137,7 +139,7 @@ def test_a_batch_equals_the_loop_over_its_examples(baselines: str | None, estima
             torch.testing.assert_close(getattr(whole, field)[i : i + 1], getattr(alone, field), **EXACT)
 
 
-# -- additional arguments and targets -----------------------------------------------------------------------------------------------------
+# -- additional arguments and targets --------------------------------------------------------------
 
 
 def conditioned(x: Tensor, shift: Tensor, power: int, scale: Tensor) -> Tensor:

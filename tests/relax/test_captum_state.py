@@ -1,4 +1,6 @@
-"""What Captum asks of a call besides its result: chunks and seeds that do not matter or do, progress, and nothing changed afterwards."""
+"""What Captum asks of a call besides its result: chunks and seeds
+that do not matter or do, progress, and nothing changed afterwards.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 import relax_quantus as rq
 from relax_quantus.errors import ArgumentError, ArgumentTypeError
 
-# -- chunks, seeds, progress --------------------------------------------------------------------------------------------------------------
+# -- chunks, seeds, progress -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("baselines", ["silence", "noise"])
@@ -74,7 +76,7 @@ def test_progress_bar(capsys: pytest.CaptureFixture[str]) -> None:
     assert "100/100" in last
 
 
-# -- what is left as it was ---------------------------------------------------------------------------------------------------------------
+# -- what is left as it was ------------------------------------------------------------------------
 
 
 class Dropping(nn.Module):

@@ -15,7 +15,9 @@ import relax_quantus as rq
 
 
 class MultiLayer(nn.Module):
-    """Two linear layers with a ReLU between, weights written out; the model of Captum's own FeatureAblation tests."""
+    """Two linear layers with a ReLU between, weights written
+    out; the model of Captum's own FeatureAblation tests.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,7 +131,9 @@ def difference(h: Tensor, masked: Tensor) -> Tensor:
 @pytest.mark.parametrize("per_eval", [1, 4, None])
 @pytest.mark.parametrize("case", CASES)
 def test_feature_ablation_tables(case: str, per_eval: int | None) -> None:
-    """FA_g = sum of C over all groups - (G - 1) C_g, with G groups in all tensors together, each left out once."""
+    """FA_g = sum of C over all groups - (G - 1) C_g, with
+    G groups in all tensors together, each left out once.
+    """
     model, inputs, keywords = CASES[case]
     groups = keywords.get("feature_mask") or tuple(torch.arange(x[0].numel()).reshape(1, *x.shape[1:]) for x in inputs)
     total = sum(int(torch.unique(g).numel()) for g in groups)
@@ -150,7 +154,9 @@ def test_feature_ablation_tables(case: str, per_eval: int | None) -> None:
 
 
 def offset(groups: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Number the groups of each tensor on from the last tensor's, so that Captum ablates them one at a time."""
+    """Number the groups of each tensor on from the last
+    tensor's, so that Captum ablates them one at a time.
+    """
     numbered, start = [], 0
     for group in groups:
         index = torch.unique(group, return_inverse=True)[1]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import relax_quantus as rq
 
-# -- NoiseTunnel, sensitivity, infidelity -------------------------------------------------------------------------------------------------
+# -- NoiseTunnel, sensitivity, infidelity ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("nt_type", ["smoothgrad", "smoothgrad_sq", "vargrad"])
@@ -73,7 +73,9 @@ def test_sensitivity_at_a_small_radius_is_small_and_positive() -> None:
 
 
 def deterministic(x: Tensor) -> tuple[Tensor, Tensor]:
-    """A perturbation of each row that depends on the row alone, as Captum's metrics want it: (perturbation, perturbed input)."""
+    """A perturbation of each row that depends on the row alone,
+    as Captum's metrics want it: (perturbation, perturbed input).
+    """
     perturbation = 0.3 * torch.sin(5 * x)
     return perturbation, x - perturbation
 
@@ -97,7 +99,7 @@ def test_infidelity_of_a_batch_equals_that_of_its_examples(samples: int) -> None
     assert float(whole.min()) > 0
 
 
-# -- visualization ------------------------------------------------------------------------------------------------------------------------
+# -- visualization ---------------------------------------------------------------------------------
 
 
 @pytest.fixture

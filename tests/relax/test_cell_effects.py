@@ -1,4 +1,6 @@
-"""Cell effects against what a linear encoder makes exact, and against the crosses of product masks."""
+"""Cell effects against what a linear encoder makes
+exact, and against the crosses of product masks.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def effect_of_each_cell(values: Tensor, rows: int, columns: int) -> Tensor:
 @pytest.mark.parametrize("edges", ["smooth", "hard"])
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_effects_of_a_similarity_that_is_linear_in_the_cells(name: str, edges: str) -> None:
-    """With s = sum beta_c x_c over cells' mean mask values x, beta comes back from the exact importance."""
+    """With s = sum beta_c x_c over cells' mean mask
+    values x, beta comes back from the exact importance.
+    """
     strategy = rq.masks.get(name, edges=edges)
     lattices = strategy.lattices(24, 16, 1 << 13)  # type: ignore[attr-defined]
     counts = [max(pair) for pair in zip(*(lattice.cell_counts for lattice in lattices), strict=True)]
@@ -41,7 +45,9 @@ def test_effects_of_a_similarity_that_is_linear_in_the_cells(name: str, edges: s
 
 
 def test_product_masks_leave_no_cross() -> None:
-    """Where only one patch matters, importance is raised along its row and column, effects are not."""
+    """Where only one patch matters, importance is
+    raised along its row and column, effects are not.
+    """
 
     def encoder(x: Tensor) -> Tensor:
         patch = x[:, 0, 36:48, 24:32].mean((1, 2))

@@ -1,4 +1,6 @@
-"""The error of the centred map: its formulas, where it is unknown, and whether its intervals hold where one event decides."""
+"""The error of the centred map: its formulas, where it is
+unknown, and whether its intervals hold where one event decides.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,7 @@ def converged(masks: str) -> Any:
     return relax.explain(torch.ones(1, 1, 24, 16), n_samples=60_000, seed=1000, perturbations_per_eval=2000)
 
 
-# -- the formulas -----------------------------------------------------------------------------------------------------
+# -- the formulas ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("chunk", [7, 40])
@@ -88,13 +90,14 @@ def test_estimators_of_others_that_give_none_get_nan() -> None:
     assert bool(torch.isfinite(e.standard_error).all())
 
 
-# -- whether it holds -------------------------------------------------------------------------------------------------
+# -- whether it holds ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("masks", ["random", "time", "time_frequency"])
 @pytest.mark.parametrize("estimator", ["weighted", "surrogate"])
 def test_intervals_hold_at_the_event_that_decides(estimator: str, masks: str) -> None:
-    """60 seeds of 150 masks, held against 60 000 masks: all bins, and the highest 5 % of the reference.
+    """60 seeds of 150 masks, held against 60 000 masks:
+    all bins, and the highest 5 % of the reference.
 
     With the importance's error in its place, `weighted` covers under .8 of the highest bins.
     """
@@ -126,12 +129,14 @@ def test_the_interval_is_students_around_the_centred_map() -> None:
         e.interval(1.2)
 
 
-# -- where it is unknown ----------------------------------------------------------------------------------------------
+# -- where it is unknown ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("estimator", list(ESTIMATORS))
 def test_an_event_of_five_places_that_few_masks_meet_has_no_error_of_zero(estimator: str) -> None:
-    """With 16 masks most draws never keep all five places: similarities do not vary, and nothing is known, not all."""
+    """With 16 masks most draws never keep all five places:
+    similarities do not vary, and nothing is known, not all.
+    """
 
     def event(x: Tensor) -> Tensor:
         heard = x[:, :5].prod(1)
@@ -160,8 +165,9 @@ def test_rounding_of_an_encoder_is_no_variation() -> None:
 
 
 def test_a_deterministic_detector_has_the_error_of_its_masks() -> None:
-    """s is the mask of place 2 itself: its importance is 1 under every mask, and how sure that is cannot be seen; the
-    centred map is 1 - mean mask, whose error is that of a share."""
+    """s is the mask of place 2 itself: its importance is 1 under every mask, and how sure that is
+    cannot be seen; the centred map is 1 - mean mask, whose error is that of a share.
+    """
 
     def detector(x: Tensor) -> Tensor:
         return torch.stack([x[:, 2], 1 - x[:, 2]], 1)

@@ -1,7 +1,8 @@
-"""Closed forms of RELAX under fully enumerated masks, and laws that hold for any encoder; float64, to 1e-12.
+"""Closed forms of RELAX under fully enumerated masks,
+and laws that hold for any encoder; float64, to 1e-12.
 
-q_k = x_k^2 / ||x||^2; masks iid Bernoulli(p), fill 0, cosine, unless stated. C is the `weighted` importance, V its uncertainty and A = E[M] C
-the `paper` importance.
+q_k = x_k^2 / ||x||^2; masks iid Bernoulli(p), fill 0, cosine, unless stated. C is the `weighted`
+importance, V its uncertainty and A = E[M] C the `paper` importance.
 """
 
 from __future__ import annotations
@@ -202,7 +203,9 @@ def test_all_ones_masks() -> None:
 
 @pytest.mark.parametrize("strategy", list(rq.masks.STRATEGIES))
 def test_built_in_masks_converge_to_the_definition(strategy: str) -> None:
-    """The whole of RELAX against the slow formulas on the strategy's own masks, drawn by hand from the documented generator."""
+    """The whole of RELAX against the slow formulas on the strategy's
+    own masks, drawn by hand from the documented generator.
+    """
     x, encoder = rand(2, 1, 6, 4), relu_encoder(24)
     masks = rq.masks.get(strategy).sample(40, (1, 6, 4), torch.Generator().manual_seed(11)).expand(40, 1, 6, 4).double()
     h = encoder(x).detach().numpy()

@@ -1,4 +1,6 @@
-"""The same tests for every entry of every registry: an entry that is added is covered without a line here."""
+"""The same tests for every entry of every registry:
+an entry that is added is covered without a line here.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ def similarity(name: str) -> Similarity:
     return built
 
 
-# -- every registry -----------------------------------------------------------------------------------------------------------------------
+# -- every registry --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("kind", "name"), ENTRIES)
@@ -63,7 +65,7 @@ def test_misspelt_names_find_the_entry(kind: str, name: str) -> None:
         registry.get(name, no_such_parameter=1)
 
 
-# -- strategies ---------------------------------------------------------------------------------------------------------------------------
+# -- strategies ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [EXAMPLE, (7,), (1, 1), (2, 3, 4, 5)])
@@ -99,7 +101,7 @@ def test_strategies_keep_what_they_are_told(name: str, edges: str, keep: float) 
         assert set(masks.unique().tolist()) <= {0.0, 1.0}
 
 
-# -- fills --------------------------------------------------------------------------------------------------------------------------------
+# -- fills -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -142,7 +144,7 @@ def test_fills_draw_a_stream(name: str) -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-# -- estimators ---------------------------------------------------------------------------------------------------------------------------
+# -- estimators ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -167,8 +169,9 @@ def test_estimators_accumulate(name: str) -> None:
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_estimators_know_what_nothing_matters_looks_like(name: str) -> None:
-    """Equal similarities: importance is `neutral`; all-ones masks: importance is the similarity, no variance is left, and
-    nothing is known of the error."""
+    """Equal similarities: importance is `neutral`; all-ones masks: importance is the similarity,
+    no variance is left, and nothing is known of the error.
+    """
     masks = torch.rand(20, *EXAMPLE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for given in (masks, torch.ones_like(masks)):
         accumulator = ESTIMATORS.get(name).start()
@@ -182,7 +185,7 @@ def test_estimators_know_what_nothing_matters_looks_like(name: str) -> None:
     assert bool(result.standard_error.isnan().all())
 
 
-# -- similarities -------------------------------------------------------------------------------------------------------------------------
+# -- similarities ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SIMILARITIES)
@@ -209,7 +212,7 @@ def test_similarities_have_gradients(name: str) -> None:
     assert torch.autograd.gradcheck(lambda m: similarity(name)(h, m), (masked,))
 
 
-# -- all together -------------------------------------------------------------------------------------------------------------------------
+# -- all together ----------------------------------------------------------------------------------
 
 
 def pairs(*registries: Registry[object]) -> list[tuple[str, ...]]:

@@ -1,4 +1,6 @@
-"""Estimators: the paper's formulas, the one-pass recursion, streaming laws, edge cases, and whether the standard error is one."""
+"""Estimators: the paper's formulas, the one-pass recursion,
+streaming laws, edge cases, and whether the standard error is one.
+"""
 
 from __future__ import annotations
 
@@ -109,7 +111,9 @@ def test_all_ones_masks_and_equal_similarities_give_zero_variance(name: str, n: 
 @settings(max_examples=40, deadline=None)
 @pytest.mark.parametrize("name", NAMES)
 def test_bounds(name: str, n: int, seed: int) -> None:
-    """Weighted importance lies between the smallest and largest similarity; no variance is negative."""
+    """Weighted importance lies between the smallest
+    and largest similarity; no variance is negative.
+    """
     similarities, masks = draw(n, 2, 4, seed)
     result = estimate(name, similarities, masks)
     if name == "weighted":
@@ -151,7 +155,9 @@ def test_a_single_mask_says_nothing_of_its_error(name: str) -> None:
 
 
 def test_bins_that_no_mask_keeps() -> None:
-    """Weighted: the mean over all masks, their variance, and an unknown error. Paper: 0, as its formula says."""
+    """Weighted: the mean over all masks, their variance,
+    and an unknown error. Paper: 0, as its formula says.
+    """
     similarities, masks = draw(20, 2, 3, seed=4)
     masks[:, 1] = 0
     result = estimate("weighted", similarities, masks)
@@ -210,8 +216,9 @@ def test_unknown_estimators_suggest_the_nearest() -> None:
 def test_standard_error_is_calibrated_against_enumeration(name: str) -> None:
     """200 seeds of 150 iid masks over 6 entries, truth by enumerating all 64.
 
-    Each entry's 95 % interval covers in at least 88 % of the runs (binomial(200, .95) falls below that once in 2e4), all together in 92 to
-    98 %; the mean squared error bar equals the spread of the estimates within 30 % (3 standard errors of a variance from 200 runs).
+    Each entry's 95 % interval covers in at least 88 % of the runs (binomial(200, .95) falls below
+    that once in 2e4), all together in 92 to 98 %; the mean squared error bar equals the spread of
+    the estimates within 30 % (3 standard errors of a variance from 200 runs).
     """
     x = rand(1, 6, seed=1)
     encoder = relu_encoder(6, seed=2)
@@ -234,7 +241,9 @@ def slow_masks_of(d: int) -> Tensor:
 
 @pytest.mark.parametrize("strategy", ["time", "time_frequency"])
 def test_standard_error_is_calibrated_with_smooth_masks(strategy: str) -> None:
-    """The same for grey, correlated masks; truth from 40 000 masks, whose own error is a fifteenth of a run's."""
+    """The same for grey, correlated masks; truth from 40
+    000 masks, whose own error is a fifteenth of a run's.
+    """
     x, encoder = rand(1, 1, 6, 4, seed=3), relu_encoder(24, seed=4)
     relax = rq.RELAX(encoder, masks=rq.masks.get(strategy) if strategy == "time" else strategy)
     truth = relax.attribute(x, n_samples=40_000, seed=10_000, perturbations_per_eval=4000)

@@ -1,4 +1,6 @@
-"""How the encoder is run: so many copies at a time, what is measured and remembered, short memory, and devices."""
+"""How the encoder is run: so many copies at a time, what
+is measured and remembered, short memory, and devices.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from relax_quantus.relax.call import Call
 from relax_quantus.relax.execution import FORWARD_ROWS, REPEATS, Plan
 from relax_quantus.relax.masked_forward import MaskStream
 
-# -- micro-batches -----------------------------------------------------------------------------------------------------------------------
+# -- micro-batches ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -67,7 +69,7 @@ def test_the_planned_number_given_back_changes_no_bit(batch: int, masks: Any) ->
         assert torch.equal(getattr(again, field), getattr(by_itself, field))
 
 
-# -- measuring and remembering ---------------------------------------------------------------------------------------------------------
+# -- measuring and remembering ---------------------------------------------------------------------
 
 
 def test_nothing_is_measured_for_small_calls() -> None:
@@ -350,7 +352,9 @@ def test_transfers_and_conversions_do_not_grow_with_the_masks_in_a_chunk() -> No
 def test_what_is_not_finite_is_remembered_until_the_end_where_chunks_are_not_waited_for(
     bad: int | None, expected: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a GPU: what is asked after each of four chunks is ignored here, and the question at the end decides."""
+    """As on a GPU: what is asked after each of four chunks
+    is ignored here, and the question at the end decides.
+    """
     asked: list[bool] = []
     chunks: list[int] = []
 

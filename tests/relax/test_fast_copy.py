@@ -1,4 +1,6 @@
-"""Inference copies: the same embeddings, the caller's module as it was, and no copy where one could mean something else."""
+"""Inference copies: the same embeddings, the caller's module
+as it was, and no copy where one could mean something else.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,16 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 import relax_quantus as rq
-from relax_quantus.relax.fast_copy import inference_copy, module_behind
+from relax_quantus.base.networks import module_behind
+from relax_quantus.relax.fast_copy import inference_copy
 
 X = rand(2, 1, 12, 8, dtype=torch.float32)
 
 
 class Net(nn.Module):
-    """Convolutions with batch norms that have seen data, and a branch on the input's shape, which symbolic tracing refuses."""
+    """Convolutions with batch norms that have seen data, and a
+    branch on the input's shape, which symbolic tracing refuses.
+    """
 
     def __init__(self, skip: bool = False, twice: bool = False) -> None:
         super().__init__()
@@ -56,7 +61,9 @@ def norms(encoder: Any) -> int:
 
 
 def state(module: nn.Module) -> list[Any]:
-    """All that a caller could see of a module: tensors, where they lie and how, flags, submodules, hooks."""
+    """All that a caller could see of a module: tensors,
+    where they lie and how, flags, submodules, hooks.
+    """
     tensors = [*module.parameters(), *module.buffers()]
     return [
         [(id(t), t.data_ptr(), t.stride(), t._version, t.requires_grad, t.detach().clone().tolist()) for t in tensors],

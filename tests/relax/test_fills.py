@@ -92,7 +92,9 @@ def test_grey_masks_blend() -> None:
 
 
 def test_noise_is_drawn_per_mask_with_the_stated_scale() -> None:
-    """Standard deviation .5 (default) about the background, within 1 % for 100 x 600 draws; no two masks alike; kept entries exact."""
+    """Standard deviation .5 (default) about the background, within
+    1 % for 100 x 600 draws; no two masks alike; kept entries exact.
+    """
     x = rand(2, 1, 30, 20)
     copies = masked_copies(x, torch.zeros(100, 1, 30, 20), "noise")
     noise = copies - fills.get("background").level(x)
@@ -129,7 +131,9 @@ def test_noise_follows_the_seed() -> None:
 
 
 class Normal(fills.Fill):
-    """A user's fill whose draws do depend on how many are asked for at a time, as `torch.randn`'s do."""
+    """A user's fill whose draws do depend on how many
+    are asked for at a time, as `torch.randn`'s do.
+    """
 
     def level(self, x: Tensor) -> Tensor:
         return x.new_zeros(())
@@ -242,7 +246,7 @@ def test_bad_parameters_are_refused() -> None:
         fills.get("nose")
 
 
-# -- silence that an input carries ------------------------------------------------------------------------------------
+# -- silence that an input carries -----------------------------------------------------------------
 
 
 class Carrying(Tensor):
@@ -265,7 +269,9 @@ def flat(x: Tensor) -> Tensor:
 @pytest.mark.parametrize("silence", [-80.0, torch.tensor(-80.0), torch.full((3, 1, 1, 1), -80.0)])
 @pytest.mark.parametrize("baselines", ["silence", fills.Silence()])
 def test_silence_is_what_the_input_carries(baselines: object, silence: float | Tensor) -> None:
-    """Decibels with a floor of -80: ln(0.01) would be loud there. The encoder gets plain tensors."""
+    """Decibels with a floor of -80: ln(0.01) would
+    be loud there. The encoder gets plain tensors.
+    """
     decibels = 8 * rand(3, 1, 6, 5) - 40
     x, relax = carrying(decibels, silence), rq.RELAX(flat, estimator="surrogate")
     found, expected = (relax.explain(z, b, n_samples=60) for z, b in ((x, baselines), (decibels, -80.0)))
@@ -289,7 +295,9 @@ def test_each_tensor_of_a_tuple_has_its_own_silence() -> None:
 
 
 def test_silence_above_the_5th_percentile_of_a_plain_input_is_warned_of(recwarn: pytest.WarningsRecorder) -> None:
-    """Above 0 and in decibels alike; not where at most 5 % of the input is lower, nor where what is carried lies below."""
+    """Above 0 and in decibels alike; not where at most 5 % of
+    the input is lower, nor where what is carried lies below.
+    """
     decibels = 8 * rand(2, 1, 10, 10) - 40
     with pytest.warns(UserWarning, match=r"^baselines: expected silence at the bottom of the input, got more than 5 %"):
         rq.RELAX(flat).attribute(decibels, "silence", n_samples=60)

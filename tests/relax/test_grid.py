@@ -1,4 +1,6 @@
-"""The distribution of the built-in masks as weighted states: closed forms, the masks themselves, and goldens of their draws."""
+"""The distribution of the built-in masks as weighted states:
+closed forms, the masks themselves, and goldens of their draws.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,9 @@ def test_moments_have_their_closed_form(name: str, edges: str, keep: float, size
 @pytest.mark.parametrize("edges", ["smooth", "hard"])
 @pytest.mark.parametrize("name", NAMES)
 def test_states_are_masks_that_the_strategy_builds(name: str, edges: str, size: tuple[int, int]) -> None:
-    """Uniforms with a state's shift and cells are built into the mask that `values` applies matrices to."""
+    """Uniforms with a state's shift and cells are built
+    into the mask that `values` applies matrices to.
+    """
     masks, keep = strategy(name, edges), 0.5
     lattices = masks.lattices(*size, STATES)
     share = keep ** (1 / len(lattices))
@@ -135,7 +139,9 @@ def test_sampled_states_agree_with_all(name: str, edges: str, monkeypatch: pytes
 
 @pytest.mark.parametrize("edges", ["smooth", "hard"])
 def test_banks_are_different_samples_of_one_distribution(edges: str) -> None:
-    """Their average comes nearer to the truth than one: its error would not fall if they shared shifts or cells."""
+    """Their average comes nearer to the truth than one: its
+    error would not fall if they shared shifts or cells.
+    """
     masks, size = strategy("random", edges), (96, 40)
     frames, bands = some(size[0]), some(size[1])
     weigh = overlap(frames, size[0], 7, edges, True), overlap(bands, size[1], 7, edges, True)
@@ -148,7 +154,9 @@ def test_banks_are_different_samples_of_one_distribution(edges: str) -> None:
 
 @pytest.mark.parametrize(("cells", "size"), [(8, 50), (7, 20), (8, 33), (4, 6), (7, 64), (3, 7)])
 def test_hard_nodes_are_exact_and_away_from_changes(cells: int, size: int) -> None:
-    """Every bin's cell at a node is that of all shifts nearby, and the weights are the lengths of such intervals."""
+    """Every bin's cell at a node is that of all shifts
+    nearby, and the weights are the lengths of such intervals.
+    """
     period = size // math.gcd(size, cells)
     for nodes in (period, 2 ** math.ceil(math.log2(period))):
         shifts, weights = node_shifts(nodes, cells, size, "hard")
@@ -203,8 +211,9 @@ def test_masks_are_the_product_of_their_factors(name: str, size: tuple[int, int]
 
 
 GOLDEN = {
-    # strategy, edges: two entries of mask 3, and a weighted sum over all masks. Commit 149cab8, before masks were built from their uniforms:
-    # rq.masks.get(name, edges=edges).sample(40, (1, 50, 33), torch.Generator().manual_seed(5))
+    # strategy, edges: two entries of mask 3, and a weighted sum over all masks. Commit 149cab8,
+    # before masks were built from their uniforms: rq.masks.get(name, edges=edges).sample(40, (1,
+    # 50, 33), torch.Generator().manual_seed(5))
     ("random", "smooth"): (0.386219, 0.822543, 1641666.4),
     ("random", "hard"): (0, 0, 1679024.0),
     ("time", "smooth"): (0, 0, 1680055.3),

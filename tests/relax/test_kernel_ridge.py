@@ -56,7 +56,9 @@ def test_left_out_as_refitted(fitted: tuple[np.ndarray, float, np.ndarray, np.nd
 def test_left_out_is_what_the_average_of_fits_leaves(
     fitted: tuple[np.ndarray, float, np.ndarray, np.ndarray, Fit],
 ) -> None:
-    """Prediction plus whole residual is the target: the coefficients are on the scale of the targets."""
+    """Prediction plus whole residual is the target:
+    the coefficients are on the scale of the targets.
+    """
     matrix, ridge, standard, _, found = fitted
     smoothed = matrix @ np.linalg.solve(matrix + ridge * np.eye(40), standard[:, 0])
     scale = found.left_out.numpy()[0, 0] / slow_ridge.residual(matrix, ridge, standard[:, 0], 0, (0,))
@@ -93,7 +95,9 @@ def test_refuses_what_cannot_be_learnt() -> None:
 
 @pytest.mark.parametrize(("rows", "columns"), [(5, 4), (1, 3), (2, 1)])
 def test_pairs_are_the_sum_over_windows(rows: int, columns: int) -> None:
-    """sum over pairs = sum over 3 x 2 windows, those over the edge too, of the squared inner product within, a sixth each."""
+    """sum over pairs = sum over 3 x 2 windows, those over the
+    edge too, of the squared inner product within, a sixth each.
+    """
     x, y = torch.randn(2, rows, columns, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     high, wide = NEIGHBOURS
     slow = 0.0
@@ -108,7 +112,9 @@ def test_pairs_are_the_sum_over_windows(rows: int, columns: int) -> None:
 
 
 def test_quadratic_forms_are_the_features_they_stand_for() -> None:
-    """A combination of products of pairs, without building them, is the built features' product with the coefficients."""
+    """A combination of products of pairs, without building
+    them, is the built features' product with the coefficients.
+    """
     generator = torch.Generator().manual_seed(5)
     strategy = rq.masks.get("random")
     lattice = strategy.lattices(12, 10, 256)[0]
@@ -121,7 +127,9 @@ def test_quadratic_forms_are_the_features_they_stand_for() -> None:
 
 
 def test_pairs_have_mean_zero_and_their_share_of_the_variance() -> None:
-    """Over the whole distribution each product of a pair is centred, and all together have the stated variance."""
+    """Over the whole distribution each product of a pair
+    is centred, and all together have the stated variance.
+    """
     lattice = rq.masks.get("random", cells=(2, 3)).lattices(12, 10, 256)[0]
     features = FactorFeatures(lattice, torch.rand(1, 12, 10, generator=torch.Generator().manual_seed(6)))
     mixed = features.weighted(features.states, 0)

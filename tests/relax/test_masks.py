@@ -1,4 +1,6 @@
-"""Mask strategies: what is kept, how often, where the cells lie, and the stream they are drawn from."""
+"""Mask strategies: what is kept, how often, where
+the cells lie, and the stream they are drawn from.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def full(masks: torch.Tensor, shape: tuple[int, ...] = EXAMPLE) -> torch.Tensor:
 @pytest.mark.parametrize("edges", EDGES)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_kept_fraction_is_keep_probability(strategy: str, edges: str, keep: float) -> None:
-    """Within 4.5 standard errors of the mean over 4000 masks, and within .015, so that strategies differ by less than .03."""
+    """Within 4.5 standard errors of the mean over 4000 masks,
+    and within .015, so that strategies differ by less than .03.
+    """
     fractions = draw(strategy, 4000, HALF, keep_probability=keep, edges=edges).double().flatten(1).mean(1)
     error = float(fractions.std()) / math.sqrt(len(fractions))
     assert abs(float(fractions.mean()) - keep) < min(4.5 * error, 0.015)
@@ -45,7 +49,9 @@ def test_kept_fraction_on_tiny_axes(strategy: str, shape: tuple[int, ...]) -> No
 
 
 def entry_variance(strategy: str, edges: str, keep: float) -> float:
-    """Variance of one entry: p(1-p) for hard edges; a smooth axis keeps E[w^2 + (1-w)^2] = 2/3 of it for w uniform."""
+    """Variance of one entry: p(1-p) for hard edges; a smooth
+    axis keeps E[w^2 + (1-w)^2] = 2/3 of it for w uniform.
+    """
     axis = 2 / 3 if edges == "smooth" else 1.0
     if strategy == "random":
         return axis**2 * keep * (1 - keep)
@@ -58,7 +64,9 @@ def entry_variance(strategy: str, edges: str, keep: float) -> float:
 @pytest.mark.parametrize("edges", EDGES)
 @pytest.mark.parametrize("strategy", ["random", "time", "frequency", "time_frequency"])
 def test_stationary(strategy: str, edges: str) -> None:
-    """Every bin has the same mean and variance: 4000 masks, 5 standard errors for the mean, 15 % for the variance (RISE's varies by 70 %)."""
+    """Every bin has the same mean and variance: 4000 masks, 5 standard
+    errors for the mean, 15 % for the variance (RISE's varies by 70 %).
+    """
     masks = draw(strategy, 4000, HALF, edges=edges).double()
     variance = masks.var(0)
     expected = entry_variance(strategy, edges, 0.5)
@@ -118,7 +126,9 @@ def test_stripes_are_alike_along_the_other_axis() -> None:
 
 @pytest.mark.parametrize(("strategy", "width"), [("time", 12), ("frequency", 8)])
 def test_eight_stripes_have_the_documented_width(strategy: str, width: int) -> None:
-    """Hard stripes change every `width` entries only: 12 frames (0.12 s) over time, 8 bands over frequency; and every offset occurs."""
+    """Hard stripes change every `width` entries only: 12 frames (0.12
+    s) over time, 8 bands over frequency; and every offset occurs.
+    """
     offsets = set()
     for mask in draw(strategy, 400, edges="hard").flatten(1):
         changes = (mask[1:] != mask[:-1]).nonzero().flatten() + 1
@@ -129,7 +139,9 @@ def test_eight_stripes_have_the_documented_width(strategy: str, width: int) -> N
 
 @pytest.mark.parametrize(("strategy", "width"), [("time", 12.0), ("frequency", 8.0), ("random", 96 / 7)])
 def test_autocorrelation_falls_to_zero_over_one_cell(strategy: str, width: float) -> None:
-    """Hard cells under a uniform shift: correlation 1 - lag / width; tolerance .05 with 3000 masks averaged over the axis."""
+    """Hard cells under a uniform shift: correlation 1 - lag /
+    width; tolerance .05 with 3000 masks averaged over the axis.
+    """
     masks = draw(strategy, 3000, edges="hard").double()[:, 0]
     profile = masks[:, 0] if strategy == "frequency" else masks[:, :, 0]
     for lag in (1, round(width / 2), math.ceil(width)):
@@ -141,7 +153,9 @@ def test_autocorrelation_falls_to_zero_over_one_cell(strategy: str, width: float
     ("strategy", "shape", "axis"), [("time", (1, 96, 64), -2), ("frequency", (1, 96, 64), -1), ("random", EXAMPLE, -2)]
 )
 def test_shifts_reach_a_whole_cell(strategy: str, shape: tuple[int, ...], axis: int) -> None:
-    """The first cell's edge falls on every entry of a cell, about equally often (5 standard errors of 2000 masks)."""
+    """The first cell's edge falls on every entry of a cell,
+    about equally often (5 standard errors of 2000 masks).
+    """
     cells = 8 if strategy != "random" else 7
     size = shape[axis]
     width = size / cells

@@ -1,4 +1,6 @@
-"""Networks as their users have them: in training mode, of a fixed batch, in another type, in 16 bits, without a batch axis."""
+"""Networks as their users have them: in training mode, of a
+fixed batch, in another type, in 16 bits, without a batch axis.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from reference.models import rand, relu_encoder
 from torch import Tensor, nn
 
 import relax_quantus as rq
-from relax_quantus.base.modules import evaluation_mode, modules_behind
+from relax_quantus.base.networks import evaluation_mode, modules_behind
 from relax_quantus.errors import ArgumentTypeError, EncoderError, ShapeError
 from relax_quantus.relax import execution
 
@@ -34,7 +36,7 @@ def convolutional() -> nn.Sequential:
     return net.train()
 
 
-# -- training mode --------------------------------------------------------------------------------------------------------------------------
+# -- training mode ---------------------------------------------------------------------------------
 
 
 class Wrapper:
@@ -172,7 +174,7 @@ def test_only_modules_that_an_encoder_runs_are_looked_for() -> None:
     assert modules_behind(functools.partial(print, cycle)) == []
 
 
-# -- fixed batches --------------------------------------------------------------------------------------------------------------------------
+# -- fixed batches ---------------------------------------------------------------------------------
 
 
 class Fixed(nn.Module):
@@ -244,7 +246,7 @@ def test_an_encoder_that_takes_nothing_says_so_itself() -> None:
         rq.RELAX(encoder).attribute(X, n_samples=9, perturbations_per_eval=3)
 
 
-# -- types and axes -------------------------------------------------------------------------------------------------------------------------
+# -- types and axes --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("given", [torch.float32, torch.float64])
@@ -304,7 +306,7 @@ def test_explain_func_takes_what_relax_takes(shape: tuple[int, ...]) -> None:
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
 
 
-# -- 16 bits and whole numbers --------------------------------------------------------------------------------------------------------------
+# -- 16 bits and whole numbers ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
@@ -326,7 +328,8 @@ def test_maps_of_inputs_in_16_bits_are_float32(dtype: torch.dtype, masks: str) -
         "fully_masked_similarity",
     ):
         assert getattr(found, field).dtype == F32
-    # What is left is the rounding of the masked copies to the inputs' type, which the encoder wants.
+    # What is left is the rounding of the masked copies to the inputs' type, which the encoder
+    # wants.
     rounding = torch.finfo(dtype).eps
     torch.testing.assert_close(found.centred(), exact.centred().float(), rtol=0, atol=max(1e-6, rounding * spread))
     assert found.importance.unique().numel() > 0.9 * found.importance.numel()

@@ -1,4 +1,6 @@
-"""What chance alone draws: permuted similarities, against the estimator itself and against networks without effects."""
+"""What chance alone draws: permuted similarities, against
+the estimator itself and against networks without effects.
+"""
 
 from __future__ import annotations
 
@@ -118,7 +120,9 @@ def test_a_network_that_never_varies_has_no_p_value() -> None:
 
 
 class NoMainEffect(torch.nn.Module):
-    """The similarity depends on whether two halves are kept alike: an exclusive-or, with which no bin goes alone."""
+    """The similarity depends on whether two halves are kept
+    alike: an exclusive-or, with which no bin goes alone.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         early, late = (x[..., half, :].mean((1, 2, 3)) > 0.5 for half in (slice(0, 6), slice(6, 12)))
@@ -166,7 +170,9 @@ def test_the_threshold_of_one_example_is_its_own() -> None:
 
 @pytest.mark.parametrize("spread", [0.0, 0.4])
 def test_chance_passes_the_threshold_somewhere_in_a_recording_once_in_twenty(spread: float) -> None:
-    """4000 recordings of six examples, whose maxima may be of different sizes; 4 standard deviations are .014."""
+    """4000 recordings of six examples, whose maxima may
+    be of different sizes; 4 standard deviations are .014.
+    """
     generator = torch.Generator().manual_seed(0)
     sizes = torch.linspace(1 - spread, 1 + spread, 6)[:, None]
     passed = 0

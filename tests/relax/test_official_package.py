@@ -1,7 +1,9 @@
-"""The official package as a golden reference: relax_xai 0.0.5 (pip install --no-deps relax_xai==0.0.5) given the same masks.
+"""The official package as a golden reference: relax_xai 0.0.5
+(pip install --no-deps relax_xai==0.0.5) given the same masks.
 
-It imports torchvision only for image transforms that are not used here, so that is stubbed where it is not installed. Known departures: its
-uncertainty is the sum that should be divided by the masks' sum, and it starts that sum at 1e-10.
+It imports torchvision only for image transforms that are not used here, so that is stubbed where it
+is not installed. Known departures: its uncertainty is the sum that should be divided by the masks'
+sum, and it starts that sum at 1e-10.
 """
 
 from __future__ import annotations
@@ -89,7 +91,9 @@ def test_paper_is_the_official_importance_times_the_mean_mask(
 def test_u_relax_keeps_what_the_official_one_keeps_when_the_masks_sum_alike(
     official: types.ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each mask is followed by its complement, so that every bin's masks sum to N / 2 and normalising changes no order."""
+    """Each mask is followed by its complement, so that every
+    bin's masks sum to N / 2 and normalising changes no order.
+    """
     x, encoder = rand(1, 1, 9, 7), relu_encoder(63)
     half = torch.rand(N // 2, 1, 9, 7, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     masks = torch.stack([half, 1 - half], 1).flatten(0, 1)

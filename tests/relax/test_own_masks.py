@@ -25,7 +25,9 @@ FIELDS = ("importance", "uncertainty", "standard_error", "centred_standard_error
 
 
 class Streaming:
-    """Each bin by itself, drawn as asked for; notes what it is bound to and how many masks it is asked for."""
+    """Each bin by itself, drawn as asked for; notes what
+    it is bound to and how many masks it is asked for.
+    """
 
     def __init__(self) -> None:
         self.bound: list[Tensor] = []
@@ -52,7 +54,9 @@ class AtOnce(Streaming):
 
 
 class Loud:
-    """The more loudly, the more by one number than by another: masks differ by example, their numbers do not."""
+    """The more loudly, the more by one number than by
+    another: masks differ by example, their numbers do not.
+    """
 
     def bind(self, x: Tensor) -> BoundMasks:
         loud = x.double().sigmoid()
@@ -84,7 +88,7 @@ def assert_same(found: rq.Explanation, expected: rq.Explanation, rows: slice = s
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9, equal_nan=True)
 
 
-# -- masks that stream ------------------------------------------------------------------------------------------------
+# -- masks that stream -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("estimator", list(ESTIMATORS))
@@ -118,7 +122,7 @@ def test_what_the_input_carries_reaches_the_strategy() -> None:
     assert own.bound[0].rate == 16_000  # type: ignore[attr-defined]
 
 
-# -- masks that differ by example -------------------------------------------------------------------------------------
+# -- masks that differ by example ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("estimator", list(ESTIMATORS))
@@ -158,7 +162,7 @@ def test_integers_and_tuples_take_them_too() -> None:
     assert [e.importance.shape for e in both] == [X.shape, X.shape]
 
 
-# -- what is refused --------------------------------------------------------------------------------------------------
+# -- what is refused -------------------------------------------------------------------------------
 
 
 def bound(masks: Callable[[int], Any], **keywords: Any) -> Any:
@@ -208,7 +212,7 @@ def test_what_bind_returns_and_what_an_object_can_do_is_checked() -> None:
         relax(object())
 
 
-# -- groups -----------------------------------------------------------------------------------------------------------
+# -- groups ----------------------------------------------------------------------------------------
 
 GROUPS = torch.arange(96).reshape(1, 1, 12, 8) // 20
 
@@ -230,12 +234,14 @@ def test_groups_are_bound_or_sampled_or_refused() -> None:
         relax(Streaming()).attribute(X, n_samples=50, feature_mask=GROUPS)
 
 
-# -- the distribution -------------------------------------------------------------------------------------------------
+# -- the distribution ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", DRAWING)
 def test_who_draws_otherwise_does_not_inherit_the_distribution(method: str) -> None:
-    """Overriding whatever decides which masks are drawn, by a class or by a class beside it; saying `lattices` again gives it back."""
+    """Overriding whatever decides which masks are drawn, by a class
+    or by a class beside it; saying `lattices` again gives it back.
+    """
     parent = rq.masks.TimeFrequency
 
     def same(self: Any, *args: Any) -> Any:
@@ -297,7 +303,7 @@ def test_strategies_bind_what_they_sample(name: str, shape: tuple[int, ...]) -> 
     assert torch.equal(torch.cat(drawn), groups.draw(8, generator.manual_seed(4)))
 
 
-# -- estimators -------------------------------------------------------------------------------------------------------
+# -- estimators ------------------------------------------------------------------------------------
 
 
 class Asked:

@@ -72,7 +72,9 @@ def test_towards_itself_and_away_from_itself_is_nothing() -> None:
 
 
 def test_only_inputs_that_fit_are_inputs() -> None:
-    """On two-dimensional inputs a reference of two axes is an embedding, though the encoder's input has the same shape."""
+    """On two-dimensional inputs a reference of two axes is an
+    embedding, though the encoder's input has the same shape.
+    """
     x, encoder = rand(2, 4), relu_encoder(4)
     assert torch.equal(explain(x, x=x, encoder=encoder), explain(x.clone().reshape(2, 4), x=x, encoder=encoder))
     h = rand(2, 4, seed=3)

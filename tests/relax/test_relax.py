@@ -1,4 +1,6 @@
-"""RELAX's own behaviour beyond Captum's contract: masks of users, streams, groups, twins, similarity objects, refusals."""
+"""RELAX's own behaviour beyond Captum's contract: masks of
+users, streams, groups, twins, similarity objects, refusals.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ def relax(masks: Any = "random", **keywords: Any) -> rq.RELAX:
     return rq.RELAX(ENCODER, masks=masks, **keywords)
 
 
-# -- similarities, estimate and the shuffled twin -----------------------------------------------------------------------------------------
+# -- similarities, estimate and the shuffled twin --------------------------------------------------
 
 
 @pytest.mark.parametrize("estimator", list(rq.estimators.ESTIMATORS))
@@ -83,7 +85,7 @@ def test_bad_similarities_are_refused(similarities: Any, error: type[Exception],
         relax().estimate(X, similarities)
 
 
-# -- masks of users ------------------------------------------------------------------------------------------------------------------------
+# -- masks of users --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("per_eval", [1, 7, 64, 1000, None])
@@ -191,7 +193,7 @@ def test_bad_masks_are_refused(value: Any, error: type[Exception], match: str) -
         relax(Returns(value)).attribute(X, n_samples=5)
 
 
-# -- streams and chunks -------------------------------------------------------------------------------------------------------------------
+# -- streams and chunks ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("strategy", list(rq.masks.STRATEGIES))
@@ -239,7 +241,7 @@ def test_memory_does_not_grow_with_n() -> None:
     assert sum(asked) == 10
 
 
-# -- feature masks ------------------------------------------------------------------------------------------------------------------------
+# -- feature masks ---------------------------------------------------------------------------------
 
 
 def test_feature_mask_keeps_and_replaces_groups_as_one() -> None:
@@ -323,7 +325,7 @@ def test_bad_feature_masks_are_refused(feature_mask: Any, error: type[Exception]
         relax().attribute(X, feature_mask=feature_mask, n_samples=5)
 
 
-# -- similarity objects -------------------------------------------------------------------------------------------------------------------
+# -- similarity objects ----------------------------------------------------------------------------
 
 
 def test_a_similarity_of_ones_own() -> None:
@@ -341,7 +343,7 @@ def test_similarities_of_a_wrong_shape_are_refused(similarity: Any) -> None:
         relax(similarity=similarity).attribute(X, n_samples=5)
 
 
-# -- refusals -----------------------------------------------------------------------------------------------------------------------------
+# -- refusals --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -424,7 +426,7 @@ def test_every_refusal_is_of_one_family_and_of_the_built_in_kind() -> None:
         relax().attribute(X, n_sample=3)  # type: ignore[call-arg]
 
 
-# -- domains, the fill alone, and derived figures ------------------------------------------------------------------------------------------
+# -- domains, the fill alone, and derived figures --------------------------------------------------
 
 
 def test_amplitude_blends_magnitudes() -> None:
@@ -470,7 +472,7 @@ def test_the_fill_alone(batch: int) -> None:
     assert bool(torch.isnan(relax().estimate(x, rand(5, batch)).fully_masked_similarity).all())
 
 
-# -- SimilarityForward --------------------------------------------------------------------------------------------------------------------
+# -- SimilarityForward -----------------------------------------------------------------------------
 
 
 def test_similarity_forward_is_the_cosine_to_the_reference() -> None:

@@ -1,4 +1,6 @@
-"""`RELAX.explain`'s tolerance: when examples stop, that they stop by themselves, and that the result is that of as many masks."""
+"""`RELAX.explain`'s tolerance: when examples stop, that they
+stop by themselves, and that the result is that of as many masks.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,7 @@ def assert_same(ours: Any, theirs: Any, row: int, *, rtol: float) -> None:
         torch.testing.assert_close(getattr(ours, name)[row], getattr(theirs, name)[0], rtol=rtol, atol=1e-9, msg=name)
 
 
-# -- the law ------------------------------------------------------------------------------------------------------------------------------
+# -- the law ---------------------------------------------------------------------------------------
 
 
 def test_a_looser_tolerance_stops_earlier_and_the_ceiling_holds() -> None:
@@ -119,7 +121,7 @@ def test_no_tolerance_is_bit_for_bit_a_tolerance_never_met_for_one_example() -> 
         assert torch.equal(getattr(never, name), getattr(without, name)), name
 
 
-# -- what it saves ------------------------------------------------------------------------------------------------------------------------
+# -- what it saves ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("perturbations_per_eval", [None, 7])
@@ -149,7 +151,9 @@ def test_forwards_are_filled_with_more_masks_when_examples_stop() -> None:
 
 
 def test_looks_are_few() -> None:
-    """The accumulators of an example are asked where 1/sqrt(N) says that it may be sure, not at every look."""
+    """The accumulators of an example are asked where
+    1/sqrt(N) says that it may be sure, not at every look.
+    """
     asked: list[int] = []
 
     class Moments(type(rq.estimators.ESTIMATORS.get("weighted").start())):  # type: ignore[misc]
@@ -169,7 +173,7 @@ def test_looks_are_few() -> None:
     assert asked == [64, 256, 1024, 4096, 5000]
 
 
-# -- what it works with -------------------------------------------------------------------------------------------------------------------
+# -- what it works with ----------------------------------------------------------------------------
 
 
 def test_a_users_masks_are_asked_for_once_and_for_all() -> None:
@@ -248,7 +252,7 @@ def test_a_single_mask_never_stops() -> None:
     assert e.centred_standard_error.isnan().all()
 
 
-# -- its parts ----------------------------------------------------------------------------------------------------------------------------
+# -- its parts -------------------------------------------------------------------------------------
 
 
 def estimated(centred: Tensor, error: Tensor) -> Estimate:
@@ -301,7 +305,7 @@ def test_other_tolerances_are_refused_before_any_forward(tolerance: Any, error: 
     assert encoder.rows == 0
 
 
-# -- the command line ---------------------------------------------------------------------------------------------------------------------
+# -- the command line ------------------------------------------------------------------------------
 
 
 def test_the_command_line_takes_a_tolerance(write_wav: Callable[..., Any], sweep: Any, tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""The surrogate estimator: consistent whatever the surrogate, its error bars honest, and the same in whatever pieces masks come."""
+"""The surrogate estimator: consistent whatever the surrogate, its
+error bars honest, and the same in whatever pieces masks come.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def truth_of(task: Toy) -> Estimate:
 
 @dataclass(frozen=True)
 class Toy:
-    """A strategy on ``(12, 8)``, and a smooth nonlinear encoder that compares masked copies with the input."""
+    """A strategy on ``(12, 8)``, and a smooth nonlinear
+    encoder that compares masked copies with the input.
+    """
 
     strategy: GridStrategy
     domain: str = "log"
@@ -140,7 +144,9 @@ def estimated(task: Toy, n: int, seed: int, chunk: int | None = None) -> tuple[E
 
 
 def mean_square_z(errors: Tensor, of_truth: Tensor) -> float:
-    """Mean over entries of (mean over seeds / its standard error)^2, about 1 without a bias; ``errors (seeds, ...)``."""
+    """Mean over entries of (mean over seeds / its standard
+    error)^2, about 1 without a bias; ``errors (seeds, ...)``.
+    """
     return float((errors.mean(0).square() / (errors.var(0) / len(errors) + of_truth.square())).mean())
 
 
@@ -170,7 +176,9 @@ def test_without_a_surrogate_it_is_weighted(name: str, monkeypatch: pytest.Monke
 
 
 def wrong_fit(features: tuple[Tensor, ...], targets: Tensor, masks: Tensor) -> Fit:
-    """A surrogate that has learnt nothing: a fixed function as large as the targets, whose residuals no fit has seen."""
+    """A surrogate that has learnt nothing: a fixed function
+    as large as the targets, whose residuals no fit has seen.
+    """
     few = tuple(f[:5] for f in features)
     coefficients = 3 * targets.std(0) * rand(5, targets.shape[1], seed=11)
     offset = torch.full((targets.shape[1],), 0.3, dtype=torch.float64)
@@ -181,7 +189,9 @@ def wrong_fit(features: tuple[Tensor, ...], targets: Tensor, masks: Tensor) -> F
 @pytest.mark.parametrize("surrogate_is", ["wrong", "saturated"])
 @pytest.mark.parametrize("name", NAMES)
 def test_consistent_with_a_bad_surrogate(name: str, surrogate_is: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half of the masks are fitted on, half predicted; the mean over seeds is the truth, by `weighted` from 60 000 masks."""
+    """Half of the masks are fitted on, half predicted; the mean
+    over seeds is the truth, by `weighted` from 60 000 masks.
+    """
     monkeypatch.setattr(surrogate, "FITTED_MASKS", 64)
     if surrogate_is == "wrong":
         monkeypatch.setattr(surrogate, "fit", wrong_fit)
@@ -199,7 +209,9 @@ def test_consistent_with_a_bad_surrogate(name: str, surrogate_is: str, monkeypat
 @pytest.mark.parametrize("edges", ["smooth", "hard"])
 @pytest.mark.parametrize("name", NAMES)
 def test_exact_for_a_similarity_linear_in_the_mask(name: str, edges: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """250 masks give the map that the masks' covariance gives in closed form, but for the sampling of the states."""
+    """250 masks give the map that the masks' covariance
+    gives in closed form, but for the sampling of the states.
+    """
     monkeypatch.setattr(surrogate, "FEWEST_STATES", 1 << 15)
     monkeypatch.setattr(surrogate, "MOST_STATES", 1 << 15)
     task, overlap = toy(name, edges), smooth_overlap if edges == "smooth" else hard_overlap
@@ -226,10 +238,12 @@ def test_exact_for_a_similarity_linear_in_the_mask(name: str, edges: str, monkey
 @pytest.mark.parametrize(("edges", "domain"), [("smooth", "log"), ("smooth", "amplitude"), ("hard", "log")])
 @pytest.mark.parametrize("name", NAMES)
 def test_unbiased_calibrated_and_better_than_weighted(name: str, edges: str, domain: str) -> None:
-    """N = 250 against 60 000 masks: no bias, 95 % intervals that nearly hold, smaller errors; uncertainty not far from weighted's.
+    """N = 250 against 60 000 masks: no bias, 95 % intervals that
+    nearly hold, smaller errors; uncertainty not far from weighted's.
 
-    Over these 20 seeds coverage is .87 to .90 for stripes and products with hard edges and for frequency in amplitude, above .90 elsewhere: at
-    so few masks the standard error of a nearly exact regression is itself uncertain.
+    Over these 20 seeds coverage is .87 to .90 for stripes and products with hard edges and for
+    frequency in amplitude, above .90 elsewhere: at so few masks the standard error of a nearly
+    exact regression is itself uncertain.
     """
     task = toy(name, edges, domain)
     truth = truth_of(task)
@@ -317,7 +331,9 @@ def test_what_is_kept_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_more_masks_ask_for_more_states_and_banks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sampled states are many against the masks, or their own error, which no error bar shows, would outweigh them."""
+    """Sampled states are many against the masks, or their
+    own error, which no error bar shows, would outweigh them.
+    """
     monkeypatch.setattr(surrogate, "FITTED_MASKS", 64)
     monkeypatch.setattr(surrogate, "FEWEST_STATES", 1024)
     monkeypatch.setattr(surrogate, "MOST_STATES", 4096)

@@ -15,7 +15,9 @@ NAMES = rq.masks.STRATEGIES.names()
 
 
 class Squared(rq.masks.Random):  # type: ignore[name-defined, misc]
-    """A user's strategy that changes what a built-in one draws, but not what it says of its distribution."""
+    """A user's strategy that changes what a built-in
+    one draws, but not what it says of its distribution.
+    """
 
     def build(self, uniform: Tensor, frames: int, bands: int) -> Tensor:
         """Square the values."""

@@ -1,4 +1,4 @@
-"""Cells that are not equal in bands: each band's values are those of the strategy, where the band lies."""
+"""Cells that are not equal in bands: a band's values are those of the strategy where it lies."""
 
 from __future__ import annotations
 

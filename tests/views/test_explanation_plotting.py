@@ -1,4 +1,6 @@
-"""`Explanation.plot` and what a notebook shows: the map, on the axes that it claims, and text where there is no picture."""
+"""`Explanation.plot` and what a notebook shows: the map, on
+the axes that it claims, and text where there is no picture.
+"""
 
 from __future__ import annotations
 

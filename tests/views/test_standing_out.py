@@ -1,4 +1,6 @@
-"""Chance and nothing draw no boxes, through the library up to table rows and through the command line."""
+"""Chance and nothing draw no boxes, through the
+library up to table rows and through the command line.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ MASKS = ("random", "time", "time_frequency")
 
 
 class NoMainEffect(nn.Module):
-    """The similarity depends on whether two halves are kept alike, with which no bin goes alone; the fill alone is far."""
+    """The similarity depends on whether two halves are kept
+    alike, with which no bin goes alone; the fill alone is far.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         early, late = (x[..., half, :].mean((1, 2, 3)) > 0.5 for half in (slice(0, 48), slice(48, 96)))
@@ -36,7 +40,9 @@ class NoMainEffect(nn.Module):
 
 @pytest.mark.parametrize("masks", MASKS)
 def test_a_network_without_main_effects_has_boxes_in_one_of_twenty_draws(masks: str, tmp_path: Path) -> None:
-    """40 draws; binomial(40, .05) exceeds 7 once in a thousand. The highest fifth would be boxed in all of them."""
+    """40 draws; binomial(40, .05) exceeds 7 once in a
+    thousand. The highest fifth would be boxed in all of them.
+    """
     boxed = 0
     for seed in range(40):
         e = rq.RELAX(NoMainEffect(), masks=masks).explain(
@@ -167,7 +173,9 @@ def test_a_surer_estimator_marks_nothing_where_the_test_finds_nothing() -> None:
 
 
 def test_a_fill_nearer_to_another_reference_does_not_mean_that_nothing_is_heard() -> None:
-    """Half of the bins are heard; compared with an embedding that the fill is as near to as can be, they still are."""
+    """Half of the bins are heard; compared with an embedding
+    that the fill is as near to as can be, they still are.
+    """
 
     def half(x: Tensor) -> Tensor:
         heard = x[..., :6, :].mean((1, 2, 3))

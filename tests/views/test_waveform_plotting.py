@@ -1,4 +1,6 @@
-"""Curves of importance over time: their intervals, what is not known of them, and what stands out."""
+"""Curves of importance over time: their intervals,
+what is not known of them, and what stands out.
+"""
 
 from __future__ import annotations
 

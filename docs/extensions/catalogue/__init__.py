@@ -1,7 +1,9 @@
-"""One page an entry of a registry, with a picture that the program draws; written to generated/ before Sphinx reads.
+"""Write a page for each entry of a registry, with a picture that the program draws.
 
-Enters: the registries. Leaves: ``generated/{masks,fills,estimators,metrics}/NAME.md`` and ``pictures/NAME.png`` beside them. Pages of entries that
-are gone are deleted, and pictures are drawn once, and again when anything of the package changes.
+They are written to generated/ before Sphinx reads. Enters: the registries. Leaves:
+``generated/{masks,fills,estimators,metrics}/NAME.md`` and ``pictures/NAME.png`` beside them. Pages
+of entries that are gone are deleted, and pictures are drawn once, and again when anything of the
+package changes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a registry entry says of itself: its class's numpydoc docstring in pieces, its knobs with their defaults."""
+"""Take apart what a registry entry says of itself: its docstring, its knobs and defaults."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpydoc.docscrape import NumpyDocString
 
 @dataclass(frozen=True)
 class Knob:
-    """A parameter: its name, its default as code ("" if it has none) and what it does, as reStructuredText."""
+    """A parameter: its name, its default as code ("" if none), what it does, as reStructuredText."""
 
     name: str
     default: str
@@ -45,7 +45,7 @@ def parsed(thing: Any) -> NumpyDocString:
 
 
 def described(factory: Callable[..., Any]) -> Described:
-    """Take apart what `factory` says; a class's knobs are explained where its bases explain them, too."""
+    """Take apart what `factory` says; knobs that only a class's bases explain are found, too."""
     docstring = parsed(factory)
     known: dict[str, str] = {}
     for owner in getattr(factory, "__mro__", (factory,)):

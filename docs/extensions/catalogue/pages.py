@@ -1,7 +1,8 @@
 """The text of one page an entry: masks, fills, estimators and metrics, from their registries alone.
 
-A page has what the entry is, its formula and source, its knobs, a picture that the program draws, and how to ask for it. A new entry gets its
-page by being registered; one that does not say its formula stops the build.
+A page has what the entry is, its formula and source, its knobs, a picture that the program draws,
+and how to ask for it. A new entry gets its page by being registered; one that does not say its
+formula stops the build.
 """
 
 from __future__ import annotations

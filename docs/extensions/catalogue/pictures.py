@@ -1,7 +1,8 @@
-"""The catalogue's pictures, drawn by the program on one synthetic recording: three barks and a louder tone.
+"""Draw the catalogue's pictures on one synthetic recording: three barks and a louder tone.
 
-Masks: samples, their mean, and the map. Fills: the example, the fill, a masked copy. Estimators: map and standard error at two N. Metrics: scores of
-oracle, chance and anti-oracle on the model of the trials. Encoder forwards: about 6 000 of the bundled encoder in all.
+Masks: samples, their mean, and the map. Fills: the example, the fill, a masked copy. Estimators:
+map and standard error at two N. Metrics: scores of oracle, chance and anti-oracle on the model of
+the trials. Encoder forwards: about 6 000 of the bundled encoder in all.
 """
 
 from __future__ import annotations
@@ -151,7 +152,7 @@ def pictures() -> Iterator[tuple[str, str]]:
 
 
 def fingerprint() -> str:
-    """A digest of the package's code and of this module's: pictures are drawn again when it changes."""
+    """Digest the package's code and this module's; pictures are drawn again when it changes."""
     digest = hashlib.sha256()
     for file in sorted([*Path(rq.__file__).parent.rglob("*.py"), Path(__file__)]):
         digest.update(file.read_bytes())

@@ -1,1 +1,4 @@
-"""What is explained by the benchmark: synthetic scenes, recordings, planted calls, annotated boxes; clips with their truth leave."""
+"""Make what the benchmark explains: clips with their truth, of several kinds of data.
+
+The kinds are synthetic scenes, recordings, planted calls and annotated boxes.
+"""

@@ -1,6 +1,7 @@
-"""What a benchmark's data sets are made of: `Clip`, `Examples`, `Dataset`.
+"""Define what data sets of a benchmark are made of: `Clip`, `LabelledExamples`, `Dataset`.
 
-Between the makers of data (soundscapes, recordings, mixtures, annotations) and everything that explains or scores them.
+Between the makers of data (soundscapes, recordings, mixtures, annotations) and everything that
+explains or scores them.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ class Clip:
     truth
         bool ``(T, F)``: where the stem dominates, or None.
     region
-        bool ``(T, F)``: truth by construction, what a wrapped encoder sees, see `region`; None before a run has drawn it.
+        bool ``(T, F)``: truth by construction, what a wrapped encoder sees, see `region`; None
+        before a run has drawn it.
     rest
-        ``(1, T, F)`` log-mel of the clip without the call: the clip counts only if the call moves the embedding from this one's towards the
-        stem's. None where it is not known: then it counts.
+        ``(1, T, F)`` log-mel of the clip without the call: the clip counts only if the call moves
+        the embedding from this one's towards the stem's. None where it is not known: then it
+        counts.
     """
 
     name: str
@@ -49,8 +52,8 @@ class Clip:
 
 
 @dataclass(frozen=True, eq=False)
-class Examples:
-    """Examples of a set of clips: ``x (n, 1, 96, 64)``, ``y (n,)`` class indices, the source and the clip of each."""
+class LabelledExamples:
+    """Examples ``x (n, 1, T, F)``, classes ``y (n,)``, and the source and clip of each example."""
 
     x: Tensor
     y: npt.NDArray[np.int64]
@@ -71,11 +74,13 @@ class Dataset:
     clips
         To explain.
     training, held_out
-        The head is fitted on the first and judged on the second; neither contains a clip to explain, except that the held-out recordings do.
+        The head is fitted on the first and judged on the second; neither contains a clip to
+        explain, except that the held-out recordings do.
     needs_good_head
         Whether localisation counts only if the head gets 90 % of the held-out clips right.
     swapped
-        Of a shortcut: held-out clips of the other classes with the shortcut planted, labelled as the shortcut's class; else None.
+        Of a shortcut: held-out clips of the other classes with the shortcut planted, labelled as
+        the shortcut's class; else None.
     notes
         What a reader of the results has to know.
     skipped
@@ -85,9 +90,9 @@ class Dataset:
     name: str
     class_names: tuple[str, ...]
     clips: tuple[Clip, ...]
-    training: Examples
-    held_out: Examples
+    training: LabelledExamples
+    held_out: LabelledExamples
     notes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = field(default=())
     needs_good_head: bool = True
-    swapped: Examples | None = None
+    swapped: LabelledExamples | None = None

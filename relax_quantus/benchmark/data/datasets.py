@@ -1,7 +1,8 @@
-"""What a benchmark runs on: the registry of data sets, and the synthetic one.
+"""Load what a benchmark runs on: the registry of data sets, and the synthetic one.
 
-Fourth step of the benchmark's flow: a specification such as ``synthetic:snr_db=-6`` or ``planted:path=DIR`` enters; log-mel clips with their class,
-source and, where it is known, clean stem and truth leave, beside the examples that the logistic head is fitted on and judged on.
+Fourth step of the benchmark's flow: a specification such as ``synthetic:snr_db=-6`` or
+``planted:path=DIR`` enters; log-mel clips with their class, source and, where it is known, clean
+stem and truth leave, beside the examples that the logistic head is fitted on and judged on.
 """
 
 from __future__ import annotations
@@ -18,10 +19,9 @@ from torch import Tensor
 
 from relax_quantus.audio.reading import resample
 from relax_quantus.base import checks
-from relax_quantus.base.registry import Registry, nearest
-from relax_quantus.base.specifications import parse
+from relax_quantus.base.registry import Registry, nearest, parse
 from relax_quantus.benchmark.boxes import boxes, has_tables
-from relax_quantus.benchmark.data.clips import Clip, Dataset, Examples
+from relax_quantus.benchmark.data.clips import Clip, Dataset, LabelledExamples
 from relax_quantus.benchmark.data.esc50 import TABLE as ESC50_TABLE
 from relax_quantus.benchmark.data.esc50 import esc50
 from relax_quantus.benchmark.data.planted import planted
@@ -34,7 +34,17 @@ from relax_quantus.errors import ArgumentTypeError
 from relax_quantus.frontend.front_end import FrontEnd
 from relax_quantus.recordings.labelled import TABLE
 
-__all__ = ["DATASETS", "Clip", "Dataset", "Examples", "kind_of_folder", "log_mel", "resolve", "specified", "synthetic"]
+__all__ = [
+    "DATASETS",
+    "Clip",
+    "Dataset",
+    "LabelledExamples",
+    "kind_of_folder",
+    "log_mel",
+    "resolve",
+    "specified",
+    "synthetic",
+]
 
 CALL_FREE_EVERY = 6
 HELD_OUT_CLIPS = 150
@@ -42,21 +52,23 @@ TRAINING, HELD_OUT = (1_000_003 * k for k in (1, 2))
 
 
 def log_mel(scapes: list[Soundscape], part: str = "wave", front_end: FrontEnd | None = None) -> Tensor:
-    """Examples ``(n, 1, T, F)`` of the soundscapes' `part`, "wave", "stem" or "rest": the first of each."""
+    """Return the first example of each soundscape's "wave", "stem" or "rest", ``(n, 1, T, F)``."""
     return torch.cat([examples_of(heard(getattr(scape, part), front_end), front_end)[:1] for scape in scapes])
 
 
 def heard(wave: npt.NDArray[np.float32], front_end: FrontEnd | None) -> npt.NDArray[np.float32]:
-    """A synthetic sound at the rate of a front end."""
+    """Resample a synthetic sound to the rate of a front end."""
     return wave if front_end is None else resample(wave, SAMPLE_RATE_HZ, front_end.rate_hz)
 
 
-def call_examples(count: int, seed: int, snr_db: float | None = None, front_end: FrontEnd | None = None) -> Examples:
-    """Examples of `count` soundscapes with calls."""
+def call_examples(
+    count: int, seed: int, snr_db: float | None = None, front_end: FrontEnd | None = None
+) -> LabelledExamples:
+    """Make examples of `count` soundscapes with calls."""
     scapes = soundscapes(count, seed, snr_db=snr_db)
     labels = np.array([scape.label for scape in scapes], dtype=np.int64)
     names = tuple(scape.source_group for scape in scapes)
-    return Examples(log_mel(scapes, front_end=front_end), labels, names, names)
+    return LabelledExamples(log_mel(scapes, front_end=front_end), labels, names, names)
 
 
 def synthetic(
@@ -67,7 +79,7 @@ def synthetic(
     snr_db: float | None = None,
     front_end: FrontEnd | None = None,
 ) -> Dataset:
-    """Embedded synthetic soundscapes; training and held-out clips come from other seeds.
+    """Make synthetic soundscapes; training and held-out clips come from other seeds.
 
     Parameters
     ----------
@@ -78,8 +90,9 @@ def synthetic(
     head_clips
         Training soundscapes for the head.
     snr_db
-        Level of the call over the noise floor in dB, in all clips; None draws it from 8 to 22 for each. The clips are otherwise the same. Where it
-        is given, localisation does not want a good head, but a response of the encoder to each call.
+        Level of the call over the noise floor in dB, in all clips; None draws it from 8 to 22 for
+        each. The clips are otherwise the same. Where it is given, localisation does not want a good
+        head, but a response of the encoder to each call.
     front_end
         Makes the examples; None for VGGish's.
     """
@@ -123,7 +136,10 @@ DATASETS.register(
 
 
 def kind_of_folder(path: str | os.PathLike[str]) -> str:
-    """Which data set a folder is laid out as: "esc50", "boxes" (tables beside sound files and no ``clips.csv``) or "recordings"."""
+    """Tell which data set a folder is laid out as: "esc50", "boxes" or "recordings".
+
+    "boxes" has tables beside sound files and no ``clips.csv``.
+    """
     root = Path(path).expanduser()
     if (root / ESC50_TABLE).is_file():
         return "esc50"
@@ -166,7 +182,10 @@ def resolve(
 
 
 def specified(spec: str) -> tuple[str, dict[str, Any]]:
-    """Name and settings of a specification, without loading anything; an unknown name or setting is an error that lists the nearest."""
+    """Return the name and settings of a specification, without loading anything.
+
+    An unknown name or setting is an error that lists the nearest.
+    """
     if spec not in DATASETS and (Path(spec).expanduser().is_dir() or (Path(spec).is_absolute() and "=" not in spec)):
         return kind_of_folder(spec), {"path": spec}
     parsed = parse("data", spec)

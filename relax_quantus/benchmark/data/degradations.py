@@ -1,7 +1,9 @@
-"""What a recording adds to a call: room, other sounds, noise and band limit, none of which knows the class.
+"""Add to a call what a recording adds: room, other sounds, noise and band limit.
 
-Second step of the benchmark's flow: calls ``(samples,)`` enter; waves of the same length with a reverberant tail, coloured noise, decoys
-(louder than the call and irrelevant) and distractors (insect-like) leave. Everything linear, so that stem + rest is the recording.
+None of them knows the class. Second step of the benchmark's flow: calls ``(samples,)`` enter; waves
+of the same length with a reverberant tail, coloured noise, decoys (louder than the call and
+irrelevant) and distractors (insect-like) leave. Everything linear, so that stem + rest is the
+recording.
 """
 
 from __future__ import annotations
@@ -15,7 +17,10 @@ DECOYS = ("none", "tone", "clicks", "thump", "hum")
 
 
 def reverberate(wave: Wave, decay_s: float, wet: float, rng: np.random.Generator) -> Wave:
-    """Add an exponentially decaying diffuse tail, cut at the wave's end; `decay_s` is the time to fall by 60 dB."""
+    """Add a decaying diffuse tail, cut at the wave's end, that falls by 60 dB in `decay_s`.
+
+    The decay is exponential.
+    """
     tail = int(min(decay_s, 0.6) * SAMPLE_RATE_HZ)
     if tail < 16 or wet <= 0:
         return wave
@@ -29,23 +34,24 @@ def reverberate(wave: Wave, decay_s: float, wet: float, rng: np.random.Generator
 
 
 def coloured_noise(samples: int, exponent: float, rng: np.random.Generator) -> Wave:
-    """Noise of unit RMS whose power falls as 1 / f**exponent above 50 Hz: 0 white, 1 pink, 2 brown."""
+    """Make noise of unit RMS with power 1 / f**exponent above 50 Hz: 0 white, 1 pink, 2 brown."""
     spectrum = np.fft.rfft(rng.standard_normal(samples))
     frequency_hz = np.maximum(np.fft.rfftfreq(samples, 1 / SAMPLE_RATE_HZ), 50.0)
     return unit_rms(np.fft.irfft(spectrum * frequency_hz ** (-exponent / 2), samples))
 
 
 def low_pass(wave: Wave, cutoff_hz: float, rate_hz: int = SAMPLE_RATE_HZ) -> Wave:
-    """Zero-phase low-pass, 24 dB an octave above `cutoff_hz`; the band limit of the recorder."""
+    """Limit the band as a recorder does: zero-phase, 24 dB an octave above `cutoff_hz`."""
     frequency_hz = np.fft.rfftfreq(wave.size, 1 / rate_hz)
     return np.asarray(np.fft.irfft(np.fft.rfft(wave) / np.sqrt(1 + (frequency_hz / cutoff_hz) ** 8), wave.size))
 
 
 def decoy(kind: str, call_band: Band, call_from: int, call_to: int, samples: int, rng: np.random.Generator) -> Wave:
-    """A sound that is not an animal, away from the call in time or in frequency; unit RMS over its own duration, or zeros for "none".
+    """Make a sound that is not an animal, away from the call in time or in frequency.
 
-    ``tone`` lies at least 1.2 octaves from the call's band centre; ``clicks`` lie where the call is not (the longer side of it); ``thump``
-    and ``hum`` below 300 Hz.
+    It has unit RMS over its own duration; "none" gives zeros. ``tone`` lies at least 1.2 octaves
+    from the call's band centre; ``clicks`` lie where the call is not (the longer side of it);
+    ``thump`` and ``hum`` below 300 Hz.
     """
     wave = np.zeros(samples)
     t = np.arange(samples) / SAMPLE_RATE_HZ
@@ -73,7 +79,7 @@ def decoy(kind: str, call_band: Band, call_from: int, call_to: int, samples: int
 
 
 def insects(samples: int, rng: np.random.Generator) -> Wave:
-    """An insect-like distractor: a narrow high band, pulsed at 30 to 70 Hz throughout; unit RMS."""
+    """Make an insect-like distractor of unit RMS: a narrow high band, pulsed at 30 to 70 Hz."""
     band = Band(float(rng.uniform(4_500, 6_800)), 0.15)
     t = np.arange(samples) / SAMPLE_RATE_HZ
     pulses = np.clip(np.sin(2 * np.pi * rng.uniform(30, 70) * t), 0, None)

@@ -1,8 +1,10 @@
-"""ESC-50's layout as a data set: ``meta/esc50.csv`` and ``audio/``.
+"""Read a folder laid out as ESC-50, ``meta/esc50.csv`` and ``audio/``, as a data set.
 
-Fourth step of the benchmark's flow, beside `recordings`: the folder of Piczak's ESC-50 (ACM Multimedia 2015), or any with the columns ``filename``,
-``fold``, ``category`` and, where they are, ``src_file`` (the recording that a clip was cut from: the source group) and ``esc10``, enters; a `Dataset`
-leaves. Folds keep sources apart by design: clips of one fold are explained and judged, the head is fitted on the others.
+Fourth step of the benchmark's flow, beside `recordings`: the folder of Piczak's ESC-50 (ACM
+Multimedia 2015), or any with the columns ``filename``, ``fold``, ``category`` and, where they are,
+``src_file`` (the recording that a clip was cut from: the source group) and ``esc10``, enters; a
+`Dataset` leaves. Folds keep sources apart by design: clips of one fold are explained and judged,
+the head is fitted on the others.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ NEEDED = ("filename", "fold", "category")
 
 
 def listing(folder: str | os.PathLike[str], esc10: bool = False) -> list[Entry]:
-    """Recordings of the table, in its order.
+    """List the recordings of the table, in its order.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What is left of a clip and of a data set: exact digests, and traces that forgive rounding.
+"""Identify clips and data sets: by exact digests, and by traces that forgive rounding.
 
 A data set and the number of a clip enter. `clip_digest` and `examples_digest` are parts of a cell's
 key. `Traces` are small enough to go along with every unit of work, so that whoever computes it can
@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from relax_quantus.benchmark.data.clips import Clip, Dataset, Examples
+from relax_quantus.benchmark.data.clips import Clip, Dataset, LabelledExamples
 from relax_quantus.benchmark.methods.questions import fingerprint
 
 PROJECTIONS = 4
@@ -59,7 +59,7 @@ def clip_digest(clip: Clip) -> str:
 def examples_digest(dataset: Dataset) -> str:
     """Digest the examples that the head is fitted and judged on."""
 
-    def examples(some: Examples) -> tuple[Any, ...]:
+    def examples(some: LabelledExamples) -> tuple[Any, ...]:
         return some.x, some.y.tobytes(), some.groups, some.clips
 
     return fingerprint(dataset.class_names, *examples(dataset.training), *examples(dataset.held_out))

@@ -1,9 +1,12 @@
-"""Planted recordings: a real call at a known time, and band if wanted, in another class's real recording or its background.
+"""Plant real calls, at known times, in real recordings of other classes or their background.
 
-Fourth step of the benchmark's flow, beside `recordings`: a folder of recordings enters; mixtures leave whose truth is where the planted call
-dominates the rest. What is planted is the loudest stretch of one recording; what it is planted in comes from another class and another source. Both
-are drawn among the recordings to explain, so that the head has heard neither. Scored towards the clean stem's embedding; a mixture counts only where
-the encoder responds, i.e. where the call moves the embedding of what it was planted in towards the stem's.
+A call may be limited to a known band. Fourth step of the benchmark's flow, beside `recordings`: a
+folder of recordings enters; mixtures leave whose truth is where the planted call dominates the
+rest. What is planted is the loudest stretch of one recording; what it is planted in comes from
+another class and another source. Both are drawn among the recordings to explain, so that the head
+has heard neither. Scored towards the clean stem's embedding; a mixture counts only where the
+encoder responds, i.e. where the call moves the embedding of what it was planted in towards the
+stem's.
 """
 
 from __future__ import annotations
@@ -79,14 +82,17 @@ def planted(
     path
         Folder of recordings, see `recordings.listing`.
     max_clips, seed, head_clips, resampler, front_end
-        As in `recordings.folder`. Which call goes where, and when, is drawn from the seed and the call's name alone: two levels or bands have the
-        same calls and hosts at the same times.
+        As in `recordings.folder`. Which call goes where, and when, is drawn from the seed and the
+        call's name alone: two levels or bands have the same calls and hosts at the same times.
     snr_db
-        Mean power of the call while it sounds over that of its host at the same time, in the call's band, in dB.
+        Mean power of the call while it sounds over that of its host at the same time, in the call's
+        band, in dB.
     octaves
-        Limit the call to a band of so many octaves around the middle of its energy; 0 leaves it whole.
+        Limit the call to a band of so many octaves around the middle of its energy; 0 leaves it
+        whole.
     into
-        ``"recording"``: the host's loudest example; ``"background"``: noise with the mean spectrum of the host's quietest fifth.
+        ``"recording"``: the host's loudest example; ``"background"``: noise with the mean spectrum
+        of the host's quietest fifth.
     clips_per_source
         As in `recordings.folder`, of calls and of hosts; several calls may still have one host.
 
@@ -114,7 +120,7 @@ def planted(
 
 
 def mixtures(sample: Sample, count: int, seed: int, snr_db: float, octaves: float, into: str) -> tuple[Clip, ...]:
-    """Clips with a planted call."""
+    """Make clips with a planted call."""
     clips = []
     entries = [entry for entry, _ in sample.sampled]
     for call in entries[:count]:
@@ -138,7 +144,7 @@ def _wave(sample: Sample, entry: Entry) -> Wave:
 
 
 def clip_of(mixed: Mixture, call: Entry, host: Entry, class_names: tuple[str, ...], front_end: FrontEnd) -> Clip:
-    """The mixture as a clip of the call's class, with its stem and truth."""
+    """Return the mixture as a clip of the call's class, with its stem and truth."""
     return Clip(
         name=f"{call.name} in {host.name}",
         x=examples_of(mixed.stem + mixed.rest, front_end)[0],
@@ -169,7 +175,8 @@ def mix(
     call, host
         Recordings at `rate_hz` of any length.
     rng
-        Draws the call's duration (0.3 to 0.6 s), its onset and, if `into` is a background, the noise.
+        Draws the call's duration (0.3 to 0.6 s), its onset and, if `into` is a background, the
+        noise.
     snr_db, octaves, into
         As in `planted`.
     rate_hz, samples
@@ -206,7 +213,10 @@ def mix(
 
 
 def loudest_stretch(wave: Wave, samples: int) -> Wave:
-    """The stretch of so many samples with the most energy, a copy; a shorter recording is continued by its mirror image."""
+    """Copy the stretch of so many samples with the most energy.
+
+    A shorter recording is continued by its mirror image.
+    """
     if wave.size < samples:
         return np.pad(wave, (0, samples - wave.size), mode="symmetric")
     energy = np.concatenate([[0.0], np.cumsum(wave**2)])
@@ -215,7 +225,10 @@ def loudest_stretch(wave: Wave, samples: int) -> Wave:
 
 
 def band_around(wave: Wave, octaves: float, rate_hz: int = SAMPLE_RATE_HZ) -> tuple[float, float]:
-    """Lower and upper edge in Hz of a band around the median frequency of the wave's energy, within 150 Hz to 7.5 kHz."""
+    """Return the edges in Hz of a band around the median frequency of the wave's energy.
+
+    The band lies within 150 Hz to 7.5 kHz.
+    """
     power = np.abs(np.fft.rfft(wave)) ** 2
     hz = np.fft.rfftfreq(wave.size, 1 / rate_hz)
     power[(hz < LOWEST_HZ) | (hz > HIGHEST_HZ)] = 0.0
@@ -226,7 +239,10 @@ def band_around(wave: Wave, octaves: float, rate_hz: int = SAMPLE_RATE_HZ) -> tu
 
 
 def band_limited(wave: Wave, low_hz: float, high_hz: float, rate_hz: int = SAMPLE_RATE_HZ) -> Wave:
-    """Zero-phase band-pass, raised-cosine skirts of a sixth of an octave inside the edges: nothing is left outside."""
+    """Limit a wave to a band, zero-phase, so that nothing is left outside.
+
+    The raised-cosine skirts, a sixth of an octave wide, lie inside the edges.
+    """
     hz = np.maximum(np.fft.rfftfreq(wave.size, 1 / rate_hz), 1e-3)
     below, above = (np.log2(hz / low_hz) / SKIRT_OCTAVES, np.log2(high_hz / hz) / SKIRT_OCTAVES)
     gain = 0.5 - 0.5 * np.cos(np.pi * np.clip(np.minimum(below, above), 0, 1))
@@ -234,7 +250,11 @@ def band_limited(wave: Wave, low_hz: float, high_hz: float, rate_hz: int = SAMPL
 
 
 def background(host: Wave, rng: np.random.Generator, samples: int = SAMPLES) -> Wave:
-    """Gaussian noise ``(samples,)`` with the mean power spectrum of the host's quietest fifth of windows that are not silent."""
+    """Make Gaussian noise ``(samples,)`` with the spectrum of the host's quietest windows.
+
+    The spectrum is the mean power spectrum of the quietest fifth of the windows that are not
+    silent.
+    """
     host = host if host.size >= WINDOW else np.pad(host, (0, WINDOW - host.size), mode="symmetric")
     windows = np.lib.stride_tricks.sliding_window_view(host, WINDOW)[:: WINDOW // 2] * np.hanning(WINDOW)
     power = np.abs(np.fft.rfft(windows)) ** 2

@@ -1,8 +1,9 @@
-"""A folder of real recordings as a benchmark `Dataset`.
+"""Read a folder of real recordings as a benchmark's `Dataset`.
 
-Fourth step of the benchmark's flow, beside `datasets.synthetic`: a folder with one folder a class, or with a ``clips.csv`` (columns ``file``,
-``label``, ``source_group``), enters; a class-balanced sample spread over the sources leaves, each clip as its loudest example, with the other
-recordings' examples for the head, as `sampling` draws them.
+Fourth step of the benchmark's flow, beside `datasets.synthetic`: a folder with one folder a class,
+or with a ``clips.csv`` (columns ``file``, ``label``, ``source_group``), enters; a class-balanced
+sample spread over the sources leaves, each clip as its loudest example, with the other recordings'
+examples for the head, as `sampling` draws them.
 """
 
 from __future__ import annotations
@@ -39,11 +40,14 @@ def folder(
     seed
         Of the choice.
     head_clips
-        Recordings for the head, balanced over classes; those of a sampled clip's source are held out wherever the class has another source.
+        Recordings for the head, balanced over classes; those of a sampled clip's source are held
+        out wherever the class has another source.
     clips_per_source
-        Explain at most so many clips of one source: what is said of sources gains more from another source than from another clip.
+        Explain at most so many clips of one source: what is said of sources gains more from another
+        source than from another clip.
     resampler
-        See `relax_quantus.audio.reading.resample`; one that does not import is refused before anything is read.
+        See `relax_quantus.audio.reading.resample`; one that does not import is refused before
+        anything is read.
     front_end
         Makes the examples; None for VGGish's.
 

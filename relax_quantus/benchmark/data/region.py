@@ -1,9 +1,10 @@
-"""Truth by construction: an encoder that sees one region of the spectrogram and nothing else.
+"""Construct truth: an encoder that sees one region of the spectrogram and nothing else.
 
-Usable on any data set, real ones included. A clip and a seed enter, a box of known extent in time and frequency leaves (`draw`); an encoder and a
-clip enter, an encoder leaves whose embedding depends on the bins inside the box alone (`SeesOnly`). Any importance that a map puts elsewhere is
-wrong, whatever the encoder has learned. Outside the box the wrapped encoder is always given the clip itself, so that what it is run on is
-as natural as the clip, and no fill is preferred.
+Usable on any data set, real ones included. A clip and a seed enter, a box of known extent in time
+and frequency leaves (`draw`); an encoder and a clip enter, an encoder leaves whose embedding
+depends on the bins inside the box alone (`SeesOnly`). Any importance that a map puts elsewhere is
+wrong, whatever the encoder has learned. Outside the box the wrapped encoder is always given the
+clip itself, so that what it is run on is as natural as the clip, and no fill is preferred.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from relax_quantus.benchmark.data.clips import Clip
-from relax_quantus.frontend.log_mel import Axis
+from relax_quantus.frontend.axes import Axis
+from relax_quantus.frontend.log_mel import LogMelAxis
 
 TIME_S = (0.2, 0.48)
 BANDS = (3 / 16, 1 / 2)
@@ -26,7 +28,7 @@ STREAM = 40_503
 
 
 class SeesOnly(nn.Module):
-    """An encoder that sees ``x`` inside `region` and a frozen clip outside: ``(n, 1, T, F) -> (n, D)``.
+    """An encoder ``(n, 1, T, F) -> (n, D)`` that sees ``x`` in a region and a frozen clip outside.
 
     Parameters
     ----------
@@ -62,10 +64,11 @@ class SeesOnly(nn.Module):
 
 
 def draw(x: Tensor, name: str, seed: int) -> npt.NDArray[np.bool_]:
-    """Draw a box of 0.2 to 0.48 s by 3/16 to half of the bands where there is energy, bool ``(T, F)``.
+    """Draw a box of .2 to .48 s by 3/16 to half of the bands where there is energy, ``(T, F)``.
 
-    Of all places for a box of the drawn size one is drawn evenly among the half whose mean level is highest: where there is energy, but not where
-    there is most, so that a map of energy does not find the box by itself.
+    Of all places for a box of the drawn size one is drawn evenly among the half whose mean level is
+    highest: where there is energy, but not where there is most, so that a map of energy does not
+    find the box by itself.
 
     Parameters
     ----------
@@ -87,9 +90,9 @@ def draw(x: Tensor, name: str, seed: int) -> npt.NDArray[np.bool_]:
 
 
 def _extents(x: Tensor) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Fewest and most frames, fewest and most bands of a box; never the whole of either axis."""
-    axis: Axis = getattr(x, "axis", None) or Axis()
-    hop_s, found = axis.hop_s if axis.in_seconds else Axis().hop_s, []
+    """Return the fewest and most frames and bands of a box; never the whole of either axis."""
+    axis: Axis = getattr(x, "axis", None) or LogMelAxis()
+    hop_s, found = axis.hop_s if axis.in_seconds else LogMelAxis().hop_s, []
     for size, limits in ((x.shape[-2], [s / hop_s for s in TIME_S]), (x.shape[-1], [s * x.shape[-1] for s in BANDS])):
         low, high = (min(max(1, round(limit)), max(1, size - 1)) for limit in limits)
         found.append((low, high))
@@ -97,5 +100,5 @@ def _extents(x: Tensor) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def with_region(clip: Clip, seed: int) -> Clip:
-    """The clip with a region of its own; one that has a region keeps it."""
+    """Return the clip with a region of its own; one that has a region keeps it."""
     return clip if clip.region is not None else replace(clip, region=draw(clip.x, clip.name, seed))

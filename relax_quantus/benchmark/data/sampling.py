@@ -1,8 +1,10 @@
-"""Drawing from a list of recordings: what is explained, what a head is fitted on, what it is judged on.
+"""Draw what is explained, and what a head is fitted and judged on, from a list of recordings.
 
-Fourth step of the benchmark's flow, under `recordings`, `esc50`, `planted` and `shortcut`: entries (path, class, source) enter; a `Sample` leaves,
-balanced over classes and spread over sources. No source is both explained and trained on where that can be helped, whichever class it is heard
-as: a recording of several animals stands under several classes. Recordings that cannot be used are listed, not fatal.
+Fourth step of the benchmark's flow, under `recordings`, `esc50`, `planted` and `shortcut`: entries
+(path, class, source) enter; a `Sample` leaves, balanced over classes and spread over sources. No
+source is both explained and trained on where that can be helped, whichever class it is heard as: a
+recording of several animals stands under several classes. Recordings that cannot be used are
+listed, not fatal.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from torch import Tensor
 
 from relax_quantus.audio.reading import load_waveform
 from relax_quantus.base import checks
-from relax_quantus.benchmark.data.clips import Clip, Dataset, Examples
+from relax_quantus.benchmark.data.clips import Clip, Dataset, LabelledExamples
 from relax_quantus.errors import AudioError, DataError
 from relax_quantus.frontend import front_end as front_ends
 from relax_quantus.frontend.examples import without_source
@@ -34,7 +36,10 @@ Wave = npt.NDArray[np.float32]
 
 
 def spread(entries: Sequence[Entry], rng: np.random.Generator) -> list[Entry]:
-    """Order the entries of a class so that any first k are spread over its sources: a random one of each source in turn."""
+    """Order the entries of a class so that any first k are spread over its sources.
+
+    A random one of each source is taken in turn.
+    """
     groups: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         groups[entry.source_group].append(entry)
@@ -51,7 +56,8 @@ class Reader:
     resampler
         See `relax_quantus.audio.reading.resample`.
     change
-        What is done to a recording ``(samples,)`` at the front end's rate before it becomes examples; None for nothing.
+        What is done to a recording ``(samples,)`` at the front end's rate before it becomes
+        examples; None for nothing.
     front_end
         Makes the examples, and says at which rate; None for VGGish's.
     """
@@ -68,14 +74,14 @@ class Reader:
         self.odd: list[str] = []
 
     def read(self, entry: Entry) -> Tensor | None:
-        """Examples ``(n, 1, T, F)``, or None with a warning."""
+        """Read the examples ``(n, 1, T, F)`` of an entry; warn and return None if that fails."""
         wave = self.wave(entry)
         if wave is None:
             return None
         return examples_of(wave if self.change is None else self.change(entry, wave), self.front_end)
 
     def wave(self, entry: Entry) -> Wave | None:
-        """The recording ``(samples,)`` at the front end's rate, mono, as it is; or None with a warning."""
+        """Read a recording, mono, at the front end's rate; warn and return None if that fails."""
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
@@ -94,7 +100,10 @@ class Reader:
     def take(
         self, entries: Iterable[Entry], count: int, of_a_source: int | None = None, so_far: Counter[str] | None = None
     ) -> list[tuple[Entry, Tensor]]:
-        """The first `count` entries that can be read, at most so many `of_a_source` with those taken `so_far`, which is counted on."""
+        """Take the first `count` entries that can be read, at most so many `of_a_source`.
+
+        Those taken `so_far` count, and `so_far` is counted on.
+        """
         taken: list[tuple[Entry, Tensor]] = []
         sources = Counter[str]() if so_far is None else so_far
         for entry in entries:
@@ -109,24 +118,30 @@ class Reader:
 
 
 def examples_of(wave: npt.NDArray[Any], front_end: FrontEnd | None = None) -> Tensor:
-    """Examples ``(n, 1, T, F)`` of a recording at the front end's rate (None: VGGish's); a shorter one is padded with silence."""
+    """Cut a recording at the front end's rate (None: VGGish's) into examples ``(n, 1, T, F)``.
+
+    A recording shorter than one example is padded with silence.
+    """
     chosen = front_end or front_ends.log_mel()
     return without_source(chosen.examples_of(np.asarray(wave, np.float32)))
 
 
 def loudness(x: Tensor, front_end: FrontEnd | None = None) -> Tensor:
-    """Mean magnitude ``(n,)`` of examples ``(n, 1, T, F)``, or mean of the values where they are no logarithms of magnitudes."""
+    """Return the mean magnitude ``(n,)`` of examples ``(n, 1, T, F)``.
+
+    Where the values are no logarithms of magnitudes, it is the mean of the values.
+    """
     return (x.exp() if front_end is None or front_end.natural_log else x).mean(dim=(1, 2, 3))
 
 
 def loudest(x: Tensor, front_end: FrontEnd | None = None) -> Tensor:
-    """The example ``(1, T, F)`` of ``(n, 1, T, F)`` that is loudest."""
+    """Return the loudest example ``(1, T, F)`` of ``(n, 1, T, F)``."""
     return x[int(loudness(x, front_end).argmax())]
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """What was drawn of a folder.
+    """A sample that was drawn of a folder.
 
     Attributes
     ----------
@@ -144,13 +159,13 @@ class Sample:
 
     class_names: tuple[str, ...]
     sampled: tuple[tuple[Entry, Tensor], ...]
-    training: Examples
-    held_out: Examples
+    training: LabelledExamples
+    held_out: LabelledExamples
     notes: tuple[str, ...]
     reader: Reader
 
     def dataset(self, name: str, clips: tuple[Clip, ...] | None = None, **others: Any) -> Dataset:
-        """A data set of each recording's loudest example, or of the given clips."""
+        """Make a data set of each recording's loudest example, or of the given clips."""
         whole = tuple(
             Clip(
                 e.name,
@@ -185,7 +200,9 @@ def draw(
     explained: Callable[[Entry], bool] | None = None,
     of_a_source: int | None = None,
 ) -> Sample:
-    """Draw what is explained, balanced over classes and spread over sources, and what the head is fitted and judged on.
+    """Draw what is explained and what the head is fitted and judged on.
+
+    What is explained is balanced over classes and spread over sources.
 
     Parameters
     ----------
@@ -233,13 +250,16 @@ def draw(
 
 
 def shared(entries: Iterable[Entry]) -> bool:
-    """Whether some source has recordings of two classes."""
+    """Tell whether some source has recordings of two classes."""
     pairs = {(entry.source_group, entry.label_name) for entry in entries}
     return len({source for source, _ in pairs}) < len(pairs)
 
 
 def in_half_of_the_sources(ordered: dict[str, list[Entry]], rng: np.random.Generator) -> dict[str, list[Entry]]:
-    """Each class's entries in a drawn half of all sources, so that the other half is left to train on; all of them if it has none there."""
+    """Return each class's entries in a drawn half of all sources, to train on the other half.
+
+    A class that has none there keeps all of its entries.
+    """
     sources = sorted({entry.source_group for members in ordered.values() for entry in members})
     half = {sources[i] for i in rng.permutation(len(sources))[: max(1, len(sources) // 2)]}
     return {name: [e for e in members if e.source_group in half] or members for name, members in ordered.items()}
@@ -251,8 +271,11 @@ def _rest(
     reader: Reader,
     per_class: int,
     explained: Callable[[Entry], bool] | None,
-) -> tuple[Examples, Examples, list[str]]:
-    """Training examples, held-out examples (the sampled sources, or all that may be explained), and notes on classes where the two share a source."""
+) -> tuple[LabelledExamples, LabelledExamples, list[str]]:
+    """Draw training and held-out examples, and note classes where the two share a source.
+
+    Held out are the sampled sources, or all that may be explained.
+    """
     training: list[tuple[int, Entry, Tensor]] = []
     held_out: list[tuple[int, Entry, Tensor]] = []
     leaky = []
@@ -275,8 +298,11 @@ def _rest(
     return fitted, judged, [note] if leaky else []
 
 
-def labelled(recordings: list[tuple[int, Entry, Tensor]], front_end: FrontEnd) -> Examples:
-    """At most `EXAMPLES_PER_CLIP` evenly spaced examples of each recording; grouped by source if every class has two, else by recording."""
+def labelled(recordings: list[tuple[int, Entry, Tensor]], front_end: FrontEnd) -> LabelledExamples:
+    """Take at most `EXAMPLES_PER_CLIP` evenly spaced examples of each recording.
+
+    They are grouped by source if every class has two sources, else by recording.
+    """
     sources = {(label, entry.source_group) for label, entry, _ in recordings}
     labels = [label for label, _ in sources]
     by_source = all(labels.count(label) > 1 for label in set(labels))
@@ -287,4 +313,4 @@ def labelled(recordings: list[tuple[int, Entry, Tensor]], front_end: FrontEnd) -
         ys += [label] * len(keep)
         groups += [entry.source_group if by_source else entry.name] * len(keep)
         clips += [entry.name] * len(keep)
-    return Examples(torch.cat(xs), np.array(ys, dtype=np.int64), tuple(groups), tuple(clips))
+    return LabelledExamples(torch.cat(xs), np.array(ys, dtype=np.int64), tuple(groups), tuple(clips))

@@ -1,10 +1,13 @@
-"""A shortcut demonstration: one class carries a hum, or a low-pass, that has nothing to do with the animal; does the map find it?
+"""Plant a shortcut in one class, to see whether maps find it.
 
-Fourth step of the benchmark's flow, beside `recordings`: a folder of recordings enters; a data set leaves in which all recordings of one class, those
-that the head is fitted on and those that it is judged on, have the shortcut, and no others. The clips to explain, of every class, all carry it:
-a head that has learned the shortcut calls them the shortcut's class, and a faithful map of that class's logit then points at the shortcut. Whether
-the head has learned it is measured on held-out clips of the other classes with the shortcut planted (`Dataset.swapped`); if it calls fewer than
-half of them the shortcut's class, localisation does not apply.
+The shortcut is a hum, or a low-pass, that has nothing to do with the animal. Fourth step of the
+benchmark's flow, beside `recordings`: a folder of recordings enters; a data set leaves in which all
+recordings of one class, those that the head is fitted on and those that it is judged on, have the
+shortcut, and no others. The clips to explain, of every class, all carry it: a head that has learned
+the shortcut calls them the shortcut's class, and a faithful map of that class's logit then points
+at the shortcut. Whether the head has learned it is measured on held-out clips of the other classes
+with the shortcut planted (`Dataset.swapped`); if it calls fewer than half of them the shortcut's
+class, localisation does not apply.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import numpy.typing as npt
 from relax_quantus.audio.reading import checked_resampler
 from relax_quantus.base import checks
 from relax_quantus.base.registry import nearest
-from relax_quantus.benchmark.data.clips import Clip, Dataset, Examples
+from relax_quantus.benchmark.data.clips import Clip, Dataset, LabelledExamples
 from relax_quantus.benchmark.data.degradations import low_pass
 from relax_quantus.benchmark.data.recordings import listing
 from relax_quantus.benchmark.data.sampling import Entry, Reader, Sample, draw, examples_of, labelled, loudness
@@ -41,7 +44,10 @@ Wave = npt.NDArray[np.float32]
 
 
 def hum(samples: int, rng: np.random.Generator, rate_hz: int = SAMPLE_RATE_HZ) -> npt.NDArray[np.float64]:
-    """A mains-like hum of unit RMS: eight harmonics of 95 to 125 Hz, amplitudes falling as 1 / sqrt(k), random phases."""
+    """Make a mains-like hum of unit RMS: eight harmonics of a tone of 95 to 125 Hz.
+
+    Amplitudes fall as 1 / sqrt(k); phases are random.
+    """
     t = np.arange(samples) / rate_hz
     pitch_hz = rng.uniform(*HUM_HZ)
     phases = rng.uniform(0, 2 * np.pi, HARMONICS)
@@ -53,9 +59,9 @@ def hum(samples: int, rng: np.random.Generator, rate_hz: int = SAMPLE_RATE_HZ) -
 def with_shortcut(
     entry: Entry, wave: Wave, kind: str, level_db: float, cutoff_hz: float, seed: int, rate_hz: int
 ) -> tuple[Wave, Wave]:
-    """The recording with the shortcut, and what was added to it (for a low-pass: taken from it), both ``(samples,)``.
+    """Return the recording with the shortcut and what was added to it, both ``(samples,)``.
 
-    Drawn from the seed and the recording's name alone.
+    For a low-pass it is what was taken from it. Drawn from the seed and the recording's name alone.
     """
     if kind == "low_pass":
         changed = low_pass(wave.astype(np.float64), cutoff_hz, rate_hz).astype(np.float32)
@@ -125,8 +131,12 @@ def shortcut(
     )
 
 
-def explained(sample: Sample, plant: Any, kind: str, label: str) -> tuple[tuple[Clip, ...], Examples]:
-    """Every sampled recording's loudest example with the shortcut, and the examples of the other classes' with it, both of the shortcut's class."""
+def explained(sample: Sample, plant: Any, kind: str, label: str) -> tuple[tuple[Clip, ...], LabelledExamples]:
+    """Make clips of every sampled recording's loudest example with the shortcut.
+
+    Beside them, the examples of the other classes' recordings with the shortcut. Both are of the
+    shortcut's class.
+    """
     clips, swapped, index = [], [], sample.class_names.index(label)
     front_end = sample.reader.front_end
     for entry, _ in sample.sampled:
@@ -165,7 +175,11 @@ def _truth(
     rest: Wave,
     front_end: FrontEnd,
 ) -> tuple[npt.NDArray[np.bool_], Wave | None]:
-    """Where the hum dominates the recording, with the hum as the stem; where the low-pass takes more than half a log unit (4.3 dB), without one."""
+    """Find where the shortcut dominates; return this truth, and the stem if there is one.
+
+    A hum, the stem, dominates where it is louder than the recording; a low-pass, which has no stem,
+    where it takes more than half a log unit (4.3 dB).
+    """
     if kind == "hum":
         return dominates(part, rest, front_end), part
     lost = LOST if front_end.natural_log else LOST * DECIBEL
@@ -173,11 +187,11 @@ def _truth(
 
 
 def examples_wave(wave: Wave, front_end: FrontEnd) -> Wave:
-    """The recording, padded with silence to one example."""
+    """Pad the recording with silence to one example."""
     return np.pad(wave, (0, max(0, front_end.example_samples - wave.size))).astype(np.float32)
 
 
 def example(wave: Wave, index: int, front_end: FrontEnd) -> Wave:
-    """The samples of an example of a recording."""
+    """Return the samples of an example of a recording."""
     start = index * front_end.samples_apart
     return wave[start : start + front_end.example_samples]

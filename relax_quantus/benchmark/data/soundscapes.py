@@ -1,8 +1,10 @@
-"""Embedded synthetic soundscapes with known truth: a call, what a recording adds to it, and where the call dominates.
+"""Make synthetic soundscapes with known truth: a call in what a recording adds to it.
 
-Third step of the benchmark's flow: a seed and an index enter; a `Soundscape` leaves: 15 600 samples at 16 kHz (one example), the clean call in
-it (the stem), its class and the truth mask. Band, duration, onset, level, room, noise, decoy and band limit come from a stream of their own
-that depends on the seed and the index alone, so they are independent of the class; clip i is the same however many clips are made.
+The truth is where the call dominates. Third step of the benchmark's flow: a seed and an index
+enter; a `Soundscape` leaves: 15 600 samples at 16 kHz (one example), the clean call in it (the
+stem), its class and the truth mask. Band, duration, onset, level, room, noise, decoy and band limit
+come from a stream of their own that depends on the seed and the index alone, so they are
+independent of the class; clip i is the same however many clips are made.
 """
 
 from __future__ import annotations
@@ -101,24 +103,30 @@ class Soundscape:
 
     @cached_property
     def truth(self) -> npt.NDArray[np.bool_]:
-        """Where the stem's mel magnitude is above the rest's and above the front end's offset, bool ``(T, F)``."""
+        """Bool ``(T, F)``, true where the stem's mel magnitude exceeds the rest's and the offset.
+
+        The offset is the front end's.
+        """
         return dominates(self.stem, self.rest)
 
 
 def gain(decibel: float) -> float:
-    """Amplitude factor of a level in dB; 0 for minus infinity."""
+    """Return the amplitude factor of a level in dB; 0 for minus infinity."""
     return float(10.0 ** (decibel / 20.0))
 
 
 def placed(call: Wave, start: int) -> Wave:
-    """A clip of silence with `call` from sample `start`."""
+    """Place `call` in a clip of silence, from sample `start`."""
     wave = np.zeros(SAMPLES)
     wave[start : start + call.size] = call[: SAMPLES - start]
     return wave
 
 
 def surroundings(nuisance: Nuisance, label: int, seed: int, index: int) -> Wave:
-    """Everything but the call, at levels relative to a call of RMS 1: noise, decoy, insects and another class' fainter call."""
+    """Make everything but the call, at levels relative to a call of RMS 1.
+
+    It is noise, decoy, insects and another class's fainter call.
+    """
     streams = [np.random.default_rng([seed, index, 2, part]) for part in range(5)]
     start, n = round(nuisance.onset_s * SAMPLE_RATE_HZ), round(nuisance.duration_s * SAMPLE_RATE_HZ)
     rest = gain(nuisance.decoy_db) * decoy(nuisance.decoy, nuisance.band, start, start + n, SAMPLES, streams[0])
@@ -131,14 +139,14 @@ def surroundings(nuisance: Nuisance, label: int, seed: int, index: int) -> Wave:
 
 
 def other_call(label: int, rng: np.random.Generator) -> Wave:
-    """A third of a second of another class' call, anywhere in time and band."""
+    """Make a third of a second of another class's call, anywhere in time and band."""
     name = CLASS_NAMES[(label + int(rng.integers(1, len(CLASS_NAMES)))) % len(CLASS_NAMES)]
     call = CALLS[name](Band(draw_centre_hz(rng), 1.2), SAMPLE_RATE_HZ // 3, rng)
     return placed(call, int(rng.integers(0, SAMPLES - call.size)))
 
 
 def draw_centre_hz(rng: np.random.Generator) -> float:
-    """Centre of a call's band, log-uniform."""
+    """Draw the centre of a call's band, log-uniformly."""
     return float(np.exp(rng.uniform(np.log(1_200), np.log(3_000))))
 
 
@@ -152,7 +160,8 @@ def soundscape(seed: int, index: int, label: int, snr_db: float | None = None) -
     label
         Class index into `CLASS_NAMES`, or -1 for a clip without a call.
     snr_db
-        Level of the call over the noise floor, in place of the one that is drawn; all else stays the same.
+        Level of the call over the noise floor, in place of the one that is drawn; all else stays
+        the same.
     """
     checks.integer("seed", seed, low=0)
     checks.integer("index", index, low=0)
@@ -177,9 +186,10 @@ def soundscape(seed: int, index: int, label: int, snr_db: float | None = None) -
 def dominates(
     stem: npt.NDArray[np.float32], rest: npt.NDArray[np.float32], front_end: FrontEnd | None = None
 ) -> npt.NDArray[np.bool_]:
-    """Where the stem's magnitude exceeds the rest's and the front end's offset, bool ``(T, F)`` of the first example.
+    """Mark where the stem's magnitude exceeds the rest's and the front end's offset.
 
-    Where values are no logarithms of magnitudes: where the stem's exceed the rest's and silence's.
+    Bool ``(T, F)``, of the first example. Where values are no logarithms of magnitudes: where the
+    stem's exceed the rest's and silence's.
     """
     chosen = front_end or front_ends.log_mel()
     x, other = (chosen.examples_of(wave)[0, 0] for wave in (stem, rest))
@@ -192,7 +202,10 @@ def dominates(
 
 
 def class_of(index: int, call_free_every: int = 0) -> int:
-    """Class of the `index`-th clip of a set: every `call_free_every`-th has no call, the others take the classes in turn."""
+    """Return the class of the `index`-th clip of a set.
+
+    Every `call_free_every`-th clip has no call, the others take the classes in turn.
+    """
     if call_free_every and index % call_free_every == call_free_every - 1:
         return -1
     calls_before = index - (index // call_free_every if call_free_every else 0)
@@ -200,6 +213,6 @@ def class_of(index: int, call_free_every: int = 0) -> int:
 
 
 def soundscapes(count: int, seed: int, call_free_every: int = 0, snr_db: float | None = None) -> list[Soundscape]:
-    """The first `count` soundscapes of a seed, classes in turn."""
+    """Make the first `count` soundscapes of a seed, classes in turn."""
     checks.integer("count", count)
     return [soundscape(seed, index, class_of(index, call_free_every), snr_db) for index in range(count)]

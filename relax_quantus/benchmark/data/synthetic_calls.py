@@ -1,9 +1,11 @@
-"""Synthetic animal calls: a class decides the modulation and the timbre, the caller decides band, duration and everything else.
+"""Synthesise animal calls: a class decides the modulation and the timbre.
 
-Start of the benchmark's flow: a band, a duration and a generator enter; a call of unit RMS ``(samples,)`` at 16 kHz leaves. Any class can be
+The caller decides band, duration and everything else. Start of the benchmark's flow: a band, a
+duration and a generator enter; a call of unit RMS ``(samples,)`` at 16 kHz leaves. Any class can be
 asked for any band and any duration, so that neither tells the classes apart:
 
-- bird: one almost pure tone, its frequency modulated fast (chirps, a trill, or steps between notes);
+- bird: one almost pure tone, its frequency modulated fast (chirps, a trill, or steps between
+  notes);
 - dog: two to four short barks: a harmonic burst with noise, a hard attack and a pitch that drops;
 - cat: one long harmonic glide, up and down, with a formant that sweeps through the band.
 """
@@ -24,7 +26,7 @@ Wave = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Band:
-    """Where a call's energy lies.
+    """The band in which a call's energy lies.
 
     Parameters
     ----------
@@ -48,7 +50,7 @@ class Band:
         return float(self.centre_hz * 2.0 ** (self.octaves / 2))
 
     def at(self, position: npt.ArrayLike) -> Wave:
-        """Frequency in Hz at `position` of the band: 0 its lower edge, 1 its upper edge, geometric between."""
+        """Return the frequency in Hz at `position`, from 0 (lower edge) to 1 (upper), geometric."""
         return np.asarray(self.low_hz * (self.high_hz / self.low_hz) ** np.asarray(position, dtype=np.float64))
 
 
@@ -58,7 +60,7 @@ def unit_rms(wave: Wave) -> Wave:
 
 
 def envelope(samples: int, attack_s: float, release_s: float) -> Wave:
-    """Raised-cosine attack and release, 1 between them, shape (samples,)."""
+    """Make a raised-cosine attack and release, 1 between them, shape (samples,)."""
     gain = np.ones(samples)
     for seconds, where in ((attack_s, slice(None)), (release_s, slice(None, None, -1))):
         n = min(samples, max(2, round(seconds * SAMPLE_RATE_HZ)))
@@ -87,12 +89,12 @@ def harmonics(pitch_hz: Wave, weight: Callable[[Wave], Wave], rng: np.random.Gen
 
 
 def octave_bump(frequency_hz: Wave, centre_hz: Wave | float, octaves: float) -> Wave:
-    """Gaussian weight on the octave scale, one standard deviation = `octaves`."""
+    """Weigh frequencies by a Gaussian on the octave scale with standard deviation `octaves`."""
     return np.asarray(np.exp(-0.5 * (np.log2(frequency_hz / centre_hz) / octaves) ** 2))
 
 
 def bird(band: Band, samples: int, rng: np.random.Generator) -> Wave:
-    """An almost pure tone, modulated fast in frequency: chirps, a trill or stepped notes."""
+    """Make an almost pure tone, modulated fast in frequency: chirps, a trill or stepped notes."""
     t = np.arange(samples) / SAMPLE_RATE_HZ
     rate_hz = rng.uniform(14.0, 26.0)
     cycle = rate_hz * t + rng.uniform(0, 1)
@@ -111,7 +113,7 @@ def bird(band: Band, samples: int, rng: np.random.Generator) -> Wave:
 
 
 def dog(band: Band, samples: int, rng: np.random.Generator) -> Wave:
-    """A bout of barks: noisy harmonic bursts with a hard attack and a falling pitch."""
+    """Make a bout of barks: noisy harmonic bursts with a hard attack and a falling pitch."""
     seconds = samples / SAMPLE_RATE_HZ
     barks = int(np.clip(round(seconds / rng.uniform(0.16, 0.26)), 1, 4))
     pitch_hz = band.low_hz / rng.uniform(1.2, 1.8)
@@ -128,7 +130,7 @@ def dog(band: Band, samples: int, rng: np.random.Generator) -> Wave:
 
 
 def cat(band: Band, samples: int, rng: np.random.Generator) -> Wave:
-    """A meow: one harmonic glide up and down under a formant that opens and closes."""
+    """Make a meow: one harmonic glide up and down under a formant that opens and closes."""
     u = np.linspace(0, 1, samples)
     peak = rng.uniform(0.3, 0.5)
     arch = np.sin(0.5 * np.pi * np.where(u < peak, u / peak, (1 - u) / (1 - peak)))
@@ -142,7 +144,7 @@ def cat(band: Band, samples: int, rng: np.random.Generator) -> Wave:
 
 
 def band_noise(band: Band, samples: int, rng: np.random.Generator) -> Wave:
-    """Gaussian noise under a Gaussian weight in octaves that spans `band`, shape (samples,)."""
+    """Make Gaussian noise under a Gaussian weight in octaves that spans `band`, (samples,)."""
     spectrum = np.fft.rfft(rng.standard_normal(samples))
     frequency_hz = np.fft.rfftfreq(samples, 1 / SAMPLE_RATE_HZ).astype(np.float64)
     frequency_hz[0] = 1e-3

@@ -1,1 +1,1 @@
-"""What runs the benchmark: units of work, workers, and the store of what is finished."""
+"""Run the benchmark: units of work, workers, and the store of what is finished."""

@@ -1,4 +1,4 @@
-"""What one unit of work computes: the cells of one clip and one family of methods.
+"""Compute one unit of work: the cells of one clip and one family of methods.
 
 A `Unit` and the `Prepared` it runs on enter; finished `Cell`s leave, one by one. Each map is
 computed once and shared between metrics; a strategy and its twin share the encoder's forwards. A
@@ -35,7 +35,7 @@ NOT_FINITE = "the metric returned no finite number"
 
 @dataclass(frozen=True)
 class Unit:
-    """What one worker does at a time.
+    """A unit of work: what one worker does at a time.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What a run would cost here, before it is run: cells, encoder forwards, time and memory.
+"""Forecast what a run would cost here: cells, encoder forwards, time and memory.
 
 A `BenchmarkConfig` enters, a `Forecast` leaves. Data and encoders are loaded and laid out as for
 the run itself, and a few forwards of each encoder are timed; nothing is explained, and nothing is
@@ -19,7 +19,7 @@ from torch import nn
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.engine.grid import reuse
 from relax_quantus.benchmark.engine.resources import Resources, threads
-from relax_quantus.benchmark.engine.runner import Layout, layout_of
+from relax_quantus.benchmark.engine.runner import RunLayout, layout_of
 from relax_quantus.benchmark.engine.store import FILE, Store
 from relax_quantus.benchmark.engine.workers import threads_of
 
@@ -30,7 +30,7 @@ SECONDS_A_CELL = 0.01
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run would cost.
+    """A forecast of what a run would cost.
 
     Attributes
     ----------
@@ -120,7 +120,7 @@ def forecast(config: BenchmarkConfig) -> Forecast:
     )
 
 
-def costs(layout: Layout, done: set[str]) -> tuple[int, Counter[str]]:
+def costs(layout: RunLayout, done: set[str]) -> tuple[int, Counter[str]]:
     """Count the maps to make, and the forwards by encoder, of cells that are not `done`."""
     config = layout.config
     methods, metrics = {m.name: m for m in layout.methods}, {m.name: m for m in layout.metrics}
@@ -140,7 +140,7 @@ def costs(layout: Layout, done: set[str]) -> tuple[int, Counter[str]]:
 
 
 @torch.no_grad()
-def _seconds_a_forward(encoder: nn.Module, layout: Layout) -> float:
+def _seconds_a_forward(encoder: nn.Module, layout: RunLayout) -> float:
     """Time the forward of one example among as many as go through together."""
     clip = next(iter(layout.datasets.values())).clips[0]
     rows = max(n for n in layout.grid.micro_batches.values() if n is not None)

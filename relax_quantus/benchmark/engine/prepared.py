@@ -1,4 +1,4 @@
-"""What all cells of a run share: data, encoder, the logistic head, and the questions of a clip.
+"""Prepare what all cells of a run share: data, encoder, head, and the questions of a clip.
 
 Settings, an encoder, a data set and a seed enter, a `Prepared` leaves. Stands between the data sets
 and the runner. `prepare` is a pure function of its arguments: any process that calls it with the
@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from relax_quantus.base import checks
-from relax_quantus.base.modules import fingerprint
+from relax_quantus.base.networks import fingerprint
 from relax_quantus.base.registry import nearest
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.data import datasets
-from relax_quantus.benchmark.data.clips import Clip, Dataset, Examples
+from relax_quantus.benchmark.data.clips import Clip, Dataset, LabelledExamples
 from relax_quantus.benchmark.data.region import SeesOnly, with_region
 from relax_quantus.benchmark.methods.questions import KINDS, NotApplicable, Question, Similarities
 from relax_quantus.encoders import loading as nets
@@ -72,7 +72,7 @@ class Head:
         return EmbeddingClassifier(encoder, self.weight, self.bias, self.class_names, self.cross_validation).eval()
 
 
-def clip_accuracy(classifier: EmbeddingClassifier, examples: Examples) -> float:
+def clip_accuracy(classifier: EmbeddingClassifier, examples: LabelledExamples) -> float:
     """Return the share of clips whose mean logit is highest for their class.
 
     The mean is over a clip's examples.
@@ -95,7 +95,7 @@ to its stem's.
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """What all cells of a run share.
+    """Everything that all cells of a run share.
 
     Attributes
     ----------

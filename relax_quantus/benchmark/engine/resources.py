@@ -1,4 +1,4 @@
-"""What a process needs to compute cells, made once and kept: data sets, encoders and heads.
+"""Make what a process needs to compute cells once, and keep it: data sets, encoders, heads.
 
 A `BenchmarkConfig` and a `Unit` enter, finished `Cell`s leave. The process that runs the benchmark
 has `Resources`; so has each worker process, which makes everything from the configuration by
@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from relax_quantus.base.files import complete
-from relax_quantus.base.modules import fingerprint
+from relax_quantus.base.networks import fingerprint
 from relax_quantus.benchmark import metrics
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.data.datasets import Dataset

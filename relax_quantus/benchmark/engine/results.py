@@ -1,4 +1,4 @@
-"""What a run leaves: tidy tables with fixed columns, and everything that they depended on.
+"""Hold what a run leaves: tidy tables with fixed columns, and what they depended on.
 
 `runner.run` makes `Results`; `provenance` says as plain values what ``run.json`` holds of them.
 """
@@ -40,7 +40,7 @@ PACKAGES = ("torch", "captum", "quantus", "numpy", "scipy", "scikit-learn", "pan
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """What a run found.
+    """The tables that a run leaves, with everything that they depended on.
 
     Attributes
     ----------

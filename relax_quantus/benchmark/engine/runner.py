@@ -45,7 +45,7 @@ Progress = Callable[..., Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
+class RunLayout:
     """A run before it begins: what there is to do and on what."""
 
     config: BenchmarkConfig
@@ -119,7 +119,7 @@ def run(
     return results
 
 
-def layout_of(config: BenchmarkConfig, resources: Resources, store: Store) -> Layout:
+def layout_of(config: BenchmarkConfig, resources: Resources, store: Store) -> RunLayout:
     """Load what the grid depends on, and lay it out."""
     chosen = methods.build(config.methods), metrics.build(config.metrics)
     networks = {spec: resources.encoder(spec) for spec in config.encoders}
@@ -128,7 +128,7 @@ def layout_of(config: BenchmarkConfig, resources: Resources, store: Store) -> La
     micro_batches = {spec: _micro_batch(config, network, x, store) for spec, network in networks.items()}
     laid = grid.lay_out(config, datasets, networks, *chosen, micro_batches)
     encoders = {spec: sha256 for spec, (_, sha256) in networks.items()}
-    return Layout(config, resources, datasets, encoders, *chosen, laid)
+    return RunLayout(config, resources, datasets, encoders, *chosen, laid)
 
 
 def _micro_batch(config: BenchmarkConfig, encoder: tuple[nn.Module, str], x: Tensor, store: Store) -> int:
@@ -141,7 +141,7 @@ def _micro_batch(config: BenchmarkConfig, encoder: tuple[nn.Module, str], x: Ten
     return int(found)
 
 
-def _work_off(layout: Layout, store: Store, pool: workers.Pool | None, show_progress: bool | Progress) -> int:
+def _work_off(layout: RunLayout, store: Store, pool: workers.Pool | None, show_progress: bool | Progress) -> int:
     """Finish what is not in the store; return how many cells were there."""
     config, places = layout.config, layout.grid.places
     done = store.keys(with_lost=not (config.retry or config.strict))
@@ -164,7 +164,7 @@ def _bar(total: int, what: str, unit: str, begun: int, shown: bool) -> Any:
 
 
 def _batches(
-    layout: Layout, store: Store, units: list[Unit], pool: workers.Pool | None
+    layout: RunLayout, store: Store, units: list[Unit], pool: workers.Pool | None
 ) -> Generator[workers.Batch, None, None]:
     if pool is not None:
         return workers.elsewhere(layout.config, units, pool, layout.lost)
@@ -183,7 +183,9 @@ def _refuse_lost(finished: list[Cell]) -> None:
             )
 
 
-def _collected(layout: Layout, store: Store, seconds: dict[str, float], reused: int, anew: dict[str, int]) -> Results:
+def _collected(
+    layout: RunLayout, store: Store, seconds: dict[str, float], reused: int, anew: dict[str, int]
+) -> Results:
     """Put the grid's cells together, in its order."""
     rows, curves, maps, forwards = _tables(layout.grid, store)
     for method in layout.methods:

@@ -1,4 +1,4 @@
-"""What a run has finished, durably on disk: one SQLite file, for one process at a time.
+"""Store durably what a run has finished: one SQLite file, for one process at a time.
 
 Finished cells enter, each in a transaction of its own that is on the disk (``synchronous=FULL``)
 before `put` returns, so that a process killed at any moment, or a machine that loses its power,
@@ -52,7 +52,7 @@ class Cell:
 
     @property
     def lost(self) -> bool:
-        """Whether the cell failed or ran out of memory or time."""
+        """True if the cell failed or ran out of memory or time."""
         return self.rows[0]["status"] in LOST
 
 
@@ -84,7 +84,8 @@ class Store:
 
     def _open(self, name: str) -> None:
         self._db = sqlite3.connect(name, isolation_level=None, check_same_thread=False)
-        # With exclusive locking the write-ahead log needs no shared memory: network folders work, too.
+        # With exclusive locking the write-ahead log needs no shared memory: network folders work,
+        # too.
         for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
             self._db.execute(f"PRAGMA {pragma}")
         found = int(self._db.execute("PRAGMA user_version").fetchone()[0])

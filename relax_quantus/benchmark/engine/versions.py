@@ -1,4 +1,4 @@
-"""What a cell's score rests on: one digest a part, of which `grid` makes the cell's key.
+"""Digest, part by part, what a cell's score depends on; `grid` makes the cell's key of it.
 
 A method, a metric, an encoder or the settings enter; digests leave. Content counts by content (a
 clip, the examples of the head, weights), settings by value, and code by the syntax trees that

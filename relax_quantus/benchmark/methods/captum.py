@@ -116,14 +116,14 @@ class CaptumMethod(Method):
 
 
 def patches(x: Tensor) -> Tensor:
-    """Number of each bin's patch, int64 ``(1, 1, T, F)``."""
+    """Return the number of each bin's patch, int64 ``(1, 1, T, F)``."""
     rows, columns = (torch.arange(size) * n // size for size, n in zip(x.shape[-2:], PATCHES, strict=True))
     numbers: Tensor = torch.unique((rows[:, None] * PATCHES[1] + columns)[None, None], return_inverse=True)[1]
     return numbers
 
 
 def parts(x: Tensor, counts: tuple[int, int]) -> tuple[int, int]:
-    """Frames and bands of which so many fit into an example."""
+    """Return the frames and bands of which so many fit into an example."""
     return max(1, x.shape[-2] // counts[0]), max(1, x.shape[-1] // counts[1])
 
 

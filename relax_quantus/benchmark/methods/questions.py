@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from relax_quantus.base import modules
+from relax_quantus.base import networks
 from relax_quantus.heads.classifier import EmbeddingClassifier
 from relax_quantus.quantus_bridge import SimilarityModel
 from relax_quantus.relax.fills import FILLS
@@ -37,7 +37,7 @@ Map = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """What to explain.
+    """A question that a method answers with a map: what to explain, and how.
 
     Attributes
     ----------
@@ -92,7 +92,10 @@ class Question:
 
 
 def level_of(fill: str, x: Tensor) -> Tensor:
-    """Level of a fill for examples, broadcastable to them; silence is that of their front end where they say it."""
+    """Return the level of a fill for examples, broadcastable to them.
+
+    Silence is that of their front end where they say it.
+    """
     silence = getattr(x, "silence", None)
     if fill == "silence" and silence is not None:
         return torch.as_tensor(silence, dtype=x.dtype, device=x.device)
@@ -185,11 +188,11 @@ class NotApplicable(Exception):  # noqa: N818 - not an error: it ends up as a ro
 
 
 def fingerprint(*values: Any) -> str:
-    """SHA-256 over what tells modules apart, tensors' values and plain values."""
+    """Hash what tells modules apart, tensors' values and plain values by SHA-256."""
     digest = hashlib.sha256()
     for value in values:
         if isinstance(value, nn.Module):
-            digest.update(str(modules.fingerprint(value) or id(value)).encode())
+            digest.update(str(networks.fingerprint(value) or id(value)).encode())
         elif isinstance(value, Tensor):
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         else:

@@ -12,7 +12,7 @@ ABSOLUTE = {**QUANTUS_COMMON, "abs": True}  # changes nothing on a positive map;
 
 
 def sparseness(given: MetricInput) -> float:
-    """Gini index of the positive map: 0 even, 1 a single bin."""
+    """Measure the Gini index of the positive map: 0 even, 1 a single bin."""
     quantus = import_quantus()
 
     metric = quantus.Sparseness(**ABSOLUTE)
@@ -20,7 +20,7 @@ def sparseness(given: MetricInput) -> float:
 
 
 def complexity(given: MetricInput) -> float:
-    """Entropy in nats of the positive map's share in each bin; 8.72 if even."""
+    """Measure the entropy in nats of the positive map's share in each bin; 8.72 if even."""
     quantus = import_quantus()
 
     metric = quantus.Complexity(**ABSOLUTE)
@@ -28,7 +28,7 @@ def complexity(given: MetricInput) -> float:
 
 
 def effective_complexity(given: MetricInput) -> float:
-    """Number of bins of the positive map above a tenth of its maximum."""
+    """Count the bins of the positive map above a tenth of its maximum."""
     quantus = import_quantus()
 
     metric = quantus.EffectiveComplexity(eps=THRESHOLD, **ABSOLUTE)

@@ -71,7 +71,8 @@ class Partition:
     Attributes
     ----------
     rows, columns
-        Into how many an example is parted along time and along frequency; None for every frame or band.
+        Into how many an example is parted along time and along frequency; None for every frame or
+        band.
     steps
         In how many steps they go; None for one at a time.
 
@@ -86,7 +87,7 @@ class Partition:
     steps: int | None = None
 
     def of(self, shape: tuple[int, ...]) -> Units:
-        """Units of an example ``(..., T, F)``."""
+        """Divide an example ``(..., T, F)`` into its units."""
         frames, bands = shape[-2:]
         rows, columns = min(self.rows or frames, frames), min(self.columns or bands, bands)
         row, column = np.arange(frames) * rows // frames, np.arange(bands) * columns // bands

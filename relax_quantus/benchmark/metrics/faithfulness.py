@@ -1,4 +1,4 @@
-"""Faithfulness: does removing what a map calls important change what the model says?
+"""Measure faithfulness: does removing what a map calls important change the model's answer?
 
 A `MetricInput` enters, a score leaves. Removed parts are filled with digital silence, or as the
 metric's paper says; the model is the similarity to the example's own embedding, or the predicted
@@ -45,7 +45,7 @@ REMEMBERED = 32
 
 
 def pixel_flipping(given: MetricInput) -> Scores:
-    """Area under the similarity while the most important bins go first, 192 at a time.
+    """Measure the area under the similarity while the most important bins go, 192 at a time.
 
     The similarity is to the own embedding.
     """
@@ -57,7 +57,7 @@ def pixel_flipping(given: MetricInput) -> Scores:
 
 
 def pixel_flipping_class(given: MetricInput) -> Scores:
-    """Area under the predicted class's probability, as in the source document."""
+    """Measure the area under the predicted class's probability, as in the source document."""
     probability = torch.nn.Sequential(given.classifier, torch.nn.Softmax(1))
     target = given.question.target
     return _flipped(
@@ -70,7 +70,7 @@ def _flipped(values: Values) -> Scores:
 
 
 def selectivity(given: MetricInput) -> float:
-    """Area under the similarity while squares of 16 x 16 bins go, the most important first."""
+    """Measure the area under the similarity while squares of 16 x 16 bins go, highest first."""
     return area(
         influence_curves(given, given.similarity_model, 0, SQUARES.of(given.question.x.shape), FILL, ("MIF",), seed=11)[
             "MIF"
@@ -79,7 +79,7 @@ def selectivity(given: MetricInput) -> float:
 
 
 def region_perturbation(given: MetricInput) -> float:
-    """Mean fall of the similarity while the 32 most important of 96 squares go.
+    """Measure the similarity's mean fall while the 32 most important of 96 squares go.
 
     Squares are of 8 frames by 8 bands.
 
@@ -93,7 +93,7 @@ def region_perturbation(given: MetricInput) -> float:
 
 
 def irof(given: MetricInput) -> float:
-    """Area over the similarity, relative to its start, while superpixels go.
+    """Measure the area over the similarity, relative to its start, while superpixels go.
 
     The most important superpixel of the spectrogram goes first.
 
@@ -119,7 +119,7 @@ def superpixels(x: bytes, shape: tuple[int, ...]) -> Units:
 
 
 def faithfulness_correlation(given: MetricInput) -> float:
-    """Correlation of the drop in similarity with the map's sum over random subsets.
+    """Correlate the drop in similarity with the map's sum over random subsets.
 
     50 subsets of a tenth of the bins, the same for every method.
     """
@@ -133,7 +133,7 @@ def faithfulness_correlation(given: MetricInput) -> float:
 
 
 def faithfulness_estimate(given: MetricInput) -> float:
-    """Pearson correlation of a group's sum with the drop when it alone goes.
+    """Correlate (Pearson) a group's sum with the drop when it alone goes.
 
     Over 32 groups of 192 bins of like importance.
     """
@@ -141,7 +141,7 @@ def faithfulness_estimate(given: MetricInput) -> float:
 
 
 def monotonicity_correlation(given: MetricInput) -> float:
-    """Spearman correlation of a group's sum with the squared drop when it alone goes.
+    """Correlate (Spearman) a group's sum with the squared drop when it alone goes.
 
     Over the same groups as `faithfulness_estimate`.
 
@@ -167,7 +167,7 @@ def _groups(given: MetricInput, correlate: Callable[[Values, Values], float]) ->
 
 
 def road(given: MetricInput) -> float:
-    """Share of steps at which the predicted class is still predicted.
+    """Measure the share of steps at which the predicted class is still predicted.
 
     In each the most important eighths of the bins are imputed, one to seven.
     """
@@ -176,7 +176,7 @@ def road(given: MetricInput) -> float:
 
 
 def road_embedding(given: MetricInput) -> float:
-    """Area under the similarity while the most important eighths of the bins are imputed.
+    """Measure the area under the similarity while the highest eighths of the bins are imputed.
 
     Over 0 to 7/8.
     """

@@ -29,7 +29,8 @@ def impute(x: Values, removed: npt.NDArray[np.integer[Any]], noise: float, rng: 
     Examples
     --------
     >>> x = np.tile(np.arange(64.0), (96, 1))
-    >>> bool(np.allclose(impute(x, np.array([64 * 5 + 20, 64 * 5 + 21]), 0.0, np.random.default_rng(0)), x, atol=1e-4))
+    >>> gone = np.array([64 * 5 + 20, 64 * 5 + 21])
+    >>> bool(np.allclose(impute(x, gone, 0.0, np.random.default_rng(0)), x, atol=1e-4))
     True
     """
     from scipy.sparse import identity

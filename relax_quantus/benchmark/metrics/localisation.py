@@ -1,4 +1,4 @@
-"""Localisation: does a map towards the clean call point at where the call dominates?
+"""Measure localisation: does a map towards the clean call point at where the call dominates?
 
 Only where the truth is known and not empty. The question is the clean stem's embedding: towards the
 mixture's own embedding a faithful map may rightly point at the background. The metrics of a region
@@ -34,18 +34,18 @@ def _measure(given: MetricInput, name: str, values: Map, **settings: Any) -> flo
 
 
 def auc(given: MetricInput) -> float:
-    """Area under the ROC curve of the map as a detector of the truth."""
+    """Measure the area under the ROC curve of the map as a detector of the truth."""
     values = given.map("centred")
     return _measure(given, "AUC", values - values.min())
 
 
 def auc_of_magnitudes(given: MetricInput) -> float:
-    """Area under the ROC curve of the map's magnitude, its signs left out."""
+    """Measure the area under the ROC curve of the map's magnitude, its signs left out."""
     return _measure(given, "AUC", given.map("magnitude"))
 
 
 def rank_accuracy(given: MetricInput) -> float:
-    """Share of the k highest bins that lie in the truth of k bins.
+    """Measure the share of the k highest bins that lie in the truth of k bins.
 
     Mean over ten random orders of ties.
     """
@@ -53,7 +53,7 @@ def rank_accuracy(given: MetricInput) -> float:
 
 
 def top_k_intersection(given: MetricInput) -> float:
-    """Share of the 307 highest bins, a twentieth of all, that lie in the truth.
+    """Measure the share of the 307 highest bins, a twentieth of all, that lie in the truth.
 
     Mean over ten random orders of ties.
     """
@@ -61,7 +61,10 @@ def top_k_intersection(given: MetricInput) -> float:
 
 
 def pointing_game(given: MetricInput) -> float:
-    """1 if the highest bin lies in the truth, else 0; mean over ten random choices among tied ones."""
+    """Measure whether the highest bin lies in the truth (1) or not (0), averaged over ties.
+
+    Of tied bins ten random choices are averaged.
+    """
     return _over_ties(given, "PointingGame")
 
 
@@ -72,12 +75,12 @@ def _over_ties(given: MetricInput, name: str, **settings: Any) -> float:
 
 
 def mass_accuracy(given: MetricInput) -> float:
-    """Share of the positive map's sum that lies in the truth."""
+    """Measure the share of the positive map's sum that lies in the truth."""
     return _measure(given, "RelevanceMassAccuracy", given.map("positive"))
 
 
 def mass_of_magnitudes(given: MetricInput) -> float:
-    """Share of the sum of the map's magnitude that lies in the truth."""
+    """Measure the share of the sum of the map's magnitude that lies in the truth."""
     return _measure(given, "RelevanceMassAccuracy", given.map("magnitude"))
 
 

@@ -1,4 +1,4 @@
-"""What a metric is and what it is given.
+"""Define what a metric is and what it is given.
 
 A `MetricInput` (one clip, one method, its maps, a way to explain again) enters a metric's
 `measure`; one number, or `Scores` with parts and curves, leaves. `Metric` declares what it is:
@@ -136,7 +136,7 @@ def no_explanations(perturbations: int) -> int:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a metric found.
+    """The scores that a metric found.
 
     Attributes
     ----------
@@ -166,7 +166,7 @@ GRANULARITIES = ("bin", "patch", "time", "frequency", "")
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """What a metric is.
+    """A metric: its name, how it is computed and how its scores are read.
 
     Attributes
     ----------

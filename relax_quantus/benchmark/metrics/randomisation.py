@@ -1,4 +1,4 @@
-"""Randomisation: does a map change when the model's weights are replaced by random ones?
+"""Measure randomisation: does a map change when the model's weights become random?
 
 Quantus' MPRT, top down and cascading, other masks for every map (a shared mask pattern would look
 like agreement). Masks' noise changes a map, too, so a low correlation by itself may be noise: what
@@ -27,7 +27,7 @@ from relax_quantus.quantus_bridge import import_quantus
 
 
 def _randomised(given: MetricInput, name: str, softmax: bool = False, **settings: Any) -> Any:
-    """Scores of a metric of Quantus that re-initialises layers, other masks for every map."""
+    """Score a metric of Quantus that re-initialises layers, with other masks for every map."""
     quantus = import_quantus()
 
     explain = _explain(given)
@@ -57,7 +57,7 @@ def _explain(given: MetricInput) -> Callable[..., Map]:
 
 
 def mprt(given: MetricInput) -> Scores:
-    """Fall of the rank correlation from "original again" to the mean over the encoder's layers.
+    """Measure how far the rank correlation falls from "original again" to the layers' mean.
 
     Each layer's correlation is a part.
     """
@@ -81,9 +81,9 @@ def mprt_ceiling(given: MetricInput) -> float:
 
 
 def efficient_mprt(given: MetricInput) -> float:
-    """Relative rise of the entropy of the map's histogram when all layers are re-initialised.
+    """Measure the rise of the entropy of the map's histogram when all layers are random.
 
-    The histogram has 100 bins.
+    The rise is relative; the layers are re-initialised. The histogram has 100 bins.
     """
     return scalar(_randomised(given, "EfficientMPRT", softmax=True))
 

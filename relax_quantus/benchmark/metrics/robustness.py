@@ -1,4 +1,4 @@
-"""Robustness: does a map stay the same when the input changes a little?
+"""Measure robustness: does a map stay the same when the input changes a little?
 
 The same masks for every copy (fixed seed), so that only the input's change moves the map. Copies
 add uniform noise of at most 0.2 in natural log (1.7 dB) to every bin; all metrics and a strategy's
@@ -41,17 +41,20 @@ def _measure(given: MetricInput, name: str) -> float:
 
 
 def local_lipschitz(given: MetricInput) -> float:
-    """Largest change of the map (scaled to maximum 1) per change of the input, Euclidean norms."""
+    """Measure the largest change of the map, scaled to maximum 1, per change of the input.
+
+    Norms are Euclidean.
+    """
     return _measure(given, "LocalLipschitzEstimate")
 
 
 def max_sensitivity(given: MetricInput) -> float:
-    """Largest change of the map relative to the map, Frobenius norms."""
+    """Measure the largest change of the map relative to the map, in Frobenius norms."""
     return _measure(given, "MaxSensitivity")
 
 
 def avg_sensitivity(given: MetricInput) -> float:
-    """Mean change of the map relative to the map, Frobenius norms."""
+    """Measure the mean change of the map relative to the map, in Frobenius norms."""
     return _measure(given, "AvgSensitivity")
 
 

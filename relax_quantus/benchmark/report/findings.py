@@ -1,4 +1,4 @@
-"""What a run says, in plain words: which strategies were told apart, and what has no value.
+"""Say in plain words what a run found: which strategies were told apart, what has no value.
 
 `summarise`'s dictionary enters, Markdown leaves. Nothing is decided here: verdicts are those of the
 tests.

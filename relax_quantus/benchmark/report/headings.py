@@ -1,4 +1,4 @@
-"""What is said above and under the tables: what was run, on what, and how to read it.
+"""Write the texts above and under tables: what was run, on what, and how to read it.
 
 Oriented rows and what ``run.json`` holds enter; lines of text leave. Whatever an older or another
 program's ``run.json`` does not say is left out.

@@ -81,12 +81,12 @@ def closing(tokens: Sequence[Token], at: int) -> int:
 
 
 def rendered(reader: MarkdownIt, inline: Token) -> str:
-    """The HTML of a piece of running text."""
+    """Return the HTML of a piece of running text."""
     return str(reader.renderer.render([inline], reader.options, {}))
 
 
 def plain(inline: Token) -> str:
-    """The text of it without marks."""
+    """Return a piece of running text without its marks."""
     return "".join(child.content for child in inline.children or ())
 
 
@@ -105,18 +105,18 @@ class Text:
 
     @property
     def value(self) -> float | None:
-        """What it is sorted by if it begins with a number."""
+        """The number by which a cell is sorted, if it begins with one."""
         found = LEADING.match(self.plain)
         return None if found is None else numeric(found[1])
 
 
 def numeric(text: str) -> float:
-    """A number as it is printed here."""
+    """Parse a number as it is printed here."""
     return float(text.replace("−", "-"))
 
 
 def table(reader: MarkdownIt, tokens: Sequence[Token], label: str) -> str:
-    """A table whose columns can be sorted; `label` is what a screen reader calls it."""
+    """Make a table whose columns can be sorted; `label` is what a screen reader calls it."""
     rows: list[list[Text]] = []
     for token in tokens:
         if token.type == "tr_open":
@@ -154,7 +154,7 @@ def is_numeric(column: Sequence[Text]) -> bool:
 
 
 def line(row: Sequence[Text], numbers: Sequence[bool], scales: Sequence[tuple[float, float] | None]) -> Iterator[str]:
-    """The cells of a row, the first of which names it."""
+    """Make the cells of a row, the first of which names it."""
     for i, (cell, number, span) in enumerate(zip(row, numbers, scales, strict=True)):
         value = cell.value
         key = f' data-value="{value:g}"' if number and value is not None else ""
@@ -179,7 +179,7 @@ def scale(intervals: Sequence[tuple[float, float, float]]) -> tuple[float, float
 
 
 def drawn(interval: tuple[float, float, float], span: tuple[float, float]) -> str:
-    """A picture of an interval, its mean and 0; what it shows stands beside it as text."""
+    """Draw an interval, its mean and 0; what the picture shows stands beside it as text."""
 
     def at(value: float) -> str:
         return f"{4 + (WIDTH - 8) * (value - span[0]) / (span[1] - span[0]):.1f}"
@@ -194,10 +194,10 @@ def drawn(interval: tuple[float, float, float], span: tuple[float, float]) -> st
 
 
 def listed(entries: Sequence[Any]) -> str:
-    """A Markdown list of texts, whatever they hold."""
+    """Make a Markdown list of texts, whatever they hold."""
     return "\n".join(f"- {quoted(str(entry))}" for entry in entries)
 
 
 def quoted(text: str) -> str:
-    """A text in Markdown of which nothing is taken for a mark."""
+    """Escape a text for Markdown, so that nothing in it is taken for a mark."""
     return re.sub(r"([\\`*_{}\[\]<>()#+\-.!|&~])", r"\\\1", " ".join(text.split()))

@@ -39,7 +39,7 @@ def escaped(text: str) -> str:
 
 
 def cell(of: TableCell) -> str:
-    """A number in maths, so that its minus is one."""
+    """Typeset a number in maths, so that its minus is a minus."""
     text = of.text()
     if text == NOTHING:
         return "--"
@@ -48,7 +48,7 @@ def cell(of: TableCell) -> str:
 
 
 def latex(table: Table, label: str) -> str:
-    """The whole ``table`` environment."""
+    """Write the whole ``table`` environment."""
     columns = "l" + "r" * (len(table.header) - 1)
     lines = [
         "% \\usepackage{booktabs}",

@@ -1,4 +1,4 @@
-"""What a table of scores is: cells with intervals and emphasis, as text, Markdown and tidy entries.
+"""Lay out tables of scores: cells with intervals and emphasis, as text, Markdown, entries.
 
 Estimates enter, a `Table` leaves, which says itself in any of these forms; `report.latex` adds
 another.
@@ -24,7 +24,7 @@ class TableCell:
     bold: bool = False
 
     def text(self, short: bool = False) -> str:
-        """``mean [low, high]``, or short: mean ± the wider half of the interval."""
+        """Write ``mean [low, high]``, or in short mean ± the wider half of the interval."""
         e = self.estimate
         if e.n == 0 or e.value != e.value:
             return NOTHING

@@ -94,7 +94,8 @@ def toml(configuration: dict[str, Any]) -> str:
 
     Examples
     --------
-    >>> print(toml({"preset": "quick", "seeds": [0, 1], "out": "x", "data": None, "strict": False}), end="")
+    >>> settings = {"preset": "quick", "seeds": [0, 1], "out": "x", "data": None, "strict": False}
+    >>> print(toml(settings), end="")
     preset = "quick"
     seeds = [0, 1]
     strict = false

@@ -66,7 +66,7 @@ def pictures(paths: Sequence[Path], most_bytes: int = MOST_BYTES) -> list[Pictur
 
 
 def smaller(path: Path) -> tuple[bytes, int, int]:
-    """A PNG of at most `WIDEST` px and `COLOURS` colours, its width and height."""
+    """Shrink a PNG to `WIDEST` px and `COLOURS` colours at most; return it with its size."""
     from PIL import Image
 
     with Image.open(path) as opened:

@@ -27,7 +27,7 @@ MAPS = ("method", "seconds")
 
 @dataclass(frozen=True, eq=False)
 class Folder:
-    """What a run left.
+    """The tables and the record that a run left in a folder.
 
     Attributes
     ----------
@@ -77,7 +77,7 @@ def read(folder: str | os.PathLike[str]) -> Folder:
 
 
 def _table(path: Path) -> pd.DataFrame:
-    """A Parquet or CSV table; texts of a CSV stay texts ("001")."""
+    """Read a Parquet or CSV table; texts of a CSV stay texts ("001")."""
     import pandas as pd
 
     try:

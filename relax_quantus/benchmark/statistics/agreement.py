@@ -1,4 +1,4 @@
-"""Do evaluators agree about methods, and metrics about one another?
+"""Measure whether evaluators agree about methods, and metrics about one another.
 
 An `Endpoint`, or oriented rows, enters; Kendall's coefficient of concordance W with a bootstrap
 interval over sources and what shuffled rankings give, and matrices of rank correlations over
@@ -60,7 +60,7 @@ def chance(scores: npt.NDArray[np.float64], seed: int, shuffles: int) -> npt.NDA
 
 @dataclass(frozen=True, eq=False)
 class Agreement:
-    """How alike m evaluators rank n methods.
+    """A measure of how alike m evaluators rank n methods.
 
     Attributes
     ----------

@@ -24,7 +24,7 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Comparison:
-    """What n sources say about ``a - b``, scores being better when higher.
+    """A comparison of a with b on n sources: ``a - b``, higher scores being better.
 
     Attributes
     ----------
@@ -69,12 +69,12 @@ class Comparison:
 
     @property
     def significant(self) -> bool:
-        """Whether the family's correction leaves it significant at 5 %."""
+        """True if the family's correction leaves it significant at 5 %."""
         return self.p_holm <= LEVEL
 
     @property
     def small(self) -> bool:
-        """Whether the 90 % interval of the difference lies within ± the smallest effect.
+        """True if the 90 % interval of the difference lies within ± the smallest effect.
 
         Each pair by itself, as the protocol has it.
         """
@@ -99,7 +99,7 @@ class Comparison:
 
 
 def rank_biserial(differences: Any, axis: int = -1) -> Any:
-    """(W+ - W-) / (W+ + W-) of differences along `axis`, zeros left out; 0 if all are zero.
+    """Return (W+ - W-) / (W+ + W-) of differences along `axis`, zeros left out; 0 if all are 0.
 
     Examples
     --------
@@ -116,7 +116,7 @@ def rank_biserial(differences: Any, axis: int = -1) -> Any:
 
 
 def effect_size(differences: Any, *, seed: int = 0) -> Interval:
-    """Rank-biserial correlation with its interval.
+    """Compute the rank-biserial correlation with its interval.
 
     Where all differences have one sign every resample says the same and the bootstrap sees no
     error; the inner limit is then that of the share of such sources (Clopper and Pearson 1934): ``2
@@ -154,7 +154,7 @@ def wilcoxon(differences: Any) -> float:
 
 
 def rounded(d: Values) -> Values:
-    """Rounded to 12 digits of the largest."""
+    """Round to 12 digits of the largest."""
     largest = float(np.abs(d).max(initial=0.0))
     return d if largest == 0 else np.round(d, 11 - math.floor(math.log10(largest)))
 
@@ -177,7 +177,7 @@ def equivalence(differences: Any, smallest: float) -> float:
 def compare(
     a: str, b: str, differences: Any, *, smallest: float = math.nan, evaluators: int = 1, seed: int = 0
 ) -> Comparison:
-    """Everything about one pair, not yet corrected for its family."""
+    """Compare one pair in every respect, not yet corrected for its family."""
     d = finite(differences)
     told = np.count_nonzero(d)
     return Comparison(

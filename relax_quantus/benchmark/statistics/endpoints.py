@@ -54,7 +54,10 @@ cells is left out of its mean.
 
 
 def crossed(rows: pd.DataFrame, view: str | None = None) -> pd.DataFrame:
-    """Measured rows of the crossed evaluators, of one view ("embedding", "logit") if it is given."""
+    """Return the measured rows of the crossed evaluators, of one view if it is given.
+
+    A view is "embedding" or "logit".
+    """
     found = measured(rows)
     found = found[is_crossed(found)]
     return found if view is None else found[found["view"] == view]
@@ -87,7 +90,7 @@ def mean_falls(rows: pd.DataFrame) -> pd.Series:
 
 
 def without_a_fall(rows: pd.DataFrame) -> list[str]:
-    """Encoders and evaluators that `normalised` leaves out, "encoder on evaluator"."""
+    """List what `normalised` leaves out, as "encoder on evaluator"."""
     if not len(rows) or rows.fall.isna().all():
         return []
     falls = mean_falls(rows)
@@ -95,7 +98,7 @@ def without_a_fall(rows: pd.DataFrame) -> list[str]:
 
 
 def is_crossed(rows: pd.DataFrame) -> pd.Series:
-    """Which rows belong to the crossed design, measured or not."""
+    """Tell which rows belong to the crossed design, measured or not."""
     return rows.metric.str.startswith(CROSSED) & (rows.granularity != "") & (rows.evaluator_fill != "")
 
 
@@ -106,8 +109,10 @@ def own_granularity(masks: str, base: str, stated: str = "") -> str:
 
     Examples
     --------
-    >>> own_granularity("time_frequency", "RELAX-time_frequency"), own_granularity("", "Lime"), own_granularity("", "energy")
-    ('patch', 'patch', '')
+    >>> own_granularity("time_frequency", "RELAX-time_frequency")
+    'patch'
+    >>> own_granularity("", "Lime"), own_granularity("", "energy")
+    ('patch', '')
     >>> own_granularity("blobs", "RELAX-blobs"), own_granularity("blobs", "RELAX-blobs", "bin")
     ('', 'bin')
     """
@@ -148,7 +153,7 @@ class Endpoint:
 
     @property
     def single(self) -> bool:
-        """Whether it is one metric, not a crossed design."""
+        """True if it is one metric, not a crossed design."""
         return not bool(is_crossed(self.rows).all())
 
     @cached_property
@@ -180,7 +185,7 @@ class Endpoint:
         return made
 
     def covered(self, method: str) -> list[str]:
-        """Evaluators that measured the method on enough cells."""
+        """Return the evaluators that measured the method on enough cells."""
         if not len(self.rows) or method not in self.own:
             return []
         counts = {e: self._counts.get((method, e), 0) for e in self.evaluators}
@@ -191,7 +196,7 @@ class Endpoint:
         return {column: int(count) for column, count in self.wide.notna().sum().items()}
 
     def foreign(self, *chosen: str) -> list[str]:
-        """Evaluators that measured all the `chosen` methods and are nobody's own among them."""
+        """Return evaluators that measured all `chosen` methods and are nobody's own among them."""
         return [e for e in self.evaluators if all(e in self.covered(m) and e not in self.own[m] for m in chosen if m)]
 
     def level(self, method: str, minus_twin: bool = False, own: bool = False) -> pd.Series:
@@ -216,7 +221,7 @@ class Endpoint:
         return np.stack([values[:, where[method, e]] if (method, e) in where else nothing for e in on], axis=1)
 
     def cells(self, method: str, on: Sequence[str], minus_twin: bool) -> pd.Series:
-        """Mean over the evaluators `on`, one number a cell; NaN where one of them is missing."""
+        """Average over the evaluators `on`, one number a cell; NaN where one of them is missing."""
         import pandas as pd
 
         if not on:
@@ -258,7 +263,7 @@ class Endpoint:
         return self.by_source(cells), evaluators
 
     def advantage(self, method: str, adjusted: bool = False) -> pd.Series:
-        """Own minus foreign evaluators, one number a source; empty if there are none of either."""
+        """Subtract foreign from own evaluators by source; return nothing if either has none."""
         import pandas as pd
 
         own = [e for e in self.covered(method) if e in self.own[method]]

@@ -1,4 +1,4 @@
-"""Which comparisons are made, in which families: fixed by methods' names, never by their scores.
+"""Choose comparisons and their families by methods' names, never by their scores.
 
 An `Endpoint` enters, families of `Comparison` leave, each corrected by Holm over itself. Two levels
 of a factor (two strategies, two fills) are compared over the variants that agree in everything
@@ -52,7 +52,7 @@ class Variant:
         return f"{self.kind}-{self.masks}" if factor == "masks" else str(getattr(self, factor))
 
     def others(self, factor: str) -> tuple[str, ...]:
-        """Everything that it was asked for but the factor."""
+        """Return every setting of a method but the factor."""
         who = {"masks": (self.kind,), "kind": (self.masks,)}.get(factor, (self.kind, self.masks))
         return (*who, *(s for s in self.settings if not s.startswith(f"{factor}=")))
 
@@ -70,7 +70,7 @@ class Family:
 
 
 def settings(method: str) -> tuple[str, ...]:
-    """What a method's name says after its colon, sorted.
+    """Return the settings that a method's name gives after its colon, sorted.
 
     Examples
     --------
@@ -81,7 +81,7 @@ def settings(method: str) -> tuple[str, ...]:
 
 
 def variants(rows: pd.DataFrame) -> list[Variant]:
-    """The methods with masks, without twins, in order of appearance."""
+    """List the methods with masks, without twins, in order of appearance."""
     chosen = set(methods(rows, ranked=True))
     facts = rows[rows.method.isin(chosen) & (rows.masks != "")].drop_duplicates("method")
     return [
@@ -102,7 +102,7 @@ def towards(found: list[Variant], view: str) -> list[Variant]:
 
 
 def matches(found: Iterable[Variant], factor: str) -> dict[tuple[str, str], list[tuple[str, str]]]:
-    """(level a, level b) -> pairs of methods that differ in this factor alone."""
+    """Map (level a, level b) to the pairs of methods that differ in this factor alone."""
     table: dict[str, dict[tuple[str, ...], str]] = {}
     for variant in found:
         if variant.level(factor):

@@ -40,12 +40,12 @@ class Interval:
 
     @property
     def bounded(self) -> bool:
-        """Whether there is an interval."""
+        """True if there is an interval."""
         return math.isfinite(self.low) and math.isfinite(self.high)
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether 0 is outside the interval."""
+        """True if 0 is outside the interval."""
         return self.bounded and not self.low <= 0 <= self.high
 
 
@@ -72,7 +72,7 @@ def finite(values: Any) -> Values:
 
 
 def mean(values: Any, *, seed: int = 0, confidence: float = CONFIDENCE, resamples: int = RESAMPLES) -> Interval:
-    """Mean of one value a source, with its interval; missing sources are left out.
+    """Average one value a source, with its interval; missing sources are left out.
 
     Equal values give an interval of no width; fewer than `FEWEST` sources give none.
     """
@@ -125,7 +125,7 @@ def statistic(
     confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
 ) -> Interval:
-    """Any statistic ``function(x, axis)`` of one value a source ``(n,)``, with its BCa interval."""
+    """Compute ``function(x, axis)`` of one value a source ``(n,)``, with its BCa interval."""
     from scipy.stats import bootstrap
 
     n, point = len(sources), float(function(sources, axis=-1))

@@ -106,7 +106,7 @@ def _text(value: float) -> str:
 
 
 def measured(rows: pd.DataFrame) -> pd.DataFrame:
-    """The main values that are there: status ok, no named part, a finite value."""
+    """Select the main values that are there: status ok, no named part, a finite value."""
     found: pd.DataFrame = rows[(rows.status == "ok") & (rows.part == "") & np.isfinite(rows.value)]
     return found
 
@@ -120,13 +120,13 @@ def pooled(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def twins(rows: pd.DataFrame) -> dict[str, str]:
-    """Method -> its shuffled twin, of those that have one among `rows`."""
+    """Map methods to their shuffled twins, where they have one among `rows`."""
     pairs = rows.loc[rows.twin_of != "", ["twin_of", "method"]].drop_duplicates()
     return dict(zip(pairs.twin_of, pairs.method, strict=True))
 
 
 def methods(rows: pd.DataFrame, ranked: bool = False) -> list[str]:
-    """Methods in order of appearance, without twins; `ranked` leaves out what never competes."""
+    """List methods in order of appearance, no twins; `ranked` leaves out what never competes."""
     own = rows[rows.twin_of == ""]
     if ranked:
         own = own[~own.base.isin(NOT_RANKED)]

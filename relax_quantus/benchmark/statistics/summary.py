@@ -177,7 +177,7 @@ def described(measured_endpoint: MeasuredEndpoint, rows: pd.DataFrame, seed: int
 
 
 def level(endpoint: Endpoint, method: str, seed: int = 0) -> dict[str, Any]:
-    """What is said of one method: its level, minus its twin, own cells, advantage."""
+    """Summarise one method: its level, minus its twin, own cells, advantage."""
     crossed_design = not endpoint.single
     nothing = intervals.mean([])
     return {
@@ -201,7 +201,7 @@ def told(endpoint: Endpoint, method: str) -> dict[str, Any]:
 
 
 def conditions(measured_endpoint: MeasuredEndpoint, rows: pd.DataFrame, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """The end point again for each encoder by itself, controls among them."""
+    """Summarise the end point for each encoder by itself, controls among them."""
     found = measured(rows)
     found = found[
         found.metric.isin(measured_endpoint.endpoint.rows.metric.unique())
@@ -233,7 +233,7 @@ def exploratory(rows: pd.DataFrame, seed: int = 0) -> Iterator[dict[str, Any]]:
 
 
 def tell(comparison: Comparison) -> dict[str, Any]:
-    """A comparison with its verdict in words."""
+    """Put a comparison into an entry, with its verdict in words."""
     return {
         **asdict(comparison),
         "n": comparison.n,

@@ -1,4 +1,4 @@
-"""Where does a score's variance come from: data, encoders, recordings, clips or the masks?
+"""Divide a score's variance among data, encoders, recordings, clips and masks.
 
 One score a cell enters (an end point's method, or a difference of two); `Components` leave. The
 model is ``y = mean + dataset + encoder + source + clip + clip x encoder + rest``, all random; with
@@ -58,7 +58,7 @@ class Components:
 
 
 def components(cells: pd.Series) -> Components:
-    """Variance components of one score a cell; `cells` is indexed by the columns of `rows.CELL`."""
+    """Estimate variance components of one score a cell; `cells` has the columns of `rows.CELL`."""
     values = cells.dropna()
     frame = values.rename("y").reset_index()
     n = len(frame)

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from relax_quantus.base import checks
+from relax_quantus.base.checks import shown
+from relax_quantus.base.networks import neutral_torch
 from relax_quantus.base.registry import nearest
-from relax_quantus.base.text import shown
-from relax_quantus.base.torch_state import neutral_torch
 from relax_quantus.encoders.adapters.file_network import FileNetwork, FileSettings
 from relax_quantus.errors import ArgumentTypeError, WeightsError
 
@@ -109,7 +109,7 @@ def load_file(
 
 
 def load_named(path: str | os.PathLike[str], **settings: Any) -> FileNetwork:
-    """Load a network from a file with `settings` as a user typed them: an unknown one lists the nearest.
+    """Load a network from a file with `settings` as a user typed them.
 
     Raises
     ------

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from relax_quantus.base import checks
-from relax_quantus.base.text import printable, shown
+from relax_quantus.base.checks import printable, shown
 from relax_quantus.encoders.contract import EMBEDDING, LOGITS, WAVEFORM, WaveformNetwork, weights_digest
 from relax_quantus.encoders.weights_file import RIGHT_FILE, check_sha256, existing, verify
 from relax_quantus.errors import EncoderError, ShapeError, UnknownNameError, WeightsError
@@ -341,7 +341,8 @@ def _find(
     for tensor in everything:
         if wanted == (tensor.index if isinstance(wanted, int) else tensor.name):
             return tensor
-    by_name = [tensor for tensor in everything if tensor.name == str(wanted)]  # a name may be a number
+    # a name may be a number
+    by_name = [tensor for tensor in everything if tensor.name == str(wanted)]
     if by_name:
         return by_name[0]
     close = difflib.get_close_matches(str(wanted), [tensor.name for tensor in everything], n=3, cutoff=0.5)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from relax_quantus.base import checks
-from relax_quantus.base.text import one_line, shown
+from relax_quantus.base.checks import one_line, shown
 from relax_quantus.errors import MissingDependencyError, WeightsError
 
 IDENTIFIER = b"TFL3"

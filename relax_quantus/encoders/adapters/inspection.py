@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from relax_quantus.base.text import printable, shown
+from relax_quantus.base.checks import printable, shown
 from relax_quantus.encoders.adapters import SUFFIXES, onnx, refuse_suffix, tflite, torchscript
 from relax_quantus.encoders.adapters.file_network import TensorNote, open_file
 from relax_quantus.encoders.adapters.flatbuffer import Graph, read_bytes, read_graph

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from relax_quantus.base import checks
-from relax_quantus.base.text import one_line, shown
+from relax_quantus.base.checks import one_line, shown
 from relax_quantus.encoders.adapters.file_network import (
     FileNetwork,
     FileSettings,

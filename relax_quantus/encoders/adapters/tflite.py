@@ -20,9 +20,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from relax_quantus.audio.decoding import quiet_stderr
+from relax_quantus.audio.reading import quiet_stderr
 from relax_quantus.base import checks
-from relax_quantus.base.text import one_line, shown
+from relax_quantus.base.checks import one_line, shown
 from relax_quantus.encoders.adapters.file_network import (
     FileNetwork,
     FileSettings,
@@ -110,7 +110,8 @@ class Interpreter:
     def __init__(self, path: Path, content: bytes, outputs: Sequence[int] = ()) -> None:
         self._path = path
         self._one_at_a_time = threading.Lock()
-        self._content = with_outputs(content, outputs) if outputs else content  # the interpreter does not keep it
+        # the interpreter does not keep it
+        self._content = with_outputs(content, outputs) if outputs else content
         try:
             with quiet_stderr:  # it writes notes on its delegates there, below Python
                 self._litert = _litert()(model_content=self._content, num_threads=torch.get_num_threads())

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from relax_quantus.base import checks
-from relax_quantus.base.text import shown
+from relax_quantus.base.checks import shown
 from relax_quantus.encoders.adapters.flatbuffer import NUMPY_DTYPES, Graph, Operation
 from relax_quantus.errors import EncoderError
 
@@ -86,7 +86,8 @@ class GraphModule(nn.Module):
         for index, constant in constants.items():
             value = torch.from_numpy(constant.copy())
             if not value.is_floating_point():
-                self._integers[index] = value  # shapes and axes: read on the CPU, whatever device runs
+                # shapes and axes: read on the CPU, whatever device runs
+                self._integers[index] = value
                 continue
             if index in kinds:
                 value = value.permute(_KERNEL_AXES[kinds[index]]).contiguous()

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from relax_quantus.base import checks
-from relax_quantus.base.text import one_line, printable, shown
+from relax_quantus.base.checks import one_line, printable, shown
 from relax_quantus.encoders.adapters.file_network import (
     ANY,
     FileNetwork,

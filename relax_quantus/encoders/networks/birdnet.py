@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from relax_quantus.base import checks
-from relax_quantus.base.text import shown
+from relax_quantus.base.checks import shown
 from relax_quantus.encoders.adapters.file_network import FileNetwork, FileSettings, open_file
 from relax_quantus.encoders.adapters.flatbuffer import read_bytes, read_graph
 from relax_quantus.encoders.adapters.tflite import load_tflite

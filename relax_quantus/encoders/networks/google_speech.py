@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from relax_quantus.base import checks
-from relax_quantus.base.text import shown
+from relax_quantus.base.checks import shown
 from relax_quantus.encoders.adapters.file_network import FileSettings
 from relax_quantus.encoders.adapters.onnx import OnnxNetwork, load_onnx
 from relax_quantus.encoders.contract import EMBEDDING, WaveformNetwork

@@ -16,7 +16,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from relax_quantus.base import checks
-from relax_quantus.base.text import shown
+from relax_quantus.base.checks import shown
 from relax_quantus.encoders.weights_file import existing
 from relax_quantus.errors import MissingDependencyError
 

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from relax_quantus.base import checks
 from relax_quantus.errors import ArgumentTypeError, ShapeError
-from relax_quantus.relax.masks.grid import GridStrategy
-from relax_quantus.relax.masks.lattice import Lattice
+from relax_quantus.relax.masks.grid import GridStrategy, Lattice
 
 ENTRIES_A_CELL = 8
 """Places of a cell that a band can lie at."""
@@ -47,7 +46,8 @@ class Warped(GridStrategy):
     Examples
     --------
     >>> from relax_quantus.relax.masks.frequency import Frequency
-    >>> masks = Warped(strategy=Frequency(stripes=2, edges="hard"), positions=(0.1, 0.3, 0.6, 1.9), cells=2)
+    >>> stripes = Frequency(stripes=2, edges="hard")
+    >>> masks = Warped(strategy=stripes, positions=(0.1, 0.3, 0.6, 1.9), cells=2)
     >>> masks.sample(5, (1, 3, 4), torch.Generator().manual_seed(0)).shape
     torch.Size([5, 1, 1, 4])
     """

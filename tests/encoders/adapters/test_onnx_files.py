@@ -11,7 +11,7 @@ import torch
 from tiny_networks import CLASSES, RATE, SAMPLES, WIDTH, onnx_bytes, tiny, waves, written
 
 import relax_quantus as rq
-from relax_quantus.base.modules import fingerprint
+from relax_quantus.base.networks import fingerprint
 from relax_quantus.encoders.adapters import load_file
 from relax_quantus.encoders.adapters.inspection import inspect
 from relax_quantus.errors import (

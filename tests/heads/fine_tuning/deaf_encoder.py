@@ -13,7 +13,9 @@ FAST = {"learning_rate": 1e-2}
 
 
 class Deaf(nn.Module):
-    """An encoder that hears the level of one band well and the pattern that tells the classes apart hardly at all."""
+    """An encoder that hears the level of one band well and
+    the pattern that tells the classes apart hardly at all.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +33,9 @@ class Deaf(nn.Module):
 
 
 def data(n: int = 96, seed: int = 1) -> tuple[Tensor, Tensor, Tensor]:
-    """Two classes that differ in whether band 2 and band 5 go up and down together; groups of four."""
+    """Two classes that differ in whether band 2 and
+    band 5 go up and down together; groups of four.
+    """
     generator = torch.Generator().manual_seed(seed)
     x = 0.1 * torch.randn(n, 1, T, F, generator=generator)
     y = torch.arange(n) // 4 % 2

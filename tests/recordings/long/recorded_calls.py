@@ -32,7 +32,9 @@ network = Cheap()
 
 
 def recording(path: Path, seconds: float, every_s: float = 13.7) -> tuple[Path, np.ndarray]:
-    """Noise with a chirp of 0.4 s every so often; returns the path and when they begin. Written a second at a time."""
+    """Noise with a chirp of 0.4 s every so often; returns
+    the path and when they begin. Written a second at a time.
+    """
     generator, begins = np.random.default_rng(1), np.arange(3.3, seconds - 1, every_s)
     t = np.arange(round(0.4 * RATE)) / RATE
     call = 0.3 * np.sin(2 * np.pi * (1500 * t + 800 * t**2)) * np.hanning(t.size)

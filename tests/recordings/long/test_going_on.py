@@ -1,4 +1,6 @@
-"""`explain` on long recordings goes on where it was stopped, and never with what belongs to another question."""
+"""`explain` on long recordings goes on where it was
+stopped, and never with what belongs to another question.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""`explain` on long recordings: one map over the whole, the same however it is read, in bounded memory."""
+"""`explain` on long recordings: one map over the
+whole, the same however it is read, in bounded memory.
+"""
 
 from __future__ import annotations
 

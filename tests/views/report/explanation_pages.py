@@ -1,4 +1,6 @@
-"""Explanations and companions with names that would break a careless page, and what a page carries."""
+"""Explanations and companions with names that would
+break a careless page, and what a page carries.
+"""
 
 from __future__ import annotations
 

@@ -41,7 +41,9 @@ class Opened:
         return str(self.page.evaluate("document.getElementById('picture').toDataURL()"))
 
     def until(self, condition: str) -> None:
-        """Wait for a condition; the page's own policy forbids Playwright's way, which evaluates text in the page."""
+        """Wait for a condition; the page's own policy forbids
+        Playwright's way, which evaluates text in the page.
+        """
         deadline = time.monotonic() + 20
         while not self.page.evaluate(condition):
             assert time.monotonic() < deadline, condition

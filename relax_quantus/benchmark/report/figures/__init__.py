@@ -41,7 +41,7 @@ def draw(found: Folder, to: Path) -> Iterator[Path]:
 
 
 def of_endpoint(measured_endpoint: MeasuredEndpoint, found: Folder) -> Iterator[tuple[str, Any]]:
-    """Critical differences, heat map, curves, runtime of one end point."""
+    """Draw critical differences, heat map, curves and runtime of one end point."""
     e = measured_endpoint.endpoint
     title = f"{e.name} ({measured_endpoint.dataset})"
     names, said = style.labels(e.rows, FEW)
@@ -71,7 +71,7 @@ def of_endpoint(measured_endpoint: MeasuredEndpoint, found: Folder) -> Iterator[
 
 
 def evaluators(e: Endpoint, title: str) -> Any:
-    """Mean over sources of every method on every evaluator; own cells outlined."""
+    """Draw every method's mean over sources on every evaluator, own cells outlined."""
     import pandas as pd
 
     names, said = style.labels(e.rows, MANY)

@@ -71,7 +71,7 @@ SETTINGS = {
 
 @contextmanager
 def figure(width: float, height: float) -> Iterator[Any]:
-    """A figure of that size in inches, in this style and with a layout that keeps texts apart."""
+    """Make a figure of that size in inches, in this style, whose layout keeps texts apart."""
     with matplotlib.rc_context(SETTINGS):
         made = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(made)
@@ -114,21 +114,21 @@ def key(label: str) -> str:
 
 
 def colours(labels: list[str]) -> dict[str, str]:
-    """A colour a label, always the same for strategies."""
+    """Choose a colour a label, always the same for strategies."""
     others = [x for x in dict.fromkeys(map(key, labels)) if x not in COLOURS]
     by_key = COLOURS | {x: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, x in enumerate(others)}
     return {label: by_key[key(label)] for label in labels}
 
 
 def markers(labels: list[str]) -> dict[str, str]:
-    """A marker a label, always the same for strategies."""
+    """Choose a marker a label, always the same for strategies."""
     others = [x for x in dict.fromkeys(map(key, labels)) if x not in MARKERS]
     by_key = MARKERS | {x: OTHER_MARKERS[i % len(OTHER_MARKERS)] for i, x in enumerate(others)}
     return {label: by_key[key(label)] for label in labels}
 
 
 def spoken(name: str) -> str:
-    """A method's name for a picture: settings in words.
+    """Write a method's name for a picture: settings in words.
 
     Examples
     --------
