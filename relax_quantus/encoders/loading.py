@@ -45,7 +45,10 @@ RANDOM = "random"
 
 @runtime_checkable
 class Encoder(Protocol):
-    """What the package asks of an encoder: finite embeddings, one row an example, independent of their neighbours."""
+    """Say what the package asks of an encoder.
+
+    Finite embeddings, one row an example, independent of their neighbours.
+    """
 
     def __call__(self, x: Tensor) -> Tensor:
         """Embed ``(n, 1, 96, 64) -> (n, D)``."""
@@ -234,7 +237,9 @@ def resolve(spec: str, front_end: FrontEnd | None = None) -> tuple[nn.Module, st
 
 @functools.lru_cache(maxsize=4)
 def shared_front_end(encoders: tuple[str, ...], front_end: str = front_ends.LOG_MEL) -> FrontEnd:
-    """Find the one front end of several encoders: the one that is named, or that a pair among them brings.
+    """Find the one front end of several encoders.
+
+    It is the one that is named, or that a pair among them brings.
 
     Raises
     ------
@@ -269,7 +274,10 @@ def known(spec: str) -> None:
 
 @torch.no_grad()
 def _try(encoder: nn.Module, front_end: FrontEnd, name: str, argument: str) -> None:
-    """Run an encoder on one silent example, so that shapes that do not fit are one error and not one a recording."""
+    """Run an encoder on one silent example.
+
+    So that shapes that do not fit are one error and not one a recording.
+    """
     x = front_end.silent_example()
     rule = f"an encoder of examples {tuple(x.shape)}, as {front_end.text} makes them"
     try:
@@ -297,7 +305,10 @@ def _front_end(given: Any) -> FrontEnd:
 
 
 def _registered(spec: Specification, weights: Path | None, sha256: str | None, argument: str) -> nn.Module:
-    """Load an encoder by its name; its weights are settings, of the command line's encoder options of their own."""
+    """Load an encoder by its name.
+
+    Its weights are settings; on the command line they are options of their own.
+    """
     known_as, settings = spec.name, dict(spec.settings)
     if argument == ARGUMENT:
         known(spec.text)
@@ -334,7 +345,7 @@ def _brought(name: str, found: Any, weights: Path | None, sha256: str | None, ar
 
 
 class CallableEncoder(nn.Module):
-    """A callable ``examples -> (n, D)`` as a module.
+    """Wrap a callable ``examples -> (n, D)`` as a module.
 
     Parameters
     ----------
@@ -352,7 +363,9 @@ class CallableEncoder(nn.Module):
 
 
 def refuse_other_front_end(head: Path, made_with: dict[str, str], front_end: FrontEnd) -> str | None:
-    """Compare what a classifier's file says of its front end with the one in use; return a warning where only the user can know.
+    """Compare what a classifier's file says of its front end with the one in use.
+
+    Returned is a warning where only the user can know, else None.
 
     Raises
     ------

@@ -1,4 +1,6 @@
-"""The wav2vec2 family of torchaudio by name: wav2vec 2.0, HuBERT and WavLM with weights of the user's, as encoders of waveforms.
+"""Load torchaudio's wav2vec2 family by name, as encoders of waveforms.
+
+These are wav2vec 2.0, HuBERT and WavLM with weights of the user's.
 
 A name, a file of weights and a layer enter, a `WaveformEncoder` ``(n, samples) -> (n, D)`` leaves. torchaudio is imported when one is loaded;
 nothing is fetched.

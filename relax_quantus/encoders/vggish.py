@@ -1,4 +1,4 @@
-"""`VGGish`: torchvggish's network with its AudioSet weights, 72 M parameters, not bundled (288 MB).
+"""Load torchvggish's network with its AudioSet weights, 72 M parameters, not bundled (288 MB).
 
 Log-mel examples ``(n, 1, 96, 64)`` enter, ReLU embeddings ``(n, 128)`` leave, neither quantised nor squeezed. Weights come from torch.hub's
 cache (fetched on first use, as torchvggish does) or from a file of the user's; either way they are checked before they are used, and unpickled
@@ -40,7 +40,9 @@ FETCH_ANEW = "delete it, and it will be fetched anew"
 
 
 class VGGish(nn.Module):
-    """torchvggish's VGGish up to its embedding, with the same state-dict keys, its weights not yet loaded.
+    """Build torchvggish's VGGish up to its embedding, its weights not yet loaded.
+
+    It has the same state-dict keys.
 
     The layers are torchvggish's own. Their ReLUs are made to work out of place, because Captum's hooks (DeepLift, LRP, guided backpropagation)
     fail on in-place ones.
@@ -100,12 +102,15 @@ def load_vggish(weights: str | os.PathLike[str] | None = None, sha256: str | Non
 
 
 def weights_url() -> str:
-    """Where the installed torchvggish fetches its weights."""
+    """Return where the installed torchvggish fetches its weights."""
     return str(_torchvggish().VGGISH_WEIGHTS)
 
 
 def _torchvggish() -> ModuleType:
-    """Run torchvggish's network module on its own: importing the package takes resampy and numba along, which the network does not need."""
+    """Run torchvggish's network module on its own.
+
+    Importing the package takes resampy and numba along, which the network does not need.
+    """
     require("vggish", "encoder 'vggish'")
     package = importlib.util.find_spec("torchvggish")
     folders = package.submodule_search_locations if package else None
@@ -146,7 +151,10 @@ def _in_hub() -> Path:
 
 @contextlib.contextmanager
 def _give_up_when_stalled() -> Iterator[None]:
-    """Give sockets a time limit unless the program has set one: torch.hub sets none and would wait for ever."""
+    """Give sockets a time limit unless the program has set one.
+
+    torch.hub sets none and would wait for ever.
+    """
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(STALLED_S if before is None else before)
     try:

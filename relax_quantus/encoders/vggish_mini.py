@@ -1,4 +1,4 @@
-"""`VGGishMini`: VGGish's layer plan with fewer channels, 0.7 M parameters, weights bundled with the package.
+"""Load `VGGishMini`: VGGish's layer plan with fewer channels, 0.7 M parameters, weights bundled.
 
 Log-mel examples ``(n, 1, 96, 64)`` enter, ReLU embeddings ``(n, 128)`` leave. Trained by ``python -m benchmarks.train_vggish_mini`` (see the
 model card in the documentation); batch normalisation is used in training and folded into the convolutions of the shipped weights.
@@ -27,7 +27,7 @@ MANIFEST = "vggish_mini.json"
 
 
 class VGGishMini(nn.Module):
-    """Six 3x3 convolutions, four poolings, two linear layers, as in VGGish.
+    """Build six 3x3 convolutions, four poolings and two linear layers, as in VGGish.
 
     Parameters
     ----------
@@ -64,7 +64,10 @@ class VGGishMini(nn.Module):
 
 
 def fold(model: VGGishMini) -> VGGishMini:
-    """Return an inference copy of a trained `VGGishMini` with its batch normalisations folded into the convolutions."""
+    """Fold a trained `VGGishMini`'s batch normalisations into its convolutions.
+
+    Returned is a copy for inference.
+    """
     folded = _blank().eval()
     source = list(model.eval().features)
     fused = [
@@ -79,7 +82,10 @@ def fold(model: VGGishMini) -> VGGishMini:
 
 
 def _blank() -> VGGishMini:
-    """Build a folded network to be filled; the random numbers that initialise it are not taken from the caller's generator."""
+    """Build a folded network to be filled.
+
+    The random numbers that initialise it are not taken from the caller's generator.
+    """
     with torch.random.fork_rng(devices=[]):
         return VGGishMini(batch_norm=False)
 

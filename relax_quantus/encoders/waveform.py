@@ -1,4 +1,4 @@
-"""`WaveformEncoder`: a wav2vec2-family model of torchaudio as an encoder of waveforms.
+"""Embed waveforms with a wav2vec2-family model of torchaudio.
 
 Waveforms ``(n, samples)`` enter, embeddings ``(n, D)`` leave: the features of one transformer layer, pooled over time. In the flow it stands
 in the place of front end and encoder at once, so RELAX masks the waveform itself. The model is the caller's, so this module never imports
@@ -92,7 +92,10 @@ class WaveformEncoder(nn.Module):
         return pool(features, frame_lengths, self.pooling)
 
     def features(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Return the layer's features ``(n, frames, D)`` and how many frames of each are not padding, or None where all are."""
+        """Return the layer's features ``(n, frames, D)`` and how many frames of each are not padding.
+
+        The second is None where all are.
+        """
         try:
             layers, frame_lengths = self.model.extract_features(x, lengths, num_layers=self.layer)  # type: ignore[operator]
         except ValueError as error:
@@ -111,7 +114,10 @@ class WaveformEncoder(nn.Module):
 
     @property
     def frame_samples(self) -> int:
-        """Samples that the model's convolutions need for one frame (400 for wav2vec 2.0), 1 where they cannot be told."""
+        """Samples that the model's convolutions need for one frame (400 for wav2vec 2.0).
+
+        It is 1 where they cannot be told.
+        """
         convolutions: list[nn.Conv1d] = []
         for module in self.model.modules():
             if isinstance(getattr(module, "conv_layers", None), nn.ModuleList):
@@ -151,7 +157,9 @@ class WaveformEncoder(nn.Module):
 
 
 def normalized(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Bring waveforms ``(n, samples)`` to mean 0 and variance 1 over their first `lengths` samples; padding becomes 0.
+    """Bring waveforms ``(n, samples)`` to mean 0 and variance 1 over their first `lengths` samples.
+
+    Padding becomes 0.
 
     Examples
     --------

@@ -83,7 +83,7 @@ class Axis(ABC):
 
     @abstractmethod
     def band_of_hz(self, hz: npt.ArrayLike) -> Image:
-        """Return the position of frequencies in Hz on the band axis; 0 is the lowest band's centre."""
+        """Return the position of frequencies in Hz on the band axis, 0 at the lowest band's centre."""
 
     @abstractmethod
     def bands_of_hz(self, low_hz: float, high_hz: float) -> npt.NDArray[np.int64]:
@@ -135,7 +135,7 @@ class Axis(ABC):
 
 
 class HasAxis(Protocol):
-    """What knows the axes of its examples: `LogMel`, a front end, `Examples`."""
+    """Stand for what knows the axes of its examples: `LogMel`, a front end, `Examples`."""
 
     @property
     def axis(self) -> Axis:
@@ -188,7 +188,10 @@ class BinAxis(Axis):
 
     @property
     def hop_s(self) -> float:
-        """Seconds from one frame to the next; where each example makes its own frames, on average."""
+        """Seconds from one frame to the next.
+
+        Where each example makes its own frames, on average.
+        """
         return self.example_s / self.example_frames if self.example_frames else self.every_s
 
     @property
@@ -327,7 +330,7 @@ def within(middles: npt.NDArray[np.float64], low: float, high: float) -> npt.NDA
 
 
 def ticks_hz(low_hz: float, high_hz: float, position: Callable[[float], float], bands: int) -> list[int | float]:
-    """Choose frequencies to mark on an axis from `low_hz` to `high_hz`, far enough apart to be read.
+    """Choose frequencies to mark on an axis, far enough apart to be read.
 
     Parameters
     ----------

@@ -1,4 +1,6 @@
-"""How frames lie in a waveform, and how examples are cut from them, also of a recording that is read in blocks.
+"""Say how frames lie in a waveform, and cut examples from them.
+
+Also of a recording that is read in blocks.
 
 A leaf at the start of the flow, used by the front ends and by `relax_quantus.recordings`. `Framing` says
 where frames lie; samples in blocks enter a `FrameReader` and the frames of any stretch leave, the same as of
@@ -25,7 +27,7 @@ Wave = npt.NDArray[np.float32]
 
 
 def hop_frames(hop_s: float | None, frame_s: float, frames: int) -> int:
-    """Frames from the beginning of one example to that of the next.
+    """Count the frames from the beginning of one example to that of the next.
 
     Parameters
     ----------
@@ -56,7 +58,9 @@ def hop_frames(hop_s: float | None, frame_s: float, frames: int) -> int:
 
 
 def cut(frames: Tensor, per_example: int, hop: int) -> Tensor:
-    """Cut the frames ``(frames, F)`` of one recording into examples ``(n, 1, T, F)``, `hop` frames apart; a partial last one is dropped.
+    """Cut frames ``(frames, F)`` of one recording into examples ``(n, 1, T, F)``, `hop` frames apart.
+
+    A partial last one is dropped.
 
     Raises
     ------
@@ -78,7 +82,9 @@ def cut(frames: Tensor, per_example: int, hop: int) -> Tensor:
 
 
 class Sliding:
-    """A long array that comes in blocks along its first axis, seen through a window that never moves back; forgets what lies before it.
+    """Look at a long array that comes in blocks along its first axis, through a moving window.
+
+    The window never moves back; what lies before it is forgotten.
 
     Parameters
     ----------
@@ -98,7 +104,7 @@ class Sliding:
         self._first = self._end = 0
 
     def take(self, first: int, last: int) -> npt.NDArray[Any]:
-        """Rows `first` to before `last`, or to the end; at least one block has to have come."""
+        """Return the rows `first` to before `last`, or to the end; at least one block has to have come."""
         while self._end < last:
             block = next(self._blocks, None)
             if block is None:
@@ -115,7 +121,7 @@ class Sliding:
 
 @dataclass(frozen=True)
 class Framing:
-    """Frames on a grid.
+    """Say how frames lie on a grid.
 
     Attributes
     ----------
@@ -143,12 +149,12 @@ class Framing:
         return self.window_samples + (self.per_example - 1) * self.hop_samples
 
     def count(self, samples: int) -> int:
-        """Frames of a recording."""
+        """Count the frames of a recording."""
         return 0 if samples < self.window_samples else 1 + (samples - self.window_samples) // self.hop_samples
 
 
 class FrameReader:
-    """The frames of a recording that comes in blocks, stretch by stretch, never back.
+    """Make the frames of a recording that comes in blocks, stretch by stretch, never back.
 
     Parameters
     ----------
@@ -165,7 +171,7 @@ class FrameReader:
         self._wave = Sliding(_followed(blocks, padding))
 
     def take(self, first: int, count: int) -> Tensor:
-        """Frames ``(count, F)`` from `first` on; fewer where the recording ends."""
+        """Make the frames ``(count, F)`` from `first` on; fewer where the recording ends."""
         framing = self.framing
         before, after = framing.context
         skipped = min(first, -(-before // framing.hop_samples))
@@ -182,7 +188,9 @@ def _followed(blocks: Iterable[Wave], padding: int) -> Iterable[Wave]:
 
 
 def framing_of_transform(front_end: Any, spectral: Any) -> Framing | str:
-    """The frames of a `TransformFrontEnd` of torchaudio's transforms, or why they cannot be had in blocks.
+    """Say how the frames of a `TransformFrontEnd` lie, or why they cannot be had in blocks.
+
+    Known of torchaudio's transforms.
 
     Parameters
     ----------

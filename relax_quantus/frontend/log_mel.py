@@ -1,4 +1,4 @@
-"""Waveform 16 kHz -> log-mel examples, exactly as VGGish computes them, in torch.
+"""Compute log-mel examples of 16 kHz waveforms, exactly as VGGish computes them, in torch.
 
 Second step of the flow: waveforms ``(samples,)`` or ``(B, samples)`` enter, ``(n, 1, T=96, F=64)`` log-mel examples leave, in batches, on any
 device and differentiably. Reference: torchvggish 0.2, ``vggish_input.waveform_to_examples`` (after Hershey et al., ICASSP 2017), from which
@@ -37,7 +37,10 @@ NAME = "log_mel"
 
 @dataclass(frozen=True)
 class LogMelConfig:
-    """VGGish's front end, with units. HTK mel scale, slopes linear in mel, magnitude spectrum, natural logarithm."""
+    """Hold the constants of a log-mel front end, with units; the defaults are VGGish's.
+
+    HTK mel scale, slopes linear in mel, magnitude spectrum, natural logarithm.
+    """
 
     sample_rate_hz: int = 16_000
     window_s: float = 0.025
@@ -91,13 +94,16 @@ class LogMelConfig:
 
     @property
     def band_edges_hz(self) -> npt.NDArray[np.float64]:
-        """Lower edge of band i at index i, its centre at i + 1, its upper edge at i + 2, in Hz, shape (F + 2,)."""
+        """Edges and centres of the mel bands in Hz, shape (F + 2,).
+
+        The lower edge of band i is at index i, its centre at i + 1, its upper edge at i + 2.
+        """
         mel = np.linspace(hz_to_mel(self.mel_min_hz), hz_to_mel(self.mel_max_hz), self.mel_bands + 2)
         return np.asarray(700.0 * (np.exp(mel / 1127.0) - 1.0))
 
 
 def hz_to_mel(hz: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """HTK's mel scale: 1127 ln(1 + hz / 700).
+    """Convert frequencies in Hz to HTK's mel scale: 1127 ln(1 + hz / 700).
 
     Examples
     --------
@@ -108,7 +114,10 @@ def hz_to_mel(hz: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 
 def mel_matrix(config: LogMelConfig) -> npt.NDArray[np.float64]:
-    """Triangular filters, slopes linear in mel, zero at 0 Hz, shape (fft_samples // 2 + 1, F)."""
+    """Build triangular filters, slopes linear in mel, zero at 0 Hz.
+
+    Shape (fft_samples // 2 + 1, F).
+    """
     bins_mel = hz_to_mel(np.linspace(0.0, config.sample_rate_hz / 2, config.fft_samples // 2 + 1))
     edges = np.linspace(hz_to_mel(config.mel_min_hz), hz_to_mel(config.mel_max_hz), config.mel_bands + 2)
     rising = (bins_mel[:, None] - edges[None, :-2]) / (edges[1:-1] - edges[:-2])
@@ -207,14 +216,19 @@ class LogMelAxis(Axis):
 
 @functools.lru_cache(maxsize=8)
 def _analysis(config: LogMelConfig, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The window (window_samples,), periodic Hann, and the filters (fft_samples // 2 + 1, F) of `mel_matrix`."""
+    """Build the window and the filters of `mel_matrix`.
+
+    The window (window_samples,) is a periodic Hann; the filters are (fft_samples // 2 + 1, F).
+    """
     with torch.inference_mode(False):  # kept for later calls, which may want gradients
         window = torch.hann_window(config.window_samples, periodic=True, dtype=torch.float64, device="cpu")
         return window.to(device, dtype), torch.from_numpy(mel_matrix(config)).to(device, dtype)
 
 
 class LogMel(nn.Module):
-    """VGGish's log-mel spectrogram in torch, computed in float64 (float32 on devices without it, such as MPS).
+    """Compute VGGish's log-mel spectrogram in torch.
+
+    In float64; float32 on devices without it, such as MPS.
 
     Parameters
     ----------
@@ -241,7 +255,10 @@ class LogMel(nn.Module):
 
     @neutral_torch(gradients=True)
     def frames(self, wave: Tensor) -> Tensor:
-        """Log-mel frames ``(..., samples) -> (..., frames, F)`` of a float tensor on the module's device; every whole window gives a frame."""
+        """Compute log-mel frames ``(..., samples) -> (..., frames, F)``.
+
+        Of a float tensor on the module's device; every whole window gives a frame.
+        """
         precision = torch.float32 if wave.device.type == "mps" else torch.float64
         window, mel = _analysis(self.config, wave.device, precision)
         windows = wave.unfold(-1, self.config.window_samples, self.config.hop_samples)
@@ -286,7 +303,10 @@ class LogMel(nn.Module):
         return self.describe(frames.reshape(-1, 1, self.config.frames, self.config.mel_bands), source)
 
     def describe(self, x: Tensor, source: Tensor | None = None) -> Tensor:
-        """Return `Examples`: log-mel ``(..., T, F)`` of these constants with their axis, silence and waveform."""
+        """Return `Examples` of log-mel ``(..., T, F)``, with their axis, silence and waveform.
+
+        They were made with these constants.
+        """
         name = NAME if self.config == LogMelConfig() else f"{NAME} of {_differing(self.config)}"
         return Examples.of(x, self.axis, self.config.silence, self.config.sample_rate_hz, source, name)
 
@@ -296,14 +316,17 @@ class LogMel(nn.Module):
         return LogMelAxis(self.config)
 
     def examples_in(self, samples: int) -> int:
-        """Number of whole examples in a waveform of so many samples."""
+        """Count the whole examples in a waveform of so many samples."""
         if samples < self.config.window_samples:
             return 0
         return (1 + (samples - self.config.window_samples) // self.config.hop_samples) // self.config.frames
 
 
 def framing_of_log_mel(module: LogMel) -> Framing:
-    """Say how log-mel frames lie in a waveform: each sees the window that begins at its place on the grid."""
+    """Say how log-mel frames lie in a waveform.
+
+    Each sees the window that begins at its place on the grid.
+    """
     config = module.config
 
     def frames(wave: npt.NDArray[np.float32]) -> Tensor:
@@ -314,13 +337,16 @@ def framing_of_log_mel(module: LogMel) -> Framing:
 
 
 def _differing(config: LogMelConfig) -> str:
-    """The constants that are not VGGish's."""
+    """Return the constants that are not VGGish's."""
     usual = asdict(LogMelConfig())
     return ",".join(f"{name}={value}" for name, value in asdict(config).items() if value != usual[name])
 
 
 def as_waveform(wave: Tensor | npt.ArrayLike) -> Tensor:
-    """Return `wave` as a finite floating tensor of one or two axes, sharing its memory where torch can."""
+    """Return `wave` as a finite floating tensor of one or two axes.
+
+    Its memory is shared where torch can.
+    """
     if not isinstance(wave, Tensor):
         wave = np.asarray(wave)
         if wave.dtype.kind != "f":

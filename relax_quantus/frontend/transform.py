@@ -1,4 +1,4 @@
-"""`TransformFrontEnd`: any spectrogram transform, such as those of torchaudio, as a front end.
+"""Make examples with any spectrogram transform, such as those of torchaudio.
 
 Takes the place of `LogMel` in the flow: waveforms ``(samples,)`` or ``(B, samples)`` enter, examples ``(n, 1, T, F)`` leave, time on axis -2
 and frequency on axis -1, where the mask strategies expect them. The transform is the caller's module and keeps torchaudio's order,
@@ -106,7 +106,10 @@ class TransformFrontEnd(nn.Module):
 
     @neutral_torch(gradients=True)
     def spectrogram(self, wave: Tensor | npt.ArrayLike) -> Tensor:
-        """Return ``(B, T, F)``, the whole waveforms without cutting; arguments and errors as for `forward`."""
+        """Return ``(B, T, F)``, the whole waveforms without cutting.
+
+        Arguments and errors as for `forward`.
+        """
         wave = as_waveform(wave)
         wave = self._as_transform(wave[None] if wave.ndim == 1 else wave)
         x = self._checked(self.transform(wave), len(wave)).transpose(1, 2)
@@ -118,7 +121,9 @@ class TransformFrontEnd(nn.Module):
         return torch.log(x + self.log_offset)
 
     def load_examples(self, path: str | os.PathLike[str], resampler: str = "soxr") -> Tensor:
-        """Read a recording as `Examples` ``(n, 1, T, F)``, resampled to `sample_rate_hz` by `relax_quantus.audio.reading.load_waveform`.
+        """Read a recording as `Examples` ``(n, 1, T, F)``, resampled to `sample_rate_hz`.
+
+        By `relax_quantus.audio.reading.load_waveform`.
 
         They carry their axis, which is measured where the transform does not say it, and what a muted part of this
         recording becomes.
@@ -145,7 +150,9 @@ class TransformFrontEnd(nn.Module):
     def silence(
         self, samples: int = SAMPLE_RATE_HZ, *, beside: Tensor | npt.NDArray[np.floating[Any]] | None = None
     ) -> Tensor:
-        """What digital silence becomes, ``(1, 1, 1, F)``: the value to pass to RELAX as ``baselines``, where 0 would be a sound.
+        """Compute what digital silence becomes, ``(1, 1, 1, F)``.
+
+        It is the value to pass to RELAX as ``baselines``, where 0 would be a sound.
 
         Parameters
         ----------
@@ -169,7 +176,10 @@ class TransformFrontEnd(nn.Module):
         return x[:, None, middle, None].clone()
 
     def _as_transform(self, wave: Tensor) -> Tensor:
-        """Bring `wave` to the device and floating type of the transform's first buffer or weight."""
+        """Bring `wave` to the device and floating type of the transform.
+
+        That is of its first buffer or weight.
+        """
         for value in (*self.transform.buffers(), *self.transform.parameters()):
             if value.is_floating_point():
                 return wave.to(value)
