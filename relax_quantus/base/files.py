@@ -2,9 +2,11 @@
 
 A draft beside the place is checked, flushed, and moved there when it is whole.
 
-A path enters; the name of a new file in the same folder is given to whatever writes; the path holds all of it afterwards, or what it held before.
-Names of drafts are drawn at random and made with ``O_EXCL``, so threads, containers and hosts that share a folder never share a draft. A draft is
-locked as long as its writer lives, so those of killed processes can be told from those of running ones (`sweep`).
+A path enters; the name of a new file in the same folder is given to whatever writes; the path holds
+all of it afterwards, or what it held before. Names of drafts are drawn at random and made with
+``O_EXCL``, so threads, containers and hosts that share a folder never share a draft. A draft is
+locked as long as its writer lives, so those of killed processes can be told from those of running
+ones (`sweep`).
 """
 
 from __future__ import annotations
@@ -49,7 +51,8 @@ class Draft:
     Parameters
     ----------
     path
-        What it is to become: errors name it, and writers that choose the format by the ending of a name find that of this.
+        What it is to become: errors name it, and writers that choose the format by the ending of a
+        name find that of this.
 
     Attributes
     ----------
@@ -109,7 +112,8 @@ def complete(path: str | os.PathLike[str], check: Callable[[Path], object] | Non
     Parameters
     ----------
     path
-        What is to be written. The path of a draft is given back as it is: whoever made that moves it.
+        What is to be written. The path of a draft is given back as it is: whoever made that moves
+        it.
     check
         Told the draft when it is written; what it raises keeps `path` as it was.
 

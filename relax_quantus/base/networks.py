@@ -121,13 +121,14 @@ def neutral_torch(*, gradients: bool = False) -> Iterator[None]:
 
     That is float32 by default, on the CPU, at full precision, without autocast.
 
-    Settings of the whole process are changed only where they differ, by one thread at a time, so that others that want them changed wait.
+    Settings of the whole process are changed only where they differ, by one thread at a time, so
+    that others that want them changed wait.
 
     Parameters
     ----------
     gradients
-        Leave gradients, and inference mode, as the caller has them; else there are none, and tensors are ordinary ones, which can be used
-        later and elsewhere.
+        Leave gradients, and inference mode, as the caller has them; else there are none, and
+        tensors are ordinary ones, which can be used later and elsewhere.
 
     Examples
     --------
@@ -177,7 +178,8 @@ def callers_torch(*, gradients: bool = False) -> Iterator[None]:
 
     Outside of our code nothing changes.
 
-    An encoder's precision is an argument of the call, so that it does not depend on where the call stands.
+    An encoder's precision is an argument of the call, so that it does not depend on where the call
+    stands.
 
     Parameters
     ----------
@@ -211,7 +213,8 @@ def exact(x: Tensor) -> Tensor:
 
 _modes = threading.Lock()
 _in_use: dict[int, list[Any]] = {}
-"""Submodules in training mode that are run in eval mode just now, by identity: [submodule, how often]."""
+"""Submodules in training mode that are run in eval mode just now, by identity: [submodule, how
+often]."""
 
 
 @contextmanager
@@ -225,8 +228,8 @@ def evaluation_mode(encoder: object) -> Iterator[None]:
     Parameters
     ----------
     encoder
-        A module, a method of one, or any other callable. Modules that `modules_behind` does not find are met when they
-        are run in this thread.
+        A module, a method of one, or any other callable. Modules that `modules_behind` does not
+        find are met when they are run in this thread.
 
     Examples
     --------
@@ -366,15 +369,17 @@ def fingerprint(encoder: object) -> str:
     Returns
     -------
     str
-        SHA-256 over the weights in order, shapes and types included, and the structure: types of the modules and their
-        settings, names not, containers not. Of what has no weights its `relax_quantus.base.identity`: structure,
-        constants, code and what that reads.
+        SHA-256 over the weights in order, shapes and types included, and the structure: types of
+        the modules and their settings, names not, containers not. Of what has no weights its
+        `relax_quantus.base.identity`: structure, constants, code and what that reads.
 
     Examples
     --------
     >>> layer = nn.Linear(2, 1)
-    >>> fingerprint(layer) == fingerprint(nn.Sequential(layer)), fingerprint(nn.Flatten()) == fingerprint(nn.Identity())
-    (True, False)
+    >>> fingerprint(layer) == fingerprint(nn.Sequential(layer))
+    True
+    >>> fingerprint(nn.Flatten()) == fingerprint(nn.Identity())
+    False
     >>> fingerprint(layer) == fingerprint(nn.Sequential(layer, nn.Tanh()))
     False
     """

@@ -119,7 +119,7 @@ class Sources:
         return _Search(self, set(names)).closure(starts)
 
     def closure_of(self, objects: Iterable[Any], names: Iterable[str] = ()) -> Closure:
-        """Find the closure of functions, classes and instances, those of other packages included."""
+        """Find the closure of functions, classes and instances, also of other packages."""
         starts = list(dict.fromkeys(place for thing in objects for place in self._places(thing)))
         return self.closure(starts, names)
 

@@ -1,10 +1,11 @@
 """Find an encoder by its name, or take the user's own, with the front end that makes its examples.
 
 The one way for explain, fit and bench. `ENCODERS` has the encoders that we ship: one file each,
-imported only when asked for; any callable of that shape is an encoder to the rest of the package.
-A text or an object enters `load`: a name with settings (``vggish_mini``, ``vggish_mini:weights=PATH``,
-``random:of=vggish_mini,seed=1``), ``module:attribute`` or ``file.py:name`` of the user's own, a network, any
-callable, or a pair of a front end and one of these. A `FrontEnd` and a network in eval mode leave that fit together.
+imported only when asked for; any callable of that shape is an encoder to the rest of the package. A
+text or an object enters `load`: a name with settings (``vggish_mini``,
+``vggish_mini:weights=PATH``, ``random:of=vggish_mini,seed=1``), ``module:attribute`` or
+``file.py:name`` of the user's own, a network, any callable, or a pair of a front end and one of
+these. A `FrontEnd` and a network in eval mode leave that fit together.
 """
 
 from __future__ import annotations
@@ -64,17 +65,18 @@ def load_encoder(name: str, **parameters: Any) -> nn.Module:
     Parameters
     ----------
     name
-        ``"vggish_mini"`` (bundled weights, no network), ``"vggish"`` (torchvggish), a model of torchaudio such as
-        ``"wav2vec2_base"`` (``layer=6``, ``pooling="max"``), each with ``weights=PATH`` and ``sha256=HEX`` for
-        weights of one's own; or ``"random"`` (``of="vggish_mini"``, ``seed=1``): the same network with random weights.
+        ``"vggish_mini"`` (bundled weights, no network), ``"vggish"`` (torchvggish), a model of
+        torchaudio such as ``"wav2vec2_base"`` (``layer=6``, ``pooling="max"``), each with
+        ``weights=PATH`` and ``sha256=HEX`` for weights of one's own; or ``"random"``
+        (``of="vggish_mini"``, ``seed=1``): the same network with random weights.
     **parameters
         Passed to the encoder's loader.
 
     Returns
     -------
     torch.nn.Module
-        In the type of its weights' file, on torch's default device:
-        ``(n, 1, 96, 64) -> (n, 128)``; a model of torchaudio ``(n, samples) -> (n, D)``, see `WaveformEncoder`.
+        In the type of its weights' file, on torch's default device: ``(n, 1, 96, 64) -> (n, 128)``;
+        a model of torchaudio ``(n, samples) -> (n, D)``, see `WaveformEncoder`.
 
     Raises
     ------
@@ -124,9 +126,9 @@ def _random(of: str = "vggish_mini", seed: int = 0) -> nn.Module:
 def randomised(encoder: nn.Module, seed: int) -> nn.Module:
     """Draw all weights of `encoder` anew, in place, and return it.
 
-    Convolutions and linear layers take He et al.'s normal weights (ICCV 2015) and biases of 0, so that what enters
-    still reaches the embedding (torch's own first weights shrink it to the biases); other layers take what they start
-    with. The global generators are left alone.
+    Convolutions and linear layers take He et al.'s normal weights (ICCV 2015) and biases of 0, so
+    that what enters still reaches the embedding (torch's own first weights shrink it to the
+    biases); other layers take what they start with. The global generators are left alone.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
@@ -155,13 +157,14 @@ def load(
     Parameters
     ----------
     encoder
-        A name with settings, ``name:key=value,...``; the user's own, ``module:attribute`` or ``file.py:name``; or
-        an object: a network, a callable, or a pair of a front end and one of these.
+        A name with settings, ``name:key=value,...``; the user's own, ``module:attribute`` or
+        ``file.py:name``; or an object: a network, a callable, or a pair of a front end and one of
+        these.
     weights, sha256
         A file of its weights, and the digest that the file must have.
     front_end
-        A text of the same kinds, a `FrontEnd`, or an object that makes examples of a waveform. None gives an encoder
-        of waveforms the waveform, a pair its own, and any other log-mel.
+        A text of the same kinds, a `FrontEnd`, or an object that makes examples of a waveform. None
+        gives an encoder of waveforms the waveform, a pair its own, and any other log-mel.
     argument
         What messages call the encoder.
 

@@ -2,8 +2,8 @@
 
 These are wav2vec 2.0, HuBERT and WavLM with weights of the user's.
 
-A name, a file of weights and a layer enter, a `WaveformEncoder` ``(n, samples) -> (n, D)`` leaves. torchaudio is imported when one is loaded;
-nothing is fetched.
+A name, a file of weights and a layer enter, a `WaveformEncoder` ``(n, samples) -> (n, D)`` leaves.
+torchaudio is imported when one is loaded; nothing is fetched.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ NORMALIZED = {
     "wavlm_base": False,
     "wavlm_large": True,
 }
-"""Factories of ``torchaudio.models``, and whether its pipelines bring each waveform to mean 0 and variance 1 for such a model."""
+"""Factories of ``torchaudio.models``, and whether its pipelines bring each waveform to mean 0 and
+variance 1 for such a model."""
 HOW_TO_SAVE = "save torchaudio.pipelines.{}.get_model().state_dict() with torch.save"
 PRETRAINED = "weights of torchaudio's {}"
 SPEECH_HEAD = ("aux.",)
@@ -52,7 +53,8 @@ def load_torchaudio_model(
     name
         Its factory's, a key of `NORMALIZED`.
     weights, sha256
-        A file holding its state dict, safetensors or ``torch.save``, and its SHA-256. The layer for speech recognition, ``aux``, is left out.
+        A file holding its state dict, safetensors or ``torch.save``, and its SHA-256. The layer for
+        speech recognition, ``aux``, is left out.
     layer, pooling
         As of `WaveformEncoder`.
     normalize

@@ -1,8 +1,9 @@
 """Load torchvggish's network with its AudioSet weights, 72 M parameters, not bundled (288 MB).
 
-Log-mel examples ``(n, 1, 96, 64)`` enter, ReLU embeddings ``(n, 128)`` leave, neither quantised nor squeezed. Weights come from torch.hub's
-cache (fetched on first use, as torchvggish does) or from a file of the user's; either way they are checked before they are used, and unpickled
-without running any code that the file may hold.
+Log-mel examples ``(n, 1, 96, 64)`` enter, ReLU embeddings ``(n, 128)`` leave, neither quantised nor
+squeezed. Weights come from torch.hub's cache (fetched on first use, as torchvggish does) or from a
+file of the user's; either way they are checked before they are used, and unpickled without running
+any code that the file may hold.
 """
 
 from __future__ import annotations
@@ -44,13 +45,14 @@ class VGGish(nn.Module):
 
     It has the same state-dict keys.
 
-    The layers are torchvggish's own. Their ReLUs are made to work out of place, because Captum's hooks (DeepLift, LRP, guided backpropagation)
-    fail on in-place ones.
+    The layers are torchvggish's own. Their ReLUs are made to work out of place, because Captum's
+    hooks (DeepLift, LRP, guided backpropagation) fail on in-place ones.
     """
 
     embedding_size = 128
     frozen_in_fine_tuning = ("features",)
-    """What `EmbeddingClassifier.fit` leaves as it is by default when it fine-tunes: the convolutions."""
+    """What `EmbeddingClassifier.fit` leaves as it is by default when it fine-tunes: the
+    convolutions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,10 +78,12 @@ def load_vggish(weights: str | os.PathLike[str] | None = None, sha256: str | Non
     Parameters
     ----------
     weights
-        A file holding torchvggish's state dict; None takes the one in torch.hub's cache, or fetches it there.
+        A file holding torchvggish's state dict; None takes the one in torch.hub's cache, or fetches
+        it there.
     sha256
-        The file's SHA-256, 64 hexadecimal digits. Without it the file is checked against the hash in its name (``vggish-10086976.pth``); a file
-        of the user's whose name holds none is checked for shape only.
+        The file's SHA-256, 64 hexadecimal digits. Without it the file is checked against the hash
+        in its name (``vggish-10086976.pth``); a file of the user's whose name holds none is checked
+        for shape only.
 
     Returns
     -------
@@ -89,7 +93,8 @@ def load_vggish(weights: str | os.PathLike[str] | None = None, sha256: str | Non
     Raises
     ------
     WeightsError
-        If the file is missing and cannot be fetched, has another hash, is not a plain state dict, or is one of another network.
+        If the file is missing and cannot be fetched, has another hash, is not a plain state dict,
+        or is one of another network.
     """
     check_sha256(sha256)
     path = _in_hub() if weights is None else existing(weights)

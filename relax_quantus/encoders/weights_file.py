@@ -1,7 +1,8 @@
 """Read files of weights: a path enters, a checked state dict or a module that holds it leaves.
 
-Stands before the encoders that take weights of the user's. Nothing in a file is run: safetensors, or a pickle of tensors alone
-(``torch.load(weights_only=True)``). The SHA-256 is compared before the file is read, names and shapes before a module takes them.
+Stands before the encoders that take weights of the user's. Nothing in a file is run: safetensors,
+or a pickle of tensors alone (``torch.load(weights_only=True)``). The SHA-256 is compared before the
+file is read, names and shapes before a module takes them.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def load_weights(
     Raises
     ------
     WeightsError
-        If the file is missing, has another hash, is not a plain state dict, or is one of another network.
+        If the file is missing, has another hash, is not a plain state dict, or is one of another
+        network.
     """
     check_sha256(sha256)
     path = existing(weights)

@@ -83,7 +83,10 @@ class Axis(ABC):
 
     @abstractmethod
     def band_of_hz(self, hz: npt.ArrayLike) -> Image:
-        """Return the position of frequencies in Hz on the band axis, 0 at the lowest band's centre."""
+        """Return the position of frequencies in Hz on the band axis.
+
+        0 is the lowest band's centre.
+        """
 
     @abstractmethod
     def bands_of_hz(self, low_hz: float, high_hz: float) -> npt.NDArray[np.int64]:
@@ -298,16 +301,18 @@ def axis_of(examples: Any, given: Axis | HasAxis | None = None, bands: int | Non
     examples
         Tensor or array ``(..., T, F)``.
     given
-        What the caller says: an axis, or the `LogMel` that made them. None for that of `examples` if
-        they are `relax_quantus.frontend.Examples`; else frames and bands are counted.
+        What the caller says: an axis, or the `LogMel` that made them. None for that of `examples`
+        if they are `relax_quantus.frontend.Examples`; else frames and bands are counted.
     bands
         Number of bands F, if not that of `examples`.
 
     Examples
     --------
     >>> from relax_quantus.frontend.log_mel import LogMel
-    >>> axis_of(np.zeros((1, 1, 9, 4))).time_label, axis_of(np.zeros((1, 1, 9, 64)), LogMel()).time_label
-    ('frame', 'time (s)')
+    >>> axis_of(np.zeros((1, 1, 9, 4))).time_label
+    'frame'
+    >>> axis_of(np.zeros((1, 1, 9, 64)), LogMel()).time_label
+    'time (s)'
     """
     said = examples if given is None else given
     found = said if isinstance(said, Axis) else getattr(said, "axis", None)

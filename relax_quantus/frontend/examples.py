@@ -39,15 +39,15 @@ class Examples(Tensor):
     sample_rate_hz : int
         Rate of the waveform that the front end takes.
     source : Tensor or None
-        The waveform ``(samples,)`` or ``(B, samples)`` that they were made of, not copied; None where
-        it is not known, as of examples of several recordings.
+        The waveform ``(samples,)`` or ``(B, samples)`` that they were made of, not copied; None
+        where it is not known, as of examples of several recordings.
     front_end : str
         Name of the front end, as results record it.
 
     Notes
     -----
-    An operation in place keeps the metadata, as it returns the same object: take a copy by `plain` before
-    changing values that should no longer be read as this sound. A network that went through
+    An operation in place keeps the metadata, as it returns the same object: take a copy by `plain`
+    before changing values that should no longer be read as this sound. A network that went through
     ``torch.compile`` runs uncompiled on examples, as its graphs take plain tensors alone: give it
     ``plain(x)``, as RELAX and heads do.
 
@@ -79,7 +79,8 @@ class Examples(Tensor):
     ) -> Tensor:
         """Say of a tensor what it is; memory is shared and gradients flow through.
 
-        Code that is being compiled or traced gets the tensor as it is, as it computes with nothing else.
+        Code that is being compiled or traced gets the tensor as it is, as it computes with nothing
+        else.
         """
         if torch.compiler.is_compiling() or torch._C._is_tracing():
             return x
@@ -269,8 +270,8 @@ def _keeping() -> dict[Any, Callable[..., Any]]:
 class _Compiler(MetaPathFinder):
     """Tell torch's compiler, when it is first imported, to leave operations on examples uncompiled.
 
-    Its graphs fail on every subclass of Tensor ("Multiple dispatch failed", torch 2.13). Importing it here to say so
-    would cost every program two seconds.
+    Its graphs fail on every subclass of Tensor ("Multiple dispatch failed", torch 2.13). Importing
+    it here to say so would cost every program two seconds.
     """
 
     CONFIG = "torch._dynamo.config"

@@ -2,9 +2,9 @@
 
 For front ends that do not say it themselves.
 
-Beside `relax_quantus.frontend.axes`: a function from a waveform to examples enters, a `FrameTimes` leaves, or the
-reason why there is none. Counting the frames of some seconds would not do: a partial last example is dropped, ends
-are padded or not, windows are centred or begin at their place.
+Beside `relax_quantus.frontend.axes`: a function from a waveform to examples enters, a `FrameTimes`
+leaves, or the reason why there is none. Counting the frames of some seconds would not do: a partial
+last example is dropped, ends are padded or not, windows are centred or begin at their place.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import numpy.typing as npt
 from torch import Tensor
 
 LENGTHS_S = (20.0, 13.7)
-"""Two lengths, so that a front end which stretches whatever it gets over a fixed number of frames is found out."""
+"""Two lengths, so that a front end which stretches whatever it gets over a fixed number of frames
+is found out."""
 ALONE = (12, 6)
 """Waveforms of each length with one click."""
 MOST_BANDS, MOST_COMPARED = 96, 400
@@ -29,11 +30,13 @@ CLICKS_S = (0.0, 0.02, 0.2)
 """Lengths of a click, longer ones for front ends that skip some of the sound between frames."""
 EDGE_S = 0.6
 LEAST_RESPONSE = 0.05
-"""Share of the strongest response below which a click was not heard (between windows, or behind what is cut off)."""
+"""Share of the strongest response below which a click was not heard (between windows, or behind
+what is cut off)."""
 FEWEST = 8
 """Clicks that have to be heard."""
 FEWEST_CHANGES, ENOUGH_CHANGES, MOST_ROUNDS = 6, 12, 5
-"""Changes from one frame to the next that have to be found, that are enough, and rounds to find them in."""
+"""Changes from one frame to the next that have to be found, that are enough, and rounds to find
+them in."""
 MOST_MISSED, MOST_MISSED_CHANGE = 0.75, 0.15
 """Frames by which no click, and no change from one frame to the next, may be off."""
 WHOLE_SAMPLES = 0.1
@@ -55,7 +58,8 @@ class FrameTimes:
     window_s
         That one frame sees, roughly.
     example_frames, example_s
-        As in `relax_quantus.frontend.axes.BinAxis`; 0 where frames run on from one example to the next.
+        As in `relax_quantus.frontend.axes.BinAxis`; 0 where frames run on from one example to the
+        next.
     """
 
     every_s: float
@@ -86,13 +90,16 @@ def measure(make: Callable[[npt.NDArray[np.float32]], Tensor], rate_hz: int) -> 
     Returns
     -------
     FrameTimes or str
-        Or why nobody can say: clicks are not found again, or not at places that lie on a line. Costs about 30 calls of `make` of up to 20 s
-        each, three times as many where short clicks do not do.
+        Or why nobody can say: clicks are not found again, or not at places that lie on a line.
+        Costs about 30 calls of `make` of up to 20 s each, three times as many where short clicks do
+        not do.
 
     Examples
     --------
     >>> import torch
-    >>> found = measure(lambda wave: torch.from_numpy(wave[: wave.size // 4000 * 4000]).abs().reshape(-1, 1, 20, 200), 16_000)
+    >>> def whole(wave):
+    ...     return torch.from_numpy(wave[: wave.size // 4000 * 4000])
+    >>> found = measure(lambda wave: whole(wave).abs().reshape(-1, 1, 20, 200), 16_000)
     >>> found.every_s, round(found.first_s, 2)
     (0.0125, 0.01)
     """
@@ -181,7 +188,7 @@ class _Probe:
         return np.asarray(values.double().reshape(-1, values.shape[-1]).numpy()), int(values.shape[-2])
 
     def _response(self, seconds: float, places: Sequence[int]) -> tuple[Image, int]:
-        """Measure how much more every frame ``(n T,)`` differs from most others than without clicks."""
+        """Measure how far every frame ``(n T,)`` is from most others, beyond the same in silence."""
         wave = self.quiet[seconds].copy()
         for place in places:
             begin = max(0, place - self.click.size // 2)

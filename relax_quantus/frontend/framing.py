@@ -2,9 +2,10 @@
 
 Also of a recording that is read in blocks.
 
-A leaf at the start of the flow, used by the front ends and by `relax_quantus.recordings`. `Framing` says
-where frames lie; samples in blocks enter a `FrameReader` and the frames of any stretch leave, the same as of
-the whole recording; `cut` makes examples of frames, which overlap by choice (`hop_frames`).
+A leaf at the start of the flow, used by the front ends and by `relax_quantus.recordings`. `Framing`
+says where frames lie; samples in blocks enter a `FrameReader` and the frames of any stretch leave,
+the same as of the whole recording; `cut` makes examples of frames, which overlap by choice
+(`hop_frames`).
 """
 
 from __future__ import annotations
@@ -58,9 +59,9 @@ def hop_frames(hop_s: float | None, frame_s: float, frames: int) -> int:
 
 
 def cut(frames: Tensor, per_example: int, hop: int) -> Tensor:
-    """Cut frames ``(frames, F)`` of one recording into examples ``(n, 1, T, F)``, `hop` frames apart.
+    """Cut frames ``(frames, F)`` of one recording into examples ``(n, 1, T, F)``.
 
-    A partial last one is dropped.
+    They begin `hop` frames apart; a partial last one is dropped.
 
     Raises
     ------
@@ -104,7 +105,10 @@ class Sliding:
         self._first = self._end = 0
 
     def take(self, first: int, last: int) -> npt.NDArray[Any]:
-        """Return the rows `first` to before `last`, or to the end; at least one block has to have come."""
+        """Return the rows `first` to before `last`, or to the end.
+
+        At least one block has to have come.
+        """
         while self._end < last:
             block = next(self._blocks, None)
             if block is None:
@@ -126,13 +130,15 @@ class Framing:
     Attributes
     ----------
     frames
-        Waveform ``(samples,)`` -> ``(frames, F)``; of a stretch that begins on the grid, the same but for what `context` spoils.
+        Waveform ``(samples,)`` -> ``(frames, F)``; of a stretch that begins on the grid, the same
+        but for what `context` spoils.
     hop_samples
         From one frame to the next.
     per_example
         Frames T of an example.
     window_samples
-        That a recording needs for its first frame: 0 where frames are centred and the ends of the recording are mirrored.
+        That a recording needs for its first frame: 0 where frames are centred and the ends of the
+        recording are mirrored.
     context
         Samples that a frame sees before its place on the grid, and after it.
     """

@@ -3,8 +3,8 @@
 That is log-mel, a transform of torchaudio, the waveform itself, or what the user's own front end
 makes.
 
-A `Specification` enters, a `FrontEnd` leaves: it reads recordings as examples, knows what silence is there and what the axes of a picture
-stand for.
+A `Specification` enters, a `FrontEnd` leaves: it reads recordings as examples, knows what silence
+is there and what the axes of a picture stand for.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ OPTION = "--front-end"
 LOG_MEL, WAVEFORM = NAME, "waveform"
 NAMES = (LOG_MEL, WAVEFORM, *TRANSFORMS)
 VGGISH = LogMelConfig()
-"""Where nothing else is said, a front end makes what VGGish's does: frames of an example, its seconds, the offset of its logarithm."""
+"""Where nothing else is said, a front end makes what VGGish's does: frames of an example, its
+seconds, the offset of its logarithm."""
 LOG_OFFSETS = {"MelSpectrogram": VGGISH.log_offset, "Spectrogram": VGGISH.log_offset}
 FRAMES = VGGISH.frames
 EXAMPLE_S = VGGISH.frames * VGGISH.hop_s
@@ -75,7 +76,8 @@ class FrontEnd:
     text
         As recorded in results.
     make
-        Waveform ``(samples,)`` -> examples ``(n, 1, T, F)`` or ``(n, samples)``, of which there may be none.
+        Waveform ``(samples,)`` -> examples ``(n, 1, T, F)`` or ``(n, samples)``, of which there may
+        be none.
     rate_hz
         What `make` wants.
     silence
@@ -85,11 +87,13 @@ class FrontEnd:
     natural_log
         Whether values are natural logarithms of a magnitude, which ``--domain amplitude`` needs.
     samples_for
-        The samples that so many examples need; None where that is not known, and everything is transformed.
+        The samples that so many examples need; None where that is not known, and everything is
+        transformed.
     framing
         How frames lie in the waveform, or why a recording cannot be read in blocks.
     silence_beside
-        Waveform ``(samples,)`` -> what a muted part of it becomes, where that depends on the rest of it; None where it does not.
+        Waveform ``(samples,)`` -> what a muted part of it becomes, where that depends on the rest
+        of it; None where it does not.
     """
 
     text: str
@@ -233,7 +237,7 @@ class FrontEnd:
 
 
 def log_mel(text: str = LOG_MEL, module: LogMel | None = None) -> FrontEnd:
-    """Build VGGish's log-mel front end (16 kHz, 96 frames by 64 bands), or one of other constants."""
+    """Build VGGish's log-mel front end (16 kHz, 96 x 64), or one with other constants."""
     module = module or LogMel()
     config = module.config
 
@@ -309,13 +313,15 @@ def of_transform(text: str, front_end: TransformFrontEnd) -> FrontEnd:
 def of_object(text: str, found: Any) -> FrontEnd:
     """Build a front end of an object of the user's own.
 
-    It may say of itself ``sample_rate_hz``, and of its frames ``hop_s``, ``first_s`` (the middle of the first window), ``window_s`` and
-    ``frequencies_hz`` (of the bands); what it does not say is measured if it can be.
+    It may say of itself ``sample_rate_hz``, and of its frames ``hop_s``, ``first_s`` (the middle of
+    the first window), ``window_s`` and ``frequencies_hz`` (of the bands); what it does not say is
+    measured if it can be.
 
     Raises
     ------
     ArgumentTypeError
-        If it is neither a `LogMel`, a `TransformFrontEnd`, another spectrogram module, nor a callable.
+        If it is neither a `LogMel`, a `TransformFrontEnd`, another spectrogram module, nor a
+        callable.
     """
     if isinstance(found, TransformFrontEnd):
         return of_transform(text, found)

@@ -1,9 +1,10 @@
 """Compute log-mel examples of 16 kHz waveforms, exactly as VGGish computes them, in torch.
 
-Second step of the flow: waveforms ``(samples,)`` or ``(B, samples)`` enter, ``(n, 1, T=96, F=64)`` log-mel examples leave, in batches, on any
-device and differentiably. Reference: torchvggish 0.2, ``vggish_input.waveform_to_examples`` (after Hershey et al., ICASSP 2017), from which
-this differs by less than 1e-4 everywhere. That takes float64 inside: beside a full-scale tone the rounding of a float32 Fourier transform
-alone reaches 4e-4 in the quiet bands.
+Second step of the flow: waveforms ``(samples,)`` or ``(B, samples)`` enter, ``(n, 1, T=96, F=64)``
+log-mel examples leave, in batches, on any device and differentiably. Reference: torchvggish 0.2,
+``vggish_input.waveform_to_examples`` (after Hershey et al., ICASSP 2017), from which this differs
+by less than 1e-4 everywhere. That takes float64 inside: beside a full-scale tone the rounding of a
+float32 Fourier transform alone reaches 4e-4 in the quiet bands.
 """
 
 from __future__ import annotations
@@ -238,7 +239,8 @@ class LogMel(nn.Module):
     Attributes
     ----------
     silence : Tensor
-        The value of digital silence, a buffer whose device and dtype are those of the result: ``.to(...)`` and ``.double()`` act on it.
+        The value of digital silence, a buffer whose device and dtype are those of the result:
+        ``.to(...)`` and ``.double()`` act on it.
 
     Examples
     --------
@@ -275,13 +277,15 @@ class LogMel(nn.Module):
         Parameters
         ----------
         wave
-            ``(samples,)`` or ``(B, samples)``, 16 kHz, full scale at 1; torch or numpy, of any floating type, finite. Gradients flow back to it.
+            ``(samples,)`` or ``(B, samples)``, 16 kHz, full scale at 1; torch or numpy, of any
+            floating type, finite. Gradients flow back to it.
 
         Returns
         -------
         Tensor
-            `Examples` ``(n, 1, 96, 64)``, float32 unless the module was converted, on the module's device, all examples of the first
-            waveform first. A partial last example is dropped, as torchvggish does; fewer than 15 600 samples give ``n = 0``.
+            `Examples` ``(n, 1, 96, 64)``, float32 unless the module was converted, on the module's
+            device, all examples of the first waveform first. A partial last example is dropped, as
+            torchvggish does; fewer than 15 600 samples give ``n = 0``.
 
         Raises
         ------
@@ -377,13 +381,15 @@ def load_examples(
     resampler
         ``"soxr"`` or ``"torchaudio"``, see `relax_quantus.audio.reading.resample`.
     hop_s
-        Seconds from the beginning of one example to that of the next, rounded to whole frames; None for 0.96, an example's length: no overlap.
-        `relax_quantus.stitch` makes one map of what is explained about examples that overlap.
+        Seconds from the beginning of one example to that of the next, rounded to whole frames; None
+        for 0.96, an example's length: no overlap. `relax_quantus.stitch` makes one map of what is
+        explained about examples that overlap.
 
     Returns
     -------
     Tensor
-        `Examples` ``(n, 1, 96, 64)``, float32, with n >= 1: a recording under 15 600 samples at 16 kHz is padded with silence to one example.
+        `Examples` ``(n, 1, 96, 64)``, float32, with n >= 1: a recording under 15 600 samples at 16
+        kHz is padded with silence to one example.
 
     Raises
     ------

@@ -2,8 +2,9 @@
 
 By what it says of itself, what its parts say, and what clicks and tones tell.
 
-Beside `relax_quantus.frontend.front_end`: a `TransformFrontEnd` or any other front end enters, a `BinAxis` leaves. Nothing is told by shape alone:
-parts are believed if they make as many frames as they say and tones are loudest where they say; what nobody knows is counted and called so.
+Beside `relax_quantus.frontend.front_end`: a `TransformFrontEnd` or any other front end enters, a
+`BinAxis` leaves. Nothing is told by shape alone: parts are believed if they make as many frames as
+they say and tones are loudest where they say; what nobody knows is counted and called so.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 TRANSFORMS = ("MelSpectrogram", "Spectrogram", "MFCC", "LFCC")
 """Those of ``torchaudio.transforms`` that make a spectrogram from a waveform."""
 MOST_APART = 2.0
-"""Frames by which examples of a front end of one's own may overlap or leave gaps, and still be drawn end to end in seconds."""
+"""Frames by which examples of a front end of one's own may overlap or leave gaps, and still be
+drawn end to end in seconds."""
 Wave = npt.NDArray[np.float32]
 
 
