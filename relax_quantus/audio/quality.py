@@ -96,7 +96,7 @@ class Heard:
 
     @property
     def power(self) -> float:
-        """Mean power without a constant offset."""
+        """Mean power of the samples without a constant offset."""
         return self.energy / self.samples - (self.sum / self.samples) ** 2 if self.samples else 0.0
 
     def passing(self, blocks: Iterable[Waveform]) -> Iterator[Waveform]:
@@ -153,13 +153,13 @@ class Level:
 
     @property
     def seconds(self) -> str:
-        """What was decoded, for messages."""
+        """Seconds that were decoded, as messages show them."""
         return f"{self.frames / self.recording.rate_hz:.2f} s"
 
     def judge(self, heard: Heard, rate_hz: int) -> None:
         """Refuse a recording without sound and warn of a doubtful one.
 
-        Now that all of it was `heard` at `rate_hz`.
+        Called once all of it was `heard` at `rate_hz`.
         """
         refuse, channels = self.recording.refuse, self.recording.channels
         if self.frames == 0:
@@ -240,9 +240,9 @@ class Patched(io.FileIO):
     path
         The file.
     place
-        Where the other bytes begin.
+        Where the bytes that read as others begin.
     other
-        These.
+        What these bytes read as.
     """
 
     def __init__(self, path: Path, place: int, other: bytes) -> None:

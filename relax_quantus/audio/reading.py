@@ -105,7 +105,7 @@ def load_waveform(
 ) -> Waveform:
     """Read a file as a mono float32 waveform (samples,) at `sample_rate_hz`.
 
-    The same as `read_audio` followed by `resample`.
+    The waveform is the same as that of `read_audio` followed by `resample`.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def load_waveform(
         As `read_audio`, and if nothing is left at the new rate, or the file's own is less than a
         thousandth of it.
     UnknownNameError, MissingDependencyError
-        As `resample`.
+        For the reasons that `resample` has.
 
     Warns
     -----
@@ -160,7 +160,7 @@ def waveform_blocks(path: str | os.PathLike[str], sample_rate_hz: int | None = S
     Warns
     -----
     AudioWarning
-        As `load_waveform`, after the last block.
+        For the reasons that `load_waveform` has, after the last block.
 
     Examples
     --------
@@ -211,7 +211,7 @@ class Extent:
 
     @property
     def seconds(self) -> float:
-        """Its length in seconds."""
+        """Length of the recording in seconds."""
         return self.frames / self.rate_hz
 
 
@@ -398,7 +398,7 @@ class Recording:
     name : str
         The path as it is shown in messages, on one line whatever characters it holds.
     rate_hz, channels : int
-        Its own sample rate and number of channels.
+        The file's own sample rate in Hz and its number of channels.
     announced_frames : int or None
         Frames (one sample a channel) that its header announces, None if it does not say. The blocks
         may hold fewer, or more.

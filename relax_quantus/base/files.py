@@ -57,7 +57,7 @@ class Draft:
     Attributes
     ----------
     path
-        What to write to.
+        Path of the draft, to write to.
 
     Raises
     ------
@@ -115,12 +115,12 @@ def complete(path: str | os.PathLike[str], check: Callable[[Path], object] | Non
         What is to be written. The path of a draft is given back as it is: whoever made that moves
         it.
     check
-        Told the draft when it is written; what it raises keeps `path` as it was.
+        Called with the draft when it is written; what it raises keeps `path` as it was.
 
     Raises
     ------
     OSError
-        That names `path`, if it cannot be written, as on a full disk.
+        If `path` cannot be written, as on a full disk; the message names it.
     """
     path = Path(path)
     if path.name in _open:
@@ -198,7 +198,7 @@ def sweep(folder: Path) -> None:
 def writable_folder(path: Path) -> Path:
     """Make `path` a folder that can be written to, or say why not.
 
-    What killed runs left half-written in it is removed.
+    Drafts that killed runs left in it are removed.
 
     Raises
     ------

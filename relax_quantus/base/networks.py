@@ -45,9 +45,9 @@ class _Settings:
     Attributes
     ----------
     dtype
-        What new floating tensors are made of.
+        Type of new floating tensors.
     deterministic, warn_only
-        As of `torch.use_deterministic_algorithms`.
+        Whether and how torch insists on deterministic algorithms.
     precisions
         How the CPU's and the GPU's matrix products may round float32.
     """
@@ -70,7 +70,7 @@ class _Settings:
 
     @property
     def is_neutral(self) -> bool:
-        """Whether our arithmetic can run under them as they are."""
+        """Whether our arithmetic can run under these settings as they are."""
         return not self.deterministic and self.dtype == torch.float32 and {"none", "ieee"} >= set(self.precisions)
 
     def apply(self) -> None:
@@ -411,7 +411,7 @@ _NO_SETTINGS = ("training", "inplace", "dump_patches")
 def _structure(module: nn.Module) -> list[tuple[str, list[tuple[str, str]]]]:
     """List the types of a module's parts and their settings.
 
-    Of other people's modules no counts, which may be of calls.
+    Whole numbers count for torch's own modules alone: those of others may count calls.
     """
     found = []
     for part in module.modules():

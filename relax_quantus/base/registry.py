@@ -164,13 +164,13 @@ class Specification:
     Attributes
     ----------
     text
-        As typed.
+        The option's text as typed.
     name
         A registered name; empty for a target.
     settings
-        What follows the name.
+        Parameters that follow the name, as values.
     texts
-        The same as typed, by whole key: a folder's name may look like a number.
+        The parameters as typed, by whole key: a folder's name may look like a number.
     target
         Module or file, and attribute, of the user's own object; None for a name.
     """

@@ -63,7 +63,7 @@ def require_ours(to: Path, names: tuple[str, ...]) -> None:
     Raises
     ------
     DataError
-        That names the first.
+        If there is one; the message names the first.
     """
     _replaceable(to, dict.fromkeys(names, ""))
 

@@ -50,9 +50,9 @@ class Closure:
     Attributes
     ----------
     sha256
-        Over the syntax trees of all definitions.
+        Digest over the syntax trees of all definitions.
     modules
-        Where these are.
+        Names of the modules that hold these definitions.
     libraries
         Top-level names of other packages that they import.
     """
@@ -126,7 +126,7 @@ class Sources:
     def _places(self, thing: Any) -> Iterator[Place]:
         """Find where a function, a class or an instance's class is defined.
 
-        Of a partial, its function.
+        For a partial, find where its function is.
         """
         while isinstance(thing, partial):
             thing = thing.func

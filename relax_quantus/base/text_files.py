@@ -123,12 +123,12 @@ def table(text: str, column: str) -> tuple[list[str], list[tuple[int, dict[str, 
         As `read_text` returns it. Empty lines, and Excel's ``sep=;`` before the header, are left
         out.
     column
-        In lower case.
+        Name of a column that the table must have, in lower case.
 
     Returns
     -------
     columns : list of str
-        Their names as the file has them.
+        Names of the columns as the file has them.
     rows : list of (int, dict)
         The line's number, and its cells by the columns' names in lower case; missing cells are
         empty.

@@ -212,21 +212,21 @@ def resolve(spec: str, front_end: FrontEnd | None = None) -> tuple[nn.Module, st
     Parameters
     ----------
     spec
-        As of `load`.
+        An encoder, as `load` takes it.
     front_end
-        What makes its examples; None as of `load`.
+        What makes its examples; None chooses as `load` does.
 
     Returns
     -------
     encoder : torch.nn.Module
         In eval mode; convolutions in channels-last format, about twice as fast on a CPU.
     sha256 : str
-        Its `relax_quantus.base.networks.fingerprint`.
+        The encoder's `relax_quantus.base.networks.fingerprint`.
 
     Raises
     ------
     RelaxQuantusError
-        As `load`; also for encoders of waveforms.
+        For the reasons that `load` has; also for encoders of waveforms.
     """
     brings = front_end is None or front_end.text == OWN
     chosen, network = load(spec, front_end=None if brings else front_end, argument=ARGUMENT)
@@ -279,7 +279,7 @@ def known(spec: str) -> None:
 def _try(encoder: nn.Module, front_end: FrontEnd, name: str, argument: str) -> None:
     """Run an encoder on one silent example.
 
-    So that shapes that do not fit are one error and not one a recording.
+    Shapes that do not fit are then one error and not one a recording.
     """
     x = front_end.silent_example()
     rule = f"an encoder of examples {tuple(x.shape)}, as {front_end.text} makes them"

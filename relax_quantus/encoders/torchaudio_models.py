@@ -51,14 +51,14 @@ def load_torchaudio_model(
     Parameters
     ----------
     name
-        Its factory's, a key of `NORMALIZED`.
+        Name of its factory, a key of `NORMALIZED`.
     weights, sha256
         A file holding its state dict, safetensors or ``torch.save``, and its SHA-256. The layer for
         speech recognition, ``aux``, is left out.
     layer, pooling
-        As of `WaveformEncoder`.
+        See `WaveformEncoder`.
     normalize
-        As of `WaveformEncoder`; None does as torchaudio's pipelines do for that model.
+        See `WaveformEncoder`; None does as torchaudio's pipelines do for that model.
 
     Raises
     ------

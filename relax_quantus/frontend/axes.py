@@ -160,7 +160,7 @@ class BinAxis(Axis):
         Centre of each band in Hz, rising; empty where bands are no frequencies (cepstra), which are
         then counted.
     label, value_label, heading
-        Of the band axis, of the values, and above the spectrogram.
+        Texts on the band axis, beside the values, and above the spectrogram.
     first_s
         Middle of the first frame's window in seconds: 0 where the first window is centred on the
         first sample.
@@ -193,7 +193,7 @@ class BinAxis(Axis):
     def hop_s(self) -> float:
         """Seconds from one frame to the next.
 
-        Where each example makes its own frames, on average.
+        It is an average where each example makes its own frames.
         """
         return self.example_s / self.example_frames if self.example_frames else self.every_s
 
@@ -210,7 +210,7 @@ class BinAxis(Axis):
     def times_s(self, frames: int) -> Image:
         """Return the centre of each frame's analysis window, shape (frames,), in seconds.
 
-        Where frames are counted, their numbers.
+        Frames that are only counted have their numbers instead.
         """
         if not self.example_frames:
             return super().times_s(frames)

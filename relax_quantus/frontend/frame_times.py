@@ -1,6 +1,4 @@
-"""Measure when a front end's frames are, by clicks at known places.
-
-For front ends that do not say it themselves.
+"""Measure when frames are by clicks at known places, for front ends that do not say it themselves.
 
 Beside `relax_quantus.frontend.axes`: a function from a waveform to examples enters, a `FrameTimes`
 leaves, or the reason why there is none. Counting the frames of some seconds would not do: a partial
@@ -52,11 +50,11 @@ class FrameTimes:
     Attributes
     ----------
     every_s
-        From one frame to the next.
+        Seconds from one frame to the next.
     first_s
         Middle of the first frame's window.
     window_s
-        That one frame sees, roughly.
+        Seconds that one frame sees, roughly.
     example_frames, example_s
         As in `relax_quantus.frontend.axes.BinAxis`; 0 where frames run on from one example to the
         next.
@@ -85,14 +83,14 @@ def measure(make: Callable[[npt.NDArray[np.float32]], Tensor], rate_hz: int) -> 
     make
         Waveform ``(samples,)`` of any length -> examples ``(n, 1, T, F)``.
     rate_hz
-        Its sample rate in Hz.
+        The front end's sample rate in Hz.
 
     Returns
     -------
     FrameTimes or str
-        Or why nobody can say: clicks are not found again, or not at places that lie on a line.
-        Costs about 30 calls of `make` of up to 20 s each, three times as many where short clicks do
-        not do.
+        When frames are, or why nobody can say: clicks are not found again, or not at places that
+        lie on a line. Costs about 30 calls of `make` of up to 20 s each, three times as many where
+        short clicks do not do.
 
     Examples
     --------
@@ -137,7 +135,7 @@ class _Heard:
 
     @property
     def is_inside(self) -> bool:
-        """Whether it was heard in one example alone, away from its edges."""
+        """Whether the click was heard in one example alone, away from its edges."""
         return self.first % self.per_example > 0 and (self.last + 1) % self.per_example > 0
 
 
@@ -188,7 +186,7 @@ class _Probe:
         return np.asarray(values.double().reshape(-1, values.shape[-1]).numpy()), int(values.shape[-2])
 
     def _response(self, seconds: float, places: Sequence[int]) -> tuple[Image, int]:
-        """Measure how far every frame ``(n T,)`` is from most others, beyond the same in silence."""
+        """Measure how far frames ``(n T,)`` are from most others, beyond the same in silence."""
         wave = self.quiet[seconds].copy()
         for place in places:
             begin = max(0, place - self.click.size // 2)
@@ -251,7 +249,7 @@ class _Probe:
     def _fitted(self, heard: list[_Heard], most: float = MOST_MISSED, fewest: int = FEWEST) -> FrameTimes:
         """Fit the line through all clicks.
 
-        Where there is none, one of the same slope for every example.
+        Where no line fits all, each example gets one, of the same slope.
         """
         rate = self.rate_hz
         samples, frames = np.array([h.sample for h in heard]), np.array([h.frame for h in heard])

@@ -1,11 +1,8 @@
-"""Say how frames lie in a waveform, and cut examples from them.
+"""Say how frames lie in a waveform, and cut examples from them, also while it is read in blocks.
 
-Also of a recording that is read in blocks.
-
-A leaf at the start of the flow, used by the front ends and by `relax_quantus.recordings`. `Framing`
-says where frames lie; samples in blocks enter a `FrameReader` and the frames of any stretch leave,
-the same as of the whole recording; `cut` makes examples of frames, which overlap by choice
-(`hop_frames`).
+Used by the front ends and by `relax_quantus.recordings`. `Framing` says where frames lie; samples
+in blocks enter a `FrameReader` and the frames of any stretch leave, the same as of the whole
+recording; `cut` makes examples of frames, which overlap by choice (`hop_frames`).
 """
 
 from __future__ import annotations
@@ -33,11 +30,12 @@ def hop_frames(hop_s: float | None, frame_s: float, frames: int) -> int:
     Parameters
     ----------
     hop_s
-        In seconds, rounded to whole frames; None for the example's own length: no overlap.
+        Seconds from one beginning to the next, rounded to whole frames; None for the example's own
+        length: no overlap.
     frame_s
         Seconds from one frame to the next.
     frames
-        Of an example.
+        Frames T of an example.
 
     Raises
     ------
@@ -133,12 +131,12 @@ class Framing:
         Waveform ``(samples,)`` -> ``(frames, F)``; of a stretch that begins on the grid, the same
         but for what `context` spoils.
     hop_samples
-        From one frame to the next.
+        Samples from one frame to the next.
     per_example
         Frames T of an example.
     window_samples
-        That a recording needs for its first frame: 0 where frames are centred and the ends of the
-        recording are mirrored.
+        Samples that a recording needs for its first frame: 0 where frames are centred and the ends
+        of the recording are mirrored.
     context
         Samples that a frame sees before its place on the grid, and after it.
     """
@@ -151,7 +149,7 @@ class Framing:
 
     @property
     def example_samples(self) -> int:
-        """That one example needs."""
+        """Number of samples that one example needs."""
         return self.window_samples + (self.per_example - 1) * self.hop_samples
 
     def count(self, samples: int) -> int:
@@ -167,7 +165,7 @@ class FrameReader:
     blocks
         Samples ``(n,)``, one after another.
     framing
-        How frames lie in them.
+        How frames lie in these samples.
     padding
         Samples of silence that follow the last block.
     """
@@ -196,12 +194,12 @@ def _followed(blocks: Iterable[Wave], padding: int) -> Iterable[Wave]:
 def framing_of_transform(front_end: Any, spectral: Any) -> Framing | str:
     """Say how the frames of a `TransformFrontEnd` lie, or why they cannot be had in blocks.
 
-    Known of torchaudio's transforms.
+    Only of torchaudio's transforms is it known.
 
     Parameters
     ----------
     front_end
-        The whole.
+        The whole front end.
     spectral
         Its part that knows ``hop_length`` and ``n_fft``, or None.
     """

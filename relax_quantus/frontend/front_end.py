@@ -1,7 +1,7 @@
 """Turn recordings into what an encoder takes.
 
-That is log-mel, a transform of torchaudio, the waveform itself, or what the user's own front end
-makes.
+That is log-mel, a transform of torchaudio, the waveform itself, or what a front end of the user's
+own makes.
 
 A `Specification` enters, a `FrontEnd` leaves: it reads recordings as examples, knows what silence
 is there and what the axes of a picture stand for.
@@ -74,21 +74,21 @@ class FrontEnd:
     Attributes
     ----------
     text
-        As recorded in results.
+        Name of the front end as results record it.
     make
         Waveform ``(samples,)`` -> examples ``(n, 1, T, F)`` or ``(n, samples)``, of which there may
         be none.
     rate_hz
-        What `make` wants.
+        Sample rate of the waveform that `make` wants.
     silence
-        What digital silence becomes: what the fill "silence" puts in.
+        Value that digital silence becomes, which the fill "silence" puts in.
     axis
-        Of pictures.
+        What the axes of examples stand for.
     natural_log
         Whether values are natural logarithms of a magnitude, which ``--domain amplitude`` needs.
     samples_for
-        The samples that so many examples need; None where that is not known, and everything is
-        transformed.
+        Function from a number of examples to the samples that they need; None where that is not
+        known, and everything is transformed.
     framing
         How frames lie in the waveform, or why a recording cannot be read in blocks.
     silence_beside

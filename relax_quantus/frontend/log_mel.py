@@ -75,7 +75,7 @@ class LogMelConfig:
 
     @property
     def fft_samples(self) -> int:
-        """The next power of two above the window (512)."""
+        """Samples of a Fourier transform (512): the next power of two above the window."""
         return int(2 ** math.ceil(math.log2(self.window_samples)))
 
     @property
@@ -229,7 +229,7 @@ def _analysis(config: LogMelConfig, device: torch.device, dtype: torch.dtype) ->
 class LogMel(nn.Module):
     """Compute VGGish's log-mel spectrogram in torch.
 
-    In float64; float32 on devices without it, such as MPS.
+    It is computed in float64, or in float32 on devices without it, such as MPS.
 
     Parameters
     ----------
@@ -349,7 +349,7 @@ def _differing(config: LogMelConfig) -> str:
 def as_waveform(wave: Tensor | npt.ArrayLike) -> Tensor:
     """Return `wave` as a finite floating tensor of one or two axes.
 
-    Its memory is shared where torch can.
+    It shares the memory of `wave` where torch can.
     """
     if not isinstance(wave, Tensor):
         wave = np.asarray(wave)

@@ -1,6 +1,6 @@
 """Find what the axes of a front end of the user's own stand for.
 
-By what it says of itself, what its parts say, and what clicks and tones tell.
+It may say so itself, its parts may, and clicks and tones tell the rest.
 
 Beside `relax_quantus.frontend.front_end`: a `TransformFrontEnd` or any other front end enters, a
 `BinAxis` leaves. Nothing is told by shape alone: parts are believed if they make as many frames as
@@ -50,7 +50,8 @@ def spectral_part(front_end: TransformFrontEnd) -> nn.Module | None:
 def transform_axis(front_end: TransformFrontEnd) -> BinAxis:
     """Find the axes of torchaudio's transforms.
 
-    As they say themselves, if that agrees with the frames that they make; otherwise measured.
+    They are as the transforms say, if that agrees with the frames that they make; otherwise
+    measured.
     """
     inner = front_end.transform
     spectral = spectral_part(front_end)
@@ -152,7 +153,8 @@ def knows_no_rest(front_end: TransformFrontEnd) -> bool:
 def said_axis(found: Any, make: Callable[[Wave], Tensor], rate_hz: int, bands: int, value: str) -> BinAxis:
     """Find the axes of a front end of the user's own.
 
-    By what it says of itself, what its parts say if tones confirm it, and what clicks tell.
+    They follow from what it says of itself, from what its parts say if tones confirm it, and from
+    what clicks tell.
 
     Raises
     ------
@@ -189,7 +191,7 @@ def said_bins(found: Any, bands: int) -> tuple[float, ...]:
 def said_times(found: Any, otherwise: Callable[[], FrameTimes | str]) -> FrameTimes | str:
     """Read when frames are from ``hop_s``, ``first_s`` and ``window_s`` of a front end.
 
-    What it does not say is as `otherwise` finds.
+    What the front end does not say is as `otherwise` finds.
     """
     hop, first, window = (getattr(found, name, None) for name in ("hop_s", "first_s", "window_s"))
     hop = None if hop is None else checks.positive("hop_s", hop)

@@ -185,7 +185,7 @@ class TransformFrontEnd(nn.Module):
     def _as_transform(self, wave: Tensor) -> Tensor:
         """Bring `wave` to the device and floating type of the transform.
 
-        That is of its first buffer or weight.
+        Its first buffer or weight says which.
         """
         for value in (*self.transform.buffers(), *self.transform.parameters()):
             if value.is_floating_point():
