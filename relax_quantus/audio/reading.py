@@ -4,8 +4,7 @@ First step of the flow: whatever libsndfile decodes (WAV, FLAC, OGG, MP3, 8-bit,
 channel count) enters; a mono float32 waveform, full scale at 1, leaves, at the file's own rate
 (`read_audio`) or at the encoder's (`load_waveform`, resampled by soxr or, on request, torchaudio).
 Files are decoded, and by soxr resampled, block by block, so the memory needed is that of the
-result; `waveform_blocks` hands the blocks out, and needs no more memory for an hour than for a
-second.
+result; `waveform_blocks` hands the blocks out, and needs as little for an hour as for a second.
 
 What cannot work is refused with an `AudioError` that names the file. What works but deserves a look
 comes with an `AudioWarning`: hardly any level, channels that cancel, a damaged end, samples far

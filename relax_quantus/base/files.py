@@ -79,7 +79,7 @@ class Draft:
     def flush(self) -> None:
         """Bring what was written to the disk.
 
-        Some file systems say only there that they are full.
+        Some file systems say only then that they are full.
         """
         if self._descriptor is not None:
             with contextlib.nullcontext() if self._descriptor >= 0 else self.path.open("rb+") as file:
@@ -169,7 +169,7 @@ def digest(path: Path) -> str:
 def alone_in(folder: Path) -> Iterator[None]:
     """Keep other processes out of what is done here in a folder.
 
-    On other hosts, too, as far as its file system has locks.
+    This holds for other hosts, too, as far as its file system has locks.
     """
     from filelock import FileLock
 
@@ -185,7 +185,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 def sweep(folder: Path) -> None:
     """Remove drafts that killed processes left in a folder.
 
-    Those of this host that nobody holds, and those of any that are a day old.
+    These are those of this host that nobody holds, and those of any that are a day old.
     """
     with contextlib.suppress(OSError):
         for path in list(folder.glob(f".*{PART}*")):

@@ -1,4 +1,4 @@
-"""Run other people's networks without leaving a trace, and compute without their torch settings.
+"""Run a caller's networks without leaving a trace, and compute apart from the caller's settings.
 
 Any callable enters; nothing about it has changed when it leaves: eval mode, the type and place of
 weights, a fingerprint, embeddings in blocks. Inside `neutral_torch` torch computes as in a fresh
@@ -221,7 +221,7 @@ often]."""
 def evaluation_mode(encoder: object) -> Iterator[None]:
     """Run an encoder's modules in eval mode, and leave their modes and buffers as they were.
 
-    Also when it raises.
+    They are as they were also when it raises.
 
     Threads may share a network: it gets its modes back when the last one is done.
 
@@ -296,7 +296,7 @@ def _put_back(part: nn.Module, name: str, value: Tensor, content: Tensor) -> Non
 def modules_behind(encoder: object) -> list[nn.Module]:
     """Find the modules that a callable runs.
 
-    It is one itself, is a method of one, closes over it, is given it beforehand or names it.
+    That is what it is itself, is a method of, closes over, is given beforehand or names.
 
     Examples
     --------
