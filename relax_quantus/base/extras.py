@@ -20,7 +20,8 @@ EXTRAS = {
     ),
     "dask": ("distributed",),
 }
-"""Extra of ``pip install "relax-quantus[EXTRA]"`` -> the packages that it brings, as they are imported."""
+"""Extra of ``pip install "relax-quantus[EXTRA]"`` -> the packages that it brings, as they are
+imported."""
 
 
 def require(extra: str, asker: str) -> None:

@@ -1,10 +1,11 @@
 """Find an encoder by its name, or take the user's own, with the front end that makes its examples.
 
 The one way for explain, fit and bench. `ENCODERS` has the encoders that we ship: one file each,
-imported only when asked for; any callable of that shape is an encoder to the rest of the package.
-A text or an object enters `load`: a name with settings (``vggish_mini``, ``vggish_mini:weights=PATH``,
-``random:of=vggish_mini,seed=1``), ``module:attribute`` or ``file.py:name`` of the user's own, a network, any
-callable, or a pair of a front end and one of these. A `FrontEnd` and a network in eval mode leave that fit together.
+imported only when asked for; any callable of that shape is an encoder to the rest of the package. A
+text or an object enters `load`: a name with settings (``vggish_mini``,
+``vggish_mini:weights=PATH``, ``random:of=vggish_mini,seed=1``), ``module:attribute`` or
+``file.py:name`` of the user's own, a network, any callable, or a pair of a front end and one of
+these. A `FrontEnd` and a network in eval mode leave that fit together.
 """
 
 from __future__ import annotations
@@ -45,7 +46,10 @@ RANDOM = "random"
 
 @runtime_checkable
 class Encoder(Protocol):
-    """What the package asks of an encoder: finite embeddings, one row an example, independent of their neighbours."""
+    """Say what the package asks of an encoder.
+
+    Finite embeddings, one row an example, independent of their neighbours.
+    """
 
     def __call__(self, x: Tensor) -> Tensor:
         """Embed ``(n, 1, 96, 64) -> (n, D)``."""
@@ -61,17 +65,18 @@ def load_encoder(name: str, **parameters: Any) -> nn.Module:
     Parameters
     ----------
     name
-        ``"vggish_mini"`` (bundled weights, no network), ``"vggish"`` (torchvggish), a model of torchaudio such as
-        ``"wav2vec2_base"`` (``layer=6``, ``pooling="max"``), each with ``weights=PATH`` and ``sha256=HEX`` for
-        weights of one's own; or ``"random"`` (``of="vggish_mini"``, ``seed=1``): the same network with random weights.
+        ``"vggish_mini"`` (bundled weights, no network), ``"vggish"`` (torchvggish), a model of
+        torchaudio such as ``"wav2vec2_base"`` (``layer=6``, ``pooling="max"``), each with
+        ``weights=PATH`` and ``sha256=HEX`` for weights of one's own; or ``"random"``
+        (``of="vggish_mini"``, ``seed=1``): the same network with random weights.
     **parameters
         Passed to the encoder's loader.
 
     Returns
     -------
     torch.nn.Module
-        In the type of its weights' file, on torch's default device:
-        ``(n, 1, 96, 64) -> (n, 128)``; a model of torchaudio ``(n, samples) -> (n, D)``, see `WaveformEncoder`.
+        In the type of its weights' file, on torch's default device: ``(n, 1, 96, 64) -> (n, 128)``;
+        a model of torchaudio ``(n, samples) -> (n, D)``, see `WaveformEncoder`.
 
     Raises
     ------
@@ -121,9 +126,9 @@ def _random(of: str = "vggish_mini", seed: int = 0) -> nn.Module:
 def randomised(encoder: nn.Module, seed: int) -> nn.Module:
     """Draw all weights of `encoder` anew, in place, and return it.
 
-    Convolutions and linear layers take He et al.'s normal weights (ICCV 2015) and biases of 0, so that what enters
-    still reaches the embedding (torch's own first weights shrink it to the biases); other layers take what they start
-    with. The global generators are left alone.
+    Convolutions and linear layers take He et al.'s normal weights (ICCV 2015) and biases of 0, so
+    that what enters still reaches the embedding (torch's own first weights shrink it to the
+    biases); other layers take what they start with. The global generators are left alone.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
@@ -152,13 +157,14 @@ def load(
     Parameters
     ----------
     encoder
-        A name with settings, ``name:key=value,...``; the user's own, ``module:attribute`` or ``file.py:name``; or
-        an object: a network, a callable, or a pair of a front end and one of these.
+        A name with settings, ``name:key=value,...``; the user's own, ``module:attribute`` or
+        ``file.py:name``; or an object: a network, a callable, or a pair of a front end and one of
+        these.
     weights, sha256
         A file of its weights, and the digest that the file must have.
     front_end
-        A text of the same kinds, a `FrontEnd`, or an object that makes examples of a waveform. None gives an encoder
-        of waveforms the waveform, a pair its own, and any other log-mel.
+        A text of the same kinds, a `FrontEnd`, or an object that makes examples of a waveform. None
+        gives an encoder of waveforms the waveform, a pair its own, and any other log-mel.
     argument
         What messages call the encoder.
 
@@ -206,21 +212,21 @@ def resolve(spec: str, front_end: FrontEnd | None = None) -> tuple[nn.Module, st
     Parameters
     ----------
     spec
-        As of `load`.
+        An encoder, as `load` takes it.
     front_end
-        What makes its examples; None as of `load`.
+        What makes its examples; None chooses as `load` does.
 
     Returns
     -------
     encoder : torch.nn.Module
         In eval mode; convolutions in channels-last format, about twice as fast on a CPU.
     sha256 : str
-        Its `relax_quantus.base.networks.fingerprint`.
+        The encoder's `relax_quantus.base.networks.fingerprint`.
 
     Raises
     ------
     RelaxQuantusError
-        As `load`; also for encoders of waveforms.
+        For the reasons that `load` has; also for encoders of waveforms.
     """
     brings = front_end is None or front_end.text == OWN
     chosen, network = load(spec, front_end=None if brings else front_end, argument=ARGUMENT)
@@ -234,7 +240,9 @@ def resolve(spec: str, front_end: FrontEnd | None = None) -> tuple[nn.Module, st
 
 @functools.lru_cache(maxsize=4)
 def shared_front_end(encoders: tuple[str, ...], front_end: str = front_ends.LOG_MEL) -> FrontEnd:
-    """Find the one front end of several encoders: the one that is named, or that a pair among them brings.
+    """Find the one front end of several encoders.
+
+    It is the one that is named, or that a pair among them brings.
 
     Raises
     ------
@@ -269,7 +277,10 @@ def known(spec: str) -> None:
 
 @torch.no_grad()
 def _try(encoder: nn.Module, front_end: FrontEnd, name: str, argument: str) -> None:
-    """Run an encoder on one silent example, so that shapes that do not fit are one error and not one a recording."""
+    """Run an encoder on one silent example.
+
+    Shapes that do not fit are then one error and not one a recording.
+    """
     x = front_end.silent_example()
     rule = f"an encoder of examples {tuple(x.shape)}, as {front_end.text} makes them"
     try:
@@ -297,7 +308,10 @@ def _front_end(given: Any) -> FrontEnd:
 
 
 def _registered(spec: Specification, weights: Path | None, sha256: str | None, argument: str) -> nn.Module:
-    """Load an encoder by its name; its weights are settings, of the command line's encoder options of their own."""
+    """Load an encoder by its name.
+
+    Its weights are settings; on the command line they are options of their own.
+    """
     known_as, settings = spec.name, dict(spec.settings)
     if argument == ARGUMENT:
         known(spec.text)
@@ -334,7 +348,7 @@ def _brought(name: str, found: Any, weights: Path | None, sha256: str | None, ar
 
 
 class CallableEncoder(nn.Module):
-    """A callable ``examples -> (n, D)`` as a module.
+    """Wrap a callable ``examples -> (n, D)`` as a module.
 
     Parameters
     ----------
@@ -352,7 +366,9 @@ class CallableEncoder(nn.Module):
 
 
 def refuse_other_front_end(head: Path, made_with: dict[str, str], front_end: FrontEnd) -> str | None:
-    """Compare what a classifier's file says of its front end with the one in use; return a warning where only the user can know.
+    """Compare what a classifier's file says of its front end with the one in use.
+
+    Returned is a warning where only the user can know, else None.
 
     Raises
     ------
