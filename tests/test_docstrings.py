@@ -18,9 +18,10 @@ FRAGMENT = re.compile(
     r"(As|At|Beside|By|For|From|How|In|It|Its|None|Of|On|That|Their|These|To|What|When|Where|Whether|Which|Who|Whose"
     r"|With) "
 )
-"""A beginning that makes a line lean on the name above it: "Of all cells.", "None beside RELAX's."."""
+"""A beginning by which a line leans on the name above it: "Of all cells.", "None beside it."."""
 
-# First lines that are still to be mended, by room. It may only get shorter: a room that is mended is deleted.
+# First lines that are still to be mended, by room, without "relax_quantus.". It may only get
+# shorter: a room that is mended is deleted.
 KNOWN: dict[str, set[str]] = {
     "audio": {
         "audio.quality",
@@ -186,7 +187,7 @@ KNOWN: dict[str, set[str]] = {
 
 
 def first_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield the name and the first line of each docstring of a module, its public classes and functions."""
+    """Yield name and first line of each docstring of a module, its public classes and functions."""
     tree = ast.parse(path.read_text())
 
     def walk(
