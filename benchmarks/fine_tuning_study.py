@@ -31,7 +31,7 @@ from benchmarks.train_vggish_mini import THREE, Rows, grouped_folds
 from benchmarks.vggish_mini_training.evaluation import Clips, examples_of, has_background, quietest, summary
 from benchmarks.vggish_mini_training.fitting import Recipe, fit_encoder
 from benchmarks.vggish_mini_training.recordings import Recordings, load_recordings
-from relax_quantus.base.modules import embed_all
+from relax_quantus.base.networks import embed_all
 from relax_quantus.encoders import load_encoder
 from relax_quantus.encoders.vggish_mini import VGGishMini
 from relax_quantus.frontend.log_mel import LogMel

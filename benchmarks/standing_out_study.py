@@ -33,7 +33,7 @@ from relax_quantus.benchmark.data.sampling import examples_of
 from relax_quantus.benchmark.data.soundscapes import class_of, dominates, soundscape
 from relax_quantus.benchmark.data.synthetic_calls import SAMPLE_RATE_HZ
 from relax_quantus.frontend.axes import Axis
-from relax_quantus.frontend.log_mel import hz_to_mel
+from relax_quantus.frontend.log_mel import LogMelAxis, hz_to_mel
 from relax_quantus.relax.fills import SILENCE
 from relax_quantus.views.boxes import Region, regions
 from relax_quantus.views.thresholds import family_wise
@@ -183,7 +183,7 @@ def explained(
 
 def measure(scenes: Iterator[Scene], recordings: int, n_samples: int, seed: int) -> dict[str, dict[str, list[Score]]]:
     """Score every rule under every strategy on so many recordings."""
-    encoder, axis, draw = rq.load_encoder("vggish_mini"), Axis(), random.Random(seed)
+    encoder, axis, draw = rq.load_encoder("vggish_mini"), LogMelAxis(), random.Random(seed)
     found: dict[str, dict[str, list[Score]]] = {masks: {rule: [] for rule in RULES} for masks in MASKS}
     for number in range(recordings):
         some = [next(scenes) for _ in range(1 + number % MOST_EXAMPLES)]
@@ -191,7 +191,9 @@ def measure(scenes: Iterator[Scene], recordings: int, n_samples: int, seed: int)
         some = [(x, box & is_heard) for (x, box), is_heard in zip(some, heard, strict=True)]
         boxes = torch.stack([box for _, box in some]).double().numpy()
         true = [
-            r for i, b in enumerate(boxes) for r in regions(b[None], 0.5, axis=Axis(start_s=0.96 * i), least_bins=1)
+            r
+            for i, b in enumerate(boxes)
+            for r in regions(b[None], 0.5, axis=LogMelAxis(start_s=0.96 * i), least_bins=1)
         ]
         for masks in MASKS:
             centred, passes = explained(some, masks, encoder, n_samples, seed + number)

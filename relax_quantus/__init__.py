@@ -25,7 +25,7 @@ __version__ = "0.2.0"
 
 _HOME = {
     "EmbeddingClassifier": "heads.classifier",
-    "ExplainSettings": "recordings.settings",
+    "ExplainSettings": "recordings.plan",
     "Explanation": "relax.explanation",
     "LogMel": "frontend.log_mel",
     "LogMelConfig": "frontend.log_mel",

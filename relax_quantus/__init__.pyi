@@ -28,11 +28,11 @@ from relax_quantus.quantus_bridge import register_with_quantus as register_with_
 from relax_quantus.quantus_bridge import unregister_from_quantus as unregister_from_quantus
 from relax_quantus.recordings.fitting import RecordingFit as RecordingFit
 from relax_quantus.recordings.fitting import fit_recordings as fit_recordings
+from relax_quantus.recordings.plan import ExplainSettings as ExplainSettings
 from relax_quantus.recordings.recording import RecordingExplanation as RecordingExplanation
 from relax_quantus.recordings.recording import RecordingMap as RecordingMap
 from relax_quantus.recordings.session import Session as Session
 from relax_quantus.recordings.session import explain_recording as explain_recording
-from relax_quantus.recordings.settings import ExplainSettings as ExplainSettings
 from relax_quantus.recordings.stitching import Stitched as Stitched
 from relax_quantus.recordings.stitching import explain_overlapping as explain_overlapping
 from relax_quantus.recordings.stitching import stitch as stitch

@@ -23,9 +23,8 @@ from torch import Tensor, nn
 
 from relax_quantus.base.checks import message, refuse
 from relax_quantus.base.extras import require
-from relax_quantus.base.modules import evaluation_mode, like_weights
+from relax_quantus.base.networks import evaluation_mode, like_weights, neutral_torch
 from relax_quantus.base.registry import Registry, nearest
-from relax_quantus.base.torch_state import neutral_torch
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, MissingDependencyError, UnknownNameError
 from relax_quantus.relax.attribution import RELAX
 from relax_quantus.relax.estimators import Estimator

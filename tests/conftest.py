@@ -13,7 +13,7 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
-from relax_quantus.audio import decoding
+from relax_quantus.audio import reading
 from relax_quantus.encoders import ENCODERS
 from relax_quantus.relax import execution
 from relax_quantus.relax.attribution import RELAX
@@ -137,7 +137,7 @@ def odd_encoder(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Tensor],
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read a thousand samples at a time."""
-    monkeypatch.setattr(decoding, "BLOCK_SAMPLES", 1000)
+    monkeypatch.setattr(reading, "BLOCK_SAMPLES", 1000)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-"""Sound file -> mono float32 waveform at its own rate, or at the one that an encoder wants.
+"""Read sound files as mono float32 waveforms, at their own rate or at an encoder's.
 
-First room of the flow: `reading` is the door; `decoding` and `unclosed` know files, `quality` what deserves a warning,
-`torchaudio_bridge` torchaudio where it imports.
+First room of the flow: `reading` opens and decodes files, `quality` tells what is wrong with one,
+`torchaudio_bridge` imports torchaudio where it can be.
 """
 
 from relax_quantus.audio.quality import AudioWarning

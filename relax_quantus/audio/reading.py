@@ -1,32 +1,57 @@
-"""Audio file -> mono float32 waveform.
+"""Read an audio file as a mono float32 waveform.
 
-First step of the flow: whatever libsndfile decodes (WAV, FLAC, OGG, MP3, 8-bit, A-law, any rate and channel count) enters; a mono float32
-waveform, full scale at 1, leaves, at the file's own rate (`read_audio`) or at the encoder's (`load_waveform`, resampled by soxr or, on
-request, torchaudio). Files are decoded, and by soxr resampled, block by block, so the memory needed is that of the result; `waveform_blocks`
-hands the blocks out, and needs no more memory for an hour than for a second.
+First step of the flow: whatever libsndfile decodes (WAV, FLAC, OGG, MP3, 8-bit, A-law, any rate and
+channel count) enters; a mono float32 waveform, full scale at 1, leaves, at the file's own rate
+(`read_audio`) or at the encoder's (`load_waveform`, resampled by soxr or, on request, torchaudio).
+Files are decoded, and by soxr resampled, block by block, so the memory needed is that of the result;
+`waveform_blocks` hands the blocks out, and needs no more memory for an hour than for a second.
 
-What cannot work is refused with an `AudioError` that names the file. What works but deserves a look comes with an `AudioWarning`: hardly any
-level, channels that cancel, a damaged end, samples far above full scale, a sample rate so low that the encoder's upper bands stay empty. A
-recording that is constant but not zero (an offset only) is accepted with a warning. Shortness is no reason for either: `load_examples` pads.
+What cannot work is refused with an `AudioError` that names the file. What works but deserves a look
+comes with an `AudioWarning`: hardly any level, channels that cancel, a damaged end, samples far above
+full scale, a sample rate so low that the encoder's upper bands stay empty. A recording that is
+constant but not zero (an offset only) is accepted with a warning. Shortness is no reason for either:
+`load_examples` pads.
+
+python-soundfile and libsndfile decode; `Recording` adds what they lack on recordings as found in the
+wild: plain refusals, the samples before a break in a damaged file, and quiet (libsndfile's MP3
+decoder writes notes such as "Illegal Audio-MPEG-Header" straight to file descriptor 2).
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import math
 import os
+import stat
+import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn
 
 import numpy as np
+import numpy.typing as npt
+import soundfile
 import soxr
 
 from relax_quantus.audio import torchaudio_bridge
-from relax_quantus.audio.decoding import BLOCK_SAMPLES, Recording
 from relax_quantus.audio.quality import AudioWarning as AudioWarning
-from relax_quantus.audio.quality import Heard, Level, Waveform
+from relax_quantus.audio.quality import (
+    Heard,
+    Level,
+    Patched,
+    Waveform,
+    announced_share,
+    lacks_last_page,
+    unfinished_header,
+)
 from relax_quantus.base import checks
+from relax_quantus.base.checks import printable
 from relax_quantus.base.registry import nearest
-from relax_quantus.errors import ArgumentTypeError, ShapeError, UnknownNameError
+from relax_quantus.errors import ArgumentTypeError, AudioError, ShapeError, UnknownNameError
 
 SAMPLE_RATE_HZ = 16_000
 RESAMPLERS = ("soxr", "torchaudio")
@@ -35,6 +60,8 @@ MOST_RATIO = 1000
 """Times that a rate is raised at most."""
 MOST_COMPRESSED = 32
 """Samples that a byte of a file is taken to hold, at most, when room is made for them; more are read all the same."""
+BLOCK_SAMPLES = 1 << 18
+"""Samples that one block holds, all channels together (1 MiB of float32)."""
 
 
 def read_audio(path: str | os.PathLike[str]) -> tuple[Waveform, int]:
@@ -73,7 +100,9 @@ def read_audio(path: str | os.PathLike[str]) -> tuple[Waveform, int]:
 def load_waveform(
     path: str | os.PathLike[str], sample_rate_hz: int = SAMPLE_RATE_HZ, resampler: str = "soxr"
 ) -> Waveform:
-    """Read a file as a mono float32 waveform (samples,) at `sample_rate_hz`, the same as `read_audio` followed by `resample`.
+    """Read a file as a mono float32 waveform (samples,) at `sample_rate_hz`.
+
+    The same as `read_audio` followed by `resample`.
 
     Raises
     ------
@@ -106,7 +135,9 @@ def load_waveform(
 
 
 def waveform_blocks(path: str | os.PathLike[str], sample_rate_hz: int | None = SAMPLE_RATE_HZ) -> Iterator[Waveform]:
-    """Yield the waveform of `load_waveform` in blocks, joined the same bit for bit; memory does not grow with the recording.
+    """Yield the waveform of `load_waveform` in blocks; memory does not grow with the recording.
+
+    Joined, the blocks are the same bit for bit.
 
     Parameters
     ----------
@@ -142,7 +173,9 @@ def waveform_blocks(path: str | os.PathLike[str], sample_rate_hz: int | None = S
 
 
 def read_beginning(path: str | os.PathLike[str], seconds: float) -> tuple[Waveform, int]:
-    """Decode the first seconds of a file, as `read_audio` does the whole; what follows is neither decoded nor judged.
+    """Decode the first seconds of a file, as `read_audio` does the whole.
+
+    What follows is neither decoded nor judged.
 
     Raises
     ------
@@ -164,7 +197,7 @@ def read_beginning(path: str | os.PathLike[str], seconds: float) -> tuple[Wavefo
 
 @dataclass(frozen=True)
 class Extent:
-    """How long a recording is: its frames (one sample a channel) and its own sample rate in Hz."""
+    """Tell how long a recording is: its frames (one sample a channel) and its own rate in Hz."""
 
     frames: int
     rate_hz: int
@@ -176,7 +209,9 @@ class Extent:
 
 
 def measure_extent(path: str | os.PathLike[str]) -> Extent:
-    """Measure a recording by decoding it, as headers may announce anything; memory does not grow with it.
+    """Measure a recording by decoding it, as headers may announce anything.
+
+    Memory does not grow with it.
 
     Raises
     ------
@@ -229,7 +264,10 @@ def resample(wave: Waveform, rate_hz: int, to_rate_hz: int = SAMPLE_RATE_HZ, res
 
 
 def checked_resampler(name: str) -> str:
-    """Return the name of a resampler, or say which there are; one that cannot be imported is refused here, before anything is read."""
+    """Return the name of a resampler, or say which there are.
+
+    One that cannot be imported is refused here, before anything is read.
+    """
     if name not in RESAMPLERS:
         rule, remedy = "the name of a resampler", nearest(name, list(RESAMPLERS))
         checks.refuse("resampler", rule, repr(name), remedy, UnknownNameError)
@@ -239,7 +277,10 @@ def checked_resampler(name: str) -> str:
 
 
 def _resampled(blocks: Iterator[Waveform], rate_hz: int, to_rate_hz: int) -> Iterator[Waveform]:
-    """Resample block by block; what leaves is, joined, exactly what `resample` returns for the joined blocks."""
+    """Resample block by block.
+
+    What leaves is, joined, exactly what `resample` returns for the joined blocks.
+    """
     stream = soxr.ResampleStream(rate_hz, to_rate_hz, 1, dtype="float32", quality="HQ")
     step = max(1, BLOCK_SAMPLES * rate_hz // to_rate_hz)  # what leaves is no larger than a block, either
     for block in blocks:
@@ -249,7 +290,10 @@ def _resampled(blocks: Iterator[Waveform], rate_hz: int, to_rate_hz: int) -> Ite
 
 
 def _refuse_unlikely_rate(recording: Recording, to_rate_hz: int) -> None:
-    """Refuse a rate that only a damaged header announces: brought to `to_rate_hz`, the recording would be endless."""
+    """Refuse a rate that only a damaged header announces.
+
+    Brought to `to_rate_hz`, the recording would be endless.
+    """
     if recording.rate_hz * MOST_RATIO < to_rate_hz:
         rule = f"a sample rate of at least {-(-to_rate_hz // MOST_RATIO)} Hz, to be brought to {to_rate_hz} Hz"
         recording.refuse(rule, f"{recording.rate_hz} Hz", "correct its header")
@@ -270,3 +314,179 @@ def _join(recording: Recording, blocks: Iterator[Waveform], expected: int | None
         recording.refuse("a recording that fits in memory", f"more than {used} samples", "cut it into shorter files")
     wave.resize(used, refcheck=False)
     return wave
+
+
+class _QuietStderr:
+    """Send file descriptor 2 to the null device while at least one thread is inside.
+
+    Where it is closed, the null device is left there.
+
+    Threads share one redirection: the first in sets it, the last out lifts it, so that no thread saves another's null device as the real one.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._saved: int | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._redirect()
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0 and self._saved is not None:
+                os.dup2(self._saved, 2)
+                os.close(self._saved)
+                self._saved = None
+
+    def _redirect(self) -> None:
+        if os.environ.get("RELAX_QUANTUS_HIDDEN_STATE") == "off":  # see relax_quantus.relax.execution
+            return
+        with contextlib.suppress(Exception):  # sys.stderr may be None, closed or replaced
+            sys.stderr.flush()  # else what it still holds would be lost
+        try:
+            null = os.open(os.devnull, os.O_WRONLY)
+        except OSError:  # no descriptor left: chatter is the lesser evil
+            return
+        if null == 2:  # it was closed; it now stays the null device, or the next file opened would be taken for stderr
+            return
+        try:
+            self._saved = os.dup(2)
+            os.dup2(null, 2)
+        except OSError as error:
+            if error.errno == errno.EBADF:  # closed, with 0 or 1 closed as well: as above
+                os.dup2(null, 2)
+        os.close(null)
+
+
+quiet_stderr = _QuietStderr()
+
+
+class _ForwardReader(soundfile.SoundFile):  # type: ignore[misc]
+    """Read a file in which python-soundfile does not seek after each block.
+
+    Seeking fails in a truncated FLAC and garbles some MP3s.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+class Recording:
+    """Open a recording. Use it in a ``with`` statement and read `blocks` once.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Attributes
+    ----------
+    name : str
+        The path as it is shown in messages, on one line whatever characters it holds.
+    rate_hz, channels : int
+        Its own sample rate and number of channels.
+    announced_frames : int or None
+        Frames (one sample a channel) that its header announces, None if it does not say. The blocks may hold fewer, or more.
+    problem : str or None
+        Why decoding stopped before the end, once `blocks` is exhausted.
+
+    Raises
+    ------
+    AudioError
+        If the file is missing, a folder, unreadable, empty or not audio.
+    """
+
+    def __init__(self, path: str | bytes | os.PathLike[Any]) -> None:
+        try:
+            self.path = Path(os.fsdecode(path))
+        except TypeError:
+            checks.refuse("path", "a path", type(path).__name__, "pass a str or a pathlib.Path", ArgumentTypeError)
+        self.name = printable(str(self.path))
+        self.problem: str | None = None
+        self._patched: Patched | None = None
+        self._require_file()
+        self._source = self._open()
+        self.rate_hz = int(self._source.samplerate)
+        self.channels = int(self._source.channels)
+        self._is_ogg = self._source.format == "OGG"
+        known = 0 <= self._source.frames < 2**40 and not self._is_ogg  # Ogg announces nothing: that is its last page's
+        share = announced_share(self._source.extra_info)
+        self.announced_frames: int | None = round(self._source.frames * share) if known else None
+
+    def refuse(self, expected: str, got: str, remedy: str) -> NoReturn:
+        """Raise an AudioError that names the file."""
+        checks.refuse(self.name, expected, got, remedy, AudioError)
+
+    def _require_file(self) -> None:
+        expected = "a readable audio file"
+        try:
+            status = os.stat(self.path)
+            if stat.S_ISDIR(status.st_mode):
+                self.refuse(expected, "a folder", "pass a file inside it")
+            if not stat.S_ISREG(status.st_mode):
+                self.refuse(expected, "a device or pipe", "save the recording to a file first")
+            with open(self.path, "rb"):
+                pass
+        except FileNotFoundError:
+            self.refuse(expected, "no such file", "check the path")
+        except PermissionError:
+            self.refuse(expected, "no permission to read it", "change its permissions or copy it")
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            self.refuse(expected, printable(reason), "check the path")
+        if status.st_size == 0:
+            self.refuse("a recording", "an empty file (0 bytes)", "copy or record it again")
+
+    def _open(self) -> soundfile.SoundFile:
+        file = os.fsencode(self.path) if os.name == "posix" else str(self.path)
+        try:
+            with quiet_stderr:
+                source = _ForwardReader(file)
+                unfinished = unfinished_header(self.path) if source.frames == 0 else None
+                if unfinished is None:
+                    return source
+                source.close()
+                self._patched = Patched(self.path, *unfinished)
+                return _ForwardReader(self._patched)
+        except soundfile.LibsndfileError as error:
+            reason = str(error.error_string).strip().rstrip(".")
+            if "not a regular file" in reason:  # the MP3 decoder's misleading word for "no MPEG frame found"
+                reason = "Format not recognised"
+        except (TypeError, ValueError):  # a name ending in .raw: no header, hence no rate
+            reason = "headerless samples of unknown rate"
+        self.refuse("audio that libsndfile decodes", printable(reason), "convert it to WAV or FLAC")
+
+    def blocks(self) -> Iterator[npt.NDArray[np.float32]]:
+        """Yield ``(n, channels)`` float32 blocks in order; each is overwritten by the next."""
+        block = np.empty((max(1, BLOCK_SAMPLES // self.channels), self.channels), np.float32)
+        noisy = self._source.subtype.startswith("MPEG")
+        while self.problem is None:
+            block.fill(np.nan)  # marks what a failing read leaves unwritten: its return value is lost with the error
+            try:
+                with quiet_stderr if noisy else contextlib.nullcontext():
+                    read = len(self._source.read(out=block))
+            except soundfile.LibsndfileError as error:
+                self.problem = printable(str(error.error_string).strip().removeprefix("Error : ").rstrip("."))
+                unwritten = np.isnan(block).all(axis=1)
+                read = int(unwritten.argmax()) if unwritten.any() else len(block)
+            if read == 0:
+                if self._is_ogg and self.problem is None and lacks_last_page(self.path):
+                    self.problem = "the file ends early"
+                return
+            yield block[:read]
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with quiet_stderr if self._source.subtype.startswith("MPEG") else contextlib.nullcontext():
+            self._source.close()
+        if self._patched is not None:
+            self._patched.close()

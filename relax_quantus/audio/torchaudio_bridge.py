@@ -1,4 +1,4 @@
-"""The only module that imports torchaudio, and only when something asks for it.
+"""Import torchaudio when something asks for it; no other module does.
 
 Stands beside the decoder at the start of the flow: a waveform at one rate enters, one at another leaves (`resample`). Front ends and models of
 torchaudio are modules like any other once it is imported: see `relax_quantus.frontend.transform` and `relax_quantus.encoders.waveform`.
@@ -52,7 +52,10 @@ def import_torchaudio() -> ModuleType:
 
 
 def _reason(error: BaseException) -> str:
-    """What first went wrong, in one line: torch wraps "libc10_cuda.so: cannot open" in "could not load" and torchaudio's own path."""
+    """Say what first went wrong, in one line.
+
+    torch wraps "libc10_cuda.so: cannot open" in "could not load" and torchaudio's own path.
+    """
     while error.__cause__ is not None:
         error = error.__cause__
     reason = " ".join(str(error).split()) or type(error).__name__
@@ -60,7 +63,9 @@ def _reason(error: BaseException) -> str:
 
 
 def resample(wave: npt.NDArray[np.float32], rate_hz: int, to_rate_hz: int) -> npt.NDArray[np.float32]:
-    """Resample a waveform (samples,) by ``torchaudio.functional.resample`` with torchaudio's own defaults.
+    """Resample a waveform (samples,) with torchaudio's own defaults.
+
+    By ``torchaudio.functional.resample``.
 
     Those are a Hann-windowed sinc of 6 zero crossings on each side: what a network saw whose authors resampled with torchaudio.
 

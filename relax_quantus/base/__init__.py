@@ -1,4 +1,4 @@
-"""What every room stands on: checks, registry, specifications, text and files, digests, torch's own settings.
+"""Give every room what it stands on: checks, names, files, digests, networks and their torch settings.
 
 Lowest room but for the errors; imports no other.
 """

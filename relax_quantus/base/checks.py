@@ -1,4 +1,4 @@
-"""Argument checks: the only home of messages about shapes, ranges and finiteness.
+"""Check arguments, and write the one line that a message is.
 
 Every message reads ``<argument>: expected <rule>, got <value and shape>; <what to do>.`` Values enter, the same values leave (converted to a
 plain Python type where that is useful), or an error from `relax_quantus.errors` is raised.
@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import math
 import numbers
-from typing import Any, NoReturn
-
-import torch
-from torch import Tensor
+import os
+import re
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, RelaxQuantusError, ShapeError
 
+if TYPE_CHECKING:
+    from torch import Tensor  # loaded where a tensor is checked: the command line writes messages before
+
 
 def describe(value: object) -> str:
-    """Say in a few words what `value` is: type, shape and dtype for tensors and arrays, the value itself for anything short.
+    """Say in a few words what `value` is.
+
+    Type, shape and dtype of tensors and arrays, the value itself of anything short.
 
     Examples
     --------
+    >>> import torch
     >>> describe(torch.zeros(2, 3))
     'a Tensor of shape (2, 3), torch.float32'
     >>> describe(-1)
@@ -31,6 +36,36 @@ def describe(value: object) -> str:
         return f"a {type(value).__name__} of shape {tuple(shape)}, {getattr(value, 'dtype', '')}"
     text = repr(value)
     return text if len(text) <= 60 else f"a {type(value).__name__}"
+
+
+def printable(text: str) -> str:
+    r"""Escape whatever would break a one-line message.
+
+    That is line breaks, control characters and undecodable bytes of a file name.
+
+    Examples
+    --------
+    >>> printable("two\nlines")
+    'two\\nlines'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def shown(path: str | bytes | os.PathLike[Any]) -> str:
+    r"""Return a path as printable text on one line: what does not print or decode is escaped.
+
+    Examples
+    --------
+    >>> print(shown("a" + chr(10) + "b.wav"))
+    a\nb.wav
+    """
+    return printable(os.fsdecode(path))
+
+
+def one_line(text: str) -> str:
+    """Join the lines of `text` and replace what cannot be encoded."""
+    text = re.sub(r"\s*[\r\n]+\s*", " ", text.strip())
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def message(argument: str, expected: str, got: object, remedy: str = "") -> str:
@@ -89,7 +124,10 @@ def real(argument: str, value: object) -> float:
 
 
 def seed(value: object) -> int | None:
-    """Return a seed for `torch.Generator`: an int from 0 to 2**63 - 1, or None for fresh entropy."""
+    """Return a seed for `torch.Generator`.
+
+    An int from 0 to 2**63 - 1, or None for fresh entropy.
+    """
     if value is None:
         return None
     value = integer("seed", value, low=0)
@@ -100,6 +138,8 @@ def seed(value: object) -> int | None:
 
 def tensor(argument: str, value: object) -> Tensor:
     """Return `value` if it is a tensor."""
+    from torch import Tensor
+
     if not isinstance(value, Tensor):
         refuse(
             argument, "a torch.Tensor or a tuple of them", type(value).__name__, "convert it first", ArgumentTypeError
@@ -109,14 +149,17 @@ def tensor(argument: str, value: object) -> Tensor:
 
 def finite(argument: str, value: Tensor, remedy: str = "remove or replace the NaN and infinite entries") -> Tensor:
     """Return `value` if all its entries are finite; integer and boolean tensors always are."""
-    if (value.is_floating_point() or value.is_complex()) and not bool(torch.isfinite(value).all()):
-        bad = int((~torch.isfinite(value)).sum())
+    if (value.is_floating_point() or value.is_complex()) and not bool(value.isfinite().all()):
+        bad = int((~value.isfinite()).sum())
         refuse(argument, "finite entries", f"{describe(value)} with {bad} NaN or infinite", remedy)
     return value
 
 
 def examples(argument: str, value: Any) -> Tensor:
-    """Return `value` if it is a finite tensor of log-mel examples ``(B, 1, T, F)`` or of waveforms ``(B, samples)``."""
+    """Return `value` if it is a finite tensor of examples.
+
+    Those are spectrograms ``(B, 1, T, F)`` or waveforms ``(B, samples)``.
+    """
     value = tensor(argument, value)
     if value.ndim != 2:
         return spectrograms(argument, value)
@@ -126,7 +169,7 @@ def examples(argument: str, value: Any) -> Tensor:
 
 
 def spectrograms(argument: str, value: Any) -> Tensor:
-    """Return `value` if it is a finite ``(B, 1, T, F)`` tensor of log-mel examples with at least one example."""
+    """Return `value` if it is a finite ``(B, 1, T, F)`` tensor with at least one example."""
     value = tensor(argument, value)
     if value.ndim != 4 or value.shape[1] != 1 or 0 in value.shape:
         refuse(argument, "examples of shape (B, 1, T, F)", value, "add the batch and channel axes", ShapeError)

@@ -1,4 +1,4 @@
-"""Optional dependencies: what an extra brings, and the one line that says which extra is missing.
+"""Say which extra brings an optional dependency that is missing, in one line.
 
 Stands at the bottom of the flow and imports nothing heavy, so that the command line can ask it
 before anything else is imported.
@@ -24,7 +24,9 @@ EXTRAS = {
 
 
 def require(extra: str, asker: str) -> None:
-    """Raise an error that names `extra` if a package that it brings is not installed; nothing is imported.
+    """Raise an error that names `extra` if a package that it brings is not installed.
+
+    Nothing is imported.
 
     Parameters
     ----------

@@ -1,4 +1,6 @@
-"""The one way in which files are written: a draft beside the place, checked, flushed, and moved there when it is whole.
+"""Write files in the one way in which the package does.
+
+A draft beside the place is checked, flushed, and moved there when it is whole.
 
 A path enters; the name of a new file in the same folder is given to whatever writes; the path holds all of it afterwards, or what it held before.
 Names of drafts are drawn at random and made with ``O_EXCL``, so threads, containers and hosts that share a folder never share a draft. A draft is
@@ -21,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from relax_quantus.base.text import shown
+from relax_quantus.base.checks import shown
 from relax_quantus.errors import ArgumentError, RelaxQuantusError
 
 fcntl: ModuleType | None
@@ -42,7 +44,7 @@ _open: dict[str, Path] = {}
 
 
 class Draft:
-    """A new, empty file that nobody else writes to, in the folder of what it is to become.
+    """Make a new, empty file that nobody else writes to, in the folder of what it is to become.
 
     Parameters
     ----------
@@ -72,7 +74,10 @@ class Draft:
             self._descriptor = -1
 
     def flush(self) -> None:
-        """Bring what was written to the disk, which is where some file systems first say that it is full."""
+        """Bring what was written to the disk.
+
+        Some file systems say only there that they are full.
+        """
         if self._descriptor is not None:
             with contextlib.nullcontext() if self._descriptor >= 0 else self.path.open("rb+") as file:
                 _sync(self._descriptor if file is None else file.fileno())
@@ -97,7 +102,9 @@ class Draft:
 
 @contextmanager
 def complete(path: str | os.PathLike[str], check: Callable[[Path], object] | None = None) -> Iterator[Path]:
-    """Give a draft's name to write to; `path` is replaced by it at the end, and left as it was if anything goes wrong.
+    """Give a draft's name to write to, and replace `path` by it at the end.
+
+    It is left as it was if anything goes wrong.
 
     Parameters
     ----------
@@ -149,14 +156,17 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
+    """Return the SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as source:
         return hashlib.file_digest(source, "sha256").hexdigest()
 
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other processes out of what is done here in a folder, on other hosts, too, as far as its file system has locks."""
+    """Keep other processes out of what is done here in a folder.
+
+    On other hosts, too, as far as its file system has locks.
+    """
     from filelock import FileLock
 
     path = folder / LOCK
@@ -169,7 +179,10 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove drafts that killed processes left in a folder: those of this host that nobody holds, and those of any that are a day old."""
+    """Remove drafts that killed processes left in a folder.
+
+    Those of this host that nobody holds, and those of any that are a day old.
+    """
     with contextlib.suppress(OSError):
         for path in list(folder.glob(f".*{PART}*")):
             named = _NAME.fullmatch(path.name)
@@ -179,7 +192,9 @@ def sweep(folder: Path) -> None:
 
 
 def writable_folder(path: Path) -> Path:
-    """Make `path` a folder that can be written to, or say why not; what killed runs left half-written in it is removed.
+    """Make `path` a folder that can be written to, or say why not.
+
+    What killed runs left half-written in it is removed.
 
     Raises
     ------
@@ -238,7 +253,7 @@ def _sweep(path: Path, ours: bool) -> None:
 
 
 def _held(descriptor: int) -> int | None:
-    """Lock a new draft; None if somebody swept it away before that."""
+    """Lock a new draft; return None if somebody swept it away before that."""
     if fcntl is None:
         return descriptor
     with contextlib.suppress(OSError):  # a file system without locks

@@ -1,7 +1,9 @@
-"""A digest of what a callable is, for networks without weights: structure, constants, code and what it closes over.
+"""Digest what a callable is, for networks without weights.
+
+Structure, constants, code and what it closes over count.
 
 Any object enters, a SHA-256 leaves that is the same in every process of one version of Python, or "" where the object keeps something that
-cannot be looked into. Stands below `relax_quantus.base.modules.fingerprint`, which takes it where there are no weights to tell networks apart by.
+cannot be looked into. Stands below `relax_quantus.base.networks.fingerprint`, which takes it where there are no weights to tell networks apart by.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ def identity(value: object) -> str:
 
 
 class _Walk:
-    """Goes through an object and all that it refers to, each once."""
+    """Go through an object and all that it refers to, each once."""
 
     def __init__(self) -> None:
         self.digest = hashlib.sha256(f"python {sys.version_info[:2]}".encode())
@@ -123,7 +125,10 @@ class _Walk:
         self.note("array", value.shape, value.dtype, hashlib.sha256(content).hexdigest())
 
     def function(self, function: types.FunctionType) -> None:
-        """Add a library's function by name, another by its code and what that reads: closure, defaults, globals."""
+        """Add a function: a library's by name, another by its code and what that reads.
+
+        That is closure, defaults and globals.
+        """
         if _is_librarys(function.__module__):
             self.note("function", function.__module__, function.__qualname__)
             if function.__closure__:
@@ -137,7 +142,10 @@ class _Walk:
                 self.parts(name, function.__globals__[name])
 
     def code(self, code: types.CodeType) -> None:
-        """Add instructions, names and constants; not where they were written, nor what local variables are called."""
+        """Add instructions, names and constants of code.
+
+        Not where they were written, nor what local variables are called.
+        """
         self.note("code", code.co_code.hex(), code.co_names, code.co_argcount, code.co_kwonlyargcount, code.co_flags)
         self.parts("constants", *code.co_consts)
 
@@ -173,7 +181,10 @@ class _Walk:
         return None
 
     def instance(self, value: object) -> None:
-        """Add an object by its class and attributes; a module's without the bookkeeping that every module has."""
+        """Add an object by its class and attributes.
+
+        A module's without the bookkeeping that every module has.
+        """
         attributes = getattr(value, "__dict__", None)
         if attributes is None or isinstance(value, torch.jit.ScriptModule):
             self.is_opaque = True
@@ -188,7 +199,7 @@ class _Walk:
 
 
 def _globals_read(code: types.CodeType) -> list[str]:
-    """Names of the globals that some code and the functions in it read."""
+    """Return the names of the globals that some code and the functions in it read."""
     names = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
     inner = (name for const in code.co_consts if isinstance(const, types.CodeType) for name in _globals_read(const))
     return sorted(names.union(inner))
@@ -196,7 +207,10 @@ def _globals_read(code: types.CodeType) -> list[str]:
 
 @functools.cache
 def _is_librarys(module: str | None) -> bool:
-    """Whether a module belongs to Python, to this package or to an installed one, whose names say what they do."""
+    """Tell whether a module belongs to Python, to this package or to an installed one.
+
+    Names of those say what they do.
+    """
     top = (module or "").split(".")[0]
     if top in sys.stdlib_module_names or top == __name__.split(".")[0]:
         return top != "__main__"

@@ -1,21 +1,36 @@
-"""Name -> factory, with "did you mean".
+"""Look up what a name stands for: a registered factory, or an object of the user's own.
 
-Masks, fills, encoders, estimators, similarities, metrics, data sets and benchmark methods each keep one `Registry`: a new entry is one file and
-one registration, and the contract tests enumerate the registry rather than a list of their own. Other distributions add entries by an entry
-point; they are looked for when a name is not one of ours or all names are asked for.
+Masks, fills, encoders, estimators, similarities, metrics, data sets and benchmark methods each keep
+one `Registry`: a new entry is one file and one registration, and the contract tests enumerate the
+registry rather than a list of their own. Other distributions add entries by an entry point; they
+are looked for when a name is not one of ours or all names are asked for.
+
+Options and settings that take more than a name share one form: ``NAME[:key=value,...]``,
+``module:attribute`` or ``file.py:name``. The text enters `parse`, a `Specification` leaves, and
+`user_object` makes the user's own object of it.
 """
 
 from __future__ import annotations
 
 import difflib
+import importlib
 import importlib.metadata
+import importlib.util
 import inspect
+import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from relax_quantus.errors import ArgumentError, ArgumentTypeError, UnknownNameError
+from relax_quantus.base import checks
+from relax_quantus.base.checks import printable
+from relax_quantus.errors import ArgumentError, ArgumentTypeError, RelaxQuantusError, UnknownNameError
 
+WORDS = {"true": True, "false": False, "none": None}
+FORM = "NAME or NAME:key=value,..."
 T = TypeVar("T")
 
 
@@ -34,7 +49,7 @@ def nearest(name: str, known: list[str]) -> str:
 
 
 class Registry(Generic[T]):
-    """Named factories of one kind.
+    """Keep named factories of one kind.
 
     Parameters
     ----------
@@ -60,7 +75,10 @@ class Registry(Generic[T]):
         self._factories[name] = (factory, summary)
 
     def get(self, name: str, **parameters: Any) -> T:
-        """Build the entry called `name`; unknown names and unknown parameters are errors that list the nearest."""
+        """Build the entry called `name`.
+
+        Unknown names and unknown parameters are errors that list the nearest.
+        """
         if name not in self:
             article = "an" if self.kind[0] in "aeiou" else "a"
             raise UnknownNameError(
@@ -86,7 +104,7 @@ class Registry(Generic[T]):
         return factory(**parameters)
 
     def factory(self, name: str) -> Callable[..., T]:
-        """What builds the entry called `name`."""
+        """Return what builds the entry called `name`."""
         return self._all(name)[name][0]
 
     def resolve(self, value: Any) -> Any:
@@ -94,15 +112,18 @@ class Registry(Generic[T]):
         return self.get(value) if isinstance(value, str) else value
 
     def names(self) -> list[str]:
-        """All names, in order of registration."""
+        """List all names, in order of registration."""
         return list(self._all())
 
     def own_names(self) -> list[str]:
-        """Names registered so far, without looking for those of other distributions: for modules that are being imported."""
+        """List the names registered so far, without looking for those of other distributions.
+
+        For modules that are being imported.
+        """
         return list(self._factories)
 
     def summary(self, name: str) -> str:
-        """The one-line summary of the entry called `name`."""
+        """Return the one-line summary of the entry called `name`."""
         return self._all(name)[name][1]
 
     def __contains__(self, name: object) -> bool:
@@ -112,7 +133,7 @@ class Registry(Generic[T]):
         return iter(self._all())
 
     def _all(self, name: object = None) -> dict[str, tuple[Callable[..., T], str]]:
-        """Entries, those of other distributions included unless `name` is one of ours."""
+        """Return all entries, those of other distributions included unless `name` is one of ours."""
         if not self._looked and name not in self._factories:
             self._looked = True
             for point in importlib.metadata.entry_points(group=str(self.group)):
@@ -133,3 +154,167 @@ class Registry(Generic[T]):
                 f"{type(error).__name__}: {error}",
                 stacklevel=4,
             )
+
+
+@dataclass(frozen=True)
+class Specification:
+    """Hold what an option's text says.
+
+    Attributes
+    ----------
+    text
+        As typed.
+    name
+        A registered name; empty for a target.
+    settings
+        What follows the name.
+    texts
+        The same as typed, by whole key: a folder's name may look like a number.
+    target
+        Module or file, and attribute, of the user's own object; None for a name.
+    """
+
+    text: str
+    name: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    target: tuple[str, str] | None = None
+
+
+def parse(option: str, text: str) -> Specification:
+    """Read an option's text.
+
+    Raises
+    ------
+    ArgumentError
+        If it has neither form.
+
+    Examples
+    --------
+    >>> parse("--front-end", "MelSpectrogram:n_mels=64,melkwargs.n_fft=512").settings
+    {'n_mels': 64, 'melkwargs': {'n_fft': 512}}
+    >>> parse("--encoder", "mine.py:make").target
+    ('mine.py', 'make')
+    """
+    name, colon, rest = text.rpartition(":") if "=" not in text else text.partition(":")
+    if not colon:
+        name, rest = text, ""
+    if not name or (colon and not rest):
+        checks.refuse(option, f"{FORM}, or module:attribute", repr(text), "write it in one of these forms")
+    if colon and "=" not in rest:
+        return Specification(text, target=(name, rest))
+    settings: dict[str, Any] = {}
+    texts: dict[str, str] = {}
+    for part in rest.split(",") if rest else ():
+        key, equals, value = part.partition("=")
+        if not (equals and key and value):
+            checks.refuse(option, f"{FORM}", repr(text), f"{part!r} is no key=value")
+        place = settings
+        *outer, inner = key.strip().split(".")
+        for step in outer:
+            place = place.setdefault(step, {})
+            if not isinstance(place, dict):
+                checks.refuse(option, f"{FORM}", repr(text), f"{step!r} is given twice")
+        if inner in place:
+            checks.refuse(option, "each key once", repr(text), f"give {inner!r} once")
+        place[inner] = value_of(value.strip())
+        texts[key.strip()] = value.strip()
+    return Specification(text, name, settings, texts)
+
+
+def value_of(text: str) -> Any:
+    """Read a whole number, a number, true, false or none; else return the text itself.
+
+    Examples
+    --------
+    >>> [value_of(text) for text in ("64", "0.01", "True", "none", "htk")]
+    [64, 0.01, True, None, 'htk']
+    """
+    if text.lower() in WORDS:
+        return WORDS[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def user_object(option: str, target: tuple[str, str]) -> Any:
+    """Import a module or run a file, and return what its attribute gives.
+
+    That is the object itself if it is a module of torch or a tuple, else what a call returns.
+
+    The file's folder, or the working folder, is on the import path meanwhile.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no such file, module or attribute, or running it fails.
+    """
+    from torch import nn  # names alone are looked up without torch
+
+    source, attribute = target
+    is_file = source.endswith(".py")
+    path = Path(source).expanduser()
+    if is_file and not path.is_file():
+        checks.refuse(option, "a Python file", f"{printable(source)}, which is not there", "check the path")
+    with _importing_from(path.resolve().parent if is_file else Path.cwd()), _blamed(option, source):
+        module = _run(path) if is_file else importlib.import_module(source)
+        names = [name for name in vars(module) if not name.startswith("_")]
+        found: Any = module
+        for step in attribute.split("."):
+            if not hasattr(found, step):
+                rule, hint = f"a name in {printable(source)}", nearest(step, names)
+                checks.refuse(option, rule, repr(step), hint, UnknownNameError)
+            found = getattr(found, step)
+        return found if isinstance(found, nn.Module | tuple) or not callable(found) else found()
+
+
+def _run(path: Path) -> Any:
+    """Run a file as a module of its own name, which is not kept if it fails."""
+    spec = importlib.util.spec_from_file_location(path.stem, path.resolve())
+    if spec is None or spec.loader is None:
+        raise ImportError("it cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    before = sys.modules.get(path.stem)
+    sys.modules[path.stem] = module  # dataclasses and pickles look themselves up there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        if before is None:
+            del sys.modules[path.stem]
+        else:
+            sys.modules[path.stem] = before
+        raise
+    return module
+
+
+@contextmanager
+def _importing_from(folder: Path) -> Iterator[None]:
+    """Put a folder first on the import path, and take it off again."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        if str(folder) in sys.path:
+            sys.path.remove(str(folder))
+
+
+@contextmanager
+def _blamed(option: str, source: str) -> Iterator[None]:
+    """Say of whatever the user's code raises that it was the user's code.
+
+    Our own errors say it themselves.
+    """
+    try:
+        yield
+    except RelaxQuantusError:
+        raise
+    except Exception as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        got = said.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        text = checks.message(
+            option, f"{printable(source)} to be imported and called without arguments", got, "mend it"
+        )
+        raise ArgumentError(text) from error

@@ -1,4 +1,4 @@
-"""A folder of results whose files are replaced together, and only where they are ours.
+"""Replace the files of a folder of results together, and only where they are ours.
 
 An empty folder is given to whatever writes; at the end its files move into the folder of results. There, a hidden list says which files we wrote, by
 their digests: one that is not in it, or was edited since, stops the move before anything is replaced.
@@ -28,7 +28,9 @@ Digests = dict[str, list[str]]
 
 @contextmanager
 def written_together(to: Path) -> Iterator[Path]:
-    """Give an empty folder to write to; its files are moved into `to` at the end, and nothing is if anything goes wrong.
+    """Give an empty folder to write to, and move its files into `to` at the end.
+
+    None is moved if anything goes wrong.
 
     Raises
     ------
@@ -66,7 +68,7 @@ def require_ours(to: Path, names: tuple[str, ...]) -> None:
 
 
 def _replaceable(to: Path, new: dict[str, str]) -> dict[str, str]:
-    """The digests of the files that would be replaced by new ones, by their names."""
+    """Return the digests of the files that would be replaced by new ones, by their names."""
     listed = _listed(to)
     found = {name: digest(to / name) if (to / name).is_file() else "" for name in new if os.path.lexists(to / name)}
     for name, there in found.items():
@@ -89,7 +91,10 @@ def _is_run(path: Path) -> bool:
 
 
 def _listed(to: Path) -> Digests:
-    """What the list says; without one, as of the first version, all that the record of a run lies beside is of that run."""
+    """Return what the list says.
+
+    Without one, as of the first version, all that the record of a run lies beside is of that run.
+    """
     if not (to / LIST).is_file() and _is_run(to / RUN):
         beside = [
             path for folder in (to, to / "tables", to / "figures") for path in folder.glob("[!.]*") if path.is_file()

@@ -1,4 +1,4 @@
-"""The code as digests: of every byte of this package, and of what one function or class rests on.
+"""Digest code: every byte of this package, or what one function or class rests on.
 
 `source_sha256` says exactly which code made something. `Sources.closure` says less and keeps
 longer: it starts at functions and classes, follows every name that they mention (also in
@@ -45,7 +45,7 @@ def source_sha256() -> str:
 
 @dataclass(frozen=True)
 class Closure:
-    """What some functions and classes rest on.
+    """Hold what some functions and classes rest on.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class Closure:
 
 @dataclass(eq=False)
 class _Statement:
-    """A statement of a module, without docstrings."""
+    """Hold a statement of a module, without docstrings."""
 
     node: ast.stmt
 
@@ -98,7 +98,7 @@ class _WithoutDocstrings(ast.NodeTransformer):
 
 
 class Sources:
-    """The source files of packages, read when they are needed and then remembered.
+    """Read the source files of packages when they are needed, and remember them.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ class Sources:
         return _Search(self, set(names)).closure(starts)
 
     def closure_of(self, objects: Iterable[Any], names: Iterable[str] = ()) -> Closure:
-        """Do the same from functions, classes and instances, those of other packages included."""
+        """Find the closure of functions, classes and instances, those of other packages included."""
         starts = list(dict.fromkeys(place for thing in objects for place in self._places(thing)))
         return self.closure(starts, names)
 
@@ -145,7 +145,7 @@ class Sources:
         yield module, None if name.startswith("<") else name
 
     def module(self, name: str) -> _Module | None:
-        """The module of this name, or None if it is no file of these packages."""
+        """Return the module of this name, or None if it is no file of these packages."""
         if name not in self._modules:
             path = self._path(name)
             self._modules[name] = None if path is None else self._read(name, path)
@@ -206,7 +206,7 @@ class Sources:
 
 
 class _Search:
-    """One closure while it grows."""
+    """Follow one closure while it grows."""
 
     def __init__(self, sources: Sources, names: set[str]) -> None:
         self.sources, self.literals = sources, names
@@ -274,7 +274,7 @@ class _Search:
 
 
 def _defined(node: ast.stmt) -> Iterator[str]:
-    """Names that a statement defines or changes."""
+    """Return the names that a statement defines or changes."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         yield node.name
     elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
@@ -286,7 +286,7 @@ def _defined(node: ast.stmt) -> Iterator[str]:
 
 
 def _registered(node: ast.stmt) -> str | None:
-    """The name under which a statement registers something."""
+    """Return the name under which a statement registers something."""
     call = node.value if isinstance(node, ast.Expr) else None
     if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "register":
         first = call.args[0] if call.args else None

@@ -1,4 +1,4 @@
-"""Text files as editors and spreadsheets write them -> text, cells and numbers.
+"""Read text files as editors and spreadsheets write them: text, cells and numbers.
 
 Enters: a file that a person made (a table, a list of clips, settings); leaves: its text, whatever its encoding and line ends, or a refusal
 that says what the file is. Tables may be separated by tabs, semicolons or commas, quote their cells, and write a decimal comma.
@@ -69,7 +69,7 @@ def read_text(path: str | os.PathLike[str], what: str, *, legacy: bool = True) -
 
 
 def _decoded(blob: bytes, legacy: bool) -> tuple[str | None, str]:
-    """The text, or None and what the bytes are."""
+    """Decode the text, or return None and what the bytes are."""
     for start, kind in KINDS.items():
         if blob.startswith(start):
             return None, kind
@@ -97,7 +97,9 @@ def _decoded(blob: bytes, legacy: bool) -> tuple[str | None, str]:
 
 
 def cells(line: str, delimiter: str) -> list[str]:
-    r"""Split a line into its cells without the quotes around them; quotes that do not pair are part of the text.
+    r"""Split a line into its cells without the quotes around them.
+
+    Quotes that do not pair are part of the text.
 
     Examples
     --------
@@ -145,7 +147,7 @@ def table(text: str, column: str) -> tuple[list[str], list[tuple[int, dict[str, 
 
 
 def _records(lines: list[tuple[int, str]], delimiter: str, columns: int) -> Iterator[tuple[int, list[str]]]:
-    """Lines as cells; a quoted cell may go on over the next lines if the row is whole then."""
+    """Yield lines as cells; a quoted cell may go on over the next lines if the row is whole then."""
     place = 0
     while place < len(lines):
         number, line = lines[place]
@@ -165,7 +167,10 @@ def _records(lines: list[tuple[int, str]], delimiter: str, columns: int) -> Iter
 
 
 def delimiter_of(header: str, column: str) -> str:
-    """Return what separates a header's columns: what makes `column` one of them, else what there is most of."""
+    """Return what separates a header's columns.
+
+    That is what makes `column` one of them, else what there is most of.
+    """
     for delimiter in DELIMITERS:
         if column in [name.lower() for name in cells(header, delimiter)]:
             return delimiter
@@ -173,7 +178,7 @@ def delimiter_of(header: str, column: str) -> str:
 
 
 class Numbers:
-    """Reads numbers as one file writes them: with a decimal point, or with a decimal comma.
+    """Read numbers as one file writes them: with a decimal point, or with a decimal comma.
 
     Parameters
     ----------
@@ -197,7 +202,7 @@ class Numbers:
         self.unclear = self.comma and not both and all(GROUPED.fullmatch(text) for text in commas)
 
     def read(self, text: str) -> float | None:
-        """The number, None if it is none, not finite, or could be two."""
+        """Return the number, None if it is none, not finite, or could be two."""
         text = SPACES.sub("", text)
         if self.comma:
             if "," in text and self.unclear:

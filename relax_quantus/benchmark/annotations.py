@@ -27,7 +27,8 @@ import numpy.typing as npt
 from relax_quantus.base.files import write_text
 from relax_quantus.base.text_files import Numbers, cells, listed, read_text, table
 from relax_quantus.errors import DataError
-from relax_quantus.frontend.log_mel import Axis, LogMelConfig
+from relax_quantus.frontend.axes import Axis
+from relax_quantus.frontend.log_mel import LogMelAxis, LogMelConfig
 from relax_quantus.views.boxes import LABEL
 
 BEGIN, END, LOW, HIGH = "begin time (s)", "end time (s)", "low freq (hz)", "high freq (hz)"
@@ -346,8 +347,9 @@ def bins(
     numpy.ndarray
         bool ``(examples, T, F)``.
     """
-    axis = axis if isinstance(axis, Axis) else Axis(axis or LogMelConfig())
-    per_example = axis.config.frames if frames is None else frames
+    axis = axis if isinstance(axis, Axis) else LogMelAxis(axis or LogMelConfig())
+    constants = axis.config if isinstance(axis, LogMelAxis) else LogMelConfig()
+    per_example = constants.frames if frames is None else frames
     found = np.zeros((examples * per_example, axis.bands), dtype=bool)
     for box in boxes:
         rows = axis.frames_of_s(box.begin_s, box.end_s, len(found))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from relax_quantus.base.extras import require
-from relax_quantus.cli import console, stopping
+from relax_quantus.cli import console
 from relax_quantus.cli.options import (
     DOMAIN,
     ENCODER,
@@ -186,11 +186,11 @@ class BenchRequest:
         try:
             results = benchmark.run(config, show_progress=console.progress)
         except KeyboardInterrupt as stop:
-            stopping.answered()
+            console.answered()
             console.error(
                 f"interrupted; every finished cell is kept in {console.shown(out)}, and the same command goes on"
             )
-            return stopping.exit_code(stop)
+            return console.exit_code(stop)
         except sqlite3.OperationalError as error:
             rule, remedy = (
                 "room for the results",

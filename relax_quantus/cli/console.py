@@ -1,9 +1,13 @@
-"""What the command line prints: results, errors, warnings and progress, one line each.
+"""What the command line prints and what stops it: lines, progress, Ctrl-C and SIGTERM.
 
 Errors and warnings go to stderr and results to stdout, without wrapping or boxes, so that names
 can be copied and lines counted. Results are lines of text, with ``--json`` one JSON object a line;
 with ``--quiet`` only errors are printed. A stream that is closed or breaks ends nothing: daemons
 start programs without stdout or stderr, readers such as ``head`` stop early, disks run full.
+
+A stop signal raises an exception where it arrives, as Python does it, and is remembered. If it
+arrived in a callback of a library that swallows exceptions, the next line that is printed or the
+next step that is counted raises it again (`raise_if_asked`).
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import contextlib
 import json
 import math
 import os
+import signal
 import sys
 import time
 import traceback
@@ -22,11 +27,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Self, TextIO, cast
 
-from relax_quantus.base.text import one_line as one_line
-from relax_quantus.base.text import shown as shown
-from relax_quantus.cli.stopping import raise_if_asked
+from relax_quantus.base.checks import one_line as one_line
+from relax_quantus.base.checks import shown as shown
 from relax_quantus.errors import RelaxQuantusError
 
+READER_GONE = 128 + 13
+"""Exit code for a closed pipe, 128 + SIGPIPE; Windows does not know that signal."""
 debugging: ContextVar[bool] = ContextVar("debugging", default=False)
 
 COLOURS = {"red": 31, "yellow": 33}
@@ -387,3 +393,73 @@ def occupy_closed() -> None:
             os.fstat(number)
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+
+
+# Stopping
+
+
+class Terminated(KeyboardInterrupt):
+    """Raised at SIGTERM, as from a cluster's scheduler; handled as Ctrl-C."""
+
+
+class _Asked:
+    """The stop that was asked for, and how many `held` blocks must not be interrupted now."""
+
+    kind: type[KeyboardInterrupt] | None = None
+    held = 0
+
+
+def exit_code(stop: BaseException | type[BaseException]) -> int:
+    """Return 128 plus the signal's number, as shells do."""
+    kind = stop if isinstance(stop, type) else type(stop)
+    return 128 + int(signal.SIGTERM if issubclass(kind, Terminated) else signal.SIGINT)
+
+
+def heed_signals() -> None:
+    """Install the handlers of Ctrl-C and SIGTERM.
+
+    Where Ctrl-C is ignored, as in a shell's background jobs, it stays ignored.
+    """
+    _Asked.kind = None
+    signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _stop)
+
+
+def _stop(number: int, _: Any) -> None:
+    ask(Terminated if number == signal.SIGTERM else KeyboardInterrupt)
+    raise_if_asked()
+
+
+def ask(kind: type[KeyboardInterrupt]) -> None:
+    """Remember a stop; SIGTERM counts more than Ctrl-C."""
+    if _Asked.kind is not Terminated:
+        _Asked.kind = kind
+
+
+def asked() -> type[KeyboardInterrupt] | None:
+    """Return the stop that was asked for, or None."""
+    return _Asked.kind
+
+
+def raise_if_asked() -> None:
+    """Raise the stop that was asked for, unless a `held` block is running."""
+    if _Asked.kind is not None and not _Asked.held:
+        raise _Asked.kind
+
+
+def answered() -> type[KeyboardInterrupt] | None:
+    """Forget the stop that was asked for, as it has been handled, and return it."""
+    kind, _Asked.kind = _Asked.kind, None
+    return kind
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Put a stop off until the end of the block, which must be done as a whole."""
+    _Asked.held += 1
+    try:
+        yield
+    finally:
+        _Asked.held -= 1
+    raise_if_asked()

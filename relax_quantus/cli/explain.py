@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from relax_quantus.cli import console, stopping
+from relax_quantus.cli import console
 from relax_quantus.cli.options import (
     ENCODER,
     RESULTS,
@@ -227,8 +227,8 @@ def run(request: ExplainRequest) -> int:
     """
     from relax_quantus.base import files
     from relax_quantus.recordings.pages import refuse_impossible, write_index
+    from relax_quantus.recordings.plan import ExplainSettings
     from relax_quantus.recordings.session import Hooks, Session
-    from relax_quantus.recordings.settings import ExplainSettings
     from relax_quantus.recordings.writing import write_results
 
     def progress(total: int, what: str, unit: str, begun: int = 0) -> AbstractContextManager[Any]:
@@ -238,7 +238,7 @@ def run(request: ExplainRequest) -> int:
         bar: AbstractContextManager[Any] = console.Progress(total, what, unit, begun)
         return bar
 
-    hooks = Hooks(progress, stopping.raise_if_asked, stopping.held)
+    hooks = Hooks(progress, console.raise_if_asked, console.held)
     session = Session(ExplainSettings(**settings_of(request)), hooks=hooks)
     refuse_impossible(session.front_end, request.html, request.sounds, request.annotations)
     files.writable_folder(request.out)
@@ -251,7 +251,7 @@ def run(request: ExplainRequest) -> int:
                 found = session.explain(path, keep_in=request.out)
                 written = write_results(found, request.out, **asked)
             except Exception as problem:  # of whatever runtime an encoder of the user's own calls
-                stopping.raise_if_asked()
+                console.raise_if_asked()
                 console.report(problem, path)
                 failed += 1
             else:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from relax_quantus.cli import console, stopping
+from relax_quantus.cli import console
 from relax_quantus.cli.options import EncoderOptions, MessageOptions, Resampler, Seed
 
 if TYPE_CHECKING:
@@ -90,19 +90,19 @@ class FitRequest:
             when_left_out=_say_left_out,
         )
         classifier, tuning = fit.classifier, fit.classifier.fine_tuning
-        stop = stopping.answered() if tuning is not None and tuning.interrupted else None
+        stop = console.answered() if tuning is not None and tuning.interrupted else None
         classifier.made_with["encoder"] = self.encoder.encoder
         classifier.save(self.out)
         for line in fit.lines():
             console.result(line)
         console.result(console.shown(self.out), "classifier", path=self.out, **facts(fit))
-        if stop is not None and issubclass(stop, stopping.Terminated):
-            return stopping.exit_code(stop)
+        if stop is not None and issubclass(stop, console.Terminated):
+            return console.exit_code(stop)
         return 1 if fit.left_out else 0
 
 
 def _say_left_out(path: Path, problem: Exception) -> None:
-    stopping.raise_if_asked()
+    console.raise_if_asked()
     console.report(problem, path)
 
 

@@ -26,7 +26,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import relax_quantus
-from relax_quantus.cli import console, stopping
+from relax_quantus.cli import console
 from relax_quantus.cli.bench import BenchRequest
 from relax_quantus.cli.explain import ExplainRequest
 from relax_quantus.cli.fit import FitRequest
@@ -214,7 +214,7 @@ class PlainGroup(PlainEpilog, TyperGroup):
         extra["prog_name"] = PROGRAM
         with console.lasting() as (out, _err), console.plain():
             code = self._code(args, extra)
-            stop = stopping.answered()
+            stop = console.answered()
             if stop is not None:
                 code = _stopped(stop)
             elif out.problem is not None and not code:
@@ -228,10 +228,10 @@ class PlainGroup(PlainEpilog, TyperGroup):
         try:
             return super().main(args, standalone_mode=False, **extra)
         except KeyboardInterrupt as stop:
-            stopping.ask(type(stop))
+            console.ask(type(stop))
             return None
         except Exception as problem:
-            if stopping.asked() is None:  # else a library has made something else of it
+            if console.asked() is None:  # else a library has made something else of it
                 console.report(problem)
             return getattr(problem, "exit_code", IMPOSSIBLE if isinstance(problem, UNUSABLE) else FAILED)
 
@@ -240,7 +240,7 @@ class PlainGroup(PlainEpilog, TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
-            stopping.ask(type(stop))
+            console.ask(type(stop))
             raise
 
 
@@ -248,13 +248,13 @@ def _stopped(stop: type[KeyboardInterrupt]) -> int:
     """Say that the run was stopped and return its exit code."""
     with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C may be pressed twice
         console.error("interrupted; what was written before is kept")
-    return stopping.exit_code(stop)
+    return console.exit_code(stop)
 
 
 def _unsaid(problem: Exception) -> int:
     """Return the exit code of a command that did its work but could not print all of it."""
     if isinstance(problem, BrokenPipeError):
-        return stopping.READER_GONE
+        return console.READER_GONE
     if isinstance(problem, OSError):
         console.error(f"stdout: {problem.strerror}; the rest of what was to be printed is lost")
         return FAILED
@@ -295,5 +295,5 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    stopping.heed_signals()
+    console.heed_signals()
     app()

@@ -1,27 +1,29 @@
-"""One way to say which encoder, and which front end it takes its examples from, for explain, fit and bench.
+"""Find an encoder by its name, or take the user's own, with the front end that makes its examples.
 
-A text or an object enters: a name with settings (``vggish_mini``, ``vggish_mini:weights=PATH``,
+The one way for explain, fit and bench. `ENCODERS` has the encoders that we ship: one file each,
+imported only when asked for; any callable of that shape is an encoder to the rest of the package.
+A text or an object enters `load`: a name with settings (``vggish_mini``, ``vggish_mini:weights=PATH``,
 ``random:of=vggish_mini,seed=1``), ``module:attribute`` or ``file.py:name`` of the user's own, a network, any
 callable, or a pair of a front end and one of these. A `FrontEnd` and a network in eval mode leave that fit together.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
+import os
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from relax_quantus.base import checks
-from relax_quantus.base.modules import fingerprint
-from relax_quantus.base.registry import nearest
-from relax_quantus.base.specifications import FORM, Specification, parse, user_object
-from relax_quantus.base.text import one_line
-from relax_quantus.encoders import ENCODERS, load_encoder
+from relax_quantus.base.checks import one_line
+from relax_quantus.base.networks import fingerprint, neutral_torch
+from relax_quantus.base.registry import FORM, Registry, Specification, nearest, parse, user_object
+from relax_quantus.encoders.torchaudio_models import NORMALIZED, load_torchaudio_model
 from relax_quantus.encoders.waveform import WaveformEncoder
 from relax_quantus.encoders.weights_file import load_weights
 from relax_quantus.errors import (
@@ -38,6 +40,104 @@ ENCODER, WEIGHTS, FRONT_END = "--encoder", "--weights", front_ends.OPTION
 ARGUMENT = "encoder"
 """What messages call the encoder where it is no option of the command line."""
 OWN = "the encoder's own"
+RANDOM = "random"
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """What the package asks of an encoder: finite embeddings, one row an example, independent of their neighbours."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Embed ``(n, 1, 96, 64) -> (n, D)``."""
+        ...
+
+
+ENCODERS: Registry[nn.Module] = Registry("encoder", "encoder", "relax_quantus.encoders")
+
+
+def load_encoder(name: str, **parameters: Any) -> nn.Module:
+    """Load an encoder by name, in eval mode.
+
+    Parameters
+    ----------
+    name
+        ``"vggish_mini"`` (bundled weights, no network), ``"vggish"`` (torchvggish), a model of torchaudio such as
+        ``"wav2vec2_base"`` (``layer=6``, ``pooling="max"``), each with ``weights=PATH`` and ``sha256=HEX`` for
+        weights of one's own; or ``"random"`` (``of="vggish_mini"``, ``seed=1``): the same network with random weights.
+    **parameters
+        Passed to the encoder's loader.
+
+    Returns
+    -------
+    torch.nn.Module
+        In the type of its weights' file, on torch's default device:
+        ``(n, 1, 96, 64) -> (n, 128)``; a model of torchaudio ``(n, samples) -> (n, D)``, see `WaveformEncoder`.
+
+    Raises
+    ------
+    UnknownNameError
+        If no encoder has that name.
+    MissingDependencyError
+        If it needs a package that does not import.
+    WeightsError
+        If weights are missing or not what they should be.
+    """
+    with neutral_torch():
+        encoder = ENCODERS.get(name, **parameters).eval()
+    return encoder if torch.get_default_device().type == "cpu" else encoder.to(torch.get_default_device())
+
+
+def _vggish_mini(weights: str | os.PathLike[str] | None = None, sha256: str | None = None) -> nn.Module:
+    from relax_quantus.encoders.vggish_mini import load_vggish_mini
+
+    return load_vggish_mini(weights, sha256)
+
+
+ENCODERS.register("vggish_mini", _vggish_mini, "VGGish's layer plan with 1/4 to 1/8 of the channels, bundled weights")
+
+
+def _vggish(weights: str | os.PathLike[str] | None = None, sha256: str | None = None) -> nn.Module:
+    from relax_quantus.encoders.vggish import load_vggish
+
+    return load_vggish(weights, sha256)
+
+
+ENCODERS.register(
+    "vggish", _vggish, "torchvggish's VGGish, 72 M parameters, weights fetched once (288 MB) or from weights=PATH"
+)
+
+for _name in NORMALIZED:
+    _summary = "torchaudio's, of waveforms; needs torchaudio and weights=PATH, takes layer=N"
+    ENCODERS.register(_name, functools.partial(load_torchaudio_model, _name), _summary)
+
+
+def _random(of: str = "vggish_mini", seed: int = 0) -> nn.Module:
+    if of == RANDOM or of not in ENCODERS:
+        remedy = "for example of=vggish_mini" if of == RANDOM else nearest(of, ENCODERS.names())
+        checks.refuse("of", "the name of an encoder", repr(of), remedy, UnknownNameError)
+    return randomised(load_encoder(of), checks.integer("seed", seed, low=0))
+
+
+def randomised(encoder: nn.Module, seed: int) -> nn.Module:
+    """Draw all weights of `encoder` anew, in place, and return it.
+
+    Convolutions and linear layers take He et al.'s normal weights (ICCV 2015) and biases of 0, so that what enters
+    still reaches the embedding (torch's own first weights shrink it to the biases); other layers take what they start
+    with. The global generators are left alone.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        for module in encoder.modules():
+            if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if module.bias is not None:
+                    module.bias.zero_()
+            elif callable(getattr(module, "reset_parameters", None)):
+                cast(Any, module).reset_parameters()
+    return encoder
+
+
+ENCODERS.register(RANDOM, _random, "of=NAME,seed=N: that network with random weights, what its architecture alone does")
 
 
 def load(
@@ -115,7 +215,7 @@ def resolve(spec: str, front_end: FrontEnd | None = None) -> tuple[nn.Module, st
     encoder : torch.nn.Module
         In eval mode; convolutions in channels-last format, about twice as fast on a CPU.
     sha256 : str
-        Its `relax_quantus.base.modules.fingerprint`.
+        Its `relax_quantus.base.networks.fingerprint`.
 
     Raises
     ------
@@ -132,7 +232,7 @@ def resolve(spec: str, front_end: FrontEnd | None = None) -> tuple[nn.Module, st
     return network, fingerprint(network)
 
 
-@lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=4)
 def shared_front_end(encoders: tuple[str, ...], front_end: str = front_ends.LOG_MEL) -> FrontEnd:
     """Find the one front end of several encoders: the one that is named, or that a pair among them brings.
 

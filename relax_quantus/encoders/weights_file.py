@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from relax_quantus.base import checks
-from relax_quantus.base.text import printable
+from relax_quantus.base.checks import printable
 from relax_quantus.errors import WeightsError
 
 RIGHT_FILE = "pass the right file, its own sha256=, or rename it if what follows the hyphen is no hash"

@@ -6,7 +6,7 @@ recording into examples, `frame_times` and `axes` say when frames and where band
 
 from relax_quantus.frontend.axes import Axis, BinAxis, SampleAxis
 from relax_quantus.frontend.examples import Examples
-from relax_quantus.frontend.log_mel import LogMel, LogMelConfig, hz_to_mel, load_examples, mel_matrix
+from relax_quantus.frontend.log_mel import LogMel, LogMelAxis, LogMelConfig, hz_to_mel, load_examples, mel_matrix
 from relax_quantus.frontend.transform import TransformFrontEnd
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "BinAxis",
     "Examples",
     "LogMel",
+    "LogMelAxis",
     "LogMelConfig",
     "SampleAxis",
     "TransformFrontEnd",

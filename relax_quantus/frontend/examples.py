@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from relax_quantus.frontend.log_mel import Axis
+    from relax_quantus.frontend.axes import Axis
 
 _METADATA = ("axis", "silence", "sample_rate_hz", "source", "front_end")
 

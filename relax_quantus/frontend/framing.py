@@ -181,17 +181,6 @@ def _followed(blocks: Iterable[Wave], padding: int) -> Iterable[Wave]:
         yield np.zeros(padding, np.float32)
 
 
-def framing_of_log_mel(module: Any) -> Framing:
-    """VGGish's frames: each sees the window that begins at its place on the grid."""
-    config = module.config
-
-    def frames(wave: Wave) -> Tensor:
-        made: Tensor = module.frames(torch.from_numpy(wave))
-        return made
-
-    return Framing(frames, config.hop_samples, config.frames, config.window_samples, (0, config.window_samples))
-
-
 def framing_of_transform(front_end: Any, spectral: Any) -> Framing | str:
     """The frames of a `TransformFrontEnd` of torchaudio's transforms, or why they cannot be had in blocks.
 

@@ -22,16 +22,15 @@ from relax_quantus.audio.quality import AudioWarning, unheard_above
 from relax_quantus.audio.reading import SAMPLE_RATE_HZ, load_waveform, waveform_blocks
 from relax_quantus.audio.torchaudio_bridge import import_torchaudio
 from relax_quantus.base import checks
-from relax_quantus.base.registry import nearest
-from relax_quantus.base.specifications import Specification
-from relax_quantus.base.text import one_line
+from relax_quantus.base.checks import one_line
+from relax_quantus.base.registry import Specification, nearest
 from relax_quantus.errors import ArgumentTypeError, RelaxQuantusError, ShapeError, UnknownNameError
-from relax_quantus.frontend.axes import COUNTED, BinAxis, SampleAxis
+from relax_quantus.frontend.axes import COUNTED, Axis, BinAxis, SampleAxis
+from relax_quantus.frontend.axes import duration as duration
 from relax_quantus.frontend.examples import Examples, plain
-from relax_quantus.frontend.framing import Framing, framing_of_log_mel, framing_of_transform
-from relax_quantus.frontend.log_mel import NAME, Axis, LogMel, LogMelConfig
+from relax_quantus.frontend.framing import Framing, framing_of_transform
+from relax_quantus.frontend.log_mel import NAME, LogMel, LogMelConfig, framing_of_log_mel
 from relax_quantus.frontend.measured_axes import TRANSFORMS, knows_no_rest, said_axis, spectral_part, transform_axis
-from relax_quantus.frontend.measured_axes import duration as duration
 from relax_quantus.frontend.transform import TransformFrontEnd
 
 OPTION = "--front-end"
@@ -225,7 +224,7 @@ def log_mel(text: str = LOG_MEL, module: LogMel | None = None) -> FrontEnd:
         return config.window_samples + (examples * config.frames - 1) * config.hop_samples
 
     silence = "silence" if config.log_offset == VGGISH.log_offset else config.silence
-    axis, framing = Axis(config), framing_of_log_mel(module)
+    axis, framing = module.axis, framing_of_log_mel(module)
     return FrontEnd(text, module, config.sample_rate_hz, silence, axis, True, samples_for, framing)
 
 

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from relax_quantus.audio.reading import load_waveform
 from relax_quantus.base import checks
-from relax_quantus.base.torch_state import neutral_torch
+from relax_quantus.base.networks import neutral_torch
 from relax_quantus.errors import ArgumentTypeError, ShapeError
+from relax_quantus.frontend.axes import Axis, Image, ticks_hz, within
 from relax_quantus.frontend.examples import Examples, plain
-from relax_quantus.frontend.framing import cut, hop_frames
-from relax_quantus.frontend.ticks import ticks_hz
+from relax_quantus.frontend.framing import Framing, cut, hop_frames
 
 CHUNK_FRAMES = 96 * 16
 """Frames analysed at a time, which bounds the memory that an hour-long recording needs."""
@@ -33,9 +33,6 @@ FLOATING = "floating-point samples"
 SCALE = "scale them to [-1, 1] first, int16 by 1 / 32768"
 NAME = "log_mel"
 """How results call this front end with VGGish's constants."""
-SECONDS = "time (s)"
-"""Label of a time axis in seconds."""
-Image = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -119,9 +116,29 @@ def mel_matrix(config: LogMelConfig) -> npt.NDArray[np.float64]:
     return np.asarray(np.maximum(0.0, np.minimum(rising, falling)))
 
 
+def mel_centres_hz(low_hz: float, high_hz: float, bands: int, scale: str = "htk") -> tuple[float, ...]:
+    """Compute centres of mel bands in Hz on the ``"htk"`` or ``"slaney"`` scale.
+
+    They lie where `torchaudio.functional.melscale_fbanks` places them.
+
+    Examples
+    --------
+    >>> [round(hz) for hz in mel_centres_hz(0, 3000, 3, "slaney")]
+    [516, 1034, 1761]
+    """
+    if scale == "htk":
+        edges = 700.0 * np.expm1(np.linspace(hz_to_mel(low_hz), hz_to_mel(high_hz), bands + 2) / 1127.0)
+    else:
+        step = np.log(6.4) / 27.0
+        low, high = (hz * 3 / 200 if hz < 1000 else 15 + np.log(hz / 1000) / step for hz in (low_hz, high_hz))
+        mel = np.linspace(low, high, bands + 2)
+        edges = np.where(mel < 15, mel * 200 / 3, 1000 * np.exp(step * (mel - 15)))
+    return tuple(float(hz) for hz in edges[1:-1])
+
+
 @dataclass(frozen=True)
-class Axis:
-    """What one picture's axes stand for.
+class LogMelAxis(Axis):
+    """Tell when frames are and where mel bands are of a log-mel front end.
 
     Parameters
     ----------
@@ -132,13 +149,8 @@ class Axis:
     """
 
     config: LogMelConfig = field(default_factory=LogMelConfig)
-    start_s: float = 0.0
 
-    label = "frequency (Hz)"
-    time_label = SECONDS
     heading = "log-mel spectrogram"
-    dimensions = 2
-    """Last axes that it is about: time and bands, of waveforms time alone."""
 
     @property
     def value_label(self) -> str:
@@ -161,55 +173,25 @@ class Axis:
         return self.window_s / 2
 
     @property
-    def in_seconds(self) -> bool:
-        """Whether times are seconds; otherwise frames are counted."""
-        return self.time_label == SECONDS
-
-    @property
     def bands(self) -> int:
         """Number of bands F."""
         return self.config.mel_bands
 
     @property
     def centres_hz(self) -> Image | None:
-        """Centre of each band in Hz, shape (F,); None where bands are no frequencies."""
+        """Centre of each band in Hz, shape (F,)."""
         return self.config.band_centres_hz
 
-    def times_s(self, frames: int) -> Image:
-        """Centre of each frame's analysis window, shape (frames,), in seconds."""
-        return np.asarray(self.start_s + self.first_s + self.hop_s * np.arange(frames))
-
-    def end_s(self, frames: int) -> float:
-        """Where in the waveform what so many frames see ends, in seconds."""
-        last = float(self.times_s(frames)[-1]) if frames else self.start_s
-        return last + max(self.window_s, self.hop_s) / 2
-
-    def extent(self, frames: int) -> tuple[float, float, float, float]:
-        """Left and right in seconds, bottom and top in bands, of an image of so many frames.
-
-        Frame i is drawn from half a hop before to half a hop after its window's middle. Where that lets the image begin within a frame of the
-        waveform's beginning, it begins there, so that examples join and start at round times: with VGGish's front end 7.5 ms early.
-        """
-        left = self.first_s - self.hop_s / 2
-        left = self.start_s + (0.0 if abs(left) <= self._rounding * self.hop_s * (1 + 1e-9) else left)
-        return left, left + frames * self.hop_s, -0.5, self.bands - 0.5
-
-    _rounding = 1.0
-
     def band_of_hz(self, hz: npt.ArrayLike) -> Image:
-        """Position on the band axis (0 is the lowest band's centre) of frequencies in Hz, linear in mel."""
+        """Return the position of frequencies in Hz on the band axis, linear in mel."""
         low, high = hz_to_mel(self.config.mel_min_hz), hz_to_mel(self.config.mel_max_hz)
         return np.asarray((hz_to_mel(hz) - low) / (high - low) * (self.config.mel_bands + 1) - 1.0)
 
-    def frames_of_s(self, begin_s: float, end_s: float, frames: int) -> npt.NDArray[np.int64]:
-        """Frames, of so many, whose middle lies between two seconds; the nearest if none does; none after the last."""
-        times = self.times_s(frames)
-        if not frames or begin_s > times[-1] + self.hop_s / 2:
-            return np.zeros(0, np.int64)
-        return within(times, begin_s, end_s)
-
     def bands_of_hz(self, low_hz: float, high_hz: float) -> npt.NDArray[np.int64]:
-        """Bands whose middle lies between two frequencies; the nearest if none does; none beside the range that is heard."""
+        """Return the bands whose middle lies between two frequencies.
+
+        The nearest if none does; none beside the range that is heard.
+        """
         edges = hz_to_mel(self.config.band_edges_hz)
         low, high = (float(hz_to_mel(min(hz, self.config.sample_rate_hz / 2))) for hz in (low_hz, high_hz))
         if high < edges[0] or low > edges[-1]:
@@ -217,22 +199,10 @@ class Axis:
         return within(edges[1:-1], low, high)
 
     def ticks(self) -> tuple[Sequence[float], Sequence[str]]:
-        """Where to mark the band axis, and with what."""
+        """Choose where to mark the band axis, and with what."""
         low, high = self.config.mel_min_hz, self.config.mel_max_hz
         shown = ticks_hz(low, high, lambda hz: float(self.band_of_hz(hz)), self.bands)
         return [float(p) for p in self.band_of_hz(shown)], [str(hz) for hz in shown]
-
-
-def within(middles: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArray[np.int64]:
-    """Return the indices of the middles from `low` to `high`; of the nearest if there is none.
-
-    Examples
-    --------
-    >>> within(np.array([1.0, 2.0, 4.0]), 1.5, 4.0), within(np.array([1.0, 2.0, 4.0]), 2.2, 2.4)
-    (array([1, 2]), array([1]))
-    """
-    found = np.flatnonzero((middles >= low) & (middles <= high))
-    return found if found.size else np.array([int(np.abs(middles - (low + high) / 2).argmin())])
 
 
 @functools.lru_cache(maxsize=8)
@@ -318,13 +288,29 @@ class LogMel(nn.Module):
     def describe(self, x: Tensor, source: Tensor | None = None) -> Tensor:
         """Return `Examples`: log-mel ``(..., T, F)`` of these constants with their axis, silence and waveform."""
         name = NAME if self.config == LogMelConfig() else f"{NAME} of {_differing(self.config)}"
-        return Examples.of(x, Axis(self.config), self.config.silence, self.config.sample_rate_hz, source, name)
+        return Examples.of(x, self.axis, self.config.silence, self.config.sample_rate_hz, source, name)
+
+    @property
+    def axis(self) -> LogMelAxis:
+        """What the axes of its examples stand for."""
+        return LogMelAxis(self.config)
 
     def examples_in(self, samples: int) -> int:
         """Number of whole examples in a waveform of so many samples."""
         if samples < self.config.window_samples:
             return 0
         return (1 + (samples - self.config.window_samples) // self.config.hop_samples) // self.config.frames
+
+
+def framing_of_log_mel(module: LogMel) -> Framing:
+    """Say how log-mel frames lie in a waveform: each sees the window that begins at its place on the grid."""
+    config = module.config
+
+    def frames(wave: npt.NDArray[np.float32]) -> Tensor:
+        made: Tensor = module.frames(torch.from_numpy(wave))
+        return made
+
+    return Framing(frames, config.hop_samples, config.frames, config.window_samples, (0, config.window_samples))
 
 
 def _differing(config: LogMelConfig) -> str:
@@ -398,4 +384,4 @@ def load_examples(
         return front_end.describe(cut(front_end.frames(as_waveform(wave)), config.frames, hop), source)
 
 
-torch.serialization.add_safe_globals([Axis, LogMelConfig])  # parts of saved `Examples`
+torch.serialization.add_safe_globals([LogMelAxis, LogMelConfig])  # parts of saved `Examples`

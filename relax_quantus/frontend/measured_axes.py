@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from relax_quantus.base import checks
 from relax_quantus.errors import ShapeError
-from relax_quantus.frontend.axes import COUNTED, BinAxis, mel_centres_hz
+from relax_quantus.frontend.axes import COUNTED, BinAxis, duration
 from relax_quantus.frontend.frame_times import FrameTimes, confirmed, measure
 from relax_quantus.frontend.framing import KNOWN
-from relax_quantus.frontend.log_mel import LogMel
+from relax_quantus.frontend.log_mel import LogMel, mel_centres_hz
 
 if TYPE_CHECKING:
     from relax_quantus.frontend.transform import TransformFrontEnd
@@ -173,14 +173,3 @@ def said_times(found: Any, otherwise: Callable[[], FrameTimes | str]) -> FrameTi
         return times if hop is None else FrameTimes(hop, (window or hop) / 2, window or 0.0)
     times = replace(times, every_s=hop or times.every_s, window_s=window or times.window_s)
     return times if first is None else replace(times, first_s=float(first))
-
-
-def duration(seconds: float) -> str:
-    """Seconds as messages show them.
-
-    Examples
-    --------
-    >>> duration(0.96), duration(2.0)
-    ('0.96', '2')
-    """
-    return f"{seconds:.3g}" if math.isfinite(seconds) else "unknown"

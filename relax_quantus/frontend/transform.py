@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from relax_quantus.audio.reading import SAMPLE_RATE_HZ, load_waveform
 from relax_quantus.base import checks
-from relax_quantus.base.torch_state import neutral_torch
+from relax_quantus.base.networks import neutral_torch
 from relax_quantus.errors import ArgumentTypeError, ShapeError
 from relax_quantus.frontend.examples import Examples
 from relax_quantus.frontend.log_mel import as_waveform

@@ -20,9 +20,8 @@ from torch import Tensor, nn
 
 from relax_quantus.base import checks
 from relax_quantus.base.checks import examples, message, refuse
-from relax_quantus.base.modules import embed_all, fingerprint, has_weights, like_weights, weights_digest
+from relax_quantus.base.networks import embed_all, fingerprint, has_weights, like_weights, neutral_torch, weights_digest
 from relax_quantus.base.progress import Progress
-from relax_quantus.base.torch_state import neutral_torch
 from relax_quantus.errors import ArgumentTypeError, EncoderError, WeightsError
 from relax_quantus.heads import file as head_file
 from relax_quantus.heads import fine_tuning

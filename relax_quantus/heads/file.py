@@ -22,8 +22,7 @@ from torch import Tensor
 
 from relax_quantus.base.checks import message, refuse
 from relax_quantus.base.files import complete
-from relax_quantus.base.modules import evaluation_mode, like_weights, modules_behind
-from relax_quantus.base.torch_state import callers_torch, neutral_torch
+from relax_quantus.base.networks import callers_torch, evaluation_mode, like_weights, modules_behind, neutral_torch
 from relax_quantus.errors import WeightsError
 from relax_quantus.heads.fine_tuning import FineTuning
 from relax_quantus.heads.logistic import CrossValidation

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from relax_quantus.base.checks import message
-from relax_quantus.base.modules import embed_all
+from relax_quantus.base.networks import embed_all
 from relax_quantus.heads.holding_out import Labelled, group_weights, hold_out
 from relax_quantus.heads.logistic import Floats, fit_logistic
 from relax_quantus.heads.training import Course, Settings, StandardisedHead, train, trainee, training

@@ -22,9 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from relax_quantus.base.checks import message, refuse
-from relax_quantus.base.modules import MICRO_BATCH, like_weights
+from relax_quantus.base.networks import MICRO_BATCH, callers_torch, like_weights
 from relax_quantus.base.progress import Progress, progress_bar
-from relax_quantus.base.torch_state import callers_torch
 from relax_quantus.errors import EncoderError
 from relax_quantus.heads.holding_out import Labelled, group_weights
 from relax_quantus.heads.logistic import Floats

@@ -1,10 +1,10 @@
 """Recordings, short or long, explained over their own time axis: what `explain` does, as a library.
 
-    settings -> session -> plan -> explaining (stitching) -> blocks -> recording -> pages, writing
+    plan -> session -> explaining (stitching) -> blocks -> recording -> pages, writing
 
-`settings` are plain values, `session` holds everything that they name, loaded once. A recording is
-planned (`plan`) and explained block by block (`explaining`) into maps that `stitching` makes of
-examples and that are kept in memory or on disk (`blocks`). `recording` is what comes of it, `pages`
-and `writing` are the files. `anchors` are what recordings are compared with, and `folders` lists
-them for all commands.
+`plan` has the settings, plain values, and says what they mean for one recording; `session` holds
+everything that they name, loaded once. A recording is explained block by block (`explaining`) into
+maps that `stitching` makes of examples and that are kept in memory or on disk (`blocks`).
+`recording` is what comes of it, `pages` and `writing` are the files. `anchors` are what recordings
+are compared with, and `folders` lists them for all commands.
 """

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from relax_quantus.audio.reading import read_beginning
-from relax_quantus.base.text import one_line, shown
+from relax_quantus.base.checks import one_line, shown
 from relax_quantus.errors import AudioError, DataError, EncoderError, RelaxQuantusError
 from relax_quantus.frontend.front_end import FrontEnd
 from relax_quantus.recordings.explaining import embed

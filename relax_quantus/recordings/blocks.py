@@ -3,27 +3,38 @@
 Each map is one array over the whole recording, of which every block writes its rows; what else
 there is of a block is a file of its own, written last and brought to the disk, with the digests of
 those rows. So a block that has its file is whole, however the run ended. The folder's name and
-every block hold the key of what they depend on (`relax_quantus.recordings.plan.key_of`): blocks of
+every block hold the key of what they depend on (`key_of`): blocks of
 another recording, setting or version are never found.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import inspect
 import json
 import os
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from filelock import FileLock, Timeout
+from torch import Tensor, nn
 
 from relax_quantus.base import checks
 from relax_quantus.base.files import PART, complete, naming
+from relax_quantus.base.networks import fingerprint
+from relax_quantus.base.source import source_sha256
 from relax_quantus.errors import DataError
 from relax_quantus.recordings.explaining import Array, Block
+
+if TYPE_CHECKING:
+    from relax_quantus.recordings.plan import Plan
+    from relax_quantus.recordings.session import Session
 
 FOLDER = "unfinished"
 KEY, LOCK, ROWS, CARRY = "key", ".lock", "rows", "carry/"
@@ -203,3 +214,50 @@ def _offset(path: Path) -> int:
         np.lib.format.read_magic(source)
         np.lib.format.read_array_header_1_0(source)
         return source.tell()
+
+
+def key_of(plan: Plan, session: Session) -> str:
+    """Return the SHA-256 of all on which blocks depend: recording, settings, weights, code."""
+    with plan.path.open("rb") as source:
+        recording = hashlib.file_digest(source, "sha256").hexdigest()
+    depends = {
+        **session.described(),
+        "recording": recording,
+        "path": str(plan.path.resolve()),
+        "plan": [plan.seconds, plan.padding, plan.hop, plan.count, plan.block],
+        "estimator": session.settings.estimator,
+        "code": source_sha256(),
+        "torch": torch.__version__,
+        "encoder_code": _code_of(session.encoder),
+        "head": None if session.classifier is None else fingerprint(session.classifier.head),
+        "tensors": [_digest(t) for t in _tensors(session)],
+    }
+    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+
+
+def _tensors(session: Session) -> list[Any]:
+    """Return what maps are towards, away from, and centred on."""
+    anchors = [None if anchor is None else anchor.embedding for anchor in (session.towards, session.away)]
+    return [*anchors, *(getattr(relax.similarity, "mean", None) for relax in session.explainers.values())]
+
+
+def _digest(value: Any) -> str | None:
+    if not isinstance(value, Tensor):
+        return None
+    return hashlib.sha256(value.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
+def _code_of(encoder: nn.Module) -> list[str]:
+    """Return digests of the files that define the encoder's modules.
+
+    Weights alone do not say what a network does.
+    """
+    files = set()
+    for module in encoder.modules():
+        try:
+            file = inspect.getsourcefile(type(module))
+        except TypeError:  # defined at a prompt
+            file = None
+        if file is not None and not type(module).__module__.startswith("torch."):
+            files.add(file)
+    return sorted(hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files if Path(file).is_file())

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from relax_quantus.audio.reading import waveform_blocks
 from relax_quantus.base import checks
-from relax_quantus.base.modules import checked_embedding, evaluation_mode
-from relax_quantus.base.text import shown
+from relax_quantus.base.checks import shown
+from relax_quantus.base.networks import checked_embedding, evaluation_mode
 from relax_quantus.frontend.framing import FrameReader, cut
 from relax_quantus.frontend.front_end import FrontEnd
 from relax_quantus.recordings.plan import TOGETHER, Plan

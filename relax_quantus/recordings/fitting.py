@@ -22,9 +22,9 @@ from relax_quantus import __version__
 from relax_quantus.audio.quality import AudioWarning
 from relax_quantus.audio.reading import checked_resampler
 from relax_quantus.base import checks
-from relax_quantus.base.modules import MICRO_BATCH, checked_embedding
+from relax_quantus.base.checks import shown
+from relax_quantus.base.networks import MICRO_BATCH, checked_embedding
 from relax_quantus.base.progress import Progress, progress_bar
-from relax_quantus.base.text import shown
 from relax_quantus.encoders.loading import load
 from relax_quantus.encoders.waveform import WaveformEncoder
 from relax_quantus.errors import DataError

@@ -26,8 +26,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from relax_quantus.audio.decoding import quiet_stderr
-from relax_quantus.base.text import printable
+from relax_quantus.audio.reading import quiet_stderr
+from relax_quantus.base.checks import printable
 from relax_quantus.base.text_files import listed
 from relax_quantus.errors import DataError
 from relax_quantus.relax.masks import STRATEGIES

@@ -23,8 +23,8 @@ import torch
 from relax_quantus import __version__
 from relax_quantus.audio.reading import read_audio
 from relax_quantus.base import checks
+from relax_quantus.base.checks import shown
 from relax_quantus.base.files import alone_in, write_text
-from relax_quantus.base.text import shown
 from relax_quantus.frontend.axes import Axis, BinAxis
 from relax_quantus.frontend.front_end import LOG_MEL, FrontEnd, duration
 from relax_quantus.recordings.anchors import companion

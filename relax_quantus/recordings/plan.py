@@ -1,6 +1,8 @@
-"""How one recording is explained.
+"""What is asked for, and which examples of a recording that means.
 
-Which examples, in which blocks, and the digest of everything that blocks depend on.
+First step of the flow of this room: `relax_quantus.explain_recording` and the command line fill in
+an `ExplainSettings`, plain values that are documented and checked once; a
+`relax_quantus.recordings.session.Session` loads what it names, and each recording gets a `Plan`.
 
 A short recording is a plan of one block, whose examples are read at once; a long one is a plan of
 many, which are read, explained and stored one after another
@@ -9,11 +11,10 @@ many, which are read, explained and stored one after another
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import json
 import math
+import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,20 +22,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from relax_quantus.audio.decoding import Recording
-from relax_quantus.audio.reading import waveform_blocks
+from relax_quantus.audio.reading import Recording, checked_resampler, waveform_blocks
 from relax_quantus.base import checks
-from relax_quantus.base.modules import fingerprint
-from relax_quantus.base.source import source_sha256
-from relax_quantus.base.text import shown
+from relax_quantus.base.checks import shown
+from relax_quantus.errors import ArgumentTypeError
 from relax_quantus.frontend.axes import Axis
 from relax_quantus.frontend.framing import Framing, hop_frames
 from relax_quantus.frontend.front_end import Reading
 from relax_quantus.recordings.stitching import phases
+from relax_quantus.relax.fills import FILLS
+from relax_quantus.relax.masks import STRATEGIES, MaskStrategy
 
 if TYPE_CHECKING:
     from relax_quantus.recordings.session import Session
 
+CENTRED = "centred_cosine"
+"""The similarity that needs a corpus."""
+Source = str | os.PathLike[str]
 TOGETHER = 8
 """Examples that are explained by one call of RELAX."""
 IN_ONE_GO = 60
@@ -43,6 +47,133 @@ BLOCK_EXAMPLES = 48
 """Least number of examples of a block: what is lost at most if a run is killed."""
 LEAST_LEFT_S = 0.1
 """Seconds at a recording's end from which on it is said that they are left out."""
+
+
+@dataclass(frozen=True)
+class ExplainSettings:
+    """Say how recordings are explained; whatever is wrong with the values alone is refused at once.
+
+    Parameters
+    ----------
+    encoder
+        Name of an encoder with its settings, ``"name:key=value"``; one of your own as
+        ``"module:attribute"`` or ``"file.py:name"``; or a torch module.
+    masks
+        One or several masking strategies, by name or as objects; None for all that suit the front
+        end.
+    baselines
+        What replaces masked parts: one or several names of fills. Each is explained with every
+        strategy.
+    n_samples
+        Masks for each strategy and fill, an example; with a tolerance, at most.
+    tolerance
+        Stop each example when its largest standard error is under this share of its map's spread;
+        None for never.
+    estimator
+        ``"surrogate"``, ``"weighted"`` or ``"paper"``.
+    seed
+        Of everything random.
+    max_examples
+        Explain at most the first so many examples of a recording; 0 explains all, however long it
+        is.
+    hop_s
+        Seconds from one example to the next; shorter than an example, they overlap and are averaged
+        into one map. None for the example's own length.
+    reference, away
+        A recording, or a folder that stands for its centroid, that masked copies are compared with
+        instead of the recording itself, and one that is subtracted.
+    similarity
+        Name of how embeddings are compared.
+    corpus
+        Folder whose mean embedding ``"centred_cosine"`` removes; only for that.
+    domain
+        Where soft masks blend recording and fill: ``"log"`` or ``"amplitude"``.
+    precision
+        Of the encoder's numbers: ``"float32"``, ``"bfloat16"`` or ``"auto"``.
+    resampler
+        ``"soxr"`` or ``"torchaudio"``.
+    head
+        File of a classifier, as `relax_quantus.EmbeddingClassifier.save` writes it; adds classes
+        and probabilities.
+    front_end
+        Name of what the encoder is shown, with its settings; or an object, such as
+        `relax_quantus.LogMel`. None for what suits the encoder.
+    weights, sha256
+        File of the encoder's weights, and the digest that the file must have.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError, UnknownNameError
+        That name the argument.
+
+    Examples
+    --------
+    >>> ExplainSettings(masks="time", n_samples=100).fills
+    ('silence',)
+    """
+
+    encoder: str | nn.Module = "vggish_mini"
+    masks: str | MaskStrategy | Sequence[str | MaskStrategy] | None = "time_frequency"
+    baselines: str | Sequence[str] = "silence"
+    n_samples: int = 500
+    tolerance: float | None = None
+    estimator: str = "surrogate"
+    seed: int = 0
+    max_examples: int = 60
+    hop_s: float | None = None
+    reference: Source | None = None
+    away: Source | None = None
+    similarity: str = "cosine"
+    corpus: Source | None = None
+    domain: str = "log"
+    precision: str = "float32"
+    resampler: str = "soxr"
+    head: Source | None = None
+    front_end: Any = None
+    weights: Source | None = None
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        checks.integer("n_samples", self.n_samples)
+        checks.integer("max_examples", self.max_examples, low=0)
+        if self.hop_s is not None:
+            checks.positive("hop_s", self.hop_s)
+        if self.tolerance is not None:
+            checks.positive("tolerance", self.tolerance)
+        checks.seed(self.seed)
+        checked_resampler(self.resampler)
+        if not isinstance(self.baselines, str | Sequence) or not all(isinstance(name, str) for name in self.baselines):
+            rule = "the name of a fill, or several"
+            checks.refuse("baselines", rule, self.baselines, "see relax_quantus.fills", ArgumentTypeError)
+        for name in self.fills:
+            FILLS.get(name)
+        for strategy in self.named_masks:
+            if isinstance(strategy, str):
+                STRATEGIES.get(strategy)
+        if self.similarity != CENTRED and self.corpus is not None:
+            checks.refuse("corpus", f"none without similarity {CENTRED!r}", str(self.corpus), "leave it out")
+        if self.similarity == CENTRED and self.corpus is None:
+            checks.refuse("corpus", f"a folder of recordings with similarity {CENTRED!r}", "none", "name one")
+
+    @property
+    def fills(self) -> tuple[str, ...]:
+        """The names of the fills, each once."""
+        given = (self.baselines,) if isinstance(self.baselines, str) else tuple(self.baselines)
+        return tuple(dict.fromkeys(given)) or ("silence",)
+
+    @property
+    def named_masks(self) -> tuple[str | MaskStrategy, ...]:
+        """The masking strategies that were asked for; empty for all that suit the front end."""
+        if self.masks is None:
+            return ()
+        if isinstance(self.masks, Sequence) and not isinstance(self.masks, str):
+            return tuple(self.masks)
+        return (self.masks,)
+
+    def path(self, name: str) -> Path | None:
+        """Return one of the files and folders as a path; None where there is none."""
+        given = getattr(self, name)
+        return None if given is None else Path(given)
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,50 +344,3 @@ def _refuse_blocks(path: Path, session: Session, why: str) -> None:
         if in_all > IN_ONE_GO:
             rule = f"a number, as {shown(path)} cannot be read in blocks ({why})"
             checks.refuse("max_examples", rule, f"0 for all {in_all}", f"name how many; {in_all} at once need memory")
-
-
-def key_of(plan: Plan, session: Session) -> str:
-    """Return the SHA-256 of all on which blocks depend: recording, settings, weights, code."""
-    with plan.path.open("rb") as source:
-        recording = hashlib.file_digest(source, "sha256").hexdigest()
-    depends = {
-        **session.described(),
-        "recording": recording,
-        "path": str(plan.path.resolve()),
-        "plan": [plan.seconds, plan.padding, plan.hop, plan.count, plan.block],
-        "estimator": session.settings.estimator,
-        "code": source_sha256(),
-        "torch": torch.__version__,
-        "encoder_code": _code_of(session.encoder),
-        "head": None if session.classifier is None else fingerprint(session.classifier.head),
-        "tensors": [_digest(t) for t in _tensors(session)],
-    }
-    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
-
-
-def _tensors(session: Session) -> list[Any]:
-    """Return what maps are towards, away from, and centred on."""
-    anchors = [None if anchor is None else anchor.embedding for anchor in (session.towards, session.away)]
-    return [*anchors, *(getattr(relax.similarity, "mean", None) for relax in session.explainers.values())]
-
-
-def _digest(value: Any) -> str | None:
-    if not isinstance(value, Tensor):
-        return None
-    return hashlib.sha256(value.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
-
-
-def _code_of(encoder: nn.Module) -> list[str]:
-    """Return digests of the files that define the encoder's modules.
-
-    Weights alone do not say what a network does.
-    """
-    files = set()
-    for module in encoder.modules():
-        try:
-            file = inspect.getsourcefile(type(module))
-        except TypeError:  # defined at a prompt
-            file = None
-        if file is not None and not type(module).__module__.startswith("torch."):
-            files.add(file)
-    return sorted(hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files if Path(file).is_file())

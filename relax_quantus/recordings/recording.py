@@ -23,10 +23,10 @@ from relax_quantus.base import checks
 from relax_quantus.base.registry import nearest
 from relax_quantus.errors import UnknownNameError
 from relax_quantus.frontend.axes import Image
-from relax_quantus.recordings.blocks import BlockStore
+from relax_quantus.recordings.blocks import BlockStore, key_of
 from relax_quantus.recordings.explaining import EACH, NOT_EXPLAINED, Array, Blocks, OneBlock, explain_plan, part
 from relax_quantus.recordings.pages import picture, write_page
-from relax_quantus.recordings.plan import Plan, key_of, plan_for
+from relax_quantus.recordings.plan import Plan, plan_for
 from relax_quantus.recordings.stitching import heard_frames
 from relax_quantus.recordings.writing import plain_stem, write_arrays
 from relax_quantus.relax.explanation import Explanation

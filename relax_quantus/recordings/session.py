@@ -25,8 +25,8 @@ from torch import nn
 
 from relax_quantus import __version__
 from relax_quantus.base import checks
-from relax_quantus.base.modules import fingerprint
-from relax_quantus.base.specifications import parse, user_object
+from relax_quantus.base.networks import fingerprint
+from relax_quantus.base.registry import parse, user_object
 from relax_quantus.encoders.loading import load, refuse_other_front_end
 from relax_quantus.encoders.waveform import WaveformEncoder
 from relax_quantus.errors import ArgumentTypeError, ShapeError
@@ -35,8 +35,8 @@ from relax_quantus.frontend.front_end import FrontEnd
 from relax_quantus.heads.classifier import EmbeddingClassifier
 from relax_quantus.recordings.anchors import Anchor, Beside, load_anchor, load_beside
 from relax_quantus.recordings.explaining import fill_for
+from relax_quantus.recordings.plan import CENTRED, ExplainSettings, Source
 from relax_quantus.recordings.recording import RecordingExplanation, explain_path
-from relax_quantus.recordings.settings import CENTRED, ExplainSettings, Source
 from relax_quantus.relax.attribution import RELAX
 from relax_quantus.relax.masks import STRATEGIES, MaskStrategy
 from relax_quantus.relax.similarity import Similarity

@@ -36,10 +36,11 @@ import torch
 from torch import Tensor
 
 from relax_quantus.base import checks
-from relax_quantus.base.torch_state import neutral_torch
+from relax_quantus.base.networks import neutral_torch
 from relax_quantus.errors import ShapeError
 from relax_quantus.frontend.axes import Axis, Image
 from relax_quantus.frontend.framing import hop_frames
+from relax_quantus.frontend.log_mel import LogMelAxis
 from relax_quantus.relax.attribution import RELAX
 from relax_quantus.relax.explanation import Explanation
 
@@ -289,7 +290,7 @@ def stitch(
     >>> stitch(relax.explain(torch.rand(3, 1, 96, 64), n_samples=9), 0.48).importance.shape
     torch.Size([192, 64])
     """
-    axis, maps = axis or Axis(), maps_of(explanation)
+    axis, maps = axis or LogMelAxis(), maps_of(explanation)
     frames = maps["importance"].shape[1]
     hop = hop_frames(hop_s, axis.hop_s, frames)
     stitcher = Stitcher(frames, hop, shared_masks=shared_masks)
@@ -352,7 +353,7 @@ def explain_overlapping(
     >>> explain_overlapping(relax, torch.rand(3, 1, 96, 64), 0.48, n_samples=9).importance.shape
     torch.Size([192, 64])
     """
-    axis, x = axis or Axis(), checks.examples("x", x)
+    axis, x = axis or LogMelAxis(), checks.examples("x", x)
     frames = x.shape[1] if x.ndim == 2 else x.shape[2]
     apart = min(len(x), phases(frames, hop_frames(hop_s, axis.hop_s, frames)))
     parts = [

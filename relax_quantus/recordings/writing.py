@@ -25,8 +25,8 @@ from urllib.parse import quote
 
 import numpy as np
 
+from relax_quantus.base.checks import shown
 from relax_quantus.base.files import Draft, alone_in, complete, digest, naming
-from relax_quantus.base.text import shown
 from relax_quantus.recordings.explaining import EACH, Array, part
 from relax_quantus.recordings.pages import picture, write_page
 from relax_quantus.views.boxes import Region, write_audacity, write_raven

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 
 from relax_quantus.base import checks
-from relax_quantus.base.modules import evaluation_mode
-from relax_quantus.base.torch_state import neutral_torch
+from relax_quantus.base.networks import evaluation_mode, neutral_torch
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, ShapeError
 from relax_quantus.relax.call import DOMAINS, Call, CheckedCall, ExplainCall, Strategy, Tensors
 from relax_quantus.relax.captum_private import PerturbationAttribution, logged

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from relax_quantus.base import checks
-from relax_quantus.base.torch_state import callers_torch, exact
+from relax_quantus.base.networks import callers_torch, exact
 from relax_quantus.errors import ArgumentTypeError, ShapeError
 from relax_quantus.relax.fills import FILLS, Fill, carried_silence
 from relax_quantus.relax.masks import BindingStrategy, MaskStrategy

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relax_quantus.base.torch_state import exact
+from relax_quantus.base.networks import exact
 from relax_quantus.relax.bound_masks import BoundMasks
 from relax_quantus.relax.call import CheckedCall, MaskedTensor, Tensors
 from relax_quantus.relax.estimators import Accumulator, Estimate, Estimator

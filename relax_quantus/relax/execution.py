@@ -18,13 +18,12 @@ it does nothing of the first three.
 - The allocator's threshold: on a CPU glibc is led to keep memory that forwards free; see
   `keep_freed_memory`.
 - The descriptor of stderr: while a decoder runs that chatters there, stderr leads to the null
-  device; see `relax_quantus.audio.decoding`.
+  device; see `relax_quantus.audio.reading`.
 - Tables that depend on their arguments alone, such as the matrix of mel bands, are computed once a
   process.
 
 While a call runs, and only then, the encoder is in eval mode and torch has its default settings
-(`relax_quantus.base.modules`, `relax_quantus.base.torch_state`); both are as they were when it
-ends.
+(`relax_quantus.base.networks`); both are as they were when it ends.
 """
 
 from __future__ import annotations
@@ -40,12 +39,11 @@ import torch
 from torch import Tensor
 
 from relax_quantus.base import checks
-from relax_quantus.base.modules import modules_behind
-from relax_quantus.base.torch_state import callers_torch
+from relax_quantus.base.networks import callers_torch, module_behind, modules_behind
 from relax_quantus.errors import ArgumentTypeError, ShapeError
 from relax_quantus.relax.call import CheckedCall
 from relax_quantus.relax.captum_private import forward_repeated
-from relax_quantus.relax.fast_copy import inference_copy, is_plain, module_behind
+from relax_quantus.relax.fast_copy import inference_copy, is_plain
 
 FORWARD_ROWS = 48
 """Copies a forward where nothing was measured on a CPU, and the most examples of a batch that share

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from relax_quantus.base import checks
-from relax_quantus.base.torch_state import neutral_torch
+from relax_quantus.base.networks import neutral_torch
 
 if TYPE_CHECKING:
     from relax_quantus.frontend.axes import Axis

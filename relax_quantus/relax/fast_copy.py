@@ -4,7 +4,7 @@ A module and an example of what it will see enter; a callable leaves that gives 
 a copy of the module with batch normalisations folded into the convolutions before them and
 convolution weights in channels-last order, or, where nothing is to be gained or the copy does not
 agree, what came in. The copy shares every other weight with the original and is dropped with the
-call, so training the original on leaves nothing stale. Stands beside `relax_quantus.base.modules`,
+call, so training the original on leaves nothing stale. Stands beside `relax_quantus.base.networks`,
 below where the encoder runs.
 
 What batch normalisations follow is seen in a run of the copy, because symbolic tracing refuses
@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
+
+from relax_quantus.base.networks import module_behind
 
 CONVOLUTIONS = {nn.Conv1d: nn.BatchNorm1d, nn.Conv2d: nn.BatchNorm2d, nn.Conv3d: nn.BatchNorm3d}
 """Each kind of convolution and the batch normalisation that can follow it."""
@@ -148,12 +150,6 @@ _HOOKS = (
     "_backward_pre_hooks",
 )
 Encoder = Callable[..., Any]
-
-
-def module_behind(encoder: object) -> nn.Module | None:
-    """Return the module that `encoder` is, or is a method of; None for any other callable."""
-    owner = encoder.__self__ if isinstance(encoder, types.MethodType) else encoder
-    return owner if isinstance(owner, nn.Module) else None
 
 
 def is_plain(module: nn.Module) -> bool:

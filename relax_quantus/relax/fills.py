@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from relax_quantus.base import checks
+from relax_quantus.base.networks import neutral_torch
 from relax_quantus.base.registry import Registry
-from relax_quantus.base.torch_state import neutral_torch
 from relax_quantus.errors import ShapeError
 
 SILENCE = math.log(0.01)

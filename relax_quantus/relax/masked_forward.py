@@ -20,8 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from relax_quantus.base import checks
-from relax_quantus.base.modules import checked_embedding
-from relax_quantus.base.torch_state import callers_torch
+from relax_quantus.base.networks import callers_torch, checked_embedding
 from relax_quantus.errors import ArgumentTypeError, EncoderError, ShapeError
 from relax_quantus.relax.bound_masks import BoundMasks
 from relax_quantus.relax.call import CheckedCall, MaskedTensor, Strategy

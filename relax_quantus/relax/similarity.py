@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from relax_quantus.base import checks
-from relax_quantus.base.modules import checked_embedding
+from relax_quantus.base.networks import checked_embedding, exact, neutral_torch
 from relax_quantus.base.registry import Registry
-from relax_quantus.base.torch_state import exact, neutral_torch
 from relax_quantus.errors import ArgumentTypeError, EncoderError, ShapeError
 
 Similarity = Callable[[Tensor, Tensor], Tensor]

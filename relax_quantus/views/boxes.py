@@ -20,11 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from relax_quantus.base import checks
+from relax_quantus.base.checks import printable
 from relax_quantus.base.files import complete, write_text
-from relax_quantus.base.text import printable
 from relax_quantus.errors import ShapeError
 from relax_quantus.frontend.axes import Axis, Image
-from relax_quantus.frontend.log_mel import hz_to_mel
+from relax_quantus.frontend.log_mel import LogMelAxis, hz_to_mel
 from relax_quantus.views.thresholds import Bins, Bounds, Values, as_values, is_explanation, least_effect, standing_out
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def regions(
     >>> [(round(r.begin_s, 4), round(r.end_s, 4), r.score) for r in regions(values, 0.5)]
     [(0.1075, 0.3075, 1.0)]
     """
-    axis = axis or Axis()
+    axis = axis or LogMelAxis()
     e = values if is_explanation(values) else None
     found = as_values(values if e is None else e.centred())
     if e is not None and found.ndim == 2:  # a map over time, stitched of examples
@@ -190,7 +190,7 @@ class RegionFinder:
     ) -> None:
         # as tables round: to microseconds and thousandths of a hertz, downwards
         self._end_s, self._highest_hz = _rounded_down(end_s, 6), _rounded_down(highest_hz, 3)
-        self.axis, self.least_bins = axis or Axis(), checks.integer("least_bins", least_bins)
+        self.axis, self.least_bins = axis or LogMelAxis(), checks.integer("least_bins", least_bins)
         self.bounds = bounds
         self._edges_hz = _edges_hz(self.axis)
         self._start_s = float(self.axis.times_s(1)[0]) - self.axis.hop_s / 2

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from relax_quantus.base import checks
-from relax_quantus.base.torch_state import neutral_torch
+from relax_quantus.base.networks import neutral_torch
 from relax_quantus.errors import ShapeError
 from relax_quantus.frontend.axes import Axis, Image, axis_of
 from relax_quantus.frontend.log_mel import LogMel

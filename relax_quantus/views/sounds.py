@@ -26,15 +26,14 @@ import numpy.typing as npt
 from torch import Tensor
 
 from relax_quantus import __version__
-from relax_quantus.audio.decoding import Recording
 from relax_quantus.audio.quality import AudioWarning
-from relax_quantus.audio.reading import waveform_blocks
+from relax_quantus.audio.reading import Recording, waveform_blocks
 from relax_quantus.base import checks
 from relax_quantus.base.files import complete
 from relax_quantus.errors import ArgumentTypeError, MissingDependencyError, ShapeError
 from relax_quantus.frontend.axes import Axis, Image, SampleAxis
 from relax_quantus.frontend.framing import Sliding
-from relax_quantus.frontend.log_mel import hz_to_mel
+from relax_quantus.frontend.log_mel import LogMelAxis, hz_to_mel
 from relax_quantus.views.thresholds import Bins, Values, as_values, is_explanation, least_effect, standing_out
 
 if TYPE_CHECKING:
@@ -181,7 +180,7 @@ def separate(wave: npt.NDArray[Any], rate_hz: int, gains: Tensor | npt.NDArray[A
     >>> bool(np.allclose(parts.kept + parts.removed, noise, atol=1e-6))
     True
     """
-    rate_hz, axis = checks.integer("rate_hz", rate_hz), axis or Axis()
+    rate_hz, axis = checks.integer("rate_hz", rate_hz), axis or LogMelAxis()
     wave = np.asarray(wave)
     if wave.ndim != 1 or wave.size == 0:
         checks.refuse("wave", "shape (samples,), at least one", wave, "mix channels down to mono first", ShapeError)
@@ -348,7 +347,7 @@ def write_separated(
     OSError
         If a file cannot be written.
     """
-    axis = axis or Axis()
+    axis = axis or LogMelAxis()
     with Recording(recording) as opened:
         rate_hz = opened.rate_hz
     gains = list(gains) if isinstance(gains, Iterator) else gains

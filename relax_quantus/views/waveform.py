@@ -19,10 +19,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from relax_quantus.base import checks
-from relax_quantus.base.torch_state import neutral_torch
+from relax_quantus.base.networks import neutral_torch
 from relax_quantus.errors import ShapeError
 from relax_quantus.frontend.axes import Axis, Image, SampleAxis
-from relax_quantus.frontend.log_mel import LogMel, LogMelConfig
+from relax_quantus.frontend.log_mel import LogMel, LogMelAxis, LogMelConfig
 from relax_quantus.views.maps import (
     DOTS_PER_INCH,
     EDGE_IN,
@@ -140,7 +140,7 @@ def _spectrogram(panel: Any, waves: Tensor, axis: SampleAxis) -> None:
         return
     config = LogMelConfig(sample_rate_hz=rate, mel_max_hz=min(7500.0, rate / 2))
     frames = LogMel(config).frames(waves.flatten())
-    plot_spectrogram(panel, frames[None, None], axis=Axis(config, axis.start_s))
+    plot_spectrogram(panel, frames[None, None], axis=LogMelAxis(config, start_s=axis.start_s))
     panel.set_ylabel("frequency (Hz)", fontsize=8)
 
 

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from waves import Write, sine, truncate
 
-from relax_quantus.audio import decoding
+from relax_quantus.audio import reading
 from relax_quantus.audio.reading import AudioWarning, load_waveform, read_audio, resample
 from relax_quantus.errors import ArgumentTypeError, AudioError, ShapeError
 from relax_quantus.frontend.log_mel import load_examples
@@ -101,7 +101,7 @@ def test_memory_is_that_of_the_mono_result(write_wav: Write) -> None:
         read(path)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert peak < 4 * samples + 8 * decoding.BLOCK_SAMPLES * 4
+        assert peak < 4 * samples + 8 * reading.BLOCK_SAMPLES * 4
 
 
 # ---------------------------------------------------------------------------- damaged but decodable
@@ -112,7 +112,7 @@ def test_memory_is_that_of_the_mono_result(write_wav: Write) -> None:
 def test_samples_before_a_break_are_kept_with_a_warning(
     write_wav: Write, monkeypatch: pytest.MonkeyPatch, name: str, subtype: str, block: int
 ) -> None:
-    monkeypatch.setattr(decoding, "BLOCK_SAMPLES", block)
+    monkeypatch.setattr(reading, "BLOCK_SAMPLES", block)
     path = write_wav(np.random.default_rng(0).uniform(-0.5, 0.5, 60_000), 16_000, name, subtype)
     whole, _ = read_audio(path)
     with pytest.warns(AudioWarning, match=r"a\.\w+: only the first \d\.\d\d s of 3\.75 s could be decoded"):
@@ -184,5 +184,5 @@ def test_mp3_shorter_than_announced_ends_with_its_last_sample(animal_sounds: Pat
 def test_mp3_is_the_same_in_small_blocks(animal_sounds: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Seeking between blocks, as python-soundfile does, garbles what follows."""
     whole, _ = read_audio(animal_sounds / name)
-    monkeypatch.setattr(decoding, "BLOCK_SAMPLES", 1000)
+    monkeypatch.setattr(reading, "BLOCK_SAMPLES", 1000)
     np.testing.assert_allclose(read_audio(animal_sounds / name)[0], whole, rtol=0, atol=2e-7)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from waves import Write, sine
 
-from relax_quantus.audio import decoding
 from relax_quantus.audio import reading as audio
 from relax_quantus.audio.quality import unheard_above
 from relax_quantus.audio.reading import AudioWarning, load_waveform, read_audio
@@ -190,7 +189,7 @@ def test_file_without_read_permission_is_refused(write_wav: Write, monkeypatch: 
         def forbid(*_: object, **__: object) -> None:
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr(decoding, "open", forbid, raising=False)
+        monkeypatch.setattr(audio, "open", forbid, raising=False)
     with pytest.raises(AudioError, match="got no permission to read it; change its permissions"):
         read_audio(path)
 

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from waves import Write, sine, truncate
 
-from relax_quantus.audio import decoding
+from relax_quantus.audio import reading
 from relax_quantus.audio.reading import (
     AudioWarning,
     load_waveform,
@@ -124,5 +124,5 @@ def test_a_rate_that_only_a_damaged_header_has_is_refused(write_wav: Write) -> N
         ):
             read(path)
     with pytest.warns(AudioWarning, match="sampled at 2 Hz"):
-        assert max(block.size for block in waveform_blocks(path, 2000)) <= 4 * decoding.BLOCK_SAMPLES
+        assert max(block.size for block in waveform_blocks(path, 2000)) <= 4 * reading.BLOCK_SAMPLES
     assert read_audio(path)[1] == 2

@@ -18,7 +18,7 @@ from reference.models import rand, relu_encoder
 from torch import Tensor, nn
 
 import relax_quantus as rq
-from relax_quantus.base.torch_state import callers_torch, neutral_torch
+from relax_quantus.base.networks import callers_torch, neutral_torch
 from relax_quantus.relax import similarity
 from relax_quantus.relax.estimators import ESTIMATORS
 from relax_quantus.relax.fills import FILLS

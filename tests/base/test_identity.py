@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import relax_quantus as rq
-from relax_quantus.base.modules import fingerprint, weights_digest
+from relax_quantus.base.networks import fingerprint, weights_digest
 from relax_quantus.errors import WeightsError
 from relax_quantus.heads.file import NO_WEIGHTS
 

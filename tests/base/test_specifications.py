@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from relax_quantus.base.specifications import parse, user_object
+from relax_quantus.base.registry import parse, user_object
 from relax_quantus.errors import ArgumentError, RelaxQuantusError
 
 

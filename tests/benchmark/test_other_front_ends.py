@@ -18,8 +18,7 @@ from relax_quantus.benchmark.data import datasets
 from relax_quantus.benchmark.data.region import draw
 from relax_quantus.benchmark.engine.runner import run
 from relax_quantus.encoders import loading
-from relax_quantus.frontend import BinAxis, Examples
-from relax_quantus.frontend.log_mel import Axis
+from relax_quantus.frontend import BinAxis, Examples, LogMelAxis
 
 SOURCE = """
 import torch
@@ -120,7 +119,7 @@ def test_boxes_are_marked_on_any_axis() -> None:
     assert not found[1].any()
     assert not bins([Box(0, 1, 9000.0, 9900.0, "a")], 1, linear, 5).any()
     config = rq.LogMelConfig(sample_rate_hz=8000, mel_max_hz=3500.0, mel_bands=20, frames=50)
-    np.testing.assert_array_equal(bins(boxes, 1, config), bins(boxes, 1, Axis(config), 50))
+    np.testing.assert_array_equal(bins(boxes, 1, config), bins(boxes, 1, LogMelAxis(config), 50))
 
 
 def test_regions_are_as_long_in_seconds_whatever_the_frames() -> None:

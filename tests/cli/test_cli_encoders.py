@@ -13,7 +13,7 @@ import torch
 from command_line import call, problems, refused
 
 import relax_quantus as rq
-from relax_quantus.base.specifications import user_object
+from relax_quantus.base.registry import user_object
 from relax_quantus.benchmark.config import PRESETS, BenchmarkConfig
 from relax_quantus.encoders.weights_file import present_name
 from relax_quantus.errors import UnknownNameError

@@ -18,7 +18,8 @@ from torch import Tensor
 
 import relax_quantus
 from relax_quantus.base import files
-from relax_quantus.frontend.axes import COUNTED, Axis, BinAxis
+from relax_quantus.frontend.axes import COUNTED, BinAxis
+from relax_quantus.frontend.log_mel import LogMelAxis
 from relax_quantus.recordings.pages import example_length, lasting
 from relax_quantus.recordings.plan import Plan
 
@@ -258,7 +259,7 @@ def test_the_end_that_is_left_out_is_said_everywhere(
 
 
 def test_the_picture_says_what_is_left_out() -> None:
-    clip = Plan(Path("a.wav"), Axis(), per_example=96, hop=96, count=2, in_all=2, block=2, seconds=2.8)
+    clip = Plan(Path("a.wav"), LogMelAxis(), per_example=96, hop=96, count=2, in_all=2, block=2, seconds=2.8)
     assert lasting(clip) == "of 2.80 s, the last 0.86 s are left out"
     assert lasting(replace(clip, seconds=1.95)) == "the recording lasts 1.95 s"
     counted = BinAxis(every_s=1.0, size=64, time_label=COUNTED)

@@ -15,7 +15,7 @@ from command_line import FEW, call, refused
 from torch import nn
 
 import relax_quantus.views.maps
-from relax_quantus.base.modules import fingerprint
+from relax_quantus.base.networks import fingerprint
 from relax_quantus.encoders import ENCODERS
 
 pytestmark = pytest.mark.usefixtures("one_thread")

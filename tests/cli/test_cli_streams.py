@@ -18,7 +18,7 @@ from typing import get_args
 import pytest
 from command_line import FEW, call, refused, run
 
-from relax_quantus.cli import console, stopping
+from relax_quantus.cli import console
 from relax_quantus.cli import main as cli
 from relax_quantus.cli.main import options
 
@@ -120,9 +120,9 @@ def heeded() -> Iterator[None]:
     """Signals as the command line takes them."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    stopping.heed_signals()
+    console.heed_signals()
     yield
-    stopping.answered()
+    console.answered()
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -175,26 +175,26 @@ def test_a_stop_waits_for_what_must_not_be_done_by_halves() -> None:
     done = []
 
     def work() -> None:
-        with stopping.held():
+        with console.held():
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGINT)
             console.result("not here")
             done.append(1)
 
-    with pytest.raises(stopping.Terminated):
+    with pytest.raises(console.Terminated):
         work()
     assert done == [1]
-    with console.Progress(3, "a", "b") as bar, pytest.raises(stopping.Terminated):
+    with console.Progress(3, "a", "b") as bar, pytest.raises(console.Terminated):
         bar.update()
-    assert stopping.answered() is stopping.Terminated
-    stopping.raise_if_asked()
+    assert console.answered() is console.Terminated
+    console.raise_if_asked()
 
 
 def test_ctrl_c_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        stopping.heed_signals()
+        console.heed_signals()
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         for number, handler in before.items():

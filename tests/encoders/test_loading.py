@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import relax_quantus as rq
-from relax_quantus.base.modules import fingerprint
+from relax_quantus.base.networks import fingerprint
 from relax_quantus.encoders import loading
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, UnknownNameError
 from relax_quantus.frontend import front_end as front_ends

@@ -726,7 +726,7 @@ def test_a_mel_spectrogram_from_the_command_line_is_that_of_python(
 def test_axes_of_its_transforms(
     torchaudio: ModuleType, spec: str, size: int, label: str, first_hz: float | None, sweep: np.ndarray
 ) -> None:
-    from relax_quantus.base.specifications import parse
+    from relax_quantus.base.registry import parse
     from relax_quantus.frontend.front_end import build
 
     front_end = build(parse("--front-end", spec))

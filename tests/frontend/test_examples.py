@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import relax_quantus as rq
-from relax_quantus.frontend import Axis, BinAxis, Examples, SampleAxis
+from relax_quantus.frontend import BinAxis, Examples, LogMelAxis, SampleAxis
 from relax_quantus.frontend import front_end as front_ends
 from relax_quantus.frontend.examples import plain, without_source
 
@@ -55,18 +55,18 @@ class Decibels(nn.Module):
 def test_what_vggish_makes_says_what_it_is(x: Examples, clip: Path) -> None:
     assert isinstance(x.source, Tensor)
     assert x.source.data_ptr() == torch.from_numpy(WAVE).data_ptr()
-    assert (x.axis, x.sample_rate_hz, x.front_end) == (Axis(), 16_000, "log_mel")
+    assert (x.axis, x.sample_rate_hz, x.front_end) == (LogMelAxis(), 16_000, "log_mel")
     assert x.silence == pytest.approx(math.log(0.01))
     for hop_s in (None, 0.48):
         read = rq.load_examples(clip, hop_s=hop_s)
         assert isinstance(read, Examples)
-        assert (read.axis, read.source.shape) == (Axis(), (48_000,))
+        assert (read.axis, read.source.shape) == (LogMelAxis(), (48_000,))
 
 
 def test_another_log_mel_has_its_own_axis_and_silence() -> None:
     config = rq.LogMelConfig(sample_rate_hz=8000, mel_max_hz=3500.0, log_offset=1e-3, mel_bands=20)
     x = rq.LogMel(config)(torch.zeros(20_000))
-    assert (x.axis, x.sample_rate_hz) == (Axis(config), 8000)
+    assert (x.axis, x.sample_rate_hz) == (LogMelAxis(config), 8000)
     assert x.silence == pytest.approx(float(x[0].max()))
     assert "mel_bands=20" in x.front_end
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from relax_quantus.frontend.framing import FrameReader, Framing, framing_of_log_mel, framing_of_transform
-from relax_quantus.frontend.log_mel import LogMel
+from relax_quantus.frontend.framing import FrameReader, Framing, framing_of_transform
+from relax_quantus.frontend.log_mel import LogMel, framing_of_log_mel
 from relax_quantus.frontend.transform import TransformFrontEnd
 
 

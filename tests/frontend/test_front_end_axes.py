@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 import relax_quantus as rq
 from relax_quantus.errors import ArgumentError, ShapeError
-from relax_quantus.frontend.axes import Axis, BinAxis, mel_centres_hz
+from relax_quantus.frontend.axes import BinAxis
 from relax_quantus.frontend.front_end import FrontEnd, of_object
+from relax_quantus.frontend.log_mel import LogMelAxis, mel_centres_hz
 
 RATE = 16_000
 Write = Callable[..., Path]
@@ -177,7 +178,7 @@ def test_own_examples_of_any_length_are_in_seconds_and_hz(frames: int) -> None:
         made = of_object("mine", found)
         assert moment(made, 50.0) == pytest.approx(50.0, abs=0.006)
         np.testing.assert_allclose(made.axis.centres_hz, config.band_centres_hz)  # type: ignore[arg-type]
-    assert of_object("mine", rq.LogMel(config)).axis == Axis(config)
+    assert of_object("mine", rq.LogMel(config)).axis == LogMelAxis(config)
 
 
 class Said:

@@ -17,7 +17,7 @@ OTHER_MEANINGS = {
         "audio/reading.py",
         16_000,
     ): "the rate that recordings are read at unless one is given; a named constant below the front end",
-    ("base/modules.py", 64): "examples embedded at a time",
+    ("base/networks.py", 64): "examples embedded at a time",
     (
         "benchmark/data/synthetic_calls.py",
         16_000,

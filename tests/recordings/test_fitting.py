@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import relax_quantus as rq
 from relax_quantus.audio.quality import AudioWarning
-from relax_quantus.base.modules import fingerprint
+from relax_quantus.base.networks import fingerprint
 from relax_quantus.errors import AudioError, DataError, EncoderError
 from relax_quantus.frontend.front_end import log_mel
 from relax_quantus.recordings.fitting import ClassCount

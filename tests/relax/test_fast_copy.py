@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 import relax_quantus as rq
-from relax_quantus.relax.fast_copy import inference_copy, module_behind
+from relax_quantus.base.networks import module_behind
+from relax_quantus.relax.fast_copy import inference_copy
 
 X = rand(2, 1, 12, 8, dtype=torch.float32)
 

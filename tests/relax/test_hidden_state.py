@@ -9,7 +9,7 @@ import torch
 from counted_forwards import MANY, Counting, X
 
 import relax_quantus as rq
-from relax_quantus.audio.decoding import quiet_stderr
+from relax_quantus.audio.reading import quiet_stderr
 from relax_quantus.errors import ArgumentError
 from relax_quantus.relax import execution
 

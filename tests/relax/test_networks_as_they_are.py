@@ -17,7 +17,7 @@ from reference.models import rand, relu_encoder
 from torch import Tensor, nn
 
 import relax_quantus as rq
-from relax_quantus.base.modules import evaluation_mode, modules_behind
+from relax_quantus.base.networks import evaluation_mode, modules_behind
 from relax_quantus.errors import ArgumentTypeError, EncoderError, ShapeError
 from relax_quantus.relax import execution
 

@@ -17,8 +17,8 @@ from scipy.signal import resample_poly
 
 from relax_quantus.audio.reading import read_audio
 from relax_quantus.errors import ArgumentError, MissingDependencyError, ShapeError
-from relax_quantus.frontend.axes import Axis, BinAxis, SampleAxis
-from relax_quantus.frontend.log_mel import LogMelConfig
+from relax_quantus.frontend.axes import BinAxis, SampleAxis
+from relax_quantus.frontend.log_mel import LogMelAxis, LogMelConfig
 from relax_quantus.relax.explanation import Explanation
 from relax_quantus.views.sounds import gain, player, separate, write_sound
 from relax_quantus.views.thresholds import FRACTION, standing_out
@@ -96,7 +96,7 @@ def test_what_was_not_explained_is_removed(sweep: np.ndarray) -> None:
     end = round(1.02 * 16_000)
     np.testing.assert_array_equal(parts.kept[end:], 0)
     np.testing.assert_array_equal(parts.removed[end:], sweep[end:])
-    later = separate(sweep, 16_000, np.ones((1, 1, 96, 64)), Axis(start_s=0.96))
+    later = separate(sweep, 16_000, np.ones((1, 1, 96, 64)), LogMelAxis(start_s=0.96))
     assert not later.kept[: round(0.9 * 16_000)].any()
 
 

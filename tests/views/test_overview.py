@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relax_quantus.errors import ArgumentError
-from relax_quantus.frontend.axes import Axis
+from relax_quantus.frontend.log_mel import LogMelAxis
 from relax_quantus.views.overview import (
     DOTS_PER_INCH,
     LINE_COLUMNS,
@@ -74,7 +74,7 @@ def test_the_picture_is_bounded(seconds: float) -> None:
     values = np.zeros((columns, 64), np.float32)
     values[columns // 2] = 1.0
     maps = {name: {"centred": values, "centred_standard_error": values + 0.01} for name in ("time", "random")}
-    figure = overview_figure(Overview(values, maps, size * 0.01), Axis(), title="$a$.wav", notes="two\nlines")
+    figure = overview_figure(Overview(values, maps, size * 0.01), LogMelAxis(), title="$a$.wav", notes="two\nlines")
     width, height = figure.get_size_inches() * DOTS_PER_INCH
     assert width < 2500
     assert height < 4000
@@ -89,7 +89,7 @@ def test_a_line_runs_around_what_stands_out() -> None:
     bins[10:20, 5:9] = 1
     kinds = {"centred": values, "centred_standard_error": values + 0.01}
     maps = {"time": {**kinds, "standing_out": bins}, "random": {**kinds, "standing_out": values}}
-    figure = overview_figure(Overview(values, maps, 0.5), Axis())
+    figure = overview_figure(Overview(values, maps, 0.5), LogMelAxis())
     _, time, random = [ax for ax in figure.axes if ax.images]
     corners = np.concatenate([path.vertices for path in time.collections[0].get_paths()])
     np.testing.assert_allclose([corners.min(0), corners.max(0)], [[5.0, 4.5], [10.0, 8.5]], atol=1e-6)
@@ -98,4 +98,4 @@ def test_a_line_runs_around_what_stands_out() -> None:
 
 def test_nothing_to_draw_is_refused() -> None:
     with pytest.raises(ArgumentError, match="overview: expected at least one strategy"):
-        overview_figure(Overview(np.zeros((3, 64), np.float32), {}, 0.01), Axis())
+        overview_figure(Overview(np.zeros((3, 64), np.float32), {}, 0.01), LogMelAxis())

@@ -15,10 +15,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from relax_quantus.errors import ArgumentError, ShapeError
-from relax_quantus.frontend.log_mel import LogMel, LogMelConfig
+from relax_quantus.frontend.log_mel import LogMel, LogMelAxis, LogMelConfig
 from relax_quantus.relax.explanation import Explanation
 from relax_quantus.views import maps as plotting
-from relax_quantus.views.maps import Axis
 from relax_quantus.views.thresholds import standing_out
 
 
@@ -77,7 +76,7 @@ def test_a_tone_is_drawn_at_its_frequency_and_time(hz: float) -> None:
     assert ax.get_ylim() == (bottom, top)
     values = np.asarray(image.get_array())
     band, frame = np.unravel_index(values.argmax(), values.shape)
-    assert band == pytest.approx(float(Axis().band_of_hz(hz)), abs=0.8)
+    assert band == pytest.approx(float(LogMelAxis().band_of_hz(hz)), abs=0.8)
     assert 1.15 < left + (frame + 0.5) * (right - left) / values.shape[1] < 1.55
 
 
@@ -87,11 +86,11 @@ def test_ticks_stand_at_their_bands() -> None:
     centres = LogMelConfig().band_centres_hz
     for position, label in zip(ax.get_yticks(), ax.get_yticklabels(), strict=True):
         assert np.interp(position, np.arange(64), centres) == pytest.approx(float(label.get_text()), rel=0.01)
-    np.testing.assert_allclose(Axis().band_of_hz(centres), np.arange(64), atol=1e-9)
+    np.testing.assert_allclose(LogMelAxis().band_of_hz(centres), np.arange(64), atol=1e-9)
 
 
 def test_times_are_window_centres_from_the_start() -> None:
-    times = Axis(start_s=10.0).times_s(97)
+    times = LogMelAxis(start_s=10.0).times_s(97)
     assert times[0] == pytest.approx(10.0125)
     assert times[96] == pytest.approx(10.9725)
 

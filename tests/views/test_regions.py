@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from relax_quantus.benchmark.annotations import bins, read
 from relax_quantus.errors import ArgumentError, ShapeError
-from relax_quantus.frontend.axes import Axis, BinAxis
-from relax_quantus.frontend.log_mel import LogMelConfig
+from relax_quantus.frontend.axes import BinAxis
+from relax_quantus.frontend.log_mel import LogMelAxis, LogMelConfig
 from relax_quantus.relax.explanation import Explanation
 from relax_quantus.views.boxes import Region, RegionFinder, regions, write_audacity, write_raven
 from relax_quantus.views.thresholds import FRACTION, standing_out
@@ -150,7 +150,7 @@ def test_shapes_that_do_not_fit() -> None:
 @settings(deadline=None, max_examples=150)
 def test_in_parts_the_regions_are_the_same(seed: int, cuts: list[int], share: float, least: int) -> None:
     """Cut anywhere, even where regions meet only before or after the cut."""
-    axis = Axis(LogMelConfig(mel_bands=9))
+    axis = LogMelAxis(LogMelConfig(mel_bands=9))
     values = np.random.default_rng(seed).random((1, 1, 30, 9))
     values[0, 0, seed % 30] = np.nan
     whole = regions(values, 1 - share, axis=axis, least_bins=least)
@@ -168,7 +168,7 @@ def test_in_parts_the_regions_are_the_same(seed: int, cuts: list[int], share: fl
 
 
 def test_a_ring_that_closes_in_a_later_part_is_one_region() -> None:
-    axis = Axis(LogMelConfig(mel_bands=5))
+    axis = LogMelAxis(LogMelConfig(mel_bands=5))
     image = np.zeros((5, 12))
     image[[1, 3], 2:9] = image[1:4, 8] = 1.0  # two arms that meet at frame 8
     finder = RegionFinder(0.5, axis=axis)

@@ -10,12 +10,15 @@ import pytest
 import soundfile
 
 from relax_quantus.frontend.axes import Axis, BinAxis
+from relax_quantus.frontend.log_mel import LogMelAxis
 from relax_quantus.views import sounds
 from relax_quantus.views.sounds import separate, write_separated
 
 
 @pytest.mark.parametrize(("rate", "seconds"), [(16_000, 7.3), (44_100, 5.0), (22_050, 12.77), (8000, 0.5)])
-@pytest.mark.parametrize("axis", [Axis(), BinAxis(every_s=0.0125, size=64, bins_hz=tuple(np.linspace(0, 8000, 64)))])
+@pytest.mark.parametrize(
+    "axis", [LogMelAxis(), BinAxis(every_s=0.0125, size=64, bins_hz=tuple(np.linspace(0, 8000, 64)))]
+)
 def test_chunks_do_not_show(
     write_wav: Callable[..., Path],
     tmp_path: Path,

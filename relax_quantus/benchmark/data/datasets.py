@@ -19,8 +19,7 @@ from torch import Tensor
 
 from relax_quantus.audio.reading import resample
 from relax_quantus.base import checks
-from relax_quantus.base.registry import Registry, nearest
-from relax_quantus.base.specifications import parse
+from relax_quantus.base.registry import Registry, nearest, parse
 from relax_quantus.benchmark.boxes import boxes, has_tables
 from relax_quantus.benchmark.data.clips import Clip, Dataset, LabelledExamples
 from relax_quantus.benchmark.data.esc50 import TABLE as ESC50_TABLE

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from relax_quantus.benchmark.data.clips import Clip
-from relax_quantus.frontend.log_mel import Axis
+from relax_quantus.frontend.axes import Axis
+from relax_quantus.frontend.log_mel import LogMelAxis
 
 TIME_S = (0.2, 0.48)
 BANDS = (3 / 16, 1 / 2)
@@ -90,8 +91,8 @@ def draw(x: Tensor, name: str, seed: int) -> npt.NDArray[np.bool_]:
 
 def _extents(x: Tensor) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return the fewest and most frames and bands of a box; never the whole of either axis."""
-    axis: Axis = getattr(x, "axis", None) or Axis()
-    hop_s, found = axis.hop_s if axis.in_seconds else Axis().hop_s, []
+    axis: Axis = getattr(x, "axis", None) or LogMelAxis()
+    hop_s, found = axis.hop_s if axis.in_seconds else LogMelAxis().hop_s, []
     for size, limits in ((x.shape[-2], [s / hop_s for s in TIME_S]), (x.shape[-1], [s * x.shape[-1] for s in BANDS])):
         low, high = (min(max(1, round(limit)), max(1, size - 1)) for limit in limits)
         found.append((low, high))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from relax_quantus.base import checks
-from relax_quantus.base.modules import fingerprint
+from relax_quantus.base.networks import fingerprint
 from relax_quantus.base.registry import nearest
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.data import datasets

@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from relax_quantus.base.files import complete
-from relax_quantus.base.modules import fingerprint
+from relax_quantus.base.networks import fingerprint
 from relax_quantus.benchmark import metrics
 from relax_quantus.benchmark.config import BenchmarkConfig
 from relax_quantus.benchmark.data.datasets import Dataset

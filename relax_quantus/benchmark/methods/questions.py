@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from relax_quantus.base import modules
+from relax_quantus.base import networks
 from relax_quantus.heads.classifier import EmbeddingClassifier
 from relax_quantus.quantus_bridge import SimilarityModel
 from relax_quantus.relax.fills import FILLS
@@ -192,7 +192,7 @@ def fingerprint(*values: Any) -> str:
     digest = hashlib.sha256()
     for value in values:
         if isinstance(value, nn.Module):
-            digest.update(str(modules.fingerprint(value) or id(value)).encode())
+            digest.update(str(networks.fingerprint(value) or id(value)).encode())
         elif isinstance(value, Tensor):
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         else:

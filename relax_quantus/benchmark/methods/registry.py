@@ -14,8 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from relax_quantus.base import checks
-from relax_quantus.base.registry import Registry, nearest
-from relax_quantus.base.specifications import parse
+from relax_quantus.base.registry import Registry, nearest, parse
 from relax_quantus.benchmark.methods.baselines import Simple, energy, oracle
 from relax_quantus.benchmark.methods.captum import CAPTUM, WITHOUT_BASELINE, CaptumMethod
 from relax_quantus.benchmark.methods.questions import OWN_GRANULARITIES, VIEWS, Method

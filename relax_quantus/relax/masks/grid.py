@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from relax_quantus.base import checks
-from relax_quantus.base.torch_state import neutral_torch
+from relax_quantus.base.networks import neutral_torch
 from relax_quantus.relax.bound_masks import BoundMasks
 
 ENUMERATED_CELLS = 12

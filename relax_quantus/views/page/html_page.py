@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from relax_quantus.base import checks
-from relax_quantus.base.torch_state import neutral_torch
+from relax_quantus.base.networks import neutral_torch
 from relax_quantus.errors import ShapeError
 from relax_quantus.frontend.axes import Axis
+from relax_quantus.frontend.log_mel import LogMelAxis
 from relax_quantus.views.page import companions as beside
 from relax_quantus.views.page.companions import Companion
 from relax_quantus.views.page.layers import MAPS, Layer, checked, described
@@ -104,7 +105,7 @@ def page(
     ShapeError, ArgumentError
         If something does not fit.
     """
-    axis = axis or getattr(examples, "axis", None) or Axis()
+    axis = axis or getattr(examples, "axis", None) or LogMelAxis()
     checks.fraction("fraction", fraction)
     x = torch.as_tensor(examples).detach().cpu()
     x = x.abs() if x.is_complex() else x

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from relax_quantus.base.torch_state import neutral_torch
+from relax_quantus.base.networks import neutral_torch
 from relax_quantus.views.sounds import sound_file
 from relax_quantus.views.thresholds import as_values
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import relax_quantus as rq
-from relax_quantus.base.modules import fingerprint
+from relax_quantus.base.networks import fingerprint
 from relax_quantus.errors import WeightsError
 from relax_quantus.heads.classifier import EmbeddingClassifier
 

@@ -14,7 +14,7 @@ import torch
 from deaf_encoder import FAST, Deaf, F, T, data
 from torch import Tensor, nn
 
-from relax_quantus.base.modules import fingerprint
+from relax_quantus.base.networks import fingerprint
 from relax_quantus.encoders.vggish import VGGish
 from relax_quantus.heads import fine_tuning
 from relax_quantus.heads import training as encoder_training

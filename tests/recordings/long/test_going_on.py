@@ -19,9 +19,9 @@ from typer.testing import Result
 
 from relax_quantus.errors import DataError
 from relax_quantus.recordings import plan as plans
-from relax_quantus.recordings.blocks import Block, BlockStore
+from relax_quantus.recordings.blocks import Block, BlockStore, key_of
+from relax_quantus.recordings.plan import ExplainSettings
 from relax_quantus.recordings.session import Session
-from relax_quantus.recordings.settings import ExplainSettings
 
 
 def start(path: Path, out: Path, *arguments: object) -> subprocess.Popen[str]:
@@ -101,7 +101,7 @@ def test_the_key_is_of_everything_that_blocks_depend_on(tmp_path: Path, encoder:
 
     def key(settings: ExplainSettings) -> str:
         session = Session(settings)
-        return plans.key_of(plans.plan_for(path, session), session)
+        return key_of(plans.plan_for(path, session), session)
 
     changes: list[dict[str, Any]] = [
         {"seed": 1},

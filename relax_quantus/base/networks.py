@@ -1,7 +1,10 @@
-"""Running other people's modules without leaving a trace: eval mode, the type and place of weights, a fingerprint.
+"""Run other people's networks without leaving a trace, and compute without their torch settings.
 
-Any callable enters; nothing about it has changed when it leaves. Used wherever the package runs an encoder or model
-that it was given.
+Any callable enters; nothing about it has changed when it leaves: eval mode, the type and place of
+weights, a fingerprint, embeddings in blocks. Inside `neutral_torch` torch computes as in a fresh
+process, whatever the caller's program has switched on; inside `callers_torch`, where an encoder or
+another object of the caller runs, as the caller has it. Stands at the bottom of the flow; every
+public function that computes enters `neutral_torch` once.
 """
 
 from __future__ import annotations
@@ -12,7 +15,8 @@ import inspect
 import threading
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,13 +26,187 @@ from torch.nn.parameter import is_lazy
 
 from relax_quantus.base.checks import describe, refuse
 from relax_quantus.base.identity import identity
-from relax_quantus.base.torch_state import callers_torch, neutral_torch
 from relax_quantus.errors import ArgumentTypeError, EncoderError
 
 MICRO_BATCH = 64
 _DEEPEST = 4
 """Steps from a callable to the modules that are looked for behind it."""
 _LOOK = "check its weights and that its input is what it was trained on"
+_AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")
+_processwide = threading.RLock()
+_changed = threading.Event()
+"""Set while a thread, which holds the lock, has changed the process's settings."""
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """Hold the settings that all threads share.
+
+    Attributes
+    ----------
+    dtype
+        What new floating tensors are made of.
+    deterministic, warn_only
+        As of `torch.use_deterministic_algorithms`.
+    precisions
+        How the CPU's and the GPU's matrix products may round float32.
+    """
+
+    dtype: torch.dtype = torch.float32
+    deterministic: bool = False
+    warn_only: bool = False
+    precisions: tuple[str, str] = ("ieee", "ieee")
+
+    @classmethod
+    def current(cls) -> _Settings:
+        """Read torch's."""
+        precisions = (str(backend.fp32_precision) for backend in _products())
+        return cls(
+            torch.get_default_dtype(),
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+            (next(precisions), next(precisions)),
+        )
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether our arithmetic can run under them as they are."""
+        return not self.deterministic and self.dtype == torch.float32 and {"none", "ieee"} >= set(self.precisions)
+
+    def apply(self) -> None:
+        """Make them torch's."""
+        torch.set_default_dtype(self.dtype)
+        if (self.deterministic, self.warn_only) != (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+        ):
+            torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
+        for backend, precision in zip(_products(), self.precisions, strict=True):
+            if backend.fp32_precision != precision:  # "none" goes on following the setting for all backends
+                backend.fp32_precision = (
+                    "none" if precision == getattr(torch.backends, "fp32_precision", None) else precision
+                )
+
+
+@dataclass(frozen=True)
+class _Callers:
+    """Remember what the caller had when our code was entered.
+
+    None where it is neutral, or another thread's.
+    """
+
+    settings: _Settings | None
+    device: torch.device | None
+    inference: bool
+
+
+class _Thread(threading.local):
+    """Remember what this thread has to give back to its caller; None outside of our code."""
+
+    callers: _Callers | None = None
+
+
+_thread = _Thread()
+
+
+def _products() -> tuple[Any, Any]:
+    """Return torch's settings for matrix products of the CPU and of the GPU."""
+    cpu: Any = torch.backends.mkldnn
+    return cpu.matmul, torch.backends.cuda.matmul
+
+
+@contextmanager
+def neutral_torch(*, gradients: bool = False) -> Iterator[None]:
+    """Compute as in a fresh process, whatever the caller has switched on; as a decorator, too.
+
+    That is float32 by default, on the CPU, at full precision, without autocast.
+
+    Settings of the whole process are changed only where they differ, by one thread at a time, so that others that want them changed wait.
+
+    Parameters
+    ----------
+    gradients
+        Leave gradients, and inference mode, as the caller has them; else there are none, and tensors are ordinary ones, which can be used
+        later and elsewhere.
+
+    Examples
+    --------
+    >>> with torch.autocast("cpu", torch.bfloat16), neutral_torch():
+    ...     (torch.ones(1, 1) @ torch.ones(1, 1)).dtype
+    torch.float32
+    """
+    with ExitStack() as stack:
+        if _thread.callers is None:
+            settings = _processwide_settings(stack)
+            default = torch.get_default_device()
+            device = None if default.type == "cpu" else default
+            _thread.callers = _Callers(settings, device, not gradients and torch.is_inference_mode_enabled())
+            stack.callback(setattr, _thread, "callers", None)
+            if device is not None:
+                stack.enter_context(torch.device("cpu"))
+            for kind in _AUTOCAST_DEVICES:
+                if torch.is_autocast_enabled(kind):
+                    stack.enter_context(torch.autocast(kind, enabled=False))
+        if not gradients:
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.no_grad())
+        yield
+
+
+def _processwide_settings(stack: ExitStack) -> _Settings | None:
+    """Make the process's settings neutral until `stack` ends.
+
+    Returned is what they were if they were not neutral, else None.
+    """
+    if _Settings.current().is_neutral and not _changed.is_set():
+        return None
+    stack.enter_context(_processwide)
+    found = _Settings.current()
+    if found.is_neutral:
+        return None
+    _changed.set()
+    stack.callback(_changed.clear)
+    stack.callback(found.apply)
+    _Settings().apply()
+    return found
+
+
+@contextmanager
+def callers_torch(*, gradients: bool = False) -> Iterator[None]:
+    """Compute as the caller has it while code of the caller's runs, autocast and gradients apart.
+
+    Outside of our code nothing changes.
+
+    An encoder's precision is an argument of the call, so that it does not depend on where the call stands.
+
+    Parameters
+    ----------
+    gradients
+        Leave out the caller's inference mode, in which nothing can be trained.
+    """
+    callers = _thread.callers
+    if callers is None:
+        yield
+        return
+    with ExitStack() as stack:
+        _thread.callers = None
+        stack.callback(setattr, _thread, "callers", callers)
+        if callers.settings is not None:
+            stack.callback(_Settings().apply)
+            callers.settings.apply()
+        if callers.device is not None:
+            stack.enter_context(callers.device)
+        if callers.inference and not gradients:
+            stack.enter_context(torch.inference_mode())
+        yield
+
+
+def exact(x: Tensor) -> Tensor:
+    """Return `x` in a type to compute in.
+
+    That is float32 where it is shorter or whole numbers, else its own.
+    """
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 _modes = threading.Lock()
@@ -38,7 +216,9 @@ _in_use: dict[int, list[Any]] = {}
 
 @contextmanager
 def evaluation_mode(encoder: object) -> Iterator[None]:
-    """Run an encoder's modules in eval mode, and leave their modes and their buffers as they were, also when it raises.
+    """Run an encoder's modules in eval mode, and leave their modes and buffers as they were.
+
+    Also when it raises.
 
     Threads may share a network: it gets its modes back when the last one is done.
 
@@ -96,7 +276,10 @@ def _buffers(part: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 def _put_back(part: nn.Module, name: str, value: Tensor, content: Tensor) -> None:
-    """Undo what a forward did to a buffer; one that was replaced by another shape is a cache that grew, and stays."""
+    """Undo what a forward did to a buffer.
+
+    One that was replaced by another shape is a cache that grew, and stays.
+    """
     found = dict(part.named_buffers(recurse=False)).get(name)
     if found is None or found.shape != value.shape or found.dtype != value.dtype:
         return
@@ -108,7 +291,9 @@ def _put_back(part: nn.Module, name: str, value: Tensor, content: Tensor) -> Non
 
 
 def modules_behind(encoder: object) -> list[nn.Module]:
-    """Find the modules that a callable runs: itself, or what it is a method of, closes over, is given beforehand or names.
+    """Find the modules that a callable runs.
+
+    It is one itself, is a method of one, closes over it, is given it beforehand or names it.
 
     Examples
     --------
@@ -132,7 +317,7 @@ def modules_behind(encoder: object) -> list[nn.Module]:
 
 
 def _parts(value: object) -> list[object]:
-    """What a callable or a container holds, as far as a module may be among it."""
+    """Return what a callable or a container holds, as far as a module may be among it."""
     if isinstance(value, functools.partial):
         return [value.func, *value.args, *value.keywords.values()]
     if isinstance(value, types.MethodType):
@@ -150,8 +335,17 @@ def _parts(value: object) -> list[object]:
     return list(getattr(value, "__dict__", {}).values())
 
 
+def module_behind(encoder: object) -> nn.Module | None:
+    """Return the module that `encoder` is, or is a method of; None for any other callable."""
+    owner = encoder.__self__ if isinstance(encoder, types.MethodType) else encoder
+    return owner if isinstance(owner, nn.Module) else None
+
+
 def like_weights(x: Tensor, module: object) -> Tensor:
-    """Return `x` on the device and in the floating type of `module`'s first weight; without one, `x` as floats."""
+    """Return `x` on the device and in the floating type of `module`'s first weight.
+
+    Without a weight, `x` as floats.
+    """
     if isinstance(module, nn.Module):
         for weight in (*module.parameters(), *module.buffers()):
             if weight.is_floating_point():
@@ -160,12 +354,14 @@ def like_weights(x: Tensor, module: object) -> Tensor:
 
 
 def has_weights(encoder: object) -> bool:
-    """Whether there are weights or buffers by which to tell the encoder from others."""
+    """Tell whether there are weights or buffers by which to tell the encoder from others."""
     return isinstance(encoder, nn.Module) and any(isinstance(v, Tensor) for v in encoder.state_dict().values())
 
 
 def fingerprint(encoder: object) -> str:
-    """Digest what tells an encoder from others, the same in every process; "" where that cannot be told.
+    """Digest what tells an encoder from others; return "" where that cannot be told.
+
+    The digest is the same in every process.
 
     Returns
     -------
@@ -188,7 +384,10 @@ def fingerprint(encoder: object) -> str:
 
 
 def weights_digest(encoder: object) -> str:
-    """Digest the weights of a module alone, which was its fingerprint in version 0.1.0; "" without any."""
+    """Digest the weights of a module alone; return "" without any.
+
+    That was its fingerprint in version 0.1.0.
+    """
     if not isinstance(encoder, nn.Module) or not has_weights(encoder):
         return ""
     digest = hashlib.sha256()
@@ -205,7 +404,10 @@ _NO_SETTINGS = ("training", "inplace", "dump_patches")
 
 
 def _structure(module: nn.Module) -> list[tuple[str, list[tuple[str, str]]]]:
-    """List the types of a module's parts and their settings; of other people's modules no counts, which may be of calls."""
+    """List the types of a module's parts and their settings.
+
+    Of other people's modules no counts, which may be of calls.
+    """
     found = []
     for part in module.modules():
         name = getattr(part, "original_name", type(part).__name__)
