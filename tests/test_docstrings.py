@@ -23,27 +23,10 @@ FRAGMENT = re.compile(
 # First lines that are still to be mended, by room, without "relax_quantus.". It may only get
 # shorter: a room that is mended is deleted.
 KNOWN: dict[str, set[str]] = {
-    "audio": {
-        "audio.quality.Level.seconds",
-        "audio.reading.Extent.seconds",
-    },
     "cli": {
         "cli.console",
         "cli.main.Request",
         "cli.main.root",
-    },
-    "encoders": {
-        "encoders",
-        "encoders.loading.Encoder",
-        "encoders.loading.refuse_other_front_end",
-        "encoders.torchaudio_models",
-        "encoders.vggish.weights_url",
-        "encoders.vggish_mini",
-        "encoders.vggish_mini.fold",
-        "encoders.waveform.WaveformEncoder.features",
-        "encoders.waveform.WaveformEncoder.frame_samples",
-        "encoders.waveform.normalized",
-        "encoders.weights_file.present_name",
     },
     "frontend": {
         "frontend.axes.Axis.in_seconds",
