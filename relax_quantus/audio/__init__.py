@@ -1,6 +1,6 @@
 """Read sound files as mono float32 waveforms, at their own rate or at an encoder's.
 
-First room of the flow: `reading` opens and decodes files, `quality` tells what is wrong with one,
+First step of the flow: `reading` opens and decodes files, `quality` tells what is wrong with one,
 `torchaudio_bridge` imports torchaudio where it can be.
 """
 

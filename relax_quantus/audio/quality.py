@@ -28,21 +28,27 @@ if TYPE_CHECKING:
     from relax_quantus.audio.reading import Recording
 
 QUIET_PEAK = 1e-3
-"""Half the range of the samples (-60 dB of full scale) below which a recording is called nearly silent."""
+"""Half the range of the samples (-60 dB of full scale) below which a recording is called nearly
+silent."""
 LOUD_PEAK = 4.0
-"""Peak above which floating-point samples are taken for wrongly scaled ones (decoded MP3 goes to about 1.6)."""
+"""Peak above which floating-point samples are taken for wrongly scaled ones (decoded MP3 goes to
+about 1.6)."""
 CANCELLATION = 100
-"""Share of the channels' mean energy, times their number, that mixing down may lose: for stereo 23 dB (independent channels lose 3)."""
+"""Share of the channels' mean energy, times their number, that mixing down may lose.
+
+For stereo that is 23 dB (independent channels lose 3)."""
 LOW_RATE = 0.6
 """Share of the wanted sample rate below which a recording leaves much of the upper range empty."""
 UNHEARD_SHARE = 0.1
-"""Share of a recording's energy above which it is said that so much lies at frequencies that are not heard."""
+"""Share of a recording's energy above which it is said that so much lies at frequencies that are
+not heard."""
 MOST_AT_ONCE = 1 << 16
 """Samples that are squared in float64 at a time."""
 WINDOW = 1024
 """Samples of a spectrum, and spectra at a time."""
 LOST_S = 0.25
-"""Seconds that may be missing at the end before a warning: an MP3's announced length is off by a few frames."""
+"""Seconds that may be missing at the end before a warning: an MP3's announced length is off by a
+few frames."""
 UNTIL_THE_END = b"\xff\xff\xff\xff"
 """How WAV and AU announce that samples last until the end of the file."""
 UNKNOWN_BYTES = 0x7FFF0000
@@ -90,7 +96,7 @@ class Heard:
 
     @property
     def power(self) -> float:
-        """Mean power without a constant offset."""
+        """Mean power of the samples without a constant offset."""
         return self.energy / self.samples - (self.sum / self.samples) ** 2 if self.samples else 0.0
 
     def passing(self, blocks: Iterable[Waveform]) -> Iterator[Waveform]:
@@ -147,13 +153,13 @@ class Level:
 
     @property
     def seconds(self) -> str:
-        """What was decoded, for messages."""
+        """Seconds that were decoded, as messages show them."""
         return f"{self.frames / self.recording.rate_hz:.2f} s"
 
     def judge(self, heard: Heard, rate_hz: int) -> None:
         """Refuse a recording without sound and warn of a doubtful one.
 
-        Now that all of it was `heard` at `rate_hz`.
+        Called once all of it was `heard` at `rate_hz`.
         """
         refuse, channels = self.recording.refuse, self.recording.channels
         if self.frames == 0:
@@ -234,9 +240,9 @@ class Patched(io.FileIO):
     path
         The file.
     place
-        Where the other bytes begin.
+        Where the bytes that read as others begin.
     other
-        These.
+        What these bytes read as.
     """
 
     def __init__(self, path: Path, place: int, other: bytes) -> None:
@@ -318,7 +324,7 @@ def announced_share(log: str) -> float:
 
 
 def lacks_last_page(path: Path) -> bool:
-    """Tell whether an Ogg file ends without the page that says that it is the last, or within it."""
+    """Tell whether an Ogg file ends without the page that says that it is the last, or in it."""
     size = os.stat(path).st_size
     with path.open("rb") as source:
         source.seek(max(0, size - 2 * LARGEST_PAGE))

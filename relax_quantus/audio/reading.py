@@ -3,17 +3,17 @@
 First step of the flow: whatever libsndfile decodes (WAV, FLAC, OGG, MP3, 8-bit, A-law, any rate and
 channel count) enters; a mono float32 waveform, full scale at 1, leaves, at the file's own rate
 (`read_audio`) or at the encoder's (`load_waveform`, resampled by soxr or, on request, torchaudio).
-Files are decoded, and by soxr resampled, block by block, so the memory needed is that of the result;
-`waveform_blocks` hands the blocks out, and needs no more memory for an hour than for a second.
+Files are decoded, and by soxr resampled, block by block, so the memory needed is that of the
+result; `waveform_blocks` hands the blocks out, and needs as little for an hour as for a second.
 
 What cannot work is refused with an `AudioError` that names the file. What works but deserves a look
-comes with an `AudioWarning`: hardly any level, channels that cancel, a damaged end, samples far above
-full scale, a sample rate so low that the encoder's upper bands stay empty. A recording that is
-constant but not zero (an offset only) is accepted with a warning. Shortness is no reason for either:
-`load_examples` pads.
+comes with an `AudioWarning`: hardly any level, channels that cancel, a damaged end, samples far
+above full scale, a sample rate so low that the encoder's upper bands stay empty. A recording that
+is constant but not zero (an offset only) is accepted with a warning. Shortness is no reason for
+either: `load_examples` pads.
 
-python-soundfile and libsndfile decode; `Recording` adds what they lack on recordings as found in the
-wild: plain refusals, the samples before a break in a damaged file, and quiet (libsndfile's MP3
+python-soundfile and libsndfile decode; `Recording` adds what they lack on recordings as found in
+the wild: plain refusals, the samples before a break in a damaged file, and quiet (libsndfile's MP3
 decoder writes notes such as "Illegal Audio-MPEG-Header" straight to file descriptor 2).
 """
 
@@ -59,7 +59,8 @@ RESAMPLERS = ("soxr", "torchaudio")
 MOST_RATIO = 1000
 """Times that a rate is raised at most."""
 MOST_COMPRESSED = 32
-"""Samples that a byte of a file is taken to hold, at most, when room is made for them; more are read all the same."""
+"""Samples that a byte of a file is taken to hold, at most, when room is made for them; more are
+read all the same."""
 BLOCK_SAMPLES = 1 << 18
 """Samples that one block holds, all channels together (1 MiB of float32)."""
 
@@ -82,13 +83,14 @@ def read_audio(path: str | os.PathLike[str]) -> tuple[Waveform, int]:
     Raises
     ------
     AudioError
-        If the file is missing, unreadable, empty or not audio, or decodes to nothing, to silence, or to NaN or infinite samples; also if its
-        channels cancel each other completely.
+        If the file is missing, unreadable, empty or not audio, or decodes to nothing, to silence,
+        or to NaN or infinite samples; also if its channels cancel each other completely.
 
     Warns
     -----
     AudioWarning
-        If the recording is nearly silent or constant, far above full scale or damaged towards its end, or if its channels nearly cancel.
+        If the recording is nearly silent or constant, far above full scale or damaged towards its
+        end, or if its channels nearly cancel.
     """
     with Recording(path) as recording:
         level = Level(recording)
@@ -102,20 +104,22 @@ def load_waveform(
 ) -> Waveform:
     """Read a file as a mono float32 waveform (samples,) at `sample_rate_hz`.
 
-    The same as `read_audio` followed by `resample`.
+    The waveform is the same as that of `read_audio` followed by `resample`.
 
     Raises
     ------
     AudioError
-        As `read_audio`, and if nothing is left at the new rate, or the file's own is less than a thousandth of it.
+        As `read_audio`, and if nothing is left at the new rate, or the file's own is less than a
+        thousandth of it.
     UnknownNameError, MissingDependencyError
-        As `resample`.
+        For the reasons that `resample` has.
 
     Warns
     -----
     AudioWarning
-        As `read_audio`; nearly silent refers to what is left at the new rate (a bat's call may lie wholly above it). Also if
-        more than a tenth of the energy lies above half the new rate, or if the file's own rate is below 0.6 times `sample_rate_hz`.
+        As `read_audio`; nearly silent refers to what is left at the new rate (a bat's call may lie
+        wholly above it). Also if more than a tenth of the energy lies above half the new rate, or
+        if the file's own rate is below 0.6 times `sample_rate_hz`.
     """
     sample_rate_hz, resampler = checks.integer("sample_rate_hz", sample_rate_hz), checked_resampler(resampler)
     with Recording(path) as recording:
@@ -149,12 +153,13 @@ def waveform_blocks(path: str | os.PathLike[str], sample_rate_hz: int | None = S
     Raises
     ------
     AudioError
-        As `load_waveform`; what needs the whole recording to be known (it is silent), only after the last block.
+        As `load_waveform`; what needs the whole recording to be known (it is silent), only after
+        the last block.
 
     Warns
     -----
     AudioWarning
-        As `load_waveform`, after the last block.
+        For the reasons that `load_waveform` has, after the last block.
 
     Examples
     --------
@@ -180,7 +185,8 @@ def read_beginning(path: str | os.PathLike[str], seconds: float) -> tuple[Wavefo
     Raises
     ------
     AudioError
-        If the file is missing, unreadable, empty or not audio, or decodes to nothing, to NaN or to infinite samples.
+        If the file is missing, unreadable, empty or not audio, or decodes to nothing, to NaN or to
+        infinite samples.
     """
     with Recording(path) as recording:
         wanted = max(1, math.ceil(seconds * recording.rate_hz))
@@ -204,7 +210,7 @@ class Extent:
 
     @property
     def seconds(self) -> float:
-        """Its length in seconds."""
+        """Length of the recording in seconds."""
         return self.frames / self.rate_hz
 
 
@@ -235,7 +241,8 @@ def resample(wave: Waveform, rate_hz: int, to_rate_hz: int = SAMPLE_RATE_HZ, res
     rate_hz, to_rate_hz
         Sample rates in Hz.
     resampler
-        ``"soxr"``, its high-quality filter; or ``"torchaudio"``, see `relax_quantus.audio.torchaudio_bridge.resample`.
+        ``"soxr"``, its high-quality filter; or ``"torchaudio"``, see
+        `relax_quantus.audio.torchaudio_bridge.resample`.
 
     Raises
     ------
@@ -321,7 +328,8 @@ class _QuietStderr:
 
     Where it is closed, the null device is left there.
 
-    Threads share one redirection: the first in sets it, the last out lifts it, so that no thread saves another's null device as the real one.
+    Threads share one redirection: the first in sets it, the last out lifts it, so that no thread
+    saves another's null device as the real one.
     """
 
     def __init__(self) -> None:
@@ -389,9 +397,10 @@ class Recording:
     name : str
         The path as it is shown in messages, on one line whatever characters it holds.
     rate_hz, channels : int
-        Its own sample rate and number of channels.
+        The file's own sample rate in Hz and its number of channels.
     announced_frames : int or None
-        Frames (one sample a channel) that its header announces, None if it does not say. The blocks may hold fewer, or more.
+        Frames (one sample a channel) that its header announces, None if it does not say. The blocks
+        may hold fewer, or more.
     problem : str or None
         Why decoding stopped before the end, once `blocks` is exhausted.
 

@@ -1,8 +1,10 @@
 """Import torchaudio when something asks for it; no other module does.
 
-Stands beside the decoder at the start of the flow: a waveform at one rate enters, one at another leaves (`resample`). Front ends and models of
-torchaudio are modules like any other once it is imported: see `relax_quantus.frontend.transform` and `relax_quantus.encoders.waveform`.
-torchaudio is compiled against one torch and fails in many ways beside another; every one of them is reported as one `MissingDependencyError`.
+Stands beside the decoder at the start of the flow: a waveform at one rate enters, one at another
+leaves (`resample`). Front ends and models of torchaudio are modules like any other once it is
+imported: see `relax_quantus.frontend.transform` and `relax_quantus.encoders.waveform`. torchaudio
+is compiled against one torch and fails in many ways beside another; every one of them is reported
+as one `MissingDependencyError`.
 """
 
 from __future__ import annotations
@@ -28,12 +30,14 @@ def import_torchaudio() -> ModuleType:
     Returns
     -------
     module
-        torchaudio, with its submodules ``functional``, ``models``, ``pipelines`` and ``transforms``.
+        torchaudio, with its submodules ``functional``, ``models``, ``pipelines`` and
+        ``transforms``.
 
     Raises
     ------
     MissingDependencyError
-        If it is not installed, or was built for another torch or CUDA; the line names the pair of versions that works.
+        If it is not installed, or was built for another torch or CUDA; the line names the pair of
+        versions that works.
 
     Examples
     --------
@@ -67,7 +71,8 @@ def resample(wave: npt.NDArray[np.float32], rate_hz: int, to_rate_hz: int) -> np
 
     By ``torchaudio.functional.resample``.
 
-    Those are a Hann-windowed sinc of 6 zero crossings on each side: what a network saw whose authors resampled with torchaudio.
+    Those are a Hann-windowed sinc of 6 zero crossings on each side: what a network saw whose
+    authors resampled with torchaudio.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Give every room what it stands on: checks, names, files, digests, networks and their torch settings.
+"""Give every room what it stands on: checks, names, files, digests and networks.
 
-Lowest room but for the errors; imports no other.
+Imports nothing else of the package but its errors.
 """

@@ -1,7 +1,8 @@
 """Check arguments, and write the one line that a message is.
 
-Every message reads ``<argument>: expected <rule>, got <value and shape>; <what to do>.`` Values enter, the same values leave (converted to a
-plain Python type where that is useful), or an error from `relax_quantus.errors` is raised.
+Every message reads ``<argument>: expected <rule>, got <value and shape>; <what to do>.`` Values
+enter, the same values leave (converted to a plain Python type where that is useful), or an error
+from `relax_quantus.errors` is raised.
 """
 
 from __future__ import annotations

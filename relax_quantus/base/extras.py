@@ -22,7 +22,8 @@ EXTRAS = {
     "onnx": ("onnxruntime",),
     "litert": ("ai_edge_litert",),
 }
-"""Extra of ``pip install "relax-quantus[EXTRA]"`` -> the packages that it brings, as they are imported."""
+"""Extra of ``pip install "relax-quantus[EXTRA]"`` -> the packages that it brings, as they are
+imported."""
 
 
 def require(extra: str, asker: str) -> None:

@@ -2,9 +2,11 @@
 
 A draft beside the place is checked, flushed, and moved there when it is whole.
 
-A path enters; the name of a new file in the same folder is given to whatever writes; the path holds all of it afterwards, or what it held before.
-Names of drafts are drawn at random and made with ``O_EXCL``, so threads, containers and hosts that share a folder never share a draft. A draft is
-locked as long as its writer lives, so those of killed processes can be told from those of running ones (`sweep`).
+A path enters; the name of a new file in the same folder is given to whatever writes; the path holds
+all of it afterwards, or what it held before. Names of drafts are drawn at random and made with
+``O_EXCL``, so threads, containers and hosts that share a folder never share a draft. A draft is
+locked as long as its writer lives, so those of killed processes can be told from those of running
+ones (`sweep`).
 """
 
 from __future__ import annotations
@@ -49,12 +51,13 @@ class Draft:
     Parameters
     ----------
     path
-        What it is to become: errors name it, and writers that choose the format by the ending of a name find that of this.
+        What it is to become: errors name it, and writers that choose the format by the ending of a
+        name find that of this.
 
     Attributes
     ----------
     path
-        What to write to.
+        Path of the draft, to write to.
 
     Raises
     ------
@@ -76,7 +79,7 @@ class Draft:
     def flush(self) -> None:
         """Bring what was written to the disk.
 
-        Some file systems say only there that they are full.
+        Some file systems say only then that they are full.
         """
         if self._descriptor is not None:
             with contextlib.nullcontext() if self._descriptor >= 0 else self.path.open("rb+") as file:
@@ -109,14 +112,15 @@ def complete(path: str | os.PathLike[str], check: Callable[[Path], object] | Non
     Parameters
     ----------
     path
-        What is to be written. The path of a draft is given back as it is: whoever made that moves it.
+        What is to be written. The path of a draft is given back as it is: whoever made that moves
+        it.
     check
-        Told the draft when it is written; what it raises keeps `path` as it was.
+        Called with the draft when it is written; what it raises keeps `path` as it was.
 
     Raises
     ------
     OSError
-        That names `path`, if it cannot be written, as on a full disk.
+        If `path` cannot be written, as on a full disk; the message names it.
     """
     path = Path(path)
     if path.name in _open:
@@ -165,7 +169,7 @@ def digest(path: Path) -> str:
 def alone_in(folder: Path) -> Iterator[None]:
     """Keep other processes out of what is done here in a folder.
 
-    On other hosts, too, as far as its file system has locks.
+    This holds for other hosts, too, as far as its file system has locks.
     """
     from filelock import FileLock
 
@@ -181,7 +185,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 def sweep(folder: Path) -> None:
     """Remove drafts that killed processes left in a folder.
 
-    Those of this host that nobody holds, and those of any that are a day old.
+    These are those of this host that nobody holds, and those of any that are a day old.
     """
     with contextlib.suppress(OSError):
         for path in list(folder.glob(f".*{PART}*")):
@@ -194,7 +198,7 @@ def sweep(folder: Path) -> None:
 def writable_folder(path: Path) -> Path:
     """Make `path` a folder that can be written to, or say why not.
 
-    What killed runs left half-written in it is removed.
+    Drafts that killed runs left in it are removed.
 
     Raises
     ------

@@ -2,8 +2,10 @@
 
 Structure, constants, code and what it closes over count.
 
-Any object enters, a SHA-256 leaves that is the same in every process of one version of Python, or "" where the object keeps something that
-cannot be looked into. Stands below `relax_quantus.base.networks.fingerprint`, which takes it where there are no weights to tell networks apart by.
+Any object enters, a SHA-256 leaves that is the same in every process of one version of Python, or
+"" where the object keeps something that cannot be looked into. Stands below
+`relax_quantus.base.networks.fingerprint`, which takes it where there are no weights to tell
+networks apart by.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ def identity(value: object) -> str:
     --------
     >>> def scaled(by):
     ...     return lambda x: x.flatten(1) * by
-    >>> identity(scaled(2.0)) == identity(scaled(2.0)), identity(scaled(2.0)) == identity(scaled(3.0))
+    >>> two = identity(scaled(2.0))
+    >>> two == identity(scaled(2.0)), two == identity(scaled(3.0))
     (True, False)
     >>> identity(nn.Flatten()) == identity(nn.Identity()), identity(object())
     (False, '')

@@ -1,4 +1,4 @@
-"""Run other people's networks without leaving a trace, and compute without their torch settings.
+"""Run a caller's networks without leaving a trace, and compute apart from the caller's settings.
 
 Any callable enters; nothing about it has changed when it leaves: eval mode, the type and place of
 weights, a fingerprint, embeddings in blocks. Inside `neutral_torch` torch computes as in a fresh
@@ -45,9 +45,9 @@ class _Settings:
     Attributes
     ----------
     dtype
-        What new floating tensors are made of.
+        Type of new floating tensors.
     deterministic, warn_only
-        As of `torch.use_deterministic_algorithms`.
+        Whether and how torch insists on deterministic algorithms.
     precisions
         How the CPU's and the GPU's matrix products may round float32.
     """
@@ -70,7 +70,7 @@ class _Settings:
 
     @property
     def is_neutral(self) -> bool:
-        """Whether our arithmetic can run under them as they are."""
+        """Whether our arithmetic can run under these settings as they are."""
         return not self.deterministic and self.dtype == torch.float32 and {"none", "ieee"} >= set(self.precisions)
 
     def apply(self) -> None:
@@ -121,13 +121,14 @@ def neutral_torch(*, gradients: bool = False) -> Iterator[None]:
 
     That is float32 by default, on the CPU, at full precision, without autocast.
 
-    Settings of the whole process are changed only where they differ, by one thread at a time, so that others that want them changed wait.
+    Settings of the whole process are changed only where they differ, by one thread at a time, so
+    that others that want them changed wait.
 
     Parameters
     ----------
     gradients
-        Leave gradients, and inference mode, as the caller has them; else there are none, and tensors are ordinary ones, which can be used
-        later and elsewhere.
+        Leave gradients, and inference mode, as the caller has them; else there are none, and
+        tensors are ordinary ones, which can be used later and elsewhere.
 
     Examples
     --------
@@ -177,7 +178,8 @@ def callers_torch(*, gradients: bool = False) -> Iterator[None]:
 
     Outside of our code nothing changes.
 
-    An encoder's precision is an argument of the call, so that it does not depend on where the call stands.
+    An encoder's precision is an argument of the call, so that it does not depend on where the call
+    stands.
 
     Parameters
     ----------
@@ -211,22 +213,23 @@ def exact(x: Tensor) -> Tensor:
 
 _modes = threading.Lock()
 _in_use: dict[int, list[Any]] = {}
-"""Submodules in training mode that are run in eval mode just now, by identity: [submodule, how often]."""
+"""Submodules in training mode that are run in eval mode just now, by identity: [submodule, how
+often]."""
 
 
 @contextmanager
 def evaluation_mode(encoder: object) -> Iterator[None]:
     """Run an encoder's modules in eval mode, and leave their modes and buffers as they were.
 
-    Also when it raises.
+    They are as they were also when it raises.
 
     Threads may share a network: it gets its modes back when the last one is done.
 
     Parameters
     ----------
     encoder
-        A module, a method of one, or any other callable. Modules that `modules_behind` does not find are met when they
-        are run in this thread.
+        A module, a method of one, or any other callable. Modules that `modules_behind` does not
+        find are met when they are run in this thread.
 
     Examples
     --------
@@ -293,7 +296,7 @@ def _put_back(part: nn.Module, name: str, value: Tensor, content: Tensor) -> Non
 def modules_behind(encoder: object) -> list[nn.Module]:
     """Find the modules that a callable runs.
 
-    It is one itself, is a method of one, closes over it, is given it beforehand or names it.
+    That is what it is itself, is a method of, closes over, is given beforehand or names.
 
     Examples
     --------
@@ -366,15 +369,17 @@ def fingerprint(encoder: object) -> str:
     Returns
     -------
     str
-        SHA-256 over the weights in order, shapes and types included, and the structure: types of the modules and their
-        settings, names not, containers not. Of what has no weights its `relax_quantus.base.identity`: structure,
-        constants, code and what that reads.
+        SHA-256 over the weights in order, shapes and types included, and the structure: types of
+        the modules and their settings, names not, containers not. Of what has no weights its
+        `relax_quantus.base.identity`: structure, constants, code and what that reads.
 
     Examples
     --------
     >>> layer = nn.Linear(2, 1)
-    >>> fingerprint(layer) == fingerprint(nn.Sequential(layer)), fingerprint(nn.Flatten()) == fingerprint(nn.Identity())
-    (True, False)
+    >>> fingerprint(layer) == fingerprint(nn.Sequential(layer))
+    True
+    >>> fingerprint(nn.Flatten()) == fingerprint(nn.Identity())
+    False
     >>> fingerprint(layer) == fingerprint(nn.Sequential(layer, nn.Tanh()))
     False
     """
@@ -408,7 +413,7 @@ _NO_SETTINGS = ("training", "inplace", "dump_patches")
 def _structure(module: nn.Module) -> list[tuple[str, list[tuple[str, str]]]]:
     """List the types of a module's parts and their settings.
 
-    Of other people's modules no counts, which may be of calls.
+    Whole numbers count for torch's own modules alone: those of others may count calls.
     """
     found = []
     for part in module.modules():

@@ -21,7 +21,7 @@ def progress_bar(show_progress: bool | Progress, total: int, what: str, unit: st
     show_progress
         True for tqdm's bar on stderr, False for none, or a callable as `Progress` says.
     total, begun
-        How many there are in all, and how many were done before.
+        How many things there are to do in all, and how many were done before.
     what, unit
         What is being done, and to what, in a word each: "read", "clip".
 

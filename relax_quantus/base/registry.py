@@ -58,7 +58,8 @@ class Registry(Generic[T]):
     argument
         The parameter that takes such a name, for messages: ``"masks"``.
     group
-        Entry points that add to it, ``"relax_quantus.masks"``: each names a factory, or the entry itself. One that does not load is a warning.
+        Entry points that add to it, ``"relax_quantus.masks"``: each names a factory, or the entry
+        itself. One that does not load is a warning.
     """
 
     def __init__(self, kind: str, argument: str, group: str | None = None) -> None:
@@ -133,7 +134,7 @@ class Registry(Generic[T]):
         return iter(self._all())
 
     def _all(self, name: object = None) -> dict[str, tuple[Callable[..., T], str]]:
-        """Return all entries, those of other distributions included unless `name` is one of ours."""
+        """Return all entries, with those of other distributions unless `name` is one of ours."""
         if not self._looked and name not in self._factories:
             self._looked = True
             for point in importlib.metadata.entry_points(group=str(self.group)):
@@ -163,13 +164,13 @@ class Specification:
     Attributes
     ----------
     text
-        As typed.
+        The option's text as typed.
     name
         A registered name; empty for a target.
     settings
-        What follows the name.
+        Parameters that follow the name, as values.
     texts
-        The same as typed, by whole key: a folder's name may look like a number.
+        The parameters as typed, by whole key: a folder's name may look like a number.
     target
         Module or file, and attribute, of the user's own object; None for a name.
     """

@@ -1,7 +1,8 @@
 """Replace the files of a folder of results together, and only where they are ours.
 
-An empty folder is given to whatever writes; at the end its files move into the folder of results. There, a hidden list says which files we wrote, by
-their digests: one that is not in it, or was edited since, stops the move before anything is replaced.
+An empty folder is given to whatever writes; at the end its files move into the folder of results.
+There, a hidden list says which files we wrote, by their digests: one that is not in it, or was
+edited since, stops the move before anything is replaced.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def require_ours(to: Path, names: tuple[str, ...]) -> None:
     Raises
     ------
     DataError
-        That names the first.
+        If there is one; the message names the first.
     """
     _replaceable(to, dict.fromkeys(names, ""))
 

@@ -50,9 +50,9 @@ class Closure:
     Attributes
     ----------
     sha256
-        Over the syntax trees of all definitions.
+        Digest over the syntax trees of all definitions.
     modules
-        Where these are.
+        Names of the modules that hold these definitions.
     libraries
         Top-level names of other packages that they import.
     """
@@ -119,14 +119,14 @@ class Sources:
         return _Search(self, set(names)).closure(starts)
 
     def closure_of(self, objects: Iterable[Any], names: Iterable[str] = ()) -> Closure:
-        """Find the closure of functions, classes and instances, those of other packages included."""
+        """Find the closure of functions, classes and instances, also of other packages."""
         starts = list(dict.fromkeys(place for thing in objects for place in self._places(thing)))
         return self.closure(starts, names)
 
     def _places(self, thing: Any) -> Iterator[Place]:
         """Find where a function, a class or an instance's class is defined.
 
-        Of a partial, its function.
+        For a partial, find where its function is.
         """
         while isinstance(thing, partial):
             thing = thing.func

@@ -1,7 +1,8 @@
 """Read text files as editors and spreadsheets write them: text, cells and numbers.
 
-Enters: a file that a person made (a table, a list of clips, settings); leaves: its text, whatever its encoding and line ends, or a refusal
-that says what the file is. Tables may be separated by tabs, semicolons or commas, quote their cells, and write a decimal comma.
+Enters: a file that a person made (a table, a list of clips, settings); leaves: its text, whatever
+its encoding and line ends, or a refusal that says what the file is. Tables may be separated by
+tabs, semicolons or commas, quote their cells, and write a decimal comma.
 """
 
 from __future__ import annotations
@@ -119,16 +120,18 @@ def table(text: str, column: str) -> tuple[list[str], list[tuple[int, dict[str, 
     Parameters
     ----------
     text
-        As `read_text` returns it. Empty lines, and Excel's ``sep=;`` before the header, are left out.
+        As `read_text` returns it. Empty lines, and Excel's ``sep=;`` before the header, are left
+        out.
     column
-        In lower case.
+        Name of a column that the table must have, in lower case.
 
     Returns
     -------
     columns : list of str
-        Their names as the file has them.
+        Names of the columns as the file has them.
     rows : list of (int, dict)
-        The line's number, and its cells by the columns' names in lower case; missing cells are empty.
+        The line's number, and its cells by the columns' names in lower case; missing cells are
+        empty.
     """
     lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if lines and re.fullmatch(r"\"?sep=.?\"?", lines[0][1].strip(), re.IGNORECASE):
@@ -147,7 +150,10 @@ def table(text: str, column: str) -> tuple[list[str], list[tuple[int, dict[str, 
 
 
 def _records(lines: list[tuple[int, str]], delimiter: str, columns: int) -> Iterator[tuple[int, list[str]]]:
-    """Yield lines as cells; a quoted cell may go on over the next lines if the row is whole then."""
+    """Yield lines as cells.
+
+    A quoted cell may go on over the next lines if the row is whole then.
+    """
     place = 0
     while place < len(lines):
         number, line = lines[place]

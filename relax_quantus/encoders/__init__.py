@@ -1,4 +1,4 @@
-"""Embed examples: log-mel or waveforms ``(n, samples)`` enter, embeddings ``(n, D)`` leave.
+"""Embed examples ``(n, 1, 96, 64)`` or waveforms ``(n, samples)`` as ``(n, D)``.
 
 Third step of the flow: `loading` finds an encoder and its front end, and each encoder of ours is a
 file of its own; `weights_file` reads weights of the user's.

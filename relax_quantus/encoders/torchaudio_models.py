@@ -1,7 +1,9 @@
-"""The wav2vec2 family of torchaudio by name: wav2vec 2.0, HuBERT and WavLM with weights of the user's, as encoders of waveforms.
+"""Load torchaudio's wav2vec2 family by name, as encoders of waveforms.
 
-A name, a file of weights and a layer enter, a `WaveformEncoder` ``(n, samples) -> (n, D)`` leaves. torchaudio is imported when one is loaded;
-nothing is fetched.
+These are wav2vec 2.0, HuBERT and WavLM with weights of the user's.
+
+A name, a file of weights and a layer enter, a `WaveformEncoder` ``(n, samples) -> (n, D)`` leaves.
+torchaudio is imported when one is loaded; nothing is fetched.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ NORMALIZED = {
     "wavlm_base": False,
     "wavlm_large": True,
 }
-"""Factories of ``torchaudio.models``, and whether its pipelines bring each waveform to mean 0 and variance 1 for such a model."""
+"""Factories of ``torchaudio.models``, and whether its pipelines bring each waveform to mean 0 and
+variance 1 for such a model."""
 HOW_TO_SAVE = "save torchaudio.pipelines.{}.get_model().state_dict() with torch.save"
 PRETRAINED = "weights of torchaudio's {}"
 SPEECH_HEAD = ("aux.",)
@@ -48,13 +51,14 @@ def load_torchaudio_model(
     Parameters
     ----------
     name
-        Its factory's, a key of `NORMALIZED`.
+        Name of its factory, a key of `NORMALIZED`.
     weights, sha256
-        A file holding its state dict, safetensors or ``torch.save``, and its SHA-256. The layer for speech recognition, ``aux``, is left out.
+        A file holding its state dict, safetensors or ``torch.save``, and its SHA-256. The layer for
+        speech recognition, ``aux``, is left out.
     layer, pooling
-        As of `WaveformEncoder`.
+        See `WaveformEncoder`.
     normalize
-        As of `WaveformEncoder`; None does as torchaudio's pipelines do for that model.
+        See `WaveformEncoder`; None does as torchaudio's pipelines do for that model.
 
     Raises
     ------

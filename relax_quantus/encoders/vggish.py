@@ -1,8 +1,9 @@
-"""`VGGish`: torchvggish's network with its AudioSet weights, 72 M parameters, not bundled (288 MB).
+"""Load torchvggish's network with its AudioSet weights, 72 M parameters, not bundled (288 MB).
 
-Log-mel examples ``(n, 1, 96, 64)`` enter, ReLU embeddings ``(n, 128)`` leave, neither quantised nor squeezed. Weights come from torch.hub's
-cache (fetched on first use, as torchvggish does) or from a file of the user's; either way they are checked before they are used, and unpickled
-without running any code that the file may hold.
+Log-mel examples ``(n, 1, 96, 64)`` enter, ReLU embeddings ``(n, 128)`` leave, neither quantised nor
+squeezed. Weights come from torch.hub's cache (fetched on first use, as torchvggish does) or from a
+file of the user's; either way they are checked before they are used, and unpickled without running
+any code that the file may hold.
 """
 
 from __future__ import annotations
@@ -40,15 +41,18 @@ FETCH_ANEW = "delete it, and it will be fetched anew"
 
 
 class VGGish(nn.Module):
-    """torchvggish's VGGish up to its embedding, with the same state-dict keys, its weights not yet loaded.
+    """Build torchvggish's VGGish up to its embedding, its weights not yet loaded.
 
-    The layers are torchvggish's own. Their ReLUs are made to work out of place, because Captum's hooks (DeepLift, LRP, guided backpropagation)
-    fail on in-place ones.
+    It has the same state-dict keys.
+
+    The layers are torchvggish's own. Their ReLUs are made to work out of place, because Captum's
+    hooks (DeepLift, LRP, guided backpropagation) fail on in-place ones.
     """
 
     embedding_size = 128
     frozen_in_fine_tuning = ("features",)
-    """What `EmbeddingClassifier.fit` leaves as it is by default when it fine-tunes: the convolutions."""
+    """What `EmbeddingClassifier.fit` leaves as it is by default when it fine-tunes: the
+    convolutions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,10 +78,12 @@ def load_vggish(weights: str | os.PathLike[str] | None = None, sha256: str | Non
     Parameters
     ----------
     weights
-        A file holding torchvggish's state dict; None takes the one in torch.hub's cache, or fetches it there.
+        A file holding torchvggish's state dict; None takes the one in torch.hub's cache, or fetches
+        it there.
     sha256
-        The file's SHA-256, 64 hexadecimal digits. Without it the file is checked against the hash in its name (``vggish-10086976.pth``); a file
-        of the user's whose name holds none is checked for shape only.
+        The file's SHA-256, 64 hexadecimal digits. Without it the file is checked against the hash
+        in its name (``vggish-10086976.pth``); a file of the user's whose name holds none is checked
+        for shape only.
 
     Returns
     -------
@@ -87,7 +93,8 @@ def load_vggish(weights: str | os.PathLike[str] | None = None, sha256: str | Non
     Raises
     ------
     WeightsError
-        If the file is missing and cannot be fetched, has another hash, is not a plain state dict, or is one of another network.
+        If the file is missing and cannot be fetched, has another hash, is not a plain state dict,
+        or is one of another network.
     """
     check_sha256(sha256)
     path = _in_hub() if weights is None else existing(weights)
@@ -100,12 +107,15 @@ def load_vggish(weights: str | os.PathLike[str] | None = None, sha256: str | Non
 
 
 def weights_url() -> str:
-    """Where the installed torchvggish fetches its weights."""
+    """Return where the installed torchvggish fetches its weights."""
     return str(_torchvggish().VGGISH_WEIGHTS)
 
 
 def _torchvggish() -> ModuleType:
-    """Run torchvggish's network module on its own: importing the package takes resampy and numba along, which the network does not need."""
+    """Run torchvggish's network module on its own.
+
+    Importing the package takes resampy and numba along, which the network does not need.
+    """
     require("vggish", "encoder 'vggish'")
     package = importlib.util.find_spec("torchvggish")
     folders = package.submodule_search_locations if package else None
@@ -146,7 +156,10 @@ def _in_hub() -> Path:
 
 @contextlib.contextmanager
 def _give_up_when_stalled() -> Iterator[None]:
-    """Give sockets a time limit unless the program has set one: torch.hub sets none and would wait for ever."""
+    """Give sockets a time limit unless the program has set one.
+
+    torch.hub sets none and would wait for ever.
+    """
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(STALLED_S if before is None else before)
     try:

@@ -1,7 +1,8 @@
-"""`VGGishMini`: VGGish's layer plan with fewer channels, 0.7 M parameters, weights bundled with the package.
+"""Load `VGGishMini`: VGGish's layer plan with fewer channels, 0.7 M parameters, weights bundled.
 
-Log-mel examples ``(n, 1, 96, 64)`` enter, ReLU embeddings ``(n, 128)`` leave. Trained by ``python -m benchmarks.train_vggish_mini`` (see the
-model card in the documentation); batch normalisation is used in training and folded into the convolutions of the shipped weights.
+Log-mel examples ``(n, 1, 96, 64)`` enter, ReLU embeddings ``(n, 128)`` leave. Trained by ``python
+-m benchmarks.train_vggish_mini`` (see the model card in the documentation); batch normalisation is
+used in training and folded into the convolutions of the shipped weights.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ MANIFEST = "vggish_mini.json"
 
 
 class VGGishMini(nn.Module):
-    """Six 3x3 convolutions, four poolings, two linear layers, as in VGGish.
+    """Build six 3x3 convolutions, four poolings and two linear layers, as in VGGish.
 
     Parameters
     ----------
     batch_norm
-        Put a batch normalisation after each convolution (training); False gives the folded network (inference).
+        Put a batch normalisation after each convolution (training); False gives the folded network
+        (inference).
     """
 
     embedding_size = 128
@@ -64,7 +66,10 @@ class VGGishMini(nn.Module):
 
 
 def fold(model: VGGishMini) -> VGGishMini:
-    """Return an inference copy of a trained `VGGishMini` with its batch normalisations folded into the convolutions."""
+    """Fold a trained `VGGishMini`'s batch normalisations into its convolutions.
+
+    Returned is a copy for inference.
+    """
     folded = _blank().eval()
     source = list(model.eval().features)
     fused = [
@@ -79,7 +84,10 @@ def fold(model: VGGishMini) -> VGGishMini:
 
 
 def _blank() -> VGGishMini:
-    """Build a folded network to be filled; the random numbers that initialise it are not taken from the caller's generator."""
+    """Build a folded network to be filled.
+
+    The random numbers that initialise it are not taken from the caller's generator.
+    """
     with torch.random.fork_rng(devices=[]):
         return VGGishMini(batch_norm=False)
 
@@ -90,18 +98,20 @@ def load_vggish_mini(weights: str | os.PathLike[str] | None = None, sha256: str 
     Parameters
     ----------
     weights, sha256
-        A file of weights for the same layers, and the digest that it must have. None for the bundled ones, whose
-        SHA-256 is checked against the manifest beside them.
+        A file of weights for the same layers, and the digest that it must have. None for the
+        bundled ones, whose SHA-256 is checked against the manifest beside them.
 
     Raises
     ------
     WeightsError
-        If the file is missing or is not the one that the manifest or `sha256` names, or of another network.
+        If the file is missing or is not the one that the manifest or `sha256` names, or of another
+        network.
     """
     model = _blank() if weights is None else _from_file(weights, sha256)
     if weights is None:
         model.load_state_dict(load_safetensors(_bundled()))
-    # Channels-last weights make a CPU's convolutions about twice as fast; inputs may come in either format.
+    # Channels-last weights make a CPU's convolutions about twice as fast; inputs may come in
+    # either format.
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.eval()
 

@@ -1,8 +1,10 @@
-"""`WaveformEncoder`: a wav2vec2-family model of torchaudio as an encoder of waveforms.
+"""Embed waveforms with a wav2vec2-family model of torchaudio.
 
-Waveforms ``(n, samples)`` enter, embeddings ``(n, D)`` leave: the features of one transformer layer, pooled over time. In the flow it stands
-in the place of front end and encoder at once, so RELAX masks the waveform itself. The model is the caller's, so this module never imports
-torchaudio: wav2vec 2.0, HuBERT and WavLM as built by ``torchaudio.models`` or fetched by ``torchaudio.pipelines``, with any weights.
+Waveforms ``(n, samples)`` enter, embeddings ``(n, D)`` leave: the features of one transformer
+layer, pooled over time. In the flow it stands in the place of front end and encoder at once, so
+RELAX masks the waveform itself. The model is the caller's, so this module never imports torchaudio:
+wav2vec 2.0, HuBERT and WavLM as built by ``torchaudio.models`` or fetched by
+``torchaudio.pipelines``, with any weights.
 """
 
 from __future__ import annotations
@@ -23,14 +25,16 @@ class WaveformEncoder(nn.Module):
     Parameters
     ----------
     model
-        Has torchaudio's ``extract_features(waveforms, lengths, num_layers) -> (list of (n, frames, D), frame lengths or None)``; a pretraining
-        model that holds such a one as its ``wav2vec2`` will do. It is put into eval mode, as its dropout would make every forward differ.
+        Has torchaudio's ``extract_features(waveforms, lengths, num_layers) -> (list of (n, frames,
+        D), frame lengths or None)``; a pretraining model that holds such a one as its ``wav2vec2``
+        will do. It is put into eval mode, as its dropout would make every forward differ.
     pooling
         ``"mean"`` or ``"max"`` over the frames.
     layer
         Transformer layer, counted from 1; None takes the last one. Layers above it are not run.
     normalize
-        Bring each waveform (its samples up to ``lengths``) to mean 0 and variance 1 first, as torchaudio's pipelines do for the large models.
+        Bring each waveform (its samples up to ``lengths``) to mean 0 and variance 1 first, as
+        torchaudio's pipelines do for the large models.
 
     Examples
     --------
@@ -65,11 +69,11 @@ class WaveformEncoder(nn.Module):
         Parameters
         ----------
         x
-            ``(n, samples)`` or ``(n, 1, samples)``, floating, at the model's sample rate (16 kHz for all that torchaudio ships), on its
-            device. Gradients flow back to it.
+            ``(n, samples)`` or ``(n, 1, samples)``, floating, at the model's sample rate (16 kHz
+            for all that torchaudio ships), on its device. Gradients flow back to it.
         lengths
-            ``(n,)`` integers, the samples of each waveform that are not padding; None where all are. In RELAX it goes into
-            ``additional_forward_args``.
+            ``(n,)`` integers, the samples of each waveform that are not padding; None where all
+            are. In RELAX it goes into ``additional_forward_args``.
 
         Returns
         -------
@@ -81,7 +85,8 @@ class WaveformEncoder(nn.Module):
         ShapeError
             If `x` has other axes, or fewer samples than one frame needs.
         ArgumentError, ArgumentTypeError
-            If `lengths` are not integers from one frame's samples to those of `x`, or the model has not so many layers.
+            If `lengths` are not integers from one frame's samples to those of `x`, or the model has
+            not so many layers.
         EncoderError
             If the model's features are not ``(n, frames, D)``.
         """
@@ -92,7 +97,10 @@ class WaveformEncoder(nn.Module):
         return pool(features, frame_lengths, self.pooling)
 
     def features(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Return the layer's features ``(n, frames, D)`` and how many frames of each are not padding, or None where all are."""
+        """Return the layer's features ``(n, frames, D)`` and each example's number of frames.
+
+        Padding does not count; the numbers are None where there is none.
+        """
         try:
             layers, frame_lengths = self.model.extract_features(x, lengths, num_layers=self.layer)  # type: ignore[operator]
         except ValueError as error:
@@ -111,7 +119,10 @@ class WaveformEncoder(nn.Module):
 
     @property
     def frame_samples(self) -> int:
-        """Samples that the model's convolutions need for one frame (400 for wav2vec 2.0), 1 where they cannot be told."""
+        """Samples that the model's convolutions need for one frame (400 for wav2vec 2.0).
+
+        It is 1 where they cannot be told.
+        """
         convolutions: list[nn.Conv1d] = []
         for module in self.model.modules():
             if isinstance(getattr(module, "conv_layers", None), nn.ModuleList):
@@ -151,7 +162,9 @@ class WaveformEncoder(nn.Module):
 
 
 def normalized(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Bring waveforms ``(n, samples)`` to mean 0 and variance 1 over their first `lengths` samples; padding becomes 0.
+    """Bring waveforms ``(n, samples)`` to mean 0 and variance 1 over their first `lengths` samples.
+
+    Padding becomes 0.
 
     Examples
     --------

@@ -1,7 +1,8 @@
-"""Files of weights: a path enters, a checked state dict or a module that holds it leaves.
+"""Read files of weights: a path enters, a checked state dict or a module that holds it leaves.
 
-Stands before the encoders that take weights of the user's. Nothing in a file is run: safetensors, or a pickle of tensors alone
-(``torch.load(weights_only=True)``). The SHA-256 is compared before the file is read, names and shapes before a module takes them.
+Stands before the encoders that take weights of the user's. Nothing in a file is run: safetensors,
+or a pickle of tensors alone (``torch.load(weights_only=True)``). The SHA-256 is compared before the
+file is read, names and shapes before a module takes them.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def load_weights(
     Raises
     ------
     WeightsError
-        If the file is missing, has another hash, is not a plain state dict, or is one of another network.
+        If the file is missing, has another hash, is not a plain state dict, or is one of another
+        network.
     """
     check_sha256(sha256)
     path = existing(weights)
@@ -75,7 +77,10 @@ def load_weights(
 
 
 def present_name(key: str, wanted: dict[str, Tensor]) -> str:
-    """What a weight-normalised weight, saved by a torch before 2.1, is called today; other names are left as they are."""
+    """Return what a weight-normalised weight, saved by a torch before 2.1, is called today.
+
+    Other names are left as they are.
+    """
     stem, _, kind = key.rpartition(".")
     renamed = {"weight_g": "original0", "weight_v": "original1"}.get(kind)
     today = f"{stem}.parametrizations.weight.{renamed}"
@@ -83,7 +88,10 @@ def present_name(key: str, wanted: dict[str, Tensor]) -> str:
 
 
 def verify(path: Path, sha256: str | None, remedy: str) -> None:
-    """Compare the file's SHA-256 with `sha256` or, without it, with the prefix in the file's name."""
+    """Compare the file's SHA-256 with `sha256`.
+
+    Without it, with the prefix in the file's name.
+    """
     in_name = HASH_IN_NAME.search(path.name)
     expected = sha256.lower() if sha256 else in_name.group(1) if in_name else ""
     if not expected:
@@ -128,7 +136,10 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 def require_same_layout(
     path: Path, state: dict[str, Tensor], wanted: dict[str, Tensor], whose: str, remedy: str
 ) -> None:
-    """Refuse a state dict whose names or shapes differ from the network's, naming the first that does."""
+    """Refuse a state dict whose names or shapes differ from the network's.
+
+    The first that does is named.
+    """
     for key in [*wanted, *state]:
         expected = tuple(wanted[key].shape) if key in wanted else "nothing"
         got = tuple(state[key].shape) if key in state else "nothing"

@@ -1,7 +1,8 @@
-"""Waveform -> examples ``(n, 1, T, F)``, and what their axes stand for in seconds and hertz.
+"""Make examples ``(n, 1, T, F)`` of waveforms, and say what their axes are in seconds and hertz.
 
-Second room of the flow: `log_mel` is VGGish's front end, `transform` a torch transform of one's own, `framing` cuts a
-recording into examples, `frame_times` and `axes` say when frames and where bands are.
+Second step of the flow: `log_mel` is VGGish's front end, `transform` a torch transform of one's
+own, `framing` cuts a recording into examples, `frame_times` and `axes` say when frames and where
+bands are.
 """
 
 from relax_quantus.frontend.axes import Axis, BinAxis, SampleAxis

@@ -83,7 +83,10 @@ class Axis(ABC):
 
     @abstractmethod
     def band_of_hz(self, hz: npt.ArrayLike) -> Image:
-        """Return the position of frequencies in Hz on the band axis; 0 is the lowest band's centre."""
+        """Return the position of frequencies in Hz on the band axis.
+
+        0 is the lowest band's centre.
+        """
 
     @abstractmethod
     def bands_of_hz(self, low_hz: float, high_hz: float) -> npt.NDArray[np.int64]:
@@ -135,7 +138,7 @@ class Axis(ABC):
 
 
 class HasAxis(Protocol):
-    """What knows the axes of its examples: `LogMel`, a front end, `Examples`."""
+    """Stand for what knows the axes of its examples: `LogMel`, a front end, `Examples`."""
 
     @property
     def axis(self) -> Axis:
@@ -157,7 +160,7 @@ class BinAxis(Axis):
         Centre of each band in Hz, rising; empty where bands are no frequencies (cepstra), which are
         then counted.
     label, value_label, heading
-        Of the band axis, of the values, and above the spectrogram.
+        Texts on the band axis, beside the values, and above the spectrogram.
     first_s
         Middle of the first frame's window in seconds: 0 where the first window is centred on the
         first sample.
@@ -188,7 +191,10 @@ class BinAxis(Axis):
 
     @property
     def hop_s(self) -> float:
-        """Seconds from one frame to the next; where each example makes its own frames, on average."""
+        """Seconds from one frame to the next.
+
+        It is an average where each example makes its own frames.
+        """
         return self.example_s / self.example_frames if self.example_frames else self.every_s
 
     @property
@@ -204,7 +210,7 @@ class BinAxis(Axis):
     def times_s(self, frames: int) -> Image:
         """Return the centre of each frame's analysis window, shape (frames,), in seconds.
 
-        Where frames are counted, their numbers.
+        Frames that are only counted have their numbers instead.
         """
         if not self.example_frames:
             return super().times_s(frames)
@@ -295,16 +301,18 @@ def axis_of(examples: Any, given: Axis | HasAxis | None = None, bands: int | Non
     examples
         Tensor or array ``(..., T, F)``.
     given
-        What the caller says: an axis, or the `LogMel` that made them. None for that of `examples` if
-        they are `relax_quantus.frontend.Examples`; else frames and bands are counted.
+        What the caller says: an axis, or the `LogMel` that made them. None for that of `examples`
+        if they are `relax_quantus.frontend.Examples`; else frames and bands are counted.
     bands
         Number of bands F, if not that of `examples`.
 
     Examples
     --------
     >>> from relax_quantus.frontend.log_mel import LogMel
-    >>> axis_of(np.zeros((1, 1, 9, 4))).time_label, axis_of(np.zeros((1, 1, 9, 64)), LogMel()).time_label
-    ('frame', 'time (s)')
+    >>> axis_of(np.zeros((1, 1, 9, 4))).time_label
+    'frame'
+    >>> axis_of(np.zeros((1, 1, 9, 64)), LogMel()).time_label
+    'time (s)'
     """
     said = examples if given is None else given
     found = said if isinstance(said, Axis) else getattr(said, "axis", None)
@@ -327,7 +335,7 @@ def within(middles: npt.NDArray[np.float64], low: float, high: float) -> npt.NDA
 
 
 def ticks_hz(low_hz: float, high_hz: float, position: Callable[[float], float], bands: int) -> list[int | float]:
-    """Choose frequencies to mark on an axis from `low_hz` to `high_hz`, far enough apart to be read.
+    """Choose frequencies to mark on an axis, far enough apart to be read.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""`Examples`: a tensor of examples that carries what it is - its axes, its silence, its rate and its waveform.
+"""Carry with a tensor of examples what it is: its axes, its silence, its rate and its waveform.
 
 What front ends return and encoders take. A tensor ``(n, 1, T, F)`` or ``(n, samples)`` enters with
 what its front end knows about it, the same tensor leaves: it can be used wherever a tensor can.
@@ -24,7 +24,7 @@ _METADATA = ("axis", "silence", "sample_rate_hz", "source", "front_end")
 
 
 class Examples(Tensor):
-    """Examples of sound with what they stand for.
+    """Hold examples of sound with what they stand for.
 
     Made by front ends (`Examples.of`), not by calling the class.
 
@@ -39,15 +39,15 @@ class Examples(Tensor):
     sample_rate_hz : int
         Rate of the waveform that the front end takes.
     source : Tensor or None
-        The waveform ``(samples,)`` or ``(B, samples)`` that they were made of, not copied; None where
-        it is not known, as of examples of several recordings.
+        The waveform ``(samples,)`` or ``(B, samples)`` that they were made of, not copied; None
+        where it is not known, as of examples of several recordings.
     front_end : str
         Name of the front end, as results record it.
 
     Notes
     -----
-    An operation in place keeps the metadata, as it returns the same object: take a copy by `plain` before
-    changing values that should no longer be read as this sound. A network that went through
+    An operation in place keeps the metadata, as it returns the same object: take a copy by `plain`
+    before changing values that should no longer be read as this sound. A network that went through
     ``torch.compile`` runs uncompiled on examples, as its graphs take plain tensors alone: give it
     ``plain(x)``, as RELAX and heads do.
 
@@ -79,7 +79,8 @@ class Examples(Tensor):
     ) -> Tensor:
         """Say of a tensor what it is; memory is shared and gradients flow through.
 
-        Code that is being compiled or traced gets the tensor as it is, as it computes with nothing else.
+        Code that is being compiled or traced gets the tensor as it is, as it computes with nothing
+        else.
         """
         if torch.compiler.is_compiling() or torch._C._is_tracing():
             return x
@@ -92,7 +93,10 @@ class Examples(Tensor):
     def __torch_function__(
         cls, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run any operation on plain tensors, and describe what it returns where that is still the same sound."""
+        """Run any operation on plain tensors.
+
+        What it returns is described where it is still the same sound.
+        """
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **(kwargs or {}))
         keep = _KEEPING.get(func)
@@ -132,7 +136,10 @@ def plain(x: Tensor) -> Tensor:
 
 
 def without_source(x: Tensor) -> Tensor:
-    """Return the same examples without the waveform that they were made of, which may be much larger than they are."""
+    """Return the same examples without the waveform that they were made of.
+
+    It may be much larger than they are.
+    """
     if not isinstance(x, Examples) or x.source is None:
         return x
     axis, silence, rate_hz, _, front_end = _metadata(x)
@@ -140,7 +147,10 @@ def without_source(x: Tensor) -> Tensor:
 
 
 def like(values: Tensor, x: Tensor) -> Tensor:
-    """Describe values ``(..., T, F)`` as `x` is, without its waveform: of a copy of `x` that was changed within its domain."""
+    """Describe values ``(..., T, F)`` as `x` is, without its waveform.
+
+    For a copy of `x` that was changed within its domain.
+    """
     return _like(plain(values), without_source(x))  # type: ignore[no-any-return]
 
 
@@ -168,7 +178,10 @@ def _like(result: Any, x: Any) -> Any:
 
 
 def _axes(x: Examples) -> int:
-    """Number of last axes that the description is about: time and bands, of waveforms time alone."""
+    """Return the number of last axes that the description is about.
+
+    Time and bands, of waveforms time alone.
+    """
     return int(getattr(x.axis, "dimensions", 2))
 
 
@@ -197,7 +210,10 @@ def _iterated(result: Any, x: Any, dim: int = 0) -> Any:
 
 
 def _joined(result: Any, tensors: Any, *args: Any, **kwargs: Any) -> Any:
-    """Keep of examples of one axis that were joined along the batch; of several recordings there is no one waveform."""
+    """Describe examples of one axis that were joined along the batch.
+
+    Of several recordings there is no one waveform.
+    """
     parts = list(tensors)
     dim = kwargs.get("dim", kwargs.get("axis", args[0] if args else 0))
     if dim != 0 or not all(isinstance(part, Examples) for part in parts):
@@ -211,7 +227,7 @@ def _joined(result: Any, tensors: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _same(one: Examples, other: Examples) -> bool:
-    """Whether two are the same kind of example: one axis and one silence."""
+    """Tell whether two are the same kind of example: one axis and one silence."""
     if (one.axis, one.sample_rate_hz, one.front_end) != (other.axis, other.sample_rate_hz, other.front_end):
         return False
     a, b = (torch.as_tensor(x.silence).double().cpu() for x in (one, other))
@@ -219,7 +235,7 @@ def _same(one: Examples, other: Examples) -> bool:
 
 
 def _keeping() -> dict[Any, Callable[..., Any]]:
-    """Operations after which the description still holds, and how it is kept."""
+    """Return the operations after which the description still holds, and how it is kept."""
     copying = [
         "clone",
         "detach",
@@ -254,8 +270,8 @@ def _keeping() -> dict[Any, Callable[..., Any]]:
 class _Compiler(MetaPathFinder):
     """Tell torch's compiler, when it is first imported, to leave operations on examples uncompiled.
 
-    Its graphs fail on every subclass of Tensor ("Multiple dispatch failed", torch 2.13). Importing it here to say so
-    would cost every program two seconds.
+    Its graphs fail on every subclass of Tensor ("Multiple dispatch failed", torch 2.13). Importing
+    it here to say so would cost every program two seconds.
     """
 
     CONFIG = "torch._dynamo.config"

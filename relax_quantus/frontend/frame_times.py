@@ -1,8 +1,8 @@
-"""When a front end's frames are: measured by clicks at known places, for front ends that do not say it themselves.
+"""Measure when frames are by clicks at known places, for front ends that do not say it themselves.
 
-Beside `relax_quantus.frontend.axes`: a function from a waveform to examples enters, a `FrameTimes` leaves, or the
-reason why there is none. Counting the frames of some seconds would not do: a partial last example is dropped, ends
-are padded or not, windows are centred or begin at their place.
+Beside `relax_quantus.frontend.axes`: a function from a waveform to examples enters, a `FrameTimes`
+leaves, or the reason why there is none. Counting the frames of some seconds would not do: a partial
+last example is dropped, ends are padded or not, windows are centred or begin at their place.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import numpy.typing as npt
 from torch import Tensor
 
 LENGTHS_S = (20.0, 13.7)
-"""Two lengths, so that a front end which stretches whatever it gets over a fixed number of frames is found out."""
+"""Two lengths, so that a front end which stretches whatever it gets over a fixed number of frames
+is found out."""
 ALONE = (12, 6)
 """Waveforms of each length with one click."""
 MOST_BANDS, MOST_COMPARED = 96, 400
@@ -27,11 +28,13 @@ CLICKS_S = (0.0, 0.02, 0.2)
 """Lengths of a click, longer ones for front ends that skip some of the sound between frames."""
 EDGE_S = 0.6
 LEAST_RESPONSE = 0.05
-"""Share of the strongest response below which a click was not heard (between windows, or behind what is cut off)."""
+"""Share of the strongest response below which a click was not heard (between windows, or behind
+what is cut off)."""
 FEWEST = 8
 """Clicks that have to be heard."""
 FEWEST_CHANGES, ENOUGH_CHANGES, MOST_ROUNDS = 6, 12, 5
-"""Changes from one frame to the next that have to be found, that are enough, and rounds to find them in."""
+"""Changes from one frame to the next that have to be found, that are enough, and rounds to find
+them in."""
 MOST_MISSED, MOST_MISSED_CHANGE = 0.75, 0.15
 """Frames by which no click, and no change from one frame to the next, may be off."""
 WHOLE_SAMPLES = 0.1
@@ -42,18 +45,19 @@ Image = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class FrameTimes:
-    """When frames are, in seconds from the beginning of the waveform.
+    """Say when frames are, in seconds from the beginning of the waveform.
 
     Attributes
     ----------
     every_s
-        From one frame to the next.
+        Seconds from one frame to the next.
     first_s
         Middle of the first frame's window.
     window_s
-        That one frame sees, roughly.
+        Seconds that one frame sees, roughly.
     example_frames, example_s
-        As in `relax_quantus.frontend.axes.BinAxis`; 0 where frames run on from one example to the next.
+        As in `relax_quantus.frontend.axes.BinAxis`; 0 where frames run on from one example to the
+        next.
     """
 
     every_s: float
@@ -63,7 +67,7 @@ class FrameTimes:
     example_s: float = 0.0
 
     def at(self, frame: npt.ArrayLike) -> Image:
-        """The time of frames, counted end to end over all examples."""
+        """Return the time of frames, counted end to end over all examples."""
         number = np.asarray(frame, dtype=np.float64)
         example = np.floor(number / self.example_frames) if self.example_frames else np.zeros_like(number)
         return np.asarray(
@@ -79,18 +83,21 @@ def measure(make: Callable[[npt.NDArray[np.float32]], Tensor], rate_hz: int) -> 
     make
         Waveform ``(samples,)`` of any length -> examples ``(n, 1, T, F)``.
     rate_hz
-        Its sample rate in Hz.
+        The front end's sample rate in Hz.
 
     Returns
     -------
     FrameTimes or str
-        Or why nobody can say: clicks are not found again, or not at places that lie on a line. Costs about 30 calls of `make` of up to 20 s
-        each, three times as many where short clicks do not do.
+        When frames are, or why nobody can say: clicks are not found again, or not at places that
+        lie on a line. Costs about 30 calls of `make` of up to 20 s each, three times as many where
+        short clicks do not do.
 
     Examples
     --------
     >>> import torch
-    >>> found = measure(lambda wave: torch.from_numpy(wave[: wave.size // 4000 * 4000]).abs().reshape(-1, 1, 20, 200), 16_000)
+    >>> def whole(wave):
+    ...     return torch.from_numpy(wave[: wave.size // 4000 * 4000])
+    >>> found = measure(lambda wave: whole(wave).abs().reshape(-1, 1, 20, 200), 16_000)
     >>> found.every_s, round(found.first_s, 2)
     (0.0125, 0.01)
     """
@@ -106,12 +113,15 @@ def measure(make: Callable[[npt.NDArray[np.float32]], Tensor], rate_hz: int) -> 
 
 
 class UnheardError(Exception):
-    """Clicks do not tell when frames are."""
+    """Say that clicks do not tell when frames are."""
 
 
 @dataclass(frozen=True)
 class _Heard:
-    """A click at `sample` and where it was heard: the frame end to end, and of how many frames an example is."""
+    """Hold a click at `sample` and where it was heard.
+
+    That is the frame, counted end to end, and of how many frames an example is.
+    """
 
     sample: float
     frame: float
@@ -125,12 +135,12 @@ class _Heard:
 
     @property
     def is_inside(self) -> bool:
-        """Whether it was heard in one example alone, away from its edges."""
+        """Whether the click was heard in one example alone, away from its edges."""
         return self.first % self.per_example > 0 and (self.last + 1) % self.per_example > 0
 
 
 class _Probe:
-    """Clicks for one front end."""
+    """Send clicks through one front end."""
 
     def __init__(self, make: Callable[[npt.NDArray[np.float32]], Tensor], rate_hz: int, click_s: float) -> None:
         self.make, self.rate_hz = make, rate_hz
@@ -161,7 +171,10 @@ class _Probe:
         return self._rounded(self._fitted(many, MOST_MISSED_CHANGE, FEWEST_CHANGES), many)
 
     def _places(self, seconds: float, count: int) -> list[int]:
-        """Irregular places, a third of them in the first seconds, for front ends that cut off what follows."""
+        """Choose irregular places, a third of them in the first seconds.
+
+        For front ends that cut off what follows.
+        """
         early = self.random.uniform(EDGE_S, 3.0, count // 3)
         late = self.random.uniform(EDGE_S, seconds - EDGE_S, count - count // 3)
         return [round(float(at) * self.rate_hz) for at in np.concatenate([early, late])]
@@ -173,7 +186,7 @@ class _Probe:
         return np.asarray(values.double().reshape(-1, values.shape[-1]).numpy()), int(values.shape[-2])
 
     def _response(self, seconds: float, places: Sequence[int]) -> tuple[Image, int]:
-        """How much more every frame ``(n T,)`` differs from most others than it does without clicks."""
+        """Measure how far frames ``(n T,)`` are from most others, beyond the same in silence."""
         wave = self.quiet[seconds].copy()
         for place in places:
             begin = max(0, place - self.click.size // 2)
@@ -185,7 +198,10 @@ class _Probe:
         return np.clip(_apart(found) - np.nan_to_num(_apart(base)), 0, None), per_example
 
     def _changes(self, rough: FrameTimes) -> list[_Heard]:
-        """The samples, to one, at which what hears a click changes from one frame to the next, for many frames at once, by bisection."""
+        """Find the samples, to one, at which what hears a click changes from one frame to the next.
+
+        For many frames at once, by bisection.
+        """
         seconds, across = LENGTHS_S[0], rough.window_s / rough.every_s
         reach = math.ceil(across / 2) + (1 if across < 1.5 else 3)
         apart_s = max(APART_S, (2 * reach + 4) * rough.every_s)
@@ -202,7 +218,7 @@ class _Probe:
         return found
 
     def _bisected(self, expected: npt.NDArray[np.int_], rough: FrameTimes, reach: int) -> list[_Heard]:
-        """Where hearing changes from each of some frames, far apart, to the next."""
+        """Find where hearing changes from each of some frames, far apart, to the next."""
         seconds, every = LENGTHS_S[0], rough.every_s * self.rate_hz
         low = np.round(rough.at(expected) * self.rate_hz - every / 2).astype(int)
         high = low + round(2.5 * every)
@@ -231,7 +247,10 @@ class _Probe:
         ]
 
     def _fitted(self, heard: list[_Heard], most: float = MOST_MISSED, fewest: int = FEWEST) -> FrameTimes:
-        """The line through all clicks; where there is none, one of the same slope for every example."""
+        """Fit the line through all clicks.
+
+        Where no line fits all, each example gets one, of the same slope.
+        """
         rate = self.rate_hz
         samples, frames = np.array([h.sample for h in heard]), np.array([h.frame for h in heard])
         widths = np.array([h.last - h.first + 1 for h in heard])
@@ -252,7 +271,7 @@ class _Probe:
         return FrameTimes(every / rate, first / rate, width * every / rate, per_example, example_ / rate)
 
     def _rounded(self, times: FrameTimes, heard: list[_Heard]) -> FrameTimes:
-        """The same in whole samples where it is that but for the error of measuring."""
+        """Return the same in whole samples where it is that but for the error of measuring."""
         every, example = (_whole(value * self.rate_hz) for value in (times.every_s, times.example_s))
         exact = replace(times, every_s=every / self.rate_hz, example_s=example / self.rate_hz)
         used = [h for h in heard if h.is_inside] if times.example_frames else heard
@@ -271,7 +290,7 @@ def _whole(samples: float) -> float:
 
 
 def _line(design: Image, samples: Image) -> tuple[list[float], float]:
-    """Least squares, and the largest miss."""
+    """Fit a line by least squares; return it and the largest miss."""
     solution, _, rank, _ = np.linalg.lstsq(design, samples, rcond=None)
     if rank < design.shape[1]:
         raise UnheardError("clicks are heard in too few frames")
@@ -279,14 +298,17 @@ def _line(design: Image, samples: Image) -> tuple[list[float], float]:
 
 
 def _apart(frames: Image) -> Image:
-    """How far every frame ``(frames,)`` is from the median of all."""
+    """Measure how far every frame ``(frames,)`` is from the median of all."""
     return np.asarray(np.abs(frames - np.median(frames[:: -(-len(frames) // MOST_COMPARED)], axis=0)).mean(axis=1))
 
 
 def _located(
     response: Image, per_example: int, sample: int, expected: int | None = None, reach: int = 0
 ) -> _Heard | None:
-    """Where the strongest response is, or that near an expected frame: the centre of what is above a quarter of it."""
+    """Find where the strongest response is, or that near an expected frame.
+
+    It is the centre of what is above a quarter of it.
+    """
     low, high = (0, response.size) if expected is None else (max(0, expected - reach), expected + reach + 1)
     part = response[low:high]
     peak = int(part.argmax())
@@ -305,7 +327,10 @@ def _located(
 
 
 def confirmed(make: Callable[[npt.NDArray[np.float32]], Tensor], rate_hz: int, centres_hz: Sequence[float]) -> bool:
-    """Whether tones at the centres of some bands are loudest there, or next to it: what a part of a front end says holds for the whole."""
+    """Tell whether tones at the centres of some bands are loudest there, or next to it.
+
+    If so, what a part of a front end says holds for the whole.
+    """
     bands = len(centres_hz)
     if bands == 0:
         return False

@@ -1,8 +1,8 @@
-"""How frames lie in a waveform, and how examples are cut from them, also of a recording that is read in blocks.
+"""Say how frames lie in a waveform, and cut examples from them, also while it is read in blocks.
 
-A leaf at the start of the flow, used by the front ends and by `relax_quantus.recordings`. `Framing` says
-where frames lie; samples in blocks enter a `FrameReader` and the frames of any stretch leave, the same as of
-the whole recording; `cut` makes examples of frames, which overlap by choice (`hop_frames`).
+Used by the front ends and by `relax_quantus.recordings`. `Framing` says where frames lie; samples
+in blocks enter a `FrameReader` and the frames of any stretch leave, the same as of the whole
+recording; `cut` makes examples of frames, which overlap by choice (`hop_frames`).
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ Wave = npt.NDArray[np.float32]
 
 
 def hop_frames(hop_s: float | None, frame_s: float, frames: int) -> int:
-    """Frames from the beginning of one example to that of the next.
+    """Count the frames from the beginning of one example to that of the next.
 
     Parameters
     ----------
     hop_s
-        In seconds, rounded to whole frames; None for the example's own length: no overlap.
+        Seconds from one beginning to the next, rounded to whole frames; None for the example's own
+        length: no overlap.
     frame_s
         Seconds from one frame to the next.
     frames
-        Of an example.
+        Frames T of an example.
 
     Raises
     ------
@@ -56,7 +57,9 @@ def hop_frames(hop_s: float | None, frame_s: float, frames: int) -> int:
 
 
 def cut(frames: Tensor, per_example: int, hop: int) -> Tensor:
-    """Cut the frames ``(frames, F)`` of one recording into examples ``(n, 1, T, F)``, `hop` frames apart; a partial last one is dropped.
+    """Cut frames ``(frames, F)`` of one recording into examples ``(n, 1, T, F)``.
+
+    They begin `hop` frames apart; a partial last one is dropped.
 
     Raises
     ------
@@ -78,7 +81,9 @@ def cut(frames: Tensor, per_example: int, hop: int) -> Tensor:
 
 
 class Sliding:
-    """A long array that comes in blocks along its first axis, seen through a window that never moves back; forgets what lies before it.
+    """Look at a long array that comes in blocks along its first axis, through a moving window.
+
+    The window never moves back; what lies before it is forgotten.
 
     Parameters
     ----------
@@ -98,7 +103,10 @@ class Sliding:
         self._first = self._end = 0
 
     def take(self, first: int, last: int) -> npt.NDArray[Any]:
-        """Rows `first` to before `last`, or to the end; at least one block has to have come."""
+        """Return the rows `first` to before `last`, or to the end.
+
+        At least one block has to have come.
+        """
         while self._end < last:
             block = next(self._blocks, None)
             if block is None:
@@ -115,18 +123,20 @@ class Sliding:
 
 @dataclass(frozen=True)
 class Framing:
-    """Frames on a grid.
+    """Say how frames lie on a grid.
 
     Attributes
     ----------
     frames
-        Waveform ``(samples,)`` -> ``(frames, F)``; of a stretch that begins on the grid, the same but for what `context` spoils.
+        Waveform ``(samples,)`` -> ``(frames, F)``; of a stretch that begins on the grid, the same
+        but for what `context` spoils.
     hop_samples
-        From one frame to the next.
+        Samples from one frame to the next.
     per_example
         Frames T of an example.
     window_samples
-        That a recording needs for its first frame: 0 where frames are centred and the ends of the recording are mirrored.
+        Samples that a recording needs for its first frame: 0 where frames are centred and the ends
+        of the recording are mirrored.
     context
         Samples that a frame sees before its place on the grid, and after it.
     """
@@ -139,23 +149,23 @@ class Framing:
 
     @property
     def example_samples(self) -> int:
-        """That one example needs."""
+        """Number of samples that one example needs."""
         return self.window_samples + (self.per_example - 1) * self.hop_samples
 
     def count(self, samples: int) -> int:
-        """Frames of a recording."""
+        """Count the frames of a recording."""
         return 0 if samples < self.window_samples else 1 + (samples - self.window_samples) // self.hop_samples
 
 
 class FrameReader:
-    """The frames of a recording that comes in blocks, stretch by stretch, never back.
+    """Make the frames of a recording that comes in blocks, stretch by stretch, never back.
 
     Parameters
     ----------
     blocks
         Samples ``(n,)``, one after another.
     framing
-        How frames lie in them.
+        How frames lie in these samples.
     padding
         Samples of silence that follow the last block.
     """
@@ -165,7 +175,7 @@ class FrameReader:
         self._wave = Sliding(_followed(blocks, padding))
 
     def take(self, first: int, count: int) -> Tensor:
-        """Frames ``(count, F)`` from `first` on; fewer where the recording ends."""
+        """Make the frames ``(count, F)`` from `first` on; fewer where the recording ends."""
         framing = self.framing
         before, after = framing.context
         skipped = min(first, -(-before // framing.hop_samples))
@@ -182,12 +192,14 @@ def _followed(blocks: Iterable[Wave], padding: int) -> Iterable[Wave]:
 
 
 def framing_of_transform(front_end: Any, spectral: Any) -> Framing | str:
-    """The frames of a `TransformFrontEnd` of torchaudio's transforms, or why they cannot be had in blocks.
+    """Say how the frames of a `TransformFrontEnd` lie, or why they cannot be had in blocks.
+
+    Only of torchaudio's transforms is it known.
 
     Parameters
     ----------
     front_end
-        The whole.
+        The whole front end.
     spectral
         Its part that knows ``hop_length`` and ``n_fft``, or None.
     """

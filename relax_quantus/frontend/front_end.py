@@ -1,7 +1,10 @@
-"""How the commands turn recordings into what an encoder takes: log-mel, a transform of torchaudio, the waveform itself, or the user's own.
+"""Turn recordings into what an encoder takes.
 
-A `Specification` enters, a `FrontEnd` leaves: it reads recordings as examples, knows what silence is there and what the axes of a picture
-stand for.
+That is log-mel, a transform of torchaudio, the waveform itself, or what a front end of the user's
+own makes.
+
+A `Specification` enters, a `FrontEnd` leaves: it reads recordings as examples, knows what silence
+is there and what the axes of a picture stand for.
 """
 
 from __future__ import annotations
@@ -37,7 +40,8 @@ OPTION = "--front-end"
 LOG_MEL, WAVEFORM = NAME, "waveform"
 NAMES = (LOG_MEL, WAVEFORM, *TRANSFORMS)
 VGGISH = LogMelConfig()
-"""Where nothing else is said, a front end makes what VGGish's does: frames of an example, its seconds, the offset of its logarithm."""
+"""Where nothing else is said, a front end makes what VGGish's does: frames of an example, its
+seconds, the offset of its logarithm."""
 LOG_OFFSETS = {"MelSpectrogram": VGGISH.log_offset, "Spectrogram": VGGISH.log_offset}
 FRAMES = VGGISH.frames
 EXAMPLE_S = VGGISH.frames * VGGISH.hop_s
@@ -49,7 +53,9 @@ Wave = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Reading:
-    """The first `Examples` ``(n, ...)`` of a recording, how many its whole length holds, its length and that of the padding, in seconds.
+    """Hold the first `Examples` ``(n, ...)`` of a recording and how many its whole length holds.
+
+    Its length and that of the padding are in seconds.
 
     `silence` is what a muted part of this very recording becomes.
     """
@@ -63,28 +69,31 @@ class Reading:
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """A front end as the commands use it.
+    """Make examples of recordings, and know what silence and the axes are there.
 
     Attributes
     ----------
     text
-        As recorded in results.
+        Name of the front end as results record it.
     make
-        Waveform ``(samples,)`` -> examples ``(n, 1, T, F)`` or ``(n, samples)``, of which there may be none.
+        Waveform ``(samples,)`` -> examples ``(n, 1, T, F)`` or ``(n, samples)``, of which there may
+        be none.
     rate_hz
-        What `make` wants.
+        Sample rate of the waveform that `make` wants.
     silence
-        What digital silence becomes: what the fill "silence" puts in.
+        Value that digital silence becomes, which the fill "silence" puts in.
     axis
-        Of pictures.
+        What the axes of examples stand for.
     natural_log
         Whether values are natural logarithms of a magnitude, which ``--domain amplitude`` needs.
     samples_for
-        The samples that so many examples need; None where that is not known, and everything is transformed.
+        Function from a number of examples to the samples that they need; None where that is not
+        known, and everything is transformed.
     framing
         How frames lie in the waveform, or why a recording cannot be read in blocks.
     silence_beside
-        Waveform ``(samples,)`` -> what a muted part of it becomes, where that depends on the rest of it; None where it does not.
+        Waveform ``(samples,)`` -> what a muted part of it becomes, where that depends on the rest
+        of it; None where it does not.
     """
 
     text: str
@@ -129,14 +138,20 @@ class FrontEnd:
         return Reading(examples, len(x), seconds, padded / self.rate_hz, silence)
 
     def describe(self, x: Tensor, wave: Wave | None = None, silence: Tensor | float | str | None = None) -> Tensor:
-        """Return `Examples`: what `make` made, with its axis, silence and the waveform ``(samples,)`` at `rate_hz` that it is of."""
+        """Return `Examples`: what `make` made, with its axis, silence and waveform.
+
+        The waveform is ``(samples,)`` at `rate_hz`.
+        """
         level = self.silence if silence is None else silence
         source = None if wave is None else torch.from_numpy(wave)
         level = VGGISH.silence if isinstance(level, str) else level
         return Examples.of(plain(x), self.axis, level, self.rate_hz, source, self.text)
 
     def examples_of(self, wave: Wave) -> Tensor:
-        """Return `Examples` of a waveform ``(samples,)`` at `rate_hz`; one too short for an example is padded with silence."""
+        """Return `Examples` of a waveform ``(samples,)`` at `rate_hz`.
+
+        One too short for an example is padded with silence.
+        """
         if self.samples_for is None:
             return self.describe(self._at_least_one(wave)[0], wave)
         return self.describe(self._made(np.pad(wave, (0, max(0, self.samples_for(1) - wave.size)))), wave)
@@ -158,7 +173,10 @@ class FrontEnd:
             warnings.warn(f"{path}: {remark}.", AudioWarning, stacklevel=3)
 
     def _beginning(self, path: Path, most: int | None, resampler: str) -> tuple[Wave, int]:
-        """The first `most` samples of a recording, or all, and how many it has; what is cut off is read and heard, but not kept."""
+        """Read the first `most` samples of a recording, or all, and count how many it has.
+
+        What is cut off is read and heard, but not kept.
+        """
         if most is None or resampler != "soxr":
             wave = load_waveform(path, self.rate_hz, resampler)
             return wave, wave.size
@@ -185,11 +203,14 @@ class FrontEnd:
         return max(1, round(self.axis.hop_s * frames * self.rate_hz)) if self.axis.in_seconds else self.rate_hz
 
     def silent_example(self) -> Tensor:
-        """One example of digital silence."""
+        """Make one example of digital silence."""
         return self.describe(self._at_least_one(np.zeros(self.rate_hz, np.float32))[0][:1])
 
     def _at_least_one(self, wave: Wave) -> tuple[Tensor, int]:
-        """Examples of a waveform, and how many samples of silence had to be added to get one."""
+        """Make examples of a waveform, adding as many samples of silence as it takes to get one.
+
+        Returned are the examples and how many samples were added.
+        """
         padded = 0
         while True:
             short = max(0, self.rate_hz // 2 - wave.size)
@@ -216,7 +237,7 @@ class FrontEnd:
 
 
 def log_mel(text: str = LOG_MEL, module: LogMel | None = None) -> FrontEnd:
-    """VGGish's, or a log-mel with other constants."""
+    """Build VGGish's log-mel front end (16 kHz, 96 x 64), or one with other constants."""
     module = module or LogMel()
     config = module.config
 
@@ -229,7 +250,7 @@ def log_mel(text: str = LOG_MEL, module: LogMel | None = None) -> FrontEnd:
 
 
 def waveform(text: str = WAVEFORM, seconds: float = EXAMPLE_S, sample_rate: int = SAMPLE_RATE_HZ) -> FrontEnd:
-    """The samples themselves, cut into examples of `seconds`; a partial last one is dropped."""
+    """Cut the samples themselves into examples of `seconds`; a partial last one is dropped."""
     rate = checks.integer("sample_rate", sample_rate)
     samples = round(checks.positive("seconds", seconds) * rate)
     checks.integer("seconds", samples)
@@ -249,7 +270,7 @@ def transform(
     sample_rate: int = SAMPLE_RATE_HZ,
     **settings: Any,
 ) -> FrontEnd:
-    """One of `TRANSFORMS`; `settings` are its own."""
+    """Build a front end of one of `TRANSFORMS`; `settings` are its own."""
     made = getattr(import_torchaudio().transforms, kind)
     known = list(inspect.signature(made).parameters)
     for key in settings:
@@ -269,7 +290,10 @@ def transform(
 
 
 def of_transform(text: str, front_end: TransformFrontEnd) -> FrontEnd:
-    """A `TransformFrontEnd` as the commands use it, its axes from what torchaudio's transforms say of themselves, or measured."""
+    """Build a front end of a `TransformFrontEnd`.
+
+    Its axes are what torchaudio's transforms say of themselves, or measured.
+    """
     framing, axis = framing_of_transform(front_end, spectral_part(front_end)), transform_axis(front_end)
     if isinstance(framing, Framing) and abs(axis.hop_s * front_end.sample_rate_hz - framing.hop_samples) > 1e-6:
         framing = "its frames do not lie as its parts say"
@@ -287,15 +311,17 @@ def of_transform(text: str, front_end: TransformFrontEnd) -> FrontEnd:
 
 
 def of_object(text: str, found: Any) -> FrontEnd:
-    """A front end of the user's own.
+    """Build a front end of an object of the user's own.
 
-    It may say of itself ``sample_rate_hz``, and of its frames ``hop_s``, ``first_s`` (the middle of the first window), ``window_s`` and
-    ``frequencies_hz`` (of the bands); what it does not say is measured if it can be.
+    It may say of itself ``sample_rate_hz``, and of its frames ``hop_s``, ``first_s`` (the middle of
+    the first window), ``window_s`` and ``frequencies_hz`` (of the bands); what it does not say is
+    measured if it can be.
 
     Raises
     ------
     ArgumentTypeError
-        If it is neither a `LogMel`, a `TransformFrontEnd`, another spectrogram module, nor a callable.
+        If it is neither a `LogMel`, a `TransformFrontEnd`, another spectrogram module, nor a
+        callable.
     """
     if isinstance(found, TransformFrontEnd):
         return of_transform(text, found)
@@ -332,7 +358,7 @@ def of_object(text: str, found: Any) -> FrontEnd:
 
 
 def build(spec: Specification) -> FrontEnd:
-    """The front end that was named with its settings.
+    """Build the front end that was named, with its settings.
 
     Raises
     ------

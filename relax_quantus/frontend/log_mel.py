@@ -1,9 +1,10 @@
-"""Waveform 16 kHz -> log-mel examples, exactly as VGGish computes them, in torch.
+"""Compute log-mel examples of 16 kHz waveforms, exactly as VGGish computes them, in torch.
 
-Second step of the flow: waveforms ``(samples,)`` or ``(B, samples)`` enter, ``(n, 1, T=96, F=64)`` log-mel examples leave, in batches, on any
-device and differentiably. Reference: torchvggish 0.2, ``vggish_input.waveform_to_examples`` (after Hershey et al., ICASSP 2017), from which
-this differs by less than 1e-4 everywhere. That takes float64 inside: beside a full-scale tone the rounding of a float32 Fourier transform
-alone reaches 4e-4 in the quiet bands.
+Second step of the flow: waveforms ``(samples,)`` or ``(B, samples)`` enter, ``(n, 1, T=96, F=64)``
+log-mel examples leave, in batches, on any device and differentiably. Reference: torchvggish 0.2,
+``vggish_input.waveform_to_examples`` (after Hershey et al., ICASSP 2017), from which this differs
+by less than 1e-4 everywhere. That takes float64 inside: beside a full-scale tone the rounding of a
+float32 Fourier transform alone reaches 4e-4 in the quiet bands.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ NAME = "log_mel"
 
 @dataclass(frozen=True)
 class LogMelConfig:
-    """VGGish's front end, with units. HTK mel scale, slopes linear in mel, magnitude spectrum, natural logarithm."""
+    """Hold the constants of a log-mel front end, with units; the defaults are VGGish's.
+
+    HTK mel scale, slopes linear in mel, magnitude spectrum, natural logarithm.
+    """
 
     sample_rate_hz: int = 16_000
     window_s: float = 0.025
@@ -71,7 +75,7 @@ class LogMelConfig:
 
     @property
     def fft_samples(self) -> int:
-        """The next power of two above the window (512)."""
+        """Samples of a Fourier transform (512): the next power of two above the window."""
         return int(2 ** math.ceil(math.log2(self.window_samples)))
 
     @property
@@ -91,13 +95,16 @@ class LogMelConfig:
 
     @property
     def band_edges_hz(self) -> npt.NDArray[np.float64]:
-        """Lower edge of band i at index i, its centre at i + 1, its upper edge at i + 2, in Hz, shape (F + 2,)."""
+        """Edges and centres of the mel bands in Hz, shape (F + 2,).
+
+        The lower edge of band i is at index i, its centre at i + 1, its upper edge at i + 2.
+        """
         mel = np.linspace(hz_to_mel(self.mel_min_hz), hz_to_mel(self.mel_max_hz), self.mel_bands + 2)
         return np.asarray(700.0 * (np.exp(mel / 1127.0) - 1.0))
 
 
 def hz_to_mel(hz: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """HTK's mel scale: 1127 ln(1 + hz / 700).
+    """Convert frequencies in Hz to HTK's mel scale: 1127 ln(1 + hz / 700).
 
     Examples
     --------
@@ -108,7 +115,10 @@ def hz_to_mel(hz: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 
 def mel_matrix(config: LogMelConfig) -> npt.NDArray[np.float64]:
-    """Triangular filters, slopes linear in mel, zero at 0 Hz, shape (fft_samples // 2 + 1, F)."""
+    """Build triangular filters, slopes linear in mel, zero at 0 Hz.
+
+    Shape (fft_samples // 2 + 1, F).
+    """
     bins_mel = hz_to_mel(np.linspace(0.0, config.sample_rate_hz / 2, config.fft_samples // 2 + 1))
     edges = np.linspace(hz_to_mel(config.mel_min_hz), hz_to_mel(config.mel_max_hz), config.mel_bands + 2)
     rising = (bins_mel[:, None] - edges[None, :-2]) / (edges[1:-1] - edges[:-2])
@@ -207,14 +217,19 @@ class LogMelAxis(Axis):
 
 @functools.lru_cache(maxsize=8)
 def _analysis(config: LogMelConfig, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The window (window_samples,), periodic Hann, and the filters (fft_samples // 2 + 1, F) of `mel_matrix`."""
+    """Build the window and the filters of `mel_matrix`.
+
+    The window (window_samples,) is a periodic Hann; the filters are (fft_samples // 2 + 1, F).
+    """
     with torch.inference_mode(False):  # kept for later calls, which may want gradients
         window = torch.hann_window(config.window_samples, periodic=True, dtype=torch.float64, device="cpu")
         return window.to(device, dtype), torch.from_numpy(mel_matrix(config)).to(device, dtype)
 
 
 class LogMel(nn.Module):
-    """VGGish's log-mel spectrogram in torch, computed in float64 (float32 on devices without it, such as MPS).
+    """Compute VGGish's log-mel spectrogram in torch.
+
+    It is computed in float64, or in float32 on devices without it, such as MPS.
 
     Parameters
     ----------
@@ -224,7 +239,8 @@ class LogMel(nn.Module):
     Attributes
     ----------
     silence : Tensor
-        The value of digital silence, a buffer whose device and dtype are those of the result: ``.to(...)`` and ``.double()`` act on it.
+        The value of digital silence, a buffer whose device and dtype are those of the result:
+        ``.to(...)`` and ``.double()`` act on it.
 
     Examples
     --------
@@ -241,7 +257,10 @@ class LogMel(nn.Module):
 
     @neutral_torch(gradients=True)
     def frames(self, wave: Tensor) -> Tensor:
-        """Log-mel frames ``(..., samples) -> (..., frames, F)`` of a float tensor on the module's device; every whole window gives a frame."""
+        """Compute log-mel frames ``(..., samples) -> (..., frames, F)``.
+
+        Of a float tensor on the module's device; every whole window gives a frame.
+        """
         precision = torch.float32 if wave.device.type == "mps" else torch.float64
         window, mel = _analysis(self.config, wave.device, precision)
         windows = wave.unfold(-1, self.config.window_samples, self.config.hop_samples)
@@ -258,13 +277,15 @@ class LogMel(nn.Module):
         Parameters
         ----------
         wave
-            ``(samples,)`` or ``(B, samples)``, 16 kHz, full scale at 1; torch or numpy, of any floating type, finite. Gradients flow back to it.
+            ``(samples,)`` or ``(B, samples)``, 16 kHz, full scale at 1; torch or numpy, of any
+            floating type, finite. Gradients flow back to it.
 
         Returns
         -------
         Tensor
-            `Examples` ``(n, 1, 96, 64)``, float32 unless the module was converted, on the module's device, all examples of the first
-            waveform first. A partial last example is dropped, as torchvggish does; fewer than 15 600 samples give ``n = 0``.
+            `Examples` ``(n, 1, 96, 64)``, float32 unless the module was converted, on the module's
+            device, all examples of the first waveform first. A partial last example is dropped, as
+            torchvggish does; fewer than 15 600 samples give ``n = 0``.
 
         Raises
         ------
@@ -286,7 +307,10 @@ class LogMel(nn.Module):
         return self.describe(frames.reshape(-1, 1, self.config.frames, self.config.mel_bands), source)
 
     def describe(self, x: Tensor, source: Tensor | None = None) -> Tensor:
-        """Return `Examples`: log-mel ``(..., T, F)`` of these constants with their axis, silence and waveform."""
+        """Return `Examples` of log-mel ``(..., T, F)``, with their axis, silence and waveform.
+
+        They were made with these constants.
+        """
         name = NAME if self.config == LogMelConfig() else f"{NAME} of {_differing(self.config)}"
         return Examples.of(x, self.axis, self.config.silence, self.config.sample_rate_hz, source, name)
 
@@ -296,14 +320,17 @@ class LogMel(nn.Module):
         return LogMelAxis(self.config)
 
     def examples_in(self, samples: int) -> int:
-        """Number of whole examples in a waveform of so many samples."""
+        """Count the whole examples in a waveform of so many samples."""
         if samples < self.config.window_samples:
             return 0
         return (1 + (samples - self.config.window_samples) // self.config.hop_samples) // self.config.frames
 
 
 def framing_of_log_mel(module: LogMel) -> Framing:
-    """Say how log-mel frames lie in a waveform: each sees the window that begins at its place on the grid."""
+    """Say how log-mel frames lie in a waveform.
+
+    Each sees the window that begins at its place on the grid.
+    """
     config = module.config
 
     def frames(wave: npt.NDArray[np.float32]) -> Tensor:
@@ -314,13 +341,16 @@ def framing_of_log_mel(module: LogMel) -> Framing:
 
 
 def _differing(config: LogMelConfig) -> str:
-    """The constants that are not VGGish's."""
+    """Return the constants that are not VGGish's."""
     usual = asdict(LogMelConfig())
     return ",".join(f"{name}={value}" for name, value in asdict(config).items() if value != usual[name])
 
 
 def as_waveform(wave: Tensor | npt.ArrayLike) -> Tensor:
-    """Return `wave` as a finite floating tensor of one or two axes, sharing its memory where torch can."""
+    """Return `wave` as a finite floating tensor of one or two axes.
+
+    It shares the memory of `wave` where torch can.
+    """
     if not isinstance(wave, Tensor):
         wave = np.asarray(wave)
         if wave.dtype.kind != "f":
@@ -351,13 +381,15 @@ def load_examples(
     resampler
         ``"soxr"`` or ``"torchaudio"``, see `relax_quantus.audio.reading.resample`.
     hop_s
-        Seconds from the beginning of one example to that of the next, rounded to whole frames; None for 0.96, an example's length: no overlap.
-        `relax_quantus.stitch` makes one map of what is explained about examples that overlap.
+        Seconds from the beginning of one example to that of the next, rounded to whole frames; None
+        for 0.96, an example's length: no overlap. `relax_quantus.stitch` makes one map of what is
+        explained about examples that overlap.
 
     Returns
     -------
     Tensor
-        `Examples` ``(n, 1, 96, 64)``, float32, with n >= 1: a recording under 15 600 samples at 16 kHz is padded with silence to one example.
+        `Examples` ``(n, 1, 96, 64)``, float32, with n >= 1: a recording under 15 600 samples at 16
+        kHz is padded with silence to one example.
 
     Raises
     ------

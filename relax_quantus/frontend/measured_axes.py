@@ -1,7 +1,10 @@
-"""What the axes of a front end of one's own stand for: what it says of itself, what its parts say, and what clicks and tones tell.
+"""Find what the axes of a front end of the user's own stand for.
 
-Beside `relax_quantus.frontend.front_end`: a `TransformFrontEnd` or any other front end enters, a `BinAxis` leaves. Nothing is told by shape alone:
-parts are believed if they make as many frames as they say and tones are loudest where they say; what nobody knows is counted and called so.
+It may say so itself, its parts may, and clicks and tones tell the rest.
+
+Beside `relax_quantus.frontend.front_end`: a `TransformFrontEnd` or any other front end enters, a
+`BinAxis` leaves. Nothing is told by shape alone: parts are believed if they make as many frames as
+they say and tones are loudest where they say; what nobody knows is counted and called so.
 """
 
 from __future__ import annotations
@@ -30,18 +33,26 @@ if TYPE_CHECKING:
 TRANSFORMS = ("MelSpectrogram", "Spectrogram", "MFCC", "LFCC")
 """Those of ``torchaudio.transforms`` that make a spectrogram from a waveform."""
 MOST_APART = 2.0
-"""Frames by which examples of a front end of one's own may overlap or leave gaps, and still be drawn end to end in seconds."""
+"""Frames by which examples of a front end of one's own may overlap or leave gaps, and still be
+drawn end to end in seconds."""
 Wave = npt.NDArray[np.float32]
 
 
 def spectral_part(front_end: TransformFrontEnd) -> nn.Module | None:
-    """The part of torchaudio's transforms that knows how frames lie: the innermost, which has all of it."""
+    """Find the part of torchaudio's transforms that knows how frames lie.
+
+    It is the innermost, which has all of it.
+    """
     parts = [m for m in front_end.transform.modules() if hasattr(m, "hop_length") and hasattr(m, "n_fft")]
     return next((m for m in parts if hasattr(m, "center")), parts[0] if parts else None)
 
 
 def transform_axis(front_end: TransformFrontEnd) -> BinAxis:
-    """Axes of torchaudio's transforms as they say themselves, if that agrees with the frames that they make; otherwise measured."""
+    """Find the axes of torchaudio's transforms.
+
+    They are as the transforms say, if that agrees with the frames that they make; otherwise
+    measured.
+    """
     inner = front_end.transform
     spectral = spectral_part(front_end)
     size = front_end.silence().shape[-1]
@@ -65,7 +76,10 @@ def transform_axis(front_end: TransformFrontEnd) -> BinAxis:
 
 
 def times_of_parts(front_end: TransformFrontEnd, spectral: nn.Module) -> FrameTimes | None:
-    """When frames are by what a transform says of window, hop, padding and centring; None if it does not make as many as that."""
+    """Compute when frames are from a transform's window, hop, padding and centring.
+
+    None if it does not make as many frames as these say.
+    """
     rate = rate_of_parts(front_end.transform, front_end.sample_rate_hz)
     hop, window = int(spectral.hop_length), int(spectral.n_fft)  # type: ignore[arg-type]
     pad, centred = int(getattr(spectral, "pad", 0)), bool(getattr(spectral, "center", True))
@@ -80,12 +94,15 @@ def times_of_parts(front_end: TransformFrontEnd, spectral: nn.Module) -> FrameTi
 
 
 def rate_of_parts(module: nn.Module, rate_hz: int) -> float:
-    """The rate at which a transform's frames are made: it may resample first."""
+    """Find the rate at which a transform's frames are made: it may resample first."""
     return next((float(m.new_freq) for m in module.modules() if hasattr(m, "new_freq")), float(rate_hz))  # type: ignore[arg-type]
 
 
 def bins_of_parts(module: nn.Module, rate_hz: int, size: int) -> tuple[float, ...]:
-    """Centres of bands by what the parts of a front end say, if there are as many; empty if none does."""
+    """Find centres of bands by what the parts of a front end say, if there are as many.
+
+    Empty if none does.
+    """
     for part in module.modules():
         if isinstance(part, LogMel) and part.config.mel_bands == size:
             return tuple(float(hz) for hz in part.config.band_centres_hz)
@@ -99,7 +116,10 @@ def bins_of_parts(module: nn.Module, rate_hz: int, size: int) -> tuple[float, ..
 
 
 def timed(axis: BinAxis, times: FrameTimes | str, frames: int = 0) -> BinAxis:
-    """An axis with what is known of its frames' times; where nothing is, frames are counted, and a warning says so."""
+    """Put what is known of frames' times on an axis.
+
+    Where nothing is, frames are counted, and a warning says so.
+    """
     if isinstance(times, FrameTimes) and times.example_frames:
         off = abs(times.example_frames * times.every_s - times.example_s) / times.every_s
         if off > MOST_APART:
@@ -122,13 +142,19 @@ def timed(axis: BinAxis, times: FrameTimes | str, frames: int = 0) -> BinAxis:
 
 
 def knows_no_rest(front_end: TransformFrontEnd) -> bool:
-    """Whether what silence becomes does not depend on the rest of a recording: known of torchaudio's transforms without ``top_db``."""
+    """Tell whether what silence becomes does not depend on the rest of a recording.
+
+    Known of torchaudio's transforms without ``top_db``.
+    """
     parts = list(front_end.transform.modules())
     return all(type(p).__name__ in KNOWN and getattr(p, "top_db", None) is None for p in parts)
 
 
 def said_axis(found: Any, make: Callable[[Wave], Tensor], rate_hz: int, bands: int, value: str) -> BinAxis:
-    """The axes of a front end of the user's own: what it says of itself, what its parts say if tones confirm it, and what clicks tell.
+    """Find the axes of a front end of the user's own.
+
+    They follow from what it says of itself, from what its parts say if tones confirm it, and from
+    what clicks tell.
 
     Raises
     ------
@@ -147,7 +173,10 @@ def said_axis(found: Any, make: Callable[[Wave], Tensor], rate_hz: int, bands: i
 
 
 def said_bins(found: Any, bands: int) -> tuple[float, ...]:
-    """Centres of bands that a front end says itself, as ``frequencies_hz``; empty if it does not."""
+    """Read the centres of bands that a front end says itself, as ``frequencies_hz``.
+
+    Empty if it does not.
+    """
     if getattr(found, "frequencies_hz", None) is None:
         return ()
     given = np.asarray(torch.as_tensor(found.frequencies_hz).detach().cpu(), np.float64)
@@ -160,7 +189,10 @@ def said_bins(found: Any, bands: int) -> tuple[float, ...]:
 
 
 def said_times(found: Any, otherwise: Callable[[], FrameTimes | str]) -> FrameTimes | str:
-    """When frames are by ``hop_s``, ``first_s`` and ``window_s`` of a front end; what it does not say is as `otherwise` finds."""
+    """Read when frames are from ``hop_s``, ``first_s`` and ``window_s`` of a front end.
+
+    What the front end does not say is as `otherwise` finds.
+    """
     hop, first, window = (getattr(found, name, None) for name in ("hop_s", "first_s", "window_s"))
     hop = None if hop is None else checks.positive("hop_s", hop)
     window = None if window is None else checks.positive("window_s", window)

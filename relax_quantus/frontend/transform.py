@@ -1,8 +1,9 @@
-"""`TransformFrontEnd`: any spectrogram transform, such as those of torchaudio, as a front end.
+"""Make examples with any spectrogram transform, such as those of torchaudio.
 
-Takes the place of `LogMel` in the flow: waveforms ``(samples,)`` or ``(B, samples)`` enter, examples ``(n, 1, T, F)`` leave, time on axis -2
-and frequency on axis -1, where the mask strategies expect them. The transform is the caller's module and keeps torchaudio's order,
-``(B, samples) -> (B, F, T)``, so this module never imports torchaudio.
+Takes the place of `LogMel` in the flow: waveforms ``(samples,)`` or ``(B, samples)`` enter,
+examples ``(n, 1, T, F)`` leave, time on axis -2 and frequency on axis -1, where the mask strategies
+expect them. The transform is the caller's module and keeps torchaudio's order, ``(B, samples) ->
+(B, F, T)``, so this module never imports torchaudio.
 """
 
 from __future__ import annotations
@@ -30,24 +31,27 @@ class TransformFrontEnd(nn.Module):
     Parameters
     ----------
     transform
-        ``(B, samples) -> (B, F, T)``, real: ``torchaudio.transforms.MelSpectrogram``, ``Spectrogram(power=1)`` or ``(power=2)``, ``MFCC``,
-        ``nn.Sequential(MelSpectrogram(...), AmplitudeToDB())``, or any module of that kind.
+        ``(B, samples) -> (B, F, T)``, real: ``torchaudio.transforms.MelSpectrogram``,
+        ``Spectrogram(power=1)`` or ``(power=2)``, ``MFCC``, ``nn.Sequential(MelSpectrogram(...),
+        AmplitudeToDB())``, or any module of that kind.
     log_offset
-        If given, the result is ln(value + log_offset), which VGGish does with 0.01; None leaves the transform's values.
+        If given, the result is ln(value + log_offset), which VGGish does with 0.01; None leaves the
+        transform's values.
     frames
-        If given, cut into examples of so many frames without overlap, a partial last one dropped, as `LogMel` does; None makes one example a
-        waveform.
+        If given, cut into examples of so many frames without overlap, a partial last one dropped,
+        as `LogMel` does; None makes one example a waveform.
     sample_rate_hz
         The rate that the transform expects; `load_examples` resamples to it.
 
     Notes
     -----
-    The command line knows the seconds and Hz of torchaudio's transforms and measures those of others; a transform may say them itself as
-    ``hop_s``, ``first_s`` (the middle of the first frame's window), ``window_s`` and ``frequencies_hz``.
+    The command line knows the seconds and Hz of torchaudio's transforms and measures those of
+    others; a transform may say them itself as ``hop_s``, ``first_s`` (the middle of the first
+    frame's window), ``window_s`` and ``frequencies_hz``.
 
     Examples
     --------
-    >>> crude = nn.Unflatten(1, (64, -1))  # stands for a transform, such as torchaudio.transforms.MelSpectrogram(16_000, n_mels=64)
+    >>> crude = nn.Unflatten(1, (64, -1))  # for a transform, such as torchaudio's MelSpectrogram
     >>> TransformFrontEnd(crude, log_offset=0.01, frames=125)(torch.zeros(2, 16_000)).shape
     torch.Size([4, 1, 125, 64])
     """
@@ -83,8 +87,9 @@ class TransformFrontEnd(nn.Module):
         Parameters
         ----------
         wave
-            ``(samples,)`` or ``(B, samples)`` at `sample_rate_hz`, full scale at 1; torch or numpy, floating, finite. It is brought to the
-            device and type of the transform's first buffer or weight; gradients flow back to it.
+            ``(samples,)`` or ``(B, samples)`` at `sample_rate_hz`, full scale at 1; torch or numpy,
+            floating, finite. It is brought to the device and type of the transform's first buffer
+            or weight; gradients flow back to it.
 
         Returns
         -------
@@ -96,7 +101,8 @@ class TransformFrontEnd(nn.Module):
         ShapeError
             If `wave` has another number of axes, or the transform's result is not ``(B, F, T)``.
         ArgumentError, ArgumentTypeError
-            If `wave` is not finite or not floating, or the transform's result is complex, not finite, or negative where a logarithm is asked for.
+            If `wave` is not finite or not floating, or the transform's result is complex, not
+            finite, or negative where a logarithm is asked for.
         """
         x = self.spectrogram(wave)
         if self.frames is not None:
@@ -106,7 +112,10 @@ class TransformFrontEnd(nn.Module):
 
     @neutral_torch(gradients=True)
     def spectrogram(self, wave: Tensor | npt.ArrayLike) -> Tensor:
-        """Return ``(B, T, F)``, the whole waveforms without cutting; arguments and errors as for `forward`."""
+        """Return ``(B, T, F)``, the whole waveforms without cutting.
+
+        Arguments and errors as for `forward`.
+        """
         wave = as_waveform(wave)
         wave = self._as_transform(wave[None] if wave.ndim == 1 else wave)
         x = self._checked(self.transform(wave), len(wave)).transpose(1, 2)
@@ -118,10 +127,12 @@ class TransformFrontEnd(nn.Module):
         return torch.log(x + self.log_offset)
 
     def load_examples(self, path: str | os.PathLike[str], resampler: str = "soxr") -> Tensor:
-        """Read a recording as `Examples` ``(n, 1, T, F)``, resampled to `sample_rate_hz` by `relax_quantus.audio.reading.load_waveform`.
+        """Read a recording as `Examples` ``(n, 1, T, F)``, resampled to `sample_rate_hz`.
 
-        They carry their axis, which is measured where the transform does not say it, and what a muted part of this
-        recording becomes.
+        By `relax_quantus.audio.reading.load_waveform`.
+
+        They carry their axis, which is measured where the transform does not say it, and what a
+        muted part of this recording becomes.
 
         Raises
         ------
@@ -145,15 +156,18 @@ class TransformFrontEnd(nn.Module):
     def silence(
         self, samples: int = SAMPLE_RATE_HZ, *, beside: Tensor | npt.NDArray[np.floating[Any]] | None = None
     ) -> Tensor:
-        """What digital silence becomes, ``(1, 1, 1, F)``: the value to pass to RELAX as ``baselines``, where 0 would be a sound.
+        """Compute what digital silence becomes, ``(1, 1, 1, F)``.
+
+        It is the value to pass to RELAX as ``baselines``, where 0 would be a sound.
 
         Parameters
         ----------
         samples
             Length of the silence; its middle frame is taken.
         beside
-            Waveform ``(samples,)`` that the silence follows: give the recording to explain where values depend on more than their own moment, as
-            decibels with ``top_db`` do. Without it, silence alone.
+            Waveform ``(samples,)`` that the silence follows: give the recording to explain where
+            values depend on more than their own moment, as decibels with ``top_db`` do. Without it,
+            silence alone.
         """
         size = checks.integer("samples", samples)
         with torch.inference_mode(False), torch.no_grad():
@@ -169,7 +183,10 @@ class TransformFrontEnd(nn.Module):
         return x[:, None, middle, None].clone()
 
     def _as_transform(self, wave: Tensor) -> Tensor:
-        """Bring `wave` to the device and floating type of the transform's first buffer or weight."""
+        """Bring `wave` to the device and floating type of the transform.
+
+        Its first buffer or weight says which.
+        """
         for value in (*self.transform.buffers(), *self.transform.parameters()):
             if value.is_floating_point():
                 return wave.to(value)

@@ -92,8 +92,8 @@ def plot_map(
     examples
         The maps; NaN is drawn grey and hatched.
     axis
-        What the axes stand for, or the `LogMel` that made the examples; by default what `Examples` say of themselves,
-        else frames and bands are counted.
+        What the axes stand for, or the `LogMel` that made the examples; by default what `Examples`
+        say of themselves, else frames and bands are counted.
     colours
         A matplotlib colour map.
     low, high
@@ -177,8 +177,8 @@ def explanation_figure(
     notes
         In the free corner beside the spectrogram, drawn as plain text.
     axis
-        What the axes stand for, or the `LogMel` that made the examples; by default what `Examples` say of themselves,
-        else frames and bands are counted.
+        What the axes stand for, or the `LogMel` that made the examples; by default what `Examples`
+        say of themselves, else frames and bands are counted.
 
     Returns
     -------

@@ -6,12 +6,11 @@ A leaf of the flow: explanations or arrays of maps enter, numbers and masks of b
 stands out if all of this holds:
 
 (a) its centred importance is further from 0, in standard errors, than chance draws it anywhere in
-the recording in all
-    but one of twenty cases (`family_wise`), in a recording of which the permutation test itself
-    says so (`family_wise_p`): `surrogate` may be surer of a bin than the test is;
+    the recording in all but one of twenty cases (`family_wise`), in a recording of which the
+    permutation test itself says so (`family_wise_p`): `surrogate` may be surer of a bin than the
+    test is;
 (b) it is positive and above a fraction of the largest of those, `FRACTION`: with masks enough,
-whatever has any effect
-    passes (a);
+    whatever has any effect passes (a);
 (c) the network hears something in its example (`relax_quantus.Explanation.hears_nothing`).
 
 What is unknown stands out nowhere, and that nothing stands out is an answer; `in_words` gives it to
@@ -319,7 +318,8 @@ def standing_out(explanation: Explanation, fraction: float = FRACTION) -> Standi
     --------
     >>> import relax_quantus as rq
     >>> x = torch.ones(1, 1, 12, 8)
-    >>> e = rq.RELAX(lambda x: x[..., :6, :].flatten(1).cumsum(1), masks="time").explain(x, n_samples=60, null=True)
+    >>> relax = rq.RELAX(lambda x: x[..., :6, :].flatten(1).cumsum(1), masks="time")
+    >>> e = relax.explain(x, n_samples=60, null=True)
     >>> found = standing_out(e)
     >>> found.bins.shape, bool(found.bins[..., 6:, :].any())
     ((1, 1, 12, 8), False)
@@ -390,7 +390,8 @@ def chance_in_words(bounds: Mapping[str, Bounds]) -> str:
 
     Examples
     --------
-    >>> chance_in_words({"random": Bounds(4.02, 0.1, 0.005, 0, 1), "time": Bounds(2.9, 0.1, 0.005, 0, 1)})
+    >>> random, time = Bounds(4.02, 0.1, 0.005, 0, 1), Bounds(2.9, 0.1, 0.005, 0, 1)
+    >>> chance_in_words({"random": random, "time": time})
     'beyond chance: |z| above 4.02, 2.90 (p 0.005)'
     """
     z = ", ".join(f"{of.z:.2f}" for of in bounds.values())

@@ -221,7 +221,7 @@ def test_on_the_console_many_metrics_are_several_tables_whose_cells_stay_whole()
     assert len(whole.split(tables.fitting(whole))) == 3
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("relax_quantus.benchmark.report.output.provenance", lambda results: {})
+        patch.setattr("relax_quantus.benchmark.report.tables.provenance", lambda results: {})
         tables.show(Run(), console)  # type: ignore[arg-type]
     assert broken_cells(console.export_text(), [whole]) == []
 

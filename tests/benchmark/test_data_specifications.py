@@ -120,14 +120,14 @@ def test_the_hum_stands_at_its_level_and_is_a_recordings_own(zoo):
     class Named:
         name = "a"
 
-    changed, added = with_shortcut(Named, wave, "hum", -6.0, 0.0, 0)
+    changed, added = with_shortcut(Named, wave, "hum", -6.0, 0.0, 0, RATE)
     np.testing.assert_allclose(changed - wave, added, atol=1e-6)
     assert 10 * np.log10(np.mean(added**2) / np.mean(wave**2)) == pytest.approx(-6, abs=0.01)
     power, hz = np.abs(np.fft.rfft(added)) ** 2, np.fft.rfftfreq(added.size, 1 / RATE)
     assert power[(hz > 90) & (hz < 1010)].sum() / power.sum() > 0.99
-    np.testing.assert_array_equal(with_shortcut(Named, wave, "hum", -6.0, 0.0, 0)[1], added)
+    np.testing.assert_array_equal(with_shortcut(Named, wave, "hum", -6.0, 0.0, 0, RATE)[1], added)
     other = type("Named", (), {"name": "b"})
-    assert not np.allclose(with_shortcut(other, wave, "hum", -6.0, 0.0, 0)[1], added, atol=0.01)
+    assert not np.allclose(with_shortcut(other, wave, "hum", -6.0, 0.0, 0, RATE)[1], added, atol=0.01)
 
 
 def test_a_low_pass_takes_what_lies_above_and_has_no_stem(zoo):

@@ -24,7 +24,7 @@ CONFIG = BenchmarkConfig(max_clips=3, n_samples=60, head_clips=30, seed=5)
 
 
 @pytest.fixture(scope="module")
-def bench() -> Prepared:
+def prepared() -> Prepared:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("relax_quantus.benchmark.data.datasets.HELD_OUT_CLIPS", 6)
         return prepare(CONFIG, "vggish_mini", synthetic(3, 5, 30), perturbations_per_eval=48)

@@ -145,7 +145,17 @@ def test_masks_of_another_name_keep_their_cells(copy: Path) -> None:
 
 
 def test_every_function_that_a_score_was_seen_to_enter_is_in_its_closure() -> None:
-    """Names are followed by reading alone: what runs must be among what was read."""
+    """Names are followed by reading alone: what runs must be among what was read.
+
+    In a process of its own, as every call is looked at and other tests leave threads behind.
+    """
+    run = subprocess.run([sys.executable, __file__], capture_output=True, text=True, timeout=250)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == ["RELAX-time", "RELAX-random:estimator=surrogate", "Saliency", "KernelShap", "energy"]
+
+
+def look_at_every_call() -> None:
+    """Explain by five methods; compare the modules that were entered with those that were read."""
     from relax_quantus.benchmark.engine.prepared import prepare
 
     config = BenchmarkConfig(n_samples=30, max_clips=2, head_clips=24, perturbations_per_eval=8)
@@ -166,6 +176,7 @@ def test_every_function_that_a_score_was_seen_to_enter_is_in_its_closure() -> No
             sys.setprofile(None)
         met = Seen(sources).modules(Versions(sources), method, config) | Seen(sources).encoder(question.model)
         assert {name for name in entered if not name.startswith(source.NOT_ENTERED)} <= met, spec
+        print(spec)
 
 
 class Seen(Sources):
@@ -251,3 +262,7 @@ def test_a_run_goes_on_after_a_change_with_what_still_holds(copy: Path, tmp_path
     assert again() == [6, 4, {"metric's code": 2}]
     (copy / "relax" / "estimators" / "kernel_ridge.py").open("a").write(EFFECT)
     assert again() == [6, 3, {"method's code": 3}]
+
+
+if __name__ == "__main__":
+    look_at_every_call()

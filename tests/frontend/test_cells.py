@@ -92,7 +92,7 @@ def test_both_axes_are_coarsened_by_one_factor() -> None:
 
 
 def test_octave_cells_are_equal_in_log_f() -> None:
-    """On bands equal in log f, and on bands equal in mel if two of them are narrower than a cell."""
+    """On bands equal in log f; on bands equal in mel, if two of them are narrower than a cell."""
     cells = cells_for(grid_of(48_000, 3.0), 3000, "frequency", None, 0.5)
     steps = np.diff(cells.positions)
     np.testing.assert_allclose(steps, steps[0], rtol=1e-6)

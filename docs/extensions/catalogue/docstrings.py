@@ -12,7 +12,7 @@ from numpydoc.docscrape import NumpyDocString
 
 @dataclass(frozen=True)
 class Knob:
-    """A parameter: its name, its default as code ("" if none), what it does, as reStructuredText."""
+    """A parameter: its name, its default as code ("" if none), its meaning as reStructuredText."""
 
     name: str
     default: str

@@ -134,7 +134,7 @@ def shortcut(
 def explained(sample: Sample, plant: Any, kind: str, label: str) -> tuple[tuple[Clip, ...], LabelledExamples]:
     """Make clips of every sampled recording's loudest example with the shortcut.
 
-    Beside them, the examples of the other classes' recordings with the shortcut. Both are of the
+    The examples of the other classes' recordings with the shortcut leave, too. Both are of the
     shortcut's class.
     """
     clips, swapped, index = [], [], sample.class_names.index(label)

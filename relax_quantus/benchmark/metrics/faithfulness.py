@@ -1,4 +1,4 @@
-"""Measure faithfulness: does removing what a map calls important change the model's answer?
+"""Measure faithfulness: whether removing what a map calls important changes the answer.
 
 A `MetricInput` enters, a score leaves. Removed parts are filled with digital silence, or as the
 metric's paper says; the model is the similarity to the example's own embedding, or the predicted

@@ -1,4 +1,4 @@
-"""Measure localisation: does a map towards the clean call point at where the call dominates?
+"""Measure localisation: whether a map towards the clean call points at where it dominates.
 
 Only where the truth is known and not empty. The question is the clean stem's embedding: towards the
 mixture's own embedding a faithful map may rightly point at the background. The metrics of a region

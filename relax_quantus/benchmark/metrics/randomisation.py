@@ -1,4 +1,4 @@
-"""Measure randomisation: does a map change when the model's weights become random?
+"""Measure randomisation: whether a map changes when the model's weights become random.
 
 Quantus' MPRT, top down and cascading, other masks for every map (a shared mask pattern would look
 like agreement). Masks' noise changes a map, too, so a low correlation by itself may be noise: what

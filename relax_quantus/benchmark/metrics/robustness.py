@@ -1,4 +1,4 @@
-"""Measure robustness: does a map stay the same when the input changes a little?
+"""Measure robustness: whether a map stays the same when the input changes a little.
 
 The same masks for every copy (fixed seed), so that only the input's change moves the map. Copies
 add uniform noise of at most 0.2 in natural log (1.7 dB) to every bin; all metrics and a strategy's

@@ -105,7 +105,7 @@ def is_crossed(rows: pd.DataFrame) -> pd.Series:
 def own_granularity(masks: str, base: str, stated: str = "") -> str:
     """Return the granularity that a method shares with evaluators, or "" if none.
 
-    What its rows state, or what is known of its name.
+    It is what the method's rows state, or what is known of its name.
 
     Examples
     --------

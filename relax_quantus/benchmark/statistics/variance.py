@@ -58,7 +58,7 @@ class Components:
 
 
 def components(cells: pd.Series) -> Components:
-    """Estimate variance components of one score a cell; `cells` has the columns of `rows.CELL`."""
+    """Estimate variance components of one score a cell; `cells` is indexed by `rows.CELL`."""
     values = cells.dropna()
     frame = values.rename("y").reset_index()
     n = len(frame)

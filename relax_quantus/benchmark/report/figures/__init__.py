@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from relax_quantus.benchmark.report.figures import flipping, heat, scores, style
+from relax_quantus.benchmark.report.layout import slug
+from relax_quantus.benchmark.report.results_folder import Folder
 from relax_quantus.benchmark.statistics import intervals, ranks
 from relax_quantus.benchmark.statistics.endpoints import Endpoint, is_crossed
 from relax_quantus.benchmark.statistics.rows import measured, methods, pooled
@@ -18,9 +20,6 @@ from relax_quantus.benchmark.statistics.summary import MeasuredEndpoint, measure
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from relax_quantus.benchmark.report.layout import slug
-from relax_quantus.benchmark.report.results_folder import Folder
 
 MANY, FEW = 24, 14
 PANELS = 9
