@@ -80,7 +80,7 @@ class WaveformNetwork(nn.Module):
     output_names
         What it gives: ``("embedding",)``, ``("logits",)`` or both. A network of class scores alone
         is explained by them, and a warning says so once.
-    band_hz
+    range_hz
         Lowest and highest frequency that reaches the network; None takes 0 to half the rate.
 
     Examples
@@ -90,7 +90,7 @@ class WaveformNetwork(nn.Module):
     ...     def run(self, block, names):
     ...         return {"embedding": torch.stack([block.abs().mean(1), block.abs().amax(1)], 1)}
     >>> net = Loudness(sample_rate_hz=16_000, example_samples=4, max_batch=2)
-    >>> net(torch.ones(3, 4)).shape, net.band_hz
+    >>> net(torch.ones(3, 4)).shape, net.range_hz
     (torch.Size([3, 2]), (0.0, 8000.0))
     """
 
@@ -104,7 +104,7 @@ class WaveformNetwork(nn.Module):
         max_batch: int | None = None,
         labels: Iterable[str] = (),
         output_names: Iterable[str] = (EMBEDDING,),
-        band_hz: tuple[float, float] | None = None,
+        range_hz: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
         self.sample_rate_hz = checks.integer("sample_rate_hz", sample_rate_hz)
@@ -122,11 +122,11 @@ class WaveformNetwork(nn.Module):
             checks.refuse(
                 "output_names", "'logits' among them beside labels", got, "say which output scores the classes"
             )
-        low, high = (0.0, self.sample_rate_hz / 2) if band_hz is None else (float(edge) for edge in band_hz)
+        low, high = (0.0, self.sample_rate_hz / 2) if range_hz is None else (float(edge) for edge in range_hz)
         if not 0 <= low < high <= self.sample_rate_hz / 2:
             rule = f"two frequencies from 0 to {self.sample_rate_hz / 2:g} Hz, the lower first"
-            checks.refuse("band_hz", rule, f"({low:g}, {high:g})", "give them in hertz")
-        self.band_hz = (low, high)
+            checks.refuse("range_hz", rule, f"({low:g}, {high:g})", "give them in hertz")
+        self.range_hz = (low, high)
         self._said = False
 
     def run(self, block: Tensor, names: Sequence[str]) -> Mapping[str, Tensor]:
@@ -305,7 +305,7 @@ FACTS: dict[str, Any] = {
     "max_batch": None,
     "labels": (),
     "output_names": (EMBEDDING,),
-    "band_hz": None,
+    "range_hz": None,
 }
 """Attributes of the contract, with what is taken where one is missing; two of them must be said."""
 

@@ -88,8 +88,9 @@ class SpectrogramMasking(nn.Module):
         number; rows of a forward at most; rows of a forward exactly, the last ones filled up with
         copies.
     range_hz
-        Lowest and highest frequency that the network hears, the centres of the outermost bands; by
-        default from a main lobe above 0 to half the sample rate.
+        Lowest and highest frequency that the network hears, the centres of the outermost bands; as
+        the network says (from a main lobe above 0, if it says 0), else from there to half the
+        sample rate.
     seed
         Seeds the hiss of ``"background"`` and ``"noise"``, in a generator of its own.
 
@@ -200,8 +201,11 @@ class SpectrogramMasking(nn.Module):
     def _centres(self, bands: int, range_hz: tuple[float, float] | None) -> tuple[float, ...]:
         """Place the bands between the lowest and the highest frequency that the network hears."""
         half, lobe = self.sample_rate_hz / 2, MAIN_LOBE_BINS * self.sample_rate_hz / self.stft.window_samples
+        lowest = min(lobe, half / 2)
         said = _said(self.net, "range_hz") if range_hz is None else range_hz
-        low, high = (min(lobe, half / 2), half) if said is None else (float(hz) for hz in said)
+        low, high = (lowest, half) if said is None else (float(hz) for hz in said)
+        if range_hz is None and low == 0 and lowest < high:  # a ratio needs a centre above 0
+            low = lowest
         if not 0 <= low < high <= half:
             rule = f"0 <= lowest < highest <= {half:g} Hz (half the sample rate)"
             checks.refuse("range_hz", rule, repr((low, high)), "change the range")
@@ -254,7 +258,7 @@ class SpectrogramMasking(nn.Module):
 
     @property
     def axis(self) -> BinAxis:
-        """What the axes of maps stand for, for pictures, sounds and pages."""
+        """Return what the axes of maps stand for, for pictures, sounds and pages."""
         if self.space == "input":
             times = self.times_s
             every, window = float(times[-1] - times[0]) / max(1, times.size - 1) or self.window_s, 0.0

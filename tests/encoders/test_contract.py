@@ -99,7 +99,7 @@ def test_attributes_are_read_and_facts_go_before_them() -> None:
     module.sample_rate_hz, module.example_samples, module.max_batch = 32_000, 7, 2  # type: ignore[assignment]
     net = as_network(module, max_batch=5)
     assert (net.sample_rate_hz, net.example_samples, net.max_batch, net.labels) == (32_000, 7, 5, ())
-    assert net.band_hz == (0.0, 16_000.0)
+    assert net.range_hz == (0.0, 16_000.0)
     assert as_network(net) is net
 
 
@@ -167,7 +167,7 @@ def test_fingerprints_follow_weights_rate_and_window() -> None:
     assert opaque.fingerprint() == ""
 
 
-@pytest.mark.parametrize("band_hz", [(5.0, 1.0), (0.0, 9.0), (-1.0, 2.0)])
-def test_bands_that_cannot_be_heard_are_refused(band_hz: tuple[float, float]) -> None:
+@pytest.mark.parametrize("range_hz", [(5.0, 1.0), (0.0, 9.0), (-1.0, 2.0)])
+def test_bands_that_cannot_be_heard_are_refused(range_hz: tuple[float, float]) -> None:
     with pytest.raises(ArgumentError, match="two frequencies from 0 to 4 Hz"):
-        Blocks(band_hz=band_hz)
+        Blocks(range_hz=range_hz)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import relax_quantus as rq
+from relax_quantus.encoders.contract import as_network
 from relax_quantus.encoders.heard import amplitude
 from relax_quantus.encoders.spectral import SpectrogramMasking
 from relax_quantus.errors import ArgumentError, ArgumentTypeError, EncoderError, ShapeError
@@ -105,6 +106,18 @@ def test_windows_of_every_length() -> None:
     assert [window_for(n) for n in (16, 64, 255, 256, 10_000, 16_000, 144_000)] == [4, 16, 32, 64, 64, 128, 1024]
     with pytest.raises(ArgumentError, match="samples: expected an integer of at least 16, got 15"):
         window_for(15)
+
+
+def test_the_range_is_what_the_network_says_by_the_contract() -> None:
+    def of(**facts: Any) -> SpectrogramMasking:
+        return SpectrogramMasking(as_network(same, sample_rate_hz=RATE, example_samples=RATE, **facts))
+
+    plain = SpectrogramMasking(same, sample_rate_hz=RATE, example_samples=RATE).frequencies_hz
+    np.testing.assert_array_equal(of().frequencies_hz, plain)
+    low, high = of(range_hz=(0.0, 3_000.0)).frequencies_hz[[0, -1]]
+    assert (low, high) == (pytest.approx(plain[0]), pytest.approx(3_000))
+    low, high = of(range_hz=(500.0, 3_000.0)).frequencies_hz[[0, -1]]
+    assert (low, high) == (pytest.approx(500), pytest.approx(3_000))
 
 
 @pytest.mark.parametrize("bands", [1, 2, 5, 20, 64, 500])

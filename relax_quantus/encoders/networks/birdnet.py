@@ -95,7 +95,7 @@ def load_birdnet(
         output=embedding.index, logits=given.index, rate=SAMPLE_RATE_HZ, labels=found, batch=MAX_BATCH
     )
     network = load_tflite(path, settings, None, runtime)
-    network.band_hz = BAND_HZ
+    network.range_hz = BAND_HZ
     if network.labels and len(network.labels) != CLASSES:
         checks.refuse(
             "labels", f"{CLASSES} lines, one a species", f"{len(network.labels)}", f"pass {LABELS}", WeightsError

@@ -50,7 +50,7 @@ class GoogleSpeech(WaveformNetwork):
 
     def __init__(self, mel: OnnxNetwork, embedding: OnnxNetwork) -> None:
         super().__init__(
-            sample_rate_hz=SAMPLE_RATE_HZ, example_samples=EXAMPLE_SAMPLES, max_batch=MAX_BATCH, band_hz=BAND_HZ
+            sample_rate_hz=SAMPLE_RATE_HZ, example_samples=EXAMPLE_SAMPLES, max_batch=MAX_BATCH, range_hz=BAND_HZ
         )
         self.mel, self.embedding = mel, embedding
         self.eval()

@@ -37,7 +37,7 @@ def test_embeddings_are_those_of_the_two_files() -> None:
         frames = mel.run(None, {"input": row[None] * 32_767})[0].reshape(-1, 32) / 10 + 2
         wanted.append(embedding.run(None, {"input_1": frames[None, :, :, None].astype(np.float32)})[0].ravel())
     np.testing.assert_allclose(net(x).numpy(), np.stack(wanted), atol=1e-4)
-    assert (net.sample_rate_hz, net.example_samples, net.band_hz) == (16_000, 12_512, (60.0, 3_800.0))
+    assert (net.sample_rate_hz, net.example_samples, net.range_hz) == (16_000, 12_512, (60.0, 3_800.0))
     assert net.fingerprint() == rq.load_encoder("google_speech", weights=folder).fingerprint()
 
 
