@@ -1,4 +1,4 @@
-"""What a network hears under masks: a spectrum and its fill, computed once, and gains -> its input.
+"""Make what a network hears under masks: a spectrum and its fill, once, and gains -> its input.
 
 Between `relax_quantus.audio.stft` and `relax_quantus.encoders.spectral`: the arithmetic of masks on
 sound, without the network.
@@ -122,7 +122,7 @@ def weighted(content: Tensor, fill: Tensor | None, masks: Tensor) -> Tensor:
 
 
 def is_repeated(batch: Tensor, wave: Tensor) -> bool:
-    """Whether waveforms ``(n, N)`` are a batch ``(b, N)``, n / b times.
+    """Return whether waveforms ``(n, N)`` are a batch ``(b, N)``, n / b times.
 
     Examples
     --------

@@ -77,7 +77,7 @@ class Grid:
 
     @property
     def duration_s(self) -> float:
-        """What the frames span, in seconds."""
+        """Return what the frames span, in seconds."""
         return self.frames * self.hop_s
 
     def positions(self, octaves: float) -> npt.NDArray[np.float64]:
@@ -141,7 +141,7 @@ def band_octaves(bands_hz: tuple[float, ...]) -> npt.NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Cells:
-    """How a strategy cuts a grid.
+    """Describe how a strategy cuts a grid.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ class Cells:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What `relax_quantus.relax.masks.get` takes for the strategy.
+        """Return what `relax_quantus.relax.masks.get` takes for the strategy.
 
         Examples
         --------

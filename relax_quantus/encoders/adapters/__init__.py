@@ -24,7 +24,7 @@ SUFFIXES = {".onnx": "onnx", ".tflite": "tflite", ".pt": "torch", ".pt2": "torch
 
 
 def is_network_file(text: str) -> bool:
-    """Whether a text names a file that `load_file` reads.
+    """Return whether a text names a file that `load_file` reads.
 
     Examples
     --------

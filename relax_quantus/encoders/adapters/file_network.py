@@ -1,4 +1,4 @@
-"""What networks from files share: how their input lies, which tensors leave, what must be said.
+"""Run networks from files: how their input lies, which tensors leave, what must be said.
 
 The tensors that a file describes and the settings of ``--encoder FILE:output=..,rate=..,window=..``
 enter; a `FileNetwork` with the whole contract leaves. The runtimes stand in modules beside this
@@ -60,7 +60,7 @@ class TensorNote:
 
 @dataclass(frozen=True)
 class FileSettings:
-    """What the user says of a file, and the file may not.
+    """Hold what the user says of a file, and the file may not.
 
     Attributes
     ----------
@@ -195,7 +195,7 @@ class FileNetwork(WaveformNetwork):
 
 @dataclass(frozen=True)
 class Layout:
-    """How an input lies: rows and samples (None: any), axes, and the front end that it wants."""
+    """Describe an input: rows and samples (None: any), axes, and the front end that it wants."""
 
     rows: int | None
     samples: int | None
@@ -204,7 +204,7 @@ class Layout:
 
     @property
     def has_batch(self) -> bool:
-        """Whether the first axis counts examples."""
+        """Return whether the first axis counts examples."""
         return len(self.shape) != 1
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What a file of a network says of itself: inputs, outputs, and what could be an embedding.
+"""Read what a network's file says of itself: inputs, outputs, what could be an embedding.
 
 A path enters, an `Inspection` leaves; its text is what ``relax-quantus inspect FILE`` prints.
 Nothing needs to be known about the network, and a network that cannot be loaded is described all
@@ -23,7 +23,7 @@ _SQUASHING = ("LOGISTIC", "SOFTMAX", "LOG_SOFTMAX", "Sigmoid", "Softmax", "LogSo
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a file holds.
+    """Describe what a file holds.
 
     Attributes
     ----------

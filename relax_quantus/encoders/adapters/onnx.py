@@ -60,7 +60,7 @@ def onnxruntime() -> ModuleType:
 
 @dataclass(frozen=True)
 class OnnxDescription:
-    """What an ONNX file says of itself; `inner`: tensors of floats inside, as computed."""
+    """Hold what an ONNX file says of itself; `inner`: tensors of floats inside, as computed."""
 
     taken: tuple[TensorNote, ...]
     given: tuple[TensorNote, ...]

@@ -45,7 +45,7 @@ class Warped(GridStrategy):
 
     Examples
     --------
-    >>> from relax_quantus.relax.masks.frequency import Frequency
+    >>> from relax_quantus.relax.masks.stripes import Frequency
     >>> stripes = Frequency(stripes=2, edges="hard")
     >>> masks = Warped(strategy=stripes, positions=(0.1, 0.3, 0.6, 1.9), cells=2)
     >>> masks.sample(5, (1, 3, 4), torch.Generator().manual_seed(0)).shape
@@ -70,7 +70,7 @@ class Warped(GridStrategy):
 
     @property
     def granularity(self) -> str:
-        """What is masked at a time, as the strategy says."""
+        """Say what is masked at a time, in the words of the strategy."""
         return str(getattr(self.strategy, "granularity", "patch"))
 
     @property
@@ -84,7 +84,7 @@ class Warped(GridStrategy):
         return ENTRIES_A_CELL * self.cells
 
     def columns(self, frames: int, bands: int) -> int:
-        """As the strategy on the even axis."""
+        """Return how many columns the strategy has on the even axis."""
         return self.strategy.columns(frames, self._even(bands))
 
     def build(self, uniform: Tensor, frames: int, bands: int) -> Tensor:
