@@ -30,6 +30,7 @@ from relax_quantus.cli import console
 from relax_quantus.cli.bench import BenchRequest
 from relax_quantus.cli.explain import ExplainRequest
 from relax_quantus.cli.fit import FitRequest
+from relax_quantus.cli.inspect_file import InspectRequest
 from relax_quantus.cli.list_names import ListRequest
 from relax_quantus.cli.options import MESSAGES, MessageOptions
 from relax_quantus.cli.report import ReportRequest
@@ -187,6 +188,7 @@ COMMANDS: dict[str, type[Request]] = {
     "bench": BenchRequest,
     "report": ReportRequest,
     "list": ListRequest,
+    "inspect": InspectRequest,
 }
 """Name of each command and its options, in the order in which ``--help`` lists them."""
 FAILED, IMPOSSIBLE = 1, 2

@@ -24,6 +24,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "encoders": (
         "vggish_mini",
         "vggish",
+        "birdnet",
+        "google_speech",
         "wav2vec2_base",
         "wav2vec2_large",
         "wav2vec2_large_lv60k",
@@ -88,8 +90,9 @@ class NetworkOptions:
             metavar="NAME",
             rich_help_panel=ENCODER,
             autocompletion=completing("encoders"),
-            help="Encoder; `relax-quantus list encoders` names them. NAME:layer=6 sets its parameters. Your own: module:attribute or "
-            "file.py:name, a torch module or a function that returns one, or a pair (front end, module).",
+            help="Encoder; `relax-quantus list encoders` names them. NAME:layer=6 sets its parameters. A network in a file: model.onnx, "
+            "model.tflite or model.pt, as in model.onnx:rate=16000,output=3; `relax-quantus inspect` describes it. Your own: "
+            "module:attribute or file.py:name, a torch module or a function that returns one, or a pair (front end, module).",
         ),
     ] = "vggish_mini"
     weights: Annotated[

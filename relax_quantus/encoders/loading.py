@@ -3,9 +3,10 @@
 The one way for explain, fit and bench. `ENCODERS` has the encoders that we ship: one file each,
 imported only when asked for; any callable of that shape is an encoder to the rest of the package. A
 text or an object enters `load`: a name with settings (``vggish_mini``,
-``vggish_mini:weights=PATH``, ``random:of=vggish_mini,seed=1``), ``module:attribute`` or
-``file.py:name`` of the user's own, a network, any callable, or a pair of a front end and one of
-these. A `FrontEnd` and a network in eval mode leave that fit together.
+``vggish_mini:weights=PATH``, ``random:of=vggish_mini,seed=1``), a file of a network
+(``model.onnx:rate=16000``), ``module:attribute`` or ``file.py:name`` of the user's own, a network,
+any callable, or a pair of a front end and one of these. A `FrontEnd` and a network in eval mode
+leave that fit together.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from relax_quantus.base.checks import one_line
 from relax_quantus.base.networks import fingerprint, neutral_torch
 from relax_quantus.base.registry import FORM, Registry, Specification, nearest, parse, user_object
 from relax_quantus.encoders.adapters import is_network_file, load_named
+from relax_quantus.encoders.contract import WAVEFORM, WaveformNetwork, as_network
 from relax_quantus.encoders.torchaudio_models import NORMALIZED, load_torchaudio_model
 from relax_quantus.encoders.waveform import WaveformEncoder
 from relax_quantus.encoders.weights_file import load_weights
@@ -149,7 +151,11 @@ def _random(of: str = "vggish_mini", seed: int = 0) -> nn.Module:
     if of == RANDOM or of not in ENCODERS:
         remedy = "for example of=vggish_mini" if of == RANDOM else nearest(of, ENCODERS.names())
         checks.refuse("of", "the name of an encoder", repr(of), remedy, UnknownNameError)
-    return randomised(load_encoder(of), checks.integer("seed", seed, low=0))
+    network = load_encoder(of)
+    if not any(True for _ in network.parameters()):
+        rule, got = "an encoder whose weights torch holds", f"{of!r}, which another runtime runs"
+        checks.refuse("of", rule, got, "name another")
+    return randomised(network, checks.integer("seed", seed, low=0))
 
 
 def randomised(encoder: nn.Module, seed: int) -> nn.Module:
@@ -193,7 +199,9 @@ def load(
         A file of its weights, and the digest that the file must have.
     front_end
         A text of the same kinds, a `FrontEnd`, or an object that makes examples of a waveform. None
-        gives an encoder of waveforms the waveform, a pair its own, and any other log-mel.
+        gives a network that keeps the contract of `relax_quantus.encoders.contract` what it says of
+        itself (the waveform at its own rate and length), another encoder of waveforms the waveform
+        at 16 kHz, a pair its own, and any other log-mel.
     argument
         What messages call the encoder.
 
@@ -215,24 +223,70 @@ def load(
             checks.refuse(argument, f"{FORM}, or module:attribute", repr(name), "settings are key=value")
         brought, network = _brought(name, user_object(argument, spec.target), weights, sha256, argument)
     else:
-        network = _registered(spec, weights, sha256, argument)
+        network = _registered(spec, weights, sha256, argument, chosen)
     if brought is not None:
         if chosen is not None:
             rule = f"none beside {name}, which brings its own"
             checks.refuse(FRONT_END, rule, repr(chosen.text), "leave it out")
         chosen = _front_end(brought)
-    if chosen is None:
-        chosen = front_ends.waveform() if isinstance(network, WaveformEncoder) else front_ends.log_mel()
-    if isinstance(network, WaveformEncoder) and not chosen.of_waveforms:
-        rule = f"{front_ends.WAVEFORM} with {name}, an encoder of waveforms"
-        checks.refuse(FRONT_END, rule, repr(chosen.text), "leave it out")
-    if spec is not None and spec.target is None and chosen.of_waveforms and not isinstance(network, WaveformEncoder):
+    chosen = checked_front_end(network, chosen, name)
+    of_waveforms = isinstance(network, WaveformEncoder | WaveformNetwork)
+    if spec is not None and spec.target is None and chosen.of_waveforms and not of_waveforms:
         rule = f"spectrograms for {name}"
         checks.refuse(FRONT_END, rule, repr(chosen.text), "leave it out, or name an encoder of waveforms")
     network.eval()
     if chosen.text != front_ends.LOG_MEL or argument != ENCODER:
         _try(network, chosen, name, argument)
     return chosen, network
+
+
+def front_end_of(network: Any) -> FrontEnd:
+    """Return what makes a network's examples: what it says of itself, or log-mel.
+
+    A network that keeps the contract (`relax_quantus.encoders.contract`) gets the waveform at its
+    own rate, in examples of its own length (0.96 s where it takes any), or the front end that it
+    names.
+
+    Examples
+    --------
+    >>> from relax_quantus.encoders.contract import as_network
+    >>> def power(x):
+    ...     return x.square().mean(1, keepdim=True)
+    >>> front_end_of(as_network(power, sample_rate_hz=48_000, example_samples=144_000)).text
+    'waveform:seconds=3.0,sample_rate=48000'
+    """
+    if isinstance(network, WaveformEncoder):
+        return front_ends.waveform()
+    if not isinstance(network, WaveformNetwork):
+        return front_ends.log_mel()
+    if not (isinstance(network.input, str) and network.input == WAVEFORM):
+        return _front_end(network.input)
+    rate = network.sample_rate_hz
+    seconds = front_ends.EXAMPLE_S if network.example_samples is None else network.example_samples / rate
+    text = f"{front_ends.WAVEFORM}:seconds={seconds!r},sample_rate={rate}"
+    return front_ends.waveform(text, seconds, rate)
+
+
+def checked_front_end(network: Any, chosen: FrontEnd | None, name: str) -> FrontEnd:
+    """Return the front end that was chosen, or the network's own if none was.
+
+    Raises
+    ------
+    ArgumentError
+        If `chosen` makes examples of another kind, rate or length than the network says it takes.
+    """
+    own = front_end_of(network)
+    if chosen is None:
+        return own
+    if isinstance(network, WaveformEncoder) and not chosen.of_waveforms:
+        rule = f"{front_ends.WAVEFORM} with {name}, an encoder of waveforms"
+        checks.refuse(FRONT_END, rule, repr(chosen.text), "leave it out")
+    if isinstance(network, WaveformNetwork) and network.input == WAVEFORM:
+        is_of_length = network.example_samples in (None, chosen.example_samples)
+        if not (chosen.of_waveforms and chosen.rate_hz == own.rate_hz and is_of_length):
+            rule = f"{own.text} with {name}, which says so of itself"
+            checks.refuse(FRONT_END, rule, repr(chosen.text), "leave it out")
+    return chosen
 
 
 def resolve(spec: str, front_end: FrontEnd | None = None) -> tuple[nn.Module, str]:
@@ -299,7 +353,7 @@ def _is_pair(spec: str) -> bool:
 def known(spec: str) -> None:
     """Refuse a text whose name is unknown, without loading anything."""
     parsed = parse(ARGUMENT, spec)
-    if parsed.target is None and parsed.name not in ENCODERS:
+    if parsed.target is None and parsed.name not in ENCODERS and not is_network_file(parsed.name):
         hint = nearest(parsed.name, ENCODERS.names())
         raise UnknownNameError(f"{ARGUMENT}: expected the name of an encoder, got {parsed.name!r}; {hint}.")
 
@@ -336,12 +390,22 @@ def _front_end(given: Any) -> FrontEnd:
     return front_ends.of_object(spec.text, user_object(FRONT_END, spec.target))
 
 
-def _registered(spec: Specification, weights: Path | None, sha256: str | None, argument: str) -> nn.Module:
-    """Load an encoder by its name.
+def _registered(
+    spec: Specification, weights: Path | None, sha256: str | None, argument: str, front_end: FrontEnd | None
+) -> nn.Module:
+    """Load an encoder by its name, or a network by its file.
 
-    Its weights are settings; on the command line they are options of their own.
+    Weights are settings of a name; on the command line they are options of their own.
     """
     known_as, settings = spec.name, dict(spec.settings)
+    if is_network_file(known_as) and known_as not in ENCODERS:
+        if weights is not None:
+            checks.refuse(WEIGHTS, f"none with {known_as}, which holds them", str(weights), "leave it out")
+        if "sha256" in settings:
+            settings["sha256"] = spec.texts["sha256"]
+        if front_end is not None and not front_end.of_waveforms:
+            settings["front_end"] = front_end
+        return load_encoder(known_as, **settings)
     if argument == ARGUMENT:
         known(spec.text)
     for key in ("weights", "sha256"):
@@ -363,17 +427,37 @@ def _brought(name: str, found: Any, weights: Path | None, sha256: str | None, ar
         if len(encoder) != 2:
             checks.refuse(argument, f"an encoder, or a front end and an encoder, from {name}", f"{len(encoder)} things")
         front_end, encoder = encoder
-    if not isinstance(encoder, nn.Module):
+    says = front_end is None and keeps_contract(encoder)
+    if not isinstance(encoder, nn.Module) and not (says and callable(encoder)):
         if (found is encoder and name.partition(":")[2]) or not callable(encoder):
             got, remedy = f"a {type(encoder).__name__}", "return a module"
             checks.refuse(argument, f"a torch.nn.Module from {name}", got, remedy, ArgumentTypeError)
         encoder = CallableEncoder(encoder)
+    if weights is not None and not isinstance(encoder, nn.Module):
+        checks.refuse(WEIGHTS, f"none with {name}, which is no module", str(weights), "leave it out")
     if weights is not None:
         remedy = "save encoder.state_dict() of this very network"
         load_weights(encoder, weights, sha256, f"the weights of {name}", remedy)
+    if says:
+        return front_end, as_network(encoder)
     if not isinstance(encoder, WaveformEncoder) and callable(getattr(encoder, "extract_features", None)):
         encoder = WaveformEncoder(encoder)
     return front_end, encoder
+
+
+def keeps_contract(network: Any) -> bool:
+    """Return whether a network says its rate and window, as `relax_quantus.encoders.contract` asks.
+
+    Examples
+    --------
+    >>> layer = nn.Flatten()
+    >>> keeps_contract(layer)
+    False
+    >>> layer.sample_rate_hz, layer.example_samples = 48_000, 144_000
+    >>> keeps_contract(layer)
+    True
+    """
+    return hasattr(network, "sample_rate_hz") and hasattr(network, "example_samples")
 
 
 class CallableEncoder(nn.Module):

@@ -25,10 +25,9 @@ from relax_quantus.base import checks
 from relax_quantus.base.checks import shown
 from relax_quantus.base.networks import MICRO_BATCH, checked_embedding
 from relax_quantus.base.progress import Progress, progress_bar
-from relax_quantus.encoders.loading import load
-from relax_quantus.encoders.waveform import WaveformEncoder
+from relax_quantus.encoders.contract import as_network
+from relax_quantus.encoders.loading import front_end_of, keeps_contract, load
 from relax_quantus.errors import DataError
-from relax_quantus.frontend import front_end as front_ends
 from relax_quantus.frontend.front_end import FrontEnd
 from relax_quantus.heads.classifier import EmbeddingClassifier
 from relax_quantus.heads.fine_tuning import FineTuning
@@ -129,8 +128,9 @@ def fit_recordings(
         by default each is its own source.
     encoder
         A name with settings, ``"name:key=value,..."``, or the user's own, ``"module:attribute"``
-        or ``"file.py:name"``; an encoder of log-mel examples or a `WaveformEncoder`; or a front
-        end and an encoder, as `relax_quantus.encoders.loading.load` returns them.
+        or ``"file.py:name"``; an encoder of log-mel examples, a `WaveformEncoder` or a network that
+        says its rate and window; or a front end and an encoder, as
+        `relax_quantus.encoders.loading.load` returns them.
     weights, sha256, front_end
         See `relax_quantus.encoders.loading.load`; only with the name of an encoder.
     fine_tune
@@ -167,8 +167,8 @@ def fit_recordings(
     elif isinstance(encoder, tuple):
         loaded, network = encoder
     else:
-        loaded = front_ends.waveform() if isinstance(encoder, WaveformEncoder) else front_ends.log_mel()
-        network = encoder
+        network = as_network(encoder) if keeps_contract(encoder) else encoder
+        loaded = front_end_of(network)
     entries = listing(folder)
     left_out: list[tuple[Path, Exception]] = []
 

@@ -56,8 +56,9 @@ class ExplainSettings:
     Parameters
     ----------
     encoder
-        Name of an encoder with its settings, ``"name:key=value"``; one of your own as
-        ``"module:attribute"`` or ``"file.py:name"``; or a torch module.
+        Name of an encoder with its settings, ``"name:key=value"``; a network's file with its,
+        ``"model.onnx:rate=16000"``; one of your own as ``"module:attribute"`` or
+        ``"file.py:name"``; or a torch module.
     masks
         One or several masking strategies, by name or as objects; None for all that suit the front
         end.

@@ -27,8 +27,14 @@ from relax_quantus import __version__
 from relax_quantus.base import checks
 from relax_quantus.base.networks import fingerprint
 from relax_quantus.base.registry import parse, user_object
-from relax_quantus.encoders.loading import load, refuse_other_front_end
-from relax_quantus.encoders.waveform import WaveformEncoder
+from relax_quantus.encoders.contract import as_network
+from relax_quantus.encoders.loading import (
+    checked_front_end,
+    front_end_of,
+    keeps_contract,
+    load,
+    refuse_other_front_end,
+)
 from relax_quantus.errors import ArgumentTypeError, ShapeError
 from relax_quantus.frontend import front_end as front_ends
 from relax_quantus.frontend.front_end import FrontEnd
@@ -281,18 +287,18 @@ def _networks(settings: ExplainSettings) -> tuple[FrontEnd, nn.Module]:
     elif isinstance(encoder, nn.Module):
         if settings.weights is not None:
             checks.refuse("weights", "none with a module, which has its own", str(settings.weights), "leave it out")
-        network = encoder
+        network = as_network(encoder) if keeps_contract(encoder) else encoder
     else:
         rule = "a name, or a torch.nn.Module"
         checks.refuse("encoder", rule, encoder, "wrap it in a module", ArgumentTypeError)
     if isinstance(front_end, str):
         spec = parse("front_end", front_end)
         if spec.target is None:
-            return front_ends.build(spec), network
+            return checked_front_end(network, front_ends.build(spec), type(network).__name__), network
         front_end = user_object("front_end", spec.target)
     if front_end is not None:
         return front_ends.of_object("the user's own", front_end), network
-    return (front_ends.waveform() if isinstance(network, WaveformEncoder) else front_ends.log_mel()), network
+    return front_end_of(network), network
 
 
 def _applicable(settings: ExplainSettings, front_end: FrontEnd) -> dict[str, MaskStrategy]:
