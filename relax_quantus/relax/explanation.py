@@ -61,7 +61,7 @@ class Explanation:
     null_maxima, null_statistic
         ``(B, P)`` ascending and ``(B,)``, with ``explain(null=True)`` only, else None: the largest
         ``|centred|`` / its error over an example's bins, under P permutations of the similarities
-        and as they are; see `relax_quantus.relax.null`.
+        and as they are; see `relax_quantus.relax.estimation`.
     """
 
     importance: Tensor
