@@ -424,7 +424,7 @@ class RecordingExplanation:
         Parameters
         ----------
         out
-            The folder, which exists.
+            The folder; made if need be.
         html
             A page that shows and plays what matters.
         sounds
@@ -440,6 +440,7 @@ class RecordingExplanation:
             If it cannot be written; nothing is, then.
         """
         out = Path(out)
+        out.mkdir(parents=True, exist_ok=True)
         suffixes: dict[str, Any] = {"picture": "png", "arrays": "npz"}
         entry, boxes = None, None
         with ResultFiles(self.path, out, uninterrupted) as files:
