@@ -20,10 +20,10 @@ import torch
 
 from relax_quantus import __version__
 from relax_quantus.audio.reading import read_audio
-from relax_quantus.base.checks import shown
+from relax_quantus.base.checks import duration, shown
 from relax_quantus.base.files import alone_in, write_text
-from relax_quantus.frontend.axes import Axis, BinAxis
-from relax_quantus.frontend.front_end import duration
+from relax_quantus.frontend.axes import BinAxis
+from relax_quantus.frontend.examples import Axis
 from relax_quantus.recordings.anchors import companion
 from relax_quantus.recordings.plan import LEAST_LEFT_S
 from relax_quantus.recordings.writing import (

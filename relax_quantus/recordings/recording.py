@@ -25,7 +25,7 @@ from relax_quantus.base import checks
 from relax_quantus.base.files import ResultFiles
 from relax_quantus.base.registry import nearest
 from relax_quantus.errors import UnknownNameError
-from relax_quantus.frontend.axes import Image
+from relax_quantus.frontend.examples import Image
 from relax_quantus.recordings.explaining import EACH, Array, Blocks, part
 from relax_quantus.recordings.pages import write_page
 from relax_quantus.recordings.plan import Plan

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 
 from relax_quantus.base import checks
-from relax_quantus.base.checks import shown
+from relax_quantus.base.checks import duration, shown
 from relax_quantus.base.files import complete
-from relax_quantus.frontend.front_end import LOG_MEL, FrontEnd, duration
+from relax_quantus.frontend.front_end import LOG_MEL, FrontEnd
 from relax_quantus.recordings.explaining import EACH, Array, part
 from relax_quantus.recordings.plan import LEAST_LEFT_S, Plan
 from relax_quantus.views import thresholds

@@ -13,7 +13,7 @@ from relax_quantus.base import checks
 from relax_quantus.base.networks import neutral_torch
 
 if TYPE_CHECKING:
-    from relax_quantus.frontend.axes import Axis
+    from relax_quantus.frontend.examples import Axis
     from relax_quantus.frontend.log_mel import LogMel
 
 
