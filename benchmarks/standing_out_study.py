@@ -32,7 +32,7 @@ from relax_quantus.benchmark.data.planted import mix
 from relax_quantus.benchmark.data.sampling import examples_of
 from relax_quantus.benchmark.data.soundscapes import class_of, dominates, soundscape
 from relax_quantus.benchmark.data.synthetic_calls import SAMPLE_RATE_HZ
-from relax_quantus.frontend.axes import Axis
+from relax_quantus.frontend.examples import Axis
 from relax_quantus.frontend.log_mel import LogMelAxis, hz_to_mel
 from relax_quantus.relax.fills import SILENCE
 from relax_quantus.views.boxes import Region, regions

@@ -69,6 +69,17 @@ def one_line(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
+def duration(seconds: float) -> str:
+    """Write seconds as messages show them.
+
+    Examples
+    --------
+    >>> duration(0.96), duration(2.0)
+    ('0.96', '2')
+    """
+    return f"{seconds:.3g}" if math.isfinite(seconds) else "unknown"
+
+
 def message(argument: str, expected: str, got: object, remedy: str = "") -> str:
     """Compose the one form in which the package complains."""
     got = got if isinstance(got, str) else describe(got)

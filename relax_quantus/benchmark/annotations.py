@@ -27,7 +27,7 @@ import numpy.typing as npt
 from relax_quantus.base.files import write_text
 from relax_quantus.base.text_files import Numbers, cells, listed, read_text, table
 from relax_quantus.errors import DataError
-from relax_quantus.frontend.axes import Axis
+from relax_quantus.frontend.examples import Axis
 from relax_quantus.frontend.log_mel import LogMelAxis, LogMelConfig
 from relax_quantus.views.boxes import LABEL
 

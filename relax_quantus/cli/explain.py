@@ -226,10 +226,10 @@ def run(request: ExplainRequest) -> int:
         be written to.
     """
     from relax_quantus.base import files
-    from relax_quantus.recordings.pages import refuse_impossible, write_index
+    from relax_quantus.recordings.pages import write_index
     from relax_quantus.recordings.plan import ExplainSettings
     from relax_quantus.recordings.session import Hooks, Session
-    from relax_quantus.recordings.writing import write_results
+    from relax_quantus.recordings.writing import refuse_impossible
 
     def progress(total: int, what: str, unit: str, begun: int = 0) -> AbstractContextManager[Any]:
         if begun:
@@ -238,7 +238,7 @@ def run(request: ExplainRequest) -> int:
         bar: AbstractContextManager[Any] = console.Progress(total, what, unit, begun)
         return bar
 
-    hooks = Hooks(progress, console.raise_if_asked, console.held)
+    hooks = Hooks(progress, console.raise_if_asked)
     session = Session(ExplainSettings(**settings_of(request)), hooks=hooks)
     refuse_impossible(session.front_end, request.html, request.sounds, request.annotations)
     files.writable_folder(request.out)
@@ -249,7 +249,7 @@ def run(request: ExplainRequest) -> int:
         for path in clips:
             try:
                 found = session.explain(path, keep_in=request.out)
-                written = write_results(found, request.out, **asked)
+                written = found.write(request.out, **asked, uninterrupted=console.held)
             except Exception as problem:  # of whatever runtime an encoder of the user's own calls
                 console.raise_if_asked()
                 console.report(problem, path)
@@ -280,7 +280,7 @@ def tell(found: RecordingExplanation, written: Written) -> None:
 
     With ``--json`` all facts.
     """
-    from relax_quantus.recordings.pages import masks_used
+    from relax_quantus.recordings.writing import masks_used
 
     picture = console.shown(written.files["picture"])
     line = picture if found.session.settings.tolerance is None else f"{picture}: {masks_used(found)}"

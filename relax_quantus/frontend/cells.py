@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from relax_quantus.base import checks
-from relax_quantus.frontend.axes import Axis
+from relax_quantus.frontend.examples import Axis
 from relax_quantus.frontend.log_mel import LogMelAxis
 
 TIME_S = 0.12

@@ -1,5 +1,9 @@
 """Carry with a tensor of examples what it is: its axes, its silence, its rate and its waveform.
 
+`Axis` says what the last axes of a tensor stand for: frames and bands -> seconds and Hz. It is what
+pictures, boxes and sounds ask; each kind of front end has its own
+(`relax_quantus.frontend.log_mel.LogMelAxis`, `relax_quantus.frontend.axes`).
+
 What front ends return and encoders take. A tensor ``(n, 1, T, F)`` or ``(n, samples)`` enters with
 what its front end knows about it, the same tensor leaves: it can be used wherever a tensor can.
 Metadata stays true or goes: picking examples, copying, moving to another device or floating type,
@@ -10,17 +14,189 @@ last two axes gives a plain tensor, which is also all that an encoder computes w
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from importlib.abc import MetaPathFinder
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from relax_quantus.frontend.axes import Axis
-
+SECONDS = "time (s)"
+"""Label of a time axis in seconds."""
+TICKS_HZ = (250, 500, 1000, 2000, 4000, 7000)
+HIGH_TICKS_HZ = (10_000, 15_000, 20_000, 30_000, 40_000, 60_000, 80_000, 100_000, 120_000, 150_000, 200_000)
+FEWEST_TICKS = 3
+"""Where the lists above give fewer, ticks are at round steps."""
+LEAST_GAP = 0.06
+"""Least distance of two ticks, as a share of the axis."""
+Image = npt.NDArray[np.float64]
 _METADATA = ("axis", "silence", "sample_rate_hz", "source", "front_end")
+
+
+@dataclass(frozen=True)
+class Axis(ABC):
+    """Tell when frames are, in seconds, and where bands are, in Hz.
+
+    Parameters
+    ----------
+    start_s
+        Where the first example starts, in seconds.
+    """
+
+    start_s: float = field(default=0.0, kw_only=True)
+
+    label = "frequency (Hz)"
+    time_label = SECONDS
+    heading = "spectrogram"
+    dimensions = 2
+    """Last axes that it is about: time and bands, of waveforms time alone."""
+
+    @property
+    @abstractmethod
+    def value_label(self) -> str:
+        """Label of the values."""
+
+    @property
+    @abstractmethod
+    def hop_s(self) -> float:
+        """Seconds from one frame to the next."""
+
+    @property
+    @abstractmethod
+    def window_s(self) -> float:
+        """Seconds that one frame sees."""
+
+    @property
+    @abstractmethod
+    def first_s(self) -> float:
+        """Middle of the first frame's window in seconds from the beginning of the waveform."""
+
+    @property
+    @abstractmethod
+    def bands(self) -> int:
+        """Number of bands F."""
+
+    @property
+    @abstractmethod
+    def centres_hz(self) -> Image | None:
+        """Centre of each band in Hz, shape (F,); None where bands are no frequencies."""
+
+    @abstractmethod
+    def band_of_hz(self, hz: npt.ArrayLike) -> Image:
+        """Return the position of frequencies in Hz on the band axis.
+
+        0 is the lowest band's centre.
+        """
+
+    @abstractmethod
+    def bands_of_hz(self, low_hz: float, high_hz: float) -> npt.NDArray[np.int64]:
+        """Return the bands whose middle lies between two frequencies.
+
+        The nearest if none does; none beside the range that is heard.
+        """
+
+    @abstractmethod
+    def ticks(self) -> tuple[Sequence[float], Sequence[str]]:
+        """Choose where to mark the band axis, and with what."""
+
+    @property
+    def in_seconds(self) -> bool:
+        """Whether times are seconds; otherwise frames are counted."""
+        return self.time_label == SECONDS
+
+    def times_s(self, frames: int) -> Image:
+        """Return the centre of each frame's analysis window, shape (frames,), in seconds."""
+        return np.asarray(self.start_s + self.first_s + self.hop_s * np.arange(frames))
+
+    def end_s(self, frames: int) -> float:
+        """Return where in the waveform what so many frames see ends, in seconds."""
+        last = float(self.times_s(frames)[-1]) if frames else self.start_s
+        return last + max(self.window_s, self.hop_s) / 2
+
+    def extent(self, frames: int) -> tuple[float, float, float, float]:
+        """Return left and right in seconds, bottom and top in bands, of an image of so many frames.
+
+        Frame i is drawn from half a hop before to half a hop after its window's middle. Where that
+        lets the image begin within a frame of the waveform's beginning, it begins there, so that
+        examples join and start at round times: with VGGish's front end 7.5 ms early.
+        """
+        left = self.first_s - self.hop_s / 2
+        left = self.start_s + (0.0 if abs(left) <= self._rounding * self.hop_s * (1 + 1e-9) else left)
+        return left, left + frames * self.hop_s, -0.5, self.bands - 0.5
+
+    _rounding = 1.0
+
+    def frames_of_s(self, begin_s: float, end_s: float, frames: int) -> npt.NDArray[np.int64]:
+        """Return the frames, of so many, whose middle lies between two seconds.
+
+        The nearest if none does; none after the last.
+        """
+        times = self.times_s(frames)
+        if not frames or begin_s > times[-1] + self.hop_s / 2:
+            return np.zeros(0, np.int64)
+        return within(times, begin_s, end_s)
+
+
+class HasAxis(Protocol):
+    """Stand for what knows the axes of its examples: `LogMel`, a front end, `Examples`."""
+
+    @property
+    def axis(self) -> Axis:
+        """What the axes of its examples stand for."""
+        ...
+
+
+def within(middles: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArray[np.int64]:
+    """Return the indices of the middles from `low` to `high`; of the nearest if there is none.
+
+    Examples
+    --------
+    >>> within(np.array([1.0, 2.0, 4.0]), 1.5, 4.0), within(np.array([1.0, 2.0, 4.0]), 2.2, 2.4)
+    (array([1, 2]), array([1]))
+    """
+    found = np.flatnonzero((middles >= low) & (middles <= high))
+    return found if found.size else np.array([int(np.abs(middles - (low + high) / 2).argmin())])
+
+
+def ticks_hz(low_hz: float, high_hz: float, position: Callable[[float], float], bands: int) -> list[int | float]:
+    """Choose frequencies to mark on an axis, far enough apart to be read.
+
+    Parameters
+    ----------
+    low_hz, high_hz
+        Ends of the axis in Hz.
+    position
+        Frequency in Hz -> place on an axis of length `bands`.
+    bands
+        Number of bands F.
+
+    Examples
+    --------
+    >>> ticks_hz(10_000, 120_000, lambda hz: hz / 1000, 120)
+    [10000, 20000, 30000, 40000, 60000, 80000, 100000, 120000]
+    >>> ticks_hz(3000, 3900, lambda hz: hz / 10, 90)
+    [3000, 3200, 3400, 3600, 3800]
+    """
+    found = _apart([hz for hz in (*TICKS_HZ, *HIGH_TICKS_HZ) if low_hz <= hz <= high_hz], position, bands)
+    if len(found) >= FEWEST_TICKS or not high_hz > low_hz:
+        return found
+    rough = (high_hz - low_hz) / 6
+    power = 10.0 ** np.floor(np.log10(rough))
+    step = power * next(by for by in (1, 2, 5, 10) if by * power >= rough)
+    steps = np.arange(np.ceil(low_hz / step - 1e-9), np.floor(high_hz / step + 1e-9) + 1)
+    return _apart([round(float(hz), 6) for hz in steps * step], position, bands)
+
+
+def _apart(wanted: Sequence[float], position: Callable[[float], float], bands: int) -> list[int | float]:
+    found: list[int | float] = []
+    for hz in wanted:
+        if not found or position(hz) - position(found[-1]) >= LEAST_GAP * bands:
+            found.append(int(hz) if float(hz).is_integer() else hz)
+    return found
 
 
 class Examples(Tensor):

@@ -28,9 +28,8 @@ from relax_quantus.base import checks
 from relax_quantus.base.checks import one_line
 from relax_quantus.base.registry import Specification, nearest
 from relax_quantus.errors import ArgumentTypeError, RelaxQuantusError, ShapeError, UnknownNameError
-from relax_quantus.frontend.axes import COUNTED, Axis, BinAxis, SampleAxis
-from relax_quantus.frontend.axes import duration as duration
-from relax_quantus.frontend.examples import Examples, plain
+from relax_quantus.frontend.axes import COUNTED, BinAxis, SampleAxis
+from relax_quantus.frontend.examples import Axis, Examples, plain
 from relax_quantus.frontend.framing import Framing, framing_of_transform
 from relax_quantus.frontend.log_mel import NAME, LogMel, LogMelConfig, framing_of_log_mel
 from relax_quantus.frontend.measured_axes import TRANSFORMS, knows_no_rest, said_axis, spectral_part, transform_axis

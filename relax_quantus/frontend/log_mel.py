@@ -24,8 +24,7 @@ from relax_quantus.audio.reading import load_waveform
 from relax_quantus.base import checks
 from relax_quantus.base.networks import neutral_torch
 from relax_quantus.errors import ArgumentTypeError, ShapeError
-from relax_quantus.frontend.axes import Axis, Image, ticks_hz, within
-from relax_quantus.frontend.examples import Examples, plain
+from relax_quantus.frontend.examples import Axis, Examples, Image, plain, ticks_hz, within
 from relax_quantus.frontend.framing import Framing, cut, hop_frames
 
 CHUNK_FRAMES = 96 * 16

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from relax_quantus.base import checks
+from relax_quantus.base.checks import duration
 from relax_quantus.errors import ShapeError
-from relax_quantus.frontend.axes import COUNTED, BinAxis, duration
+from relax_quantus.frontend.axes import COUNTED, BinAxis
 from relax_quantus.frontend.frame_times import FrameTimes, confirmed, measure
 from relax_quantus.frontend.framing import KNOWN
 from relax_quantus.frontend.log_mel import LogMel, mel_centres_hz

@@ -20,9 +20,9 @@ from relax_quantus.frontend.framing import FrameReader, cut
 from relax_quantus.frontend.front_end import FrontEnd
 from relax_quantus.recordings.plan import TOGETHER, Plan
 from relax_quantus.recordings.stitching import Stitcher, maps_of, phase_seed
+from relax_quantus.relax.estimation import PERMUTATIONS
 from relax_quantus.relax.explanation import Explanation
 from relax_quantus.relax.fills import FILLS, warn_of_loud_silence
-from relax_quantus.relax.null import PERMUTATIONS
 
 if TYPE_CHECKING:
     from relax_quantus.recordings.session import Session

@@ -26,7 +26,7 @@ from relax_quantus.audio.reading import Recording, checked_resampler, waveform_b
 from relax_quantus.base import checks
 from relax_quantus.base.checks import shown
 from relax_quantus.errors import ArgumentTypeError
-from relax_quantus.frontend.axes import Axis
+from relax_quantus.frontend.examples import Axis
 from relax_quantus.frontend.framing import Framing, hop_frames
 from relax_quantus.frontend.front_end import Reading
 from relax_quantus.recordings.stitching import phases

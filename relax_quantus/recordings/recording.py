@@ -8,31 +8,34 @@ whatever is made of them is made a stretch at a time.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 import torch
 
 from relax_quantus.audio.reading import measure_extent, read_audio
 from relax_quantus.base import checks
+from relax_quantus.base.files import ResultFiles
 from relax_quantus.base.registry import nearest
 from relax_quantus.errors import UnknownNameError
-from relax_quantus.frontend.axes import Image
-from relax_quantus.recordings.blocks import BlockStore, key_of
-from relax_quantus.recordings.explaining import EACH, NOT_EXPLAINED, Array, Blocks, OneBlock, explain_plan, part
-from relax_quantus.recordings.pages import picture, write_page
-from relax_quantus.recordings.plan import Plan, plan_for
+from relax_quantus.frontend.examples import Image
+from relax_quantus.recordings.explaining import EACH, Array, Blocks, part
+from relax_quantus.recordings.pages import write_page
+from relax_quantus.recordings.plan import Plan
 from relax_quantus.recordings.stitching import heard_frames
-from relax_quantus.recordings.writing import plain_stem, write_arrays
+from relax_quantus.recordings.writing import Written, picture, say_scale, write_arrays
 from relax_quantus.relax.explanation import Explanation
 from relax_quantus.views import thresholds
-from relax_quantus.views.boxes import Region, RegionFinder
-from relax_quantus.views.sounds import Parts, separate, transition
+from relax_quantus.views.boxes import Region, RegionFinder, write_audacity, write_raven
+from relax_quantus.views.maps import save_png
+from relax_quantus.views.sounds import Parts, separate, transition, write_separated
 from relax_quantus.views.thresholds import Bounds, Values, bounds_of_parts, deviation_of_parts
 
 if TYPE_CHECKING:
@@ -405,6 +408,68 @@ class RecordingExplanation:
         write_arrays(self, Path(path))
         return Path(path)
 
+    def write(
+        self,
+        out: str | os.PathLike[str],
+        *,
+        html: bool = False,
+        sounds: bool = False,
+        annotations: bool = False,
+        uninterrupted: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> Written:
+        """Write the picture and the arrays into a folder, and what else is asked for.
+
+        What earlier runs wrote about the recording makes way.
+
+        Parameters
+        ----------
+        out
+            The folder; made if need be.
+        html
+            A page that shows and plays what matters.
+        sounds
+            What matters and all the rest, as two FLAC files a map.
+        annotations
+            What matters, as Raven selections and Audacity labels, a file of each a map.
+        uninterrupted
+            A context in which nothing may stop the program; files are moved in it.
+
+        Raises
+        ------
+        RelaxQuantusError, OSError
+            If it cannot be written; nothing is, then.
+        """
+        out = Path(out)
+        out.mkdir(parents=True, exist_ok=True)
+        suffixes: dict[str, Any] = {"picture": "png", "arrays": "npz"}
+        entry, boxes = None, None
+        with ResultFiles(self.path, out, uninterrupted) as files:
+            write_arrays(self, files.draft("npz"))
+            save_png(picture(self), files.draft("png"))
+            if html:
+                suffixes["page"] = "html"
+                entry = write_page(self, files.draft("html"))
+            if sounds:
+                suffixes |= {part: {name: f"{name}.{part}.flac" for name in self.maps} for part in ("kept", "removed")}
+                for name, its in self.maps.items():
+                    kept, removed = (files.draft(f"{name}.{part}.flac") for part in ("kept", "removed"))
+                    scale = write_separated(self.path, kept, removed, its.gains(), self.plan.frames, self.plan.axis)
+                    say_scale(self.path, name, scale)
+            if annotations:
+                boxes = {name: self.regions(name) for name in self.maps}
+                for kind in ("selections", "labels"):
+                    suffixes[kind] = {name: f"{name}.{kind}.txt" for name in self.maps}
+                for name, regions in boxes.items():
+                    write_raven(files.draft(f"{name}.selections.txt"), regions, recording=self.path)
+                    write_audacity(files.draft(f"{name}.labels.txt"), regions)
+            stem = files.publish()
+
+        def named(suffix: Any) -> Any:
+            return {k: named(v) for k, v in suffix.items()} if isinstance(suffix, dict) else out / f"{stem}.{suffix}"
+
+        line = None if entry is None else replace(entry, link=quote(f"{stem}.html"))
+        return Written(named(suffixes), boxes, line)
+
     def remove_blocks(self) -> None:
         """Delete the blocks on disk that another run would go on from.
 
@@ -416,78 +481,3 @@ class RecordingExplanation:
     def _extent(self) -> tuple[float, int]:
         length = measure_extent(self.path)
         return length.seconds, length.rate_hz
-
-
-def explain_path(
-    path: Path, session: Session, keep_in: Path | None = None, scratch: tuple[TemporaryDirectory[str], ...] = ()
-) -> RecordingExplanation:
-    """Explain a recording, or what is left of it.
-
-    Parameters
-    ----------
-    path
-        The recording.
-    session
-        With what.
-    keep_in
-        Folder in which blocks of a long recording are kept until
-        `RecordingExplanation.remove_blocks`, so that a run that was stopped goes on; a temporary
-        one by default.
-    scratch
-        Temporary folders that have to live as long as the explanation.
-
-    Raises
-    ------
-    RelaxQuantusError, OSError
-        If that cannot be done.
-    """
-    plan = plan_for(path, session)
-    plan.warn()
-    store: Blocks = OneBlock()
-    if plan.blocks > 1:
-        if keep_in is None:
-            scratch += (TemporaryDirectory(prefix="relax-quantus-", ignore_cleanup_errors=True),)
-            keep_in = Path(scratch[-1].name)
-        store = BlockStore(keep_in, plain_stem(path), key_of(plan, session), plan.frames)
-    try:
-        explain_plan(plan, store, session)
-        return _gathered(plan, store, session, scratch)
-    except BaseException:
-        if isinstance(store, BlockStore):
-            store.close()
-        raise
-
-
-def _gathered(
-    plan: Plan, store: Blocks, session: Session, scratch: tuple[TemporaryDirectory[str], ...]
-) -> RecordingExplanation:
-    def rows(name: str) -> Array:
-        found = store.rows(name)
-        assert found is not None  # every block has it
-        return found
-
-    def each(name: str) -> Array:
-        found = store.each(name)
-        assert found is not None
-        return found
-
-    def estimator(label: str) -> str:
-        names = set(map(str, each(f"estimator_{label}").tolist())) - {NOT_EXPLAINED}
-        return ", ".join(sorted(names)) or NOT_EXPLAINED
-
-    kinds = ("importance", "uncertainty", "standard_error", "centred_standard_error", "neutral")
-    maps = {
-        label: RecordingMap(
-            strategy,
-            fill,
-            estimator(label),
-            plan,
-            **{kind: rows(f"{kind}_{label}") for kind in kinds},
-            cell_effects=store.rows(f"cell_effects_{label}"),
-            **{kind: each(f"{kind}_{label}") for kind in (*EACH, "spearman")},
-        )
-        for label, (strategy, fill) in session.conditions.items()
-    }
-    return RecordingExplanation(
-        session, plan, maps, rows("x"), each("embedding"), store.each("probabilities"), store, scratch
-    )

@@ -11,7 +11,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from torch import nn
 
 from relax_quantus import __version__
 from relax_quantus.base import checks
+from relax_quantus.base.files import plain_stem
 from relax_quantus.base.networks import fingerprint
 from relax_quantus.base.registry import parse, user_object
 from relax_quantus.encoders.contract import as_network
@@ -40,9 +41,10 @@ from relax_quantus.frontend import front_end as front_ends
 from relax_quantus.frontend.front_end import FrontEnd
 from relax_quantus.heads.classifier import EmbeddingClassifier
 from relax_quantus.recordings.anchors import Anchor, Beside, load_anchor, load_beside
-from relax_quantus.recordings.explaining import fill_for
-from relax_quantus.recordings.plan import CENTRED, ExplainSettings, Source
-from relax_quantus.recordings.recording import RecordingExplanation, explain_path
+from relax_quantus.recordings.blocks import BlockStore, key_of
+from relax_quantus.recordings.explaining import EACH, NOT_EXPLAINED, Array, Blocks, OneBlock, explain_plan, fill_for
+from relax_quantus.recordings.plan import CENTRED, ExplainSettings, Plan, Source, plan_for
+from relax_quantus.recordings.recording import RecordingExplanation, RecordingMap
 from relax_quantus.relax.attribution import RELAX
 from relax_quantus.relax.masks import STRATEGIES, MaskStrategy
 from relax_quantus.relax.similarity import Similarity
@@ -82,13 +84,10 @@ class Hooks:
         It may raise.
     check
         Called after a failure that others might swallow; raises if the program is to stop.
-    uninterrupted
-        A context in which nothing may stop the program, around what must not be done by halves.
     """
 
     progress: Callable[..., AbstractContextManager[Any]] = _no_progress
     check: Callable[[], None] = lambda: None
-    uninterrupted: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
 class Session:
@@ -193,9 +192,9 @@ class Session:
         if isinstance(recording, str | os.PathLike):
             if sample_rate_hz is not None:
                 checks.refuse("sample_rate_hz", "none with a file, which says it", sample_rate_hz, "leave it out")
-            return explain_path(Path(recording), self, folder)
+            return _explain_path(Path(recording), self, folder)
         scratch = TemporaryDirectory(prefix="relax-quantus-", ignore_cleanup_errors=True)
-        return explain_path(_as_file(recording, sample_rate_hz, Path(scratch.name)), self, folder, (scratch,))
+        return _explain_path(_as_file(recording, sample_rate_hz, Path(scratch.name)), self, folder, (scratch,))
 
     @property
     def fills(self) -> tuple[str, ...]:
@@ -326,6 +325,65 @@ def _applicable(settings: ExplainSettings, front_end: FrontEnd) -> dict[str, Mas
             name = f"{name}_{len(found) + 1}"
         found[name] = STRATEGIES.get(one) if isinstance(one, str) else one
     return found
+
+
+def _explain_path(
+    path: Path, session: Session, keep_in: Path | None = None, scratch: tuple[TemporaryDirectory[str], ...] = ()
+) -> RecordingExplanation:
+    """Explain a recording, or what is left of it.
+
+    Temporary folders in `scratch` live as long as the result.
+    """
+    plan = plan_for(path, session)
+    plan.warn()
+    store: Blocks = OneBlock()
+    if plan.blocks > 1:
+        if keep_in is None:
+            scratch += (TemporaryDirectory(prefix="relax-quantus-", ignore_cleanup_errors=True),)
+            keep_in = Path(scratch[-1].name)
+        store = BlockStore(keep_in, plain_stem(path), key_of(plan, session), plan.frames)
+    try:
+        explain_plan(plan, store, session)
+        return _gathered(plan, store, session, scratch)
+    except BaseException:
+        if isinstance(store, BlockStore):
+            store.close()
+        raise
+
+
+def _gathered(
+    plan: Plan, store: Blocks, session: Session, scratch: tuple[TemporaryDirectory[str], ...]
+) -> RecordingExplanation:
+    def rows(name: str) -> Array:
+        found = store.rows(name)
+        assert found is not None  # every block has it
+        return found
+
+    def each(name: str) -> Array:
+        found = store.each(name)
+        assert found is not None
+        return found
+
+    def estimator(label: str) -> str:
+        names = set(map(str, each(f"estimator_{label}").tolist())) - {NOT_EXPLAINED}
+        return ", ".join(sorted(names)) or NOT_EXPLAINED
+
+    kinds = ("importance", "uncertainty", "standard_error", "centred_standard_error", "neutral")
+    maps = {
+        label: RecordingMap(
+            strategy,
+            fill,
+            estimator(label),
+            plan,
+            **{kind: rows(f"{kind}_{label}") for kind in kinds},
+            cell_effects=store.rows(f"cell_effects_{label}"),
+            **{kind: each(f"{kind}_{label}") for kind in (*EACH, "spearman")},
+        )
+        for label, (strategy, fill) in session.conditions.items()
+    }
+    return RecordingExplanation(
+        session, plan, maps, rows("x"), each("embedding"), store.each("probabilities"), store, scratch
+    )
 
 
 def _as_file(wave: Any, sample_rate_hz: int | None, folder: Path) -> Path:

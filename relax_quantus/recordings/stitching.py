@@ -38,7 +38,7 @@ from torch import Tensor
 from relax_quantus.base import checks
 from relax_quantus.base.networks import neutral_torch
 from relax_quantus.errors import ShapeError
-from relax_quantus.frontend.axes import Axis, Image
+from relax_quantus.frontend.examples import Axis, Image
 from relax_quantus.frontend.framing import hop_frames
 from relax_quantus.frontend.log_mel import LogMelAxis
 from relax_quantus.relax.attribution import RELAX

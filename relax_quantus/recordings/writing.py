@@ -1,53 +1,68 @@
-"""What is left behind of a recording: files with one common name, all moved there together.
+"""Write the picture and the arrays of a recording, and the words that these and its page have.
 
-A `RecordingExplanation` enters; arrays and a picture leave, and a page, sounds and annotations
-where they are asked for. Whatever is long is written a stretch at a time.
-
-What is ours in a folder is known by content: the recording's .npz lists the digest of every file
-beside it by what follows the common name, in the comment of the ZIP that it is. A file that is not
-listed, or has been edited since, is not ours and is never replaced: the results then get a name of
-their own.
+A `RecordingExplanation` enters; a matplotlib figure or one .npz leaves, and the words that picture,
+page and command line share. Whatever is long is written a stretch at a time: of a long recording a
+picture shows an overview in as many columns as it has room for. Which files there are, and under
+which names, `RecordingExplanation.write` and `relax_quantus.base.files.ResultFiles` say.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
+import textwrap
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import numpy as np
+import torch
 
-from relax_quantus.base.checks import shown
-from relax_quantus.base.files import Draft, alone_in, complete, digest, naming
+from relax_quantus.base import checks
+from relax_quantus.base.checks import duration, shown
+from relax_quantus.base.files import complete
+from relax_quantus.frontend.front_end import LOG_MEL, FrontEnd
 from relax_quantus.recordings.explaining import EACH, Array, part
-from relax_quantus.recordings.pages import picture, write_page
-from relax_quantus.views.boxes import Region, write_audacity, write_raven
-from relax_quantus.views.maps import save_png
+from relax_quantus.recordings.plan import LEAST_LEFT_S, Plan
+from relax_quantus.views import thresholds
+from relax_quantus.views.boxes import Region
+from relax_quantus.views.maps import OUTLINED_EXAMPLES, explanation_figure
+from relax_quantus.views.overview import (
+    CENTRED,
+    STANDING_OUT,
+    Overview,
+    Z,
+    column_frames,
+    loudest,
+    overview_figure,
+    telling,
+)
 from relax_quantus.views.page import Entry
-from relax_quantus.views.sounds import write_separated
+from relax_quantus.views.thresholds import sure_at
+from relax_quantus.views.waveform import waveform_figure
 
 if TYPE_CHECKING:
-    from relax_quantus.recordings.recording import RecordingExplanation
+    from relax_quantus.recordings.recording import RecordingExplanation, RecordingMap
 
 STRETCH = 4096
-"""Frames that are written at a time."""
+"""Frames that are read and written at a time."""
 COMPRESSION = {False: 6, True: 1}
 """zlib's level by whether a recording is long.
 
 Maps shrink little more with a higher one, and an hour has many.
 """
-LONGEST_STEM = 100
-ARRAYS = "npz"
-FILES = "files"
-Digests = dict[str, list[str]]
+LONGEST_NAME = 60
+"""Characters of an encoder's name that a picture has room for."""
+MAP_COLOURS = (
+    "Red: masks that keep this part leave the embedding closer to\nwhat it is compared with than masks do on average; "
+    "blue: less."
+)
+WAVEFORM_COLOURS = (
+    "Above 0, red: masks that keep this part leave the embedding closer\nto what it is compared with than masks do on "
+    "average; below, blue: less.\nGrey band: 95 % interval; hatched: its width is unknown."
+)
 
 
 @dataclass(frozen=True)
@@ -70,54 +85,28 @@ class Written:
     entry: Entry | None = field(default=None, repr=False)
 
 
-def write_results(
-    found: RecordingExplanation,
-    out: Path,
-    *,
-    html: bool = False,
-    sounds: bool = False,
-    annotations: bool = False,
-) -> Written:
-    """Write what is asked for about a recording into a folder.
-
-    What earlier runs wrote about it makes way.
+def refuse_impossible(front_end: FrontEnd, html: bool, sounds: bool, annotations: bool) -> None:
+    """Refuse a page of waveforms, and sounds and annotations where bands are no frequencies.
 
     Raises
     ------
-    RelaxQuantusError, OSError
-        If it cannot be written; nothing is, then.
+    ArgumentError
+        That names what was asked for.
     """
-    suffixes: dict[str, Any] = {"picture": "png", "arrays": "npz"}
-    entry, boxes = None, None
-    with ResultFiles(found.path, out, found.session.hooks.uninterrupted) as files:
-        write_arrays(found, files.draft("npz"))
-        save_png(picture(found), files.draft("png"))
-        if html:
-            suffixes["page"] = "html"
-            entry = write_page(found, files.draft("html"))
-        if sounds:
-            suffixes |= {part: {name: f"{name}.{part}.flac" for name in found.maps} for part in ("kept", "removed")}
-            for name, its in found.maps.items():
-                kept, removed = (files.draft(f"{name}.{part}.flac") for part in ("kept", "removed"))
-                scale = write_separated(found.path, kept, removed, its.gains(), found.plan.frames, found.plan.axis)
-                _say_scale(found.path, name, scale)
-        if annotations:
-            boxes = {name: found.regions(name) for name in found.maps}
-            for kind in ("selections", "labels"):
-                suffixes[kind] = {name: f"{name}.{kind}.txt" for name in found.maps}
-            for name, regions in boxes.items():
-                write_raven(files.draft(f"{name}.selections.txt"), regions, recording=found.path)
-                write_audacity(files.draft(f"{name}.labels.txt"), regions)
-        stem = files.publish()
-
-    def named(suffix: Any) -> Any:
-        return {k: named(v) for k, v in suffix.items()} if isinstance(suffix, dict) else out / f"{stem}.{suffix}"
-
-    line = None if entry is None else replace(entry, link=quote(f"{stem}.html"))
-    return Written(named(suffixes), boxes, line)
+    got, axis = repr(front_end.text), front_end.axis
+    if html and front_end.of_waveforms:
+        checks.refuse("html", "a front end that makes spectrograms", got, "leave it out")
+    if (annotations or sounds) and not axis.in_seconds:
+        remedy = "leave it out, or give it hop_s and first_s"
+        wanted = "annotations" if annotations else "sounds"
+        checks.refuse(wanted, "a front end whose frames have known times", got, remedy)
+    if annotations and axis.centres_hz is None:
+        checks.refuse("annotations", "a front end with bands in Hz", got, "leave it out")
+    if sounds and axis.centres_hz is None and not front_end.of_waveforms:
+        checks.refuse("sounds", "a front end with bands in Hz", got, "leave it out")
 
 
-def _say_scale(path: Path, name: str, scale: float) -> None:
+def say_scale(path: Path, name: str, scale: float) -> None:
     """Warn that the two sounds of a map are not at the recording's own scale, if they are not."""
     if scale != 1:
         said = (
@@ -175,166 +164,148 @@ def write_npz(path: Path, arrays: Mapping[str, Array], level: int = 6) -> None:
                     member.write(part(values, slice(start, start + STRETCH)).tobytes())
 
 
-class ResultFiles:
-    """Write files about `clip` into `out`.
+def picture(found: RecordingExplanation) -> Any:
+    """Draw all maps of a recording: a row a strategy, or lines of time where it is long."""
+    title = headline(found)
+    if found.plan.is_stitched:
+        overview = overview_of(found)
+        used = torch.cat([torch.from_numpy(its.n_samples) for its in found.maps.values()])
+        notes = _overview_notes(found, overview)
+        return overview_figure(overview, found.plan.axis, title=title, notes=notes, sure=sure_at(used))
+    draw = waveform_figure if found.session.front_end.of_waveforms else explanation_figure
+    assert found.plan.reading is not None
+    several = len(found.session.fills) > 1
+    explanations = {
+        f"{its.strategy}, {its.fill}" if several else its.strategy: its.explanation() for its in found.maps.values()
+    }
+    x = found.plan.reading.examples
+    return draw(x, explanations, title=title, notes=_picture_notes(found), axis=found.plan.axis)
 
-    Nothing of it is there before `publish`, and all of it after.
 
-    What an earlier run wrote about the same recording is then replaced or, where this one writes no
-    such file, removed.
+def headline(found: RecordingExplanation) -> str:
+    """Return a recording's name and, with a classifier, the class and its mean probability."""
+    name, classifier = shown(found.path.name), found.session.classifier
+    if classifier is None or found.probabilities is None:
+        return name
+    mean = found.probabilities.mean(axis=0)
+    best = int(mean.argmax())
+    return f"{name}: {classifier.class_names[best]}, {float(mean[best]):.0%}"
 
-    To be used in a ``with`` statement, which removes drafts that were not published. Nothing may
-    stop the program in the context `uninterrupted`, in which files are moved.
+
+def _picture_notes(found: RecordingExplanation) -> str:
+    """Say beside a picture of single examples what else its reader needs to know."""
+    plan, session, bounds = found.plan, found.session, found.bounds
+    n, front_end, colours = plan.count, session.front_end, MAP_COLOURS
+    if front_end.of_waveforms:
+        colours = f"{WAVEFORM_COLOURS}\n{thresholds.line_in_words(bounds, 'Black bar')}"
+    elif n <= OUTLINED_EXAMPLES or all(of.is_empty for of in bounds.values()):
+        colours += f"\n{thresholds.line_in_words(bounds)}"
+    shown_front_end = "" if front_end.text == LOG_MEL else f"front end {_shortened(front_end.text)}\n"
+    blended = f", blended in {session.settings.domain}" if front_end.natural_log else ""
+    correlations = ", ".join(f"{mean_of(its.spearman):.2f}" for its in found.maps.values())
+    return (
+        f"{n} of {plan.in_all} example{'s' if plan.in_all > 1 else ''} of {example_length(plan)}; {lasting(plan)}\n"
+        f"{shown_front_end}encoder {_shortened(session.encoder_name)}, fill {', '.join(session.fills)}, "
+        f"{session.settings.similarity}{blended}\n"
+        f"towards {session.question}\n"
+        f"{masks_used(found)}, estimator {estimators(found)}, seed {session.settings.seed}; "
+        f"similarity of the fill alone {_fills_alone(found)}\n"
+        f"Spearman(uncertainty, importance): {correlations}\n"
+        f"{thresholds.chance_in_words(bounds)}\n\n{colours}"
+    )
+
+
+def _overview_notes(found: RecordingExplanation, overview: Overview) -> str:
+    """Say below the title of an overview what else its reader needs to know."""
+    session, maps, bounds = found.session, found.maps, found.bounds
+    means = ", ".join(f"{name} {mean_of(its.mean_similarity):.2f}" for name, its in maps.items())
+    alone = mean_of(found.first.fully_masked_similarity)
+    said = thresholds.in_words(bounds)
+    return (
+        f"{extent(found)}; towards {session.question}\n"
+        f"front end {_shortened(session.front_end.text)}, encoder {_shortened(session.encoder_name)}, "
+        f"fill {', '.join(session.fills)}, {session.settings.similarity}, {masks_used(found)}, "
+        f"estimator {estimators(found)}, seed {session.settings.seed}\n"
+        f"mean similarity: {means}; of the fill alone {alone:.2f}; {thresholds.errors_in_words(found.errors)}\n"
+        f"{thresholds.chance_in_words(bounds)}{f'; {said}' if said else ''}\n"
+        f"A column is {overview.column_s:.2f} s: of each band the moment farthest from the mean, in the spectrogram the "
+        "loudest. Red: masks that keep this part leave the embedding closer to\nwhat it is compared with than masks do on "
+        "average; blue: less. Pale: within three standard errors of that. Grey: not explained, or its error is unknown. "
+        f"{thresholds.line_in_words(bounds)}"
+    )
+
+
+def mean_of(values: Array) -> float:
+    """Return the mean over all examples that have a value."""
+    return float(torch.from_numpy(values).double().nanmean())
+
+
+def estimators(found: RecordingExplanation) -> str:
+    """Return the names of the estimators, each once."""
+    return ", ".join(dict.fromkeys(its.estimator for its in found.maps.values()))
+
+
+def example_length(plan: Plan) -> str:
+    """Say how long an example is."""
+    return f"{duration(plan.example_s)} s" if plan.axis.in_seconds else f"{plan.per_example} frames"
+
+
+def lasting(plan: Plan) -> str:
+    """Say how long the recording is, and how much of its end is left out."""
+    if plan.left_out_s >= LEAST_LEFT_S:
+        return f"of {plan.seconds:.2f} s, the last {plan.left_out_s:.2f} s are left out"
+    return f"the recording lasts {plan.seconds:.2f} s"
+
+
+def extent(found: RecordingExplanation) -> str:
+    """Say how much of a recording was explained, of which examples."""
+    plan = found.plan
+    hop_s = plan.hop * plan.axis.hop_s
+    overlap = "end to end" if plan.hop == plan.per_example else f"every {duration(hop_s)} s, averaged"
+    left = plan.left_out_s
+    ending = f", the last {left:.2f} s are left out" if left >= LEAST_LEFT_S else ""
+    return (
+        f"{plan.count} of {plan.in_all} examples of {duration(plan.example_s)} s, {overlap}: "
+        f"{plan.frames * plan.axis.hop_s:.1f} of {plan.seconds:.1f} s{ending}"
+    )
+
+
+def masks_used(found: RecordingExplanation) -> str:
+    """Say how many masks the examples took; those without an explanation took none."""
+    settings = found.session.settings
+    if settings.tolerance is None:
+        return f"{settings.n_samples} masks a strategy{' and fill' if len(found.session.fills) > 1 else ''}"
+    used = np.concatenate([its.n_samples for its in found.maps.values()])
+    used = used[used > 0]
+    low, high = (int(used.min()), int(used.max())) if used.size else (0, 0)
+    return f"{low if low == high else f'{low} to {high}'} masks an example, tolerance {settings.tolerance:g}"
+
+
+def _fills_alone(found: RecordingExplanation) -> str:
+    """Say how similar each fill alone is to what the recording is compared with.
+
+    The same for every strategy.
     """
-
-    def __init__(
-        self, clip: Path, out: Path, uninterrupted: Callable[[], AbstractContextManager[Any]] = nullcontext
-    ) -> None:
-        self.clip, self.out, self._uninterrupted = clip, out, uninterrupted
-        self._drafts: dict[str, Draft] = {}
-
-    def draft(self, suffix: str) -> Path:
-        """What to write the file to whose name is to end in ``.`` and `suffix`.
-
-        Raises
-        ------
-        OSError
-            If the folder cannot be written to.
-        """
-        path = self.out / f"{plain_stem(self.clip)}.{suffix}"
-        with naming(path):
-            self._drafts[suffix] = Draft(path)
-        return self._drafts[suffix].path
-
-    def publish(self) -> str:
-        """Give every file its name; return what these begin with.
-
-        Other processes wait, and a stop comes before or after.
-
-        Raises
-        ------
-        OSError
-            If they cannot be moved.
-        """
-        digests = {suffix: _short(draft.path) for suffix, draft in self._drafts.items() if suffix != ARRAYS}
-        for suffix, draft in self._drafts.items():
-            with naming(self.out / f"{plain_stem(self.clip)}.{suffix}"):
-                draft.flush()
-        with alone_in(self.out), self._uninterrupted():
-            stem, known = self._name()
-            arrays = self._drafts[ARRAYS]
-            with naming(self.out / f"{stem}.{ARRAYS}"):
-                # older digests are kept: killed between two moves, files would be of either kind
-                _add_files(arrays.path, known | {s: [*known.get(s, [])[-1:], new] for s, new in digests.items()})
-                arrays.flush()
-                arrays.move(self.out / f"{stem}.{ARRAYS}")
-            for suffix in digests:
-                with naming(self.out / f"{stem}.{suffix}"):
-                    self._drafts[suffix].move(self.out / f"{stem}.{suffix}")
-            for suffix in set(known) - set(digests):  # of an earlier run that was asked for more
-                path = self.out / f"{stem}.{suffix}"
-                with suppress(OSError):
-                    if (
-                        path.parent == self.out
-                        and path.is_file()
-                        and not path.is_symlink()
-                        and _short(path) in known[suffix]
-                    ):
-                        path.unlink()
-        return stem
-
-    def _name(self) -> tuple[str, Digests]:
-        """Return the first name under which nothing would be lost, and digests of what is there."""
-        kept = None
-        for stem in stems_for(self.clip):
-            taken, known = self._taken(stem)
-            if taken is None:
-                if kept is not None:
-                    warnings.warn(
-                        f"{shown(self.clip)}: {shown(kept)} was not written by relax-quantus, or was changed since, and is "
-                        f"kept; the results are called {shown(stem)}; move that file away to have its name",
-                        stacklevel=4,
-                    )
-                return stem, known
-            kept = kept or (
-                taken if clip_of(self.out / f"{stem}.{ARRAYS}") in (None, str(self.clip.resolve())) else None
-            )
-        raise AssertionError  # there is always another name
-
-    def _taken(self, stem: str) -> tuple[Path | None, Digests]:
-        """Return the first file of a name that is not ours to replace, and digests of ours."""
-        arrays = self.out / f"{stem}.{ARRAYS}"
-        known: Digests = {}
-        if os.path.lexists(arrays):
-            if clip_of(arrays) != str(self.clip.resolve()):
-                return arrays, {}
-            known = _files_of(arrays)
-        for suffix in self._drafts:
-            path = self.out / f"{stem}.{suffix}"
-            if suffix != ARRAYS and os.path.lexists(path):
-                found = _short(path) if path.is_file() and not path.is_symlink() else ""
-                if found not in known.get(suffix, []):
-                    return path, {}
-                known[suffix] = [found]
-        return None, known
-
-    def __enter__(self) -> ResultFiles:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for draft in self._drafts.values():
-            draft.discard()
+    alone = {its.fill: mean_of(its.fully_masked_similarity) for its in found.maps.values()}
+    return ", ".join(f"{value:.2f}{f' ({fill})' if len(alone) > 1 else ''}" for fill, value in alone.items())
 
 
-def stems_for(clip: Path) -> Iterator[str]:
-    """Yield names, without suffix, that the results of `clip` may have, the plainest first.
-
-    That is the clip's own name; then, with a few characters that depend on where the clip lies;
-    then, with a number. So the same clip gets the same name again.
-    """
-    plain = plain_stem(clip)
-    yield plain
-    longer = f"{plain}-{hashlib.sha256(os.fsencode(clip.resolve())).hexdigest()[:8]}"
-    yield longer
-    number = 2
-    while True:
-        yield f"{longer}-{number}"
-        number += 1
+def _shortened(text: str) -> str:
+    """Return what fits beside a picture; the .npz has the whole."""
+    return textwrap.shorten(shown(text).replace(",", ", "), LONGEST_NAME, placeholder=" ...").replace(", ", ",")
 
 
-def plain_stem(clip: Path) -> str:
-    """Return the clip's own name without suffix, as far as a file may be called so."""
-    return "".join(c if c.isprintable() else "_" for c in clip.stem).lstrip(".")[:LONGEST_STEM] or "clip"
+def overview_of(found: RecordingExplanation) -> Overview:
+    """Return a long recording in as many columns as its picture has room for."""
+    axis, plan = found.plan.axis, found.plan
+    size = column_frames(plan.frames, axis.hop_s)
+    maps = {name: telling(_together(its), size) for name, its in found.maps.items()}
+    x = (part(found.x, slice(start, start + STRETCH)) for start in range(0, plan.frames, STRETCH))
+    return Overview(loudest(x, size), maps, size * axis.hop_s)
 
 
-def _short(path: Path) -> str:
-    """Return as much of a file's SHA-256 as tells it from others: a ZIP's comment is short."""
-    return digest(path)[:32]
-
-
-def clip_of(result: Path) -> str | None:
-    """Return the recording that a .npz of ours is about; None if it is not one of ours."""
-    try:
-        with np.load(result, allow_pickle=False) as arrays:
-            return str(json.loads(str(arrays["settings"]))["clip"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
-        return None
-
-
-def _files_of(result: Path) -> Digests:
-    """Return the digests that a .npz of ours lists."""
-    try:
-        with zipfile.ZipFile(result) as archive:
-            found = json.loads(archive.comment)
-        return {str(suffix): [str(d) for d in known] for suffix, known in found[FILES].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile):
-        return {}
-
-
-def _add_files(result: Path, digests: Digests) -> None:
-    """List digests in a .npz that is written.
-
-    In the comment of the ZIP that it is, which is no array.
-    """
-    with zipfile.ZipFile(result, "a") as archive:
-        archive.comment = json.dumps({FILES: digests}, sort_keys=True).encode()
+def _together(its: RecordingMap) -> Iterator[dict[str, Any]]:
+    """Yield everything that is known of a map's bins, a stretch at a time."""
+    for (_, kinds), (centred, z) in zip(its.stretches(), its.parts(), strict=True):
+        bins = its.bounds.passed(centred, z).astype(np.float32)
+        yield {**kinds, CENTRED: centred.astype(np.float32), Z: z.astype(np.float32), STANDING_OUT: bins}

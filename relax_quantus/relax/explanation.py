@@ -13,7 +13,7 @@ from relax_quantus.base import checks
 from relax_quantus.base.networks import neutral_torch
 
 if TYPE_CHECKING:
-    from relax_quantus.frontend.axes import Axis
+    from relax_quantus.frontend.examples import Axis
     from relax_quantus.frontend.log_mel import LogMel
 
 
@@ -61,7 +61,7 @@ class Explanation:
     null_maxima, null_statistic
         ``(B, P)`` ascending and ``(B,)``, with ``explain(null=True)`` only, else None: the largest
         ``|centred|`` / its error over an example's bins, under P permutations of the similarities
-        and as they are; see `relax_quantus.relax.null`.
+        and as they are; see `relax_quantus.relax.estimation`.
     """
 
     importance: Tensor

@@ -23,7 +23,7 @@ from relax_quantus.base import checks
 from relax_quantus.base.checks import printable
 from relax_quantus.base.files import complete, write_text
 from relax_quantus.errors import ShapeError
-from relax_quantus.frontend.axes import Axis, Image
+from relax_quantus.frontend.examples import Axis, Image
 from relax_quantus.frontend.log_mel import LogMelAxis, hz_to_mel
 from relax_quantus.views.thresholds import Bins, Bounds, Values, as_values, is_explanation, least_effect, standing_out
 

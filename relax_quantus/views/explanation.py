@@ -23,9 +23,9 @@ from torch import Tensor
 from relax_quantus.base import checks
 from relax_quantus.base.networks import neutral_torch
 from relax_quantus.errors import ShapeError
-from relax_quantus.frontend.axes import Axis, Image, axis_of
+from relax_quantus.frontend.examples import Axis, Image
 from relax_quantus.frontend.log_mel import LogMel
-from relax_quantus.views.maps import DOTS_PER_INCH, ERROR_COLOURS, IMPORTANCE_COLOURS, MIN_SPREAD, plot_map
+from relax_quantus.views.maps import DOTS_PER_INCH, ERROR_COLOURS, IMPORTANCE_COLOURS, MIN_SPREAD, axis_of, plot_map
 
 if TYPE_CHECKING:
     from relax_quantus.relax.explanation import Explanation

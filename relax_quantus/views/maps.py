@@ -31,7 +31,8 @@ from relax_quantus.base import checks
 from relax_quantus.base.files import complete
 from relax_quantus.base.networks import neutral_torch
 from relax_quantus.errors import ArgumentError, ShapeError
-from relax_quantus.frontend.axes import Axis, Image, axis_of
+from relax_quantus.frontend.axes import COUNTED, BinAxis
+from relax_quantus.frontend.examples import Axis, HasAxis, Image
 from relax_quantus.frontend.log_mel import LogMel
 from relax_quantus.views.thresholds import standing_out
 
@@ -51,6 +52,35 @@ MOST_NOTES = 10
 MIN_SPREAD = 1e-6
 OUTLINED_EXAMPLES = 20
 """Above so many examples the line around what stands out is left out: it would be all one sees."""
+
+
+def axis_of(examples: Any, given: Axis | HasAxis | None = None, bands: int | None = None) -> Axis:
+    """Find what the axes of examples or maps stand for; nothing is told by shape alone.
+
+    Parameters
+    ----------
+    examples
+        Tensor or array ``(..., T, F)``.
+    given
+        What the caller says: an axis, or the `LogMel` that made them. None for that of `examples`
+        if they are `relax_quantus.frontend.Examples`; else frames and bands are counted.
+    bands
+        Number of bands F, if not that of `examples`.
+
+    Examples
+    --------
+    >>> from relax_quantus.frontend.log_mel import LogMel
+    >>> axis_of(np.zeros((1, 1, 9, 4))).time_label
+    'frame'
+    >>> axis_of(np.zeros((1, 1, 9, 64)), LogMel()).time_label
+    'time (s)'
+    """
+    said = examples if given is None else given
+    found = said if isinstance(said, Axis) else getattr(said, "axis", None)
+    if isinstance(found, Axis):
+        return found
+    size = int(np.shape(examples)[-1]) if bands is None else bands
+    return BinAxis(every_s=1.0, size=size, label="band", time_label=COUNTED)
 
 
 @neutral_torch()

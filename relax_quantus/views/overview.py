@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from relax_quantus.base import checks
-from relax_quantus.frontend.axes import Axis
+from relax_quantus.frontend.examples import Axis
 from relax_quantus.views.maps import (
     DOTS_PER_INCH,
     EDGE_IN,

@@ -31,7 +31,8 @@ from relax_quantus.audio.reading import Recording, waveform_blocks
 from relax_quantus.base import checks
 from relax_quantus.base.files import complete
 from relax_quantus.errors import ArgumentTypeError, MissingDependencyError, ShapeError
-from relax_quantus.frontend.axes import Axis, Image, SampleAxis
+from relax_quantus.frontend.axes import SampleAxis
+from relax_quantus.frontend.examples import Axis, Image
 from relax_quantus.frontend.framing import Sliding
 from relax_quantus.frontend.log_mel import LogMelAxis, hz_to_mel
 from relax_quantus.views.thresholds import Bins, Values, as_values, is_explanation, least_effect, standing_out

@@ -21,7 +21,8 @@ from torch import Tensor
 from relax_quantus.base import checks
 from relax_quantus.base.networks import neutral_torch
 from relax_quantus.errors import ShapeError
-from relax_quantus.frontend.axes import Axis, Image, SampleAxis
+from relax_quantus.frontend.axes import SampleAxis
+from relax_quantus.frontend.examples import Axis, Image
 from relax_quantus.frontend.log_mel import LogMel, LogMelAxis, LogMelConfig
 from relax_quantus.views.maps import (
     DOTS_PER_INCH,

@@ -20,8 +20,8 @@ import relax_quantus
 from relax_quantus.base import files
 from relax_quantus.frontend.axes import COUNTED, BinAxis
 from relax_quantus.frontend.log_mel import LogMelAxis
-from relax_quantus.recordings.pages import example_length, lasting
 from relax_quantus.recordings.plan import Plan
+from relax_quantus.recordings.writing import example_length, lasting
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

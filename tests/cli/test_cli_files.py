@@ -17,8 +17,7 @@ from command_line import FEW, call, problems, refused
 from torch import Tensor
 
 from relax_quantus.base import files as drafts
-from relax_quantus.base.files import LOCK, Draft
-from relax_quantus.recordings.writing import ResultFiles, clip_of
+from relax_quantus.base.files import LOCK, Draft, ResultFiles, clip_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ALL = (*FEW, "--html", "--sounds", "--annotations")

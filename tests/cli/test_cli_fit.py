@@ -34,7 +34,7 @@ def test_fit_then_explain_with_the_head(classes: Path, tmp_path: Path, monkeypat
     titles = []
     draw = relax_quantus.views.maps.explanation_figure
     monkeypatch.setattr(
-        "relax_quantus.recordings.pages.explanation_figure",
+        "relax_quantus.recordings.writing.explanation_figure",
         lambda *a, **k: (titles.append(k["title"]), draw(*a, **k))[1],
     )
     explained = call("explain", classes / "low" / "0.wav", "--head", head, "--out", tmp_path / "out", *FEW)

@@ -64,9 +64,9 @@ def test_logits_are_scikit_learns(encoder: nn.Sequential, classes: int) -> None:
     decision = torch.from_numpy(theirs.decision_function(z)).float()
     ours = logits[:, 1] - logits[:, 0] if classes == 2 else logits
     torch.testing.assert_close(ours, decision, atol=2e-4, rtol=1e-4)
-    torch.testing.assert_close(
-        logits.softmax(1), torch.from_numpy(theirs.predict_proba(z)).float(), atol=1e-4, rtol=1e-4
-    )
+    proba = torch.from_numpy(theirs.predict_proba(z)).float()
+    torch.testing.assert_close(clf.predict_proba(x), proba, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(clf.predict(x), torch.from_numpy(theirs.predict(z)))
     torch.testing.assert_close(clf.embed(x), encoder(x))
     assert clf.class_names == tuple(names)
     assert 0 < clf.cross_validation.accuracy < 1

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,30 @@ def test_what_an_explanation_of_a_recording_has(clip: Path, tmp_path: Path) -> N
     assert found.plot().axes
     with pytest.raises(UnknownNameError, match=r"name: expected the name of a map, got 'tiem'.*time"):
         found.regions("tiem")
+
+
+def test_it_writes_what_is_asked_for_and_takes_back_what_is_not(clip: Path, tmp_path: Path) -> None:
+    found, out, moments = rq.explain_recording(clip, masks="time", n_samples=20), tmp_path / "a" / "b", []
+
+    @contextmanager
+    def undisturbed() -> Iterator[None]:
+        moments.append(sorted(path.name for path in out.glob("chirps*")))
+        yield
+        moments.append(sorted(path.name for path in out.glob("chirps*")))
+
+    written = found.write(out, html=True, annotations=True, uninterrupted=undisturbed)
+    names = sorted(["chirps.html", "chirps.npz", "chirps.png", "chirps.time.labels.txt", "chirps.time.selections.txt"])
+    assert moments == [[], names]
+    assert set(written.files) == {"picture", "arrays", "page", "selections", "labels"}
+    assert written.files["labels"] == {"time": out / "chirps.time.labels.txt"}
+    assert written.regions == {"time": found.regions()}
+    assert written.entry is not None
+    assert written.entry.link == "chirps.html"
+
+    written = found.write(out)
+    assert (written.regions, written.entry) == (None, None)
+    assert written.files == {"picture": out / "chirps.png", "arrays": out / "chirps.npz"}
+    assert sorted(path.name for path in out.iterdir()) == ["chirps.npz", "chirps.png"]
 
 
 def test_regions_follow_the_rule_of_pictures_and_of_stitched_maps(clip: Path) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import relax_quantus as rq
 from relax_quantus.errors import ArgumentError, ArgumentTypeError
-from relax_quantus.relax import null
+from relax_quantus.relax import estimation
 from relax_quantus.relax.call import masked_tensor
 from relax_quantus.relax.masked_forward import MaskStream, child_generator
 from relax_quantus.views.thresholds import family_wise, family_wise_p
@@ -91,7 +91,7 @@ def test_with_a_tolerance_it_is_that_of_as_many_masks() -> None:
 def test_it_takes_several_passes_where_the_memory_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     x = rand(2, 1, 12, 8)
     at_once = relax().explain(x, n_samples=64, null=True).null_maxima
-    monkeypatch.setattr(null, "BLOCK_BYTES", 4 * 64 * 30)
+    monkeypatch.setattr(estimation, "BLOCK_BYTES", 4 * 64 * 30)
     torch.testing.assert_close(relax().explain(x, n_samples=64, null=True).null_maxima, at_once, rtol=1e-4, atol=0)
 
 
@@ -206,7 +206,7 @@ def test_masks_with_a_state_of_their_own_are_the_ones_that_are_permuted() -> Non
 def test_some_entries_of_the_masks_are_copies_that_keep_no_others_alive() -> None:
     x = torch.ones(1, 1, 200, 50)
     stream = MaskStream(rq.masks.get("random"), (masked_tensor(x, None, None),), 100, 0)
-    kept, entries = null.drawn(stream, 0, 70, slice(3, 20))
+    kept, entries = estimation.drawn(stream, 0, 70, slice(3, 20))
     assert entries == 10_000
     assert kept.shape == (70, 17)
     assert kept.untyped_storage().nbytes() == 4 * 70 * 17

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from relax_quantus.frontend.axes import Axis, BinAxis
+from relax_quantus.frontend.axes import BinAxis
+from relax_quantus.frontend.examples import Axis
 from relax_quantus.frontend.log_mel import LogMelAxis
 from relax_quantus.views import sounds
 from relax_quantus.views.sounds import separate, write_separated

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from relax_quantus.benchmark.data.clips import Clip
-from relax_quantus.frontend.axes import Axis
+from relax_quantus.frontend.examples import Axis
 from relax_quantus.frontend.log_mel import LogMelAxis
 
 TIME_S = (0.2, 0.48)

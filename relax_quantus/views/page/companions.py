@@ -14,7 +14,7 @@ from torch import Tensor
 
 from relax_quantus.base import checks
 from relax_quantus.errors import ShapeError
-from relax_quantus.frontend.axes import Axis
+from relax_quantus.frontend.examples import Axis
 from relax_quantus.views.page.layers import Layer
 from relax_quantus.views.page.packing import minus, packed, sound_uri
 from relax_quantus.views.page.sounds import carried

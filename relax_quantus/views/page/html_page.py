@@ -22,7 +22,7 @@ from torch import Tensor
 from relax_quantus.base import checks
 from relax_quantus.base.networks import neutral_torch
 from relax_quantus.errors import ShapeError
-from relax_quantus.frontend.axes import Axis
+from relax_quantus.frontend.examples import Axis
 from relax_quantus.frontend.log_mel import LogMelAxis
 from relax_quantus.views.page import companions as beside
 from relax_quantus.views.page.companions import Companion

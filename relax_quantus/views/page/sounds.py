@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from relax_quantus.audio.reading import resample
-from relax_quantus.frontend.axes import Axis
+from relax_quantus.frontend.examples import Axis
 from relax_quantus.views.page.layers import Layer
 from relax_quantus.views.page.packing import sound_uri
 from relax_quantus.views.sounds import gain, separate
