@@ -49,7 +49,7 @@ class Filter:
 
 
 @dataclass(frozen=True, eq=False)
-class Heard:
+class MaskedSound:
     """Hold what is computed of waveforms once, however many masks follow; takes their place.
 
     Attributes

@@ -23,10 +23,10 @@ from relax_quantus.audio.hiss import hiss, whole_windows
 from relax_quantus.audio.stft import OVERLAP, Stft
 from relax_quantus.base import checks
 from relax_quantus.base.networks import exact, neutral_torch
-from relax_quantus.encoders.heard import GAINS, Filter, Heard, is_repeated
+from relax_quantus.encoders.heard import GAINS, Filter, MaskedSound, is_repeated
 from relax_quantus.errors import ArgumentTypeError, EncoderError, ShapeError
 from relax_quantus.frontend.axes import BinAxis
-from relax_quantus.frontend.cells import Grid
+from relax_quantus.frontend.cells import SoundGrid
 from relax_quantus.frontend.gain_bands import LEAST_SAMPLES, MAIN_LOBE_BINS, band_centres_hz, band_shares, window_for
 
 USUAL_EXAMPLE_S = 3.0
@@ -187,7 +187,7 @@ class SpectrogramMasking(nn.Module):
         wave = None if isinstance(fill, str) else self._checked_fill(fill)
         self.fill = _one_of("fill", fill, FILLS) if isinstance(fill, str) else "waveform"
         self.register_buffer("fill_waveform", wave, persistent=False)
-        self.last: Heard | None = None
+        self.last: MaskedSound | None = None
         module = _module_of(net)
         self.training = module is not None and module.training
 
@@ -278,9 +278,9 @@ class SpectrogramMasking(nn.Module):
         )
 
     @property
-    def grid(self) -> Grid:
+    def grid(self) -> SoundGrid:
         """Frames and bands that cells of masks are counted on (`relax_quantus.frontend.cells`)."""
-        return Grid.of_axis(self.axis, self.times_s.size)
+        return SoundGrid.of_axis(self.axis, self.times_s.size)
 
     def _samples(self) -> int:
         """Samples of an example, or of the last waveforms."""
@@ -323,7 +323,7 @@ class SpectrogramMasking(nn.Module):
         wave = checks.finite("waveform", self._checked_wave("waveform", waveform))
         return wave.new_ones(len(wave), 1, *self._grid_of(self.hear(wave)))
 
-    def _grid_of(self, heard: Heard) -> tuple[int, int]:
+    def _grid_of(self, heard: MaskedSound) -> tuple[int, int]:
         """Frames and bands of the gains for what is heard."""
         if self.space == "stft":
             return self.frames(heard.waveform.shape[1]), len(self._bands_hz)
@@ -343,7 +343,7 @@ class SpectrogramMasking(nn.Module):
             faintest = 10.0 ** (FAINTEST_DB / 10)
             return 10.0 * power.clamp_min(faintest).log10()[:, None]
 
-    def forward(self, gains: Tensor, waveform: Tensor | Heard) -> Tensor:
+    def forward(self, gains: Tensor, waveform: Tensor | MaskedSound) -> Tensor:
         """Run the network on filtered waveforms.
 
         Parameters
@@ -367,7 +367,7 @@ class SpectrogramMasking(nn.Module):
             parts.append(self._run(masked))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def filtered(self, gains: Tensor, waveform: Tensor | Heard) -> Tensor:
+    def filtered(self, gains: Tensor, waveform: Tensor | MaskedSound) -> Tensor:
         """Return the waveforms ``(n, N)`` that the network is given; arguments as in `forward`."""
         if self.space == "input":
             checks.refuse("space", "'stft' to hear what is masked", "'input'", "masks act on no waveform there")
@@ -375,14 +375,14 @@ class SpectrogramMasking(nn.Module):
         with neutral_torch(gradients=True):
             return torch.cat([heard.masked(gains, rows) for rows in self._blocks(len(gains), heard)])
 
-    def hear(self, waveform: Tensor | Heard) -> Heard:
+    def hear(self, waveform: Tensor | MaskedSound) -> MaskedSound:
         """Transform waveforms ``(B, N)`` and prepare their fill: what `forward` needs beside gains.
 
         Kept until other waveforms come, unless gradients are to flow to them.
         """
-        return waveform if isinstance(waveform, Heard) else self._heard(self._checked_wave("waveform", waveform))
+        return waveform if isinstance(waveform, MaskedSound) else self._heard(self._checked_wave("waveform", waveform))
 
-    def _heard(self, wave: Tensor, batch: int | None = None) -> Heard:
+    def _heard(self, wave: Tensor, batch: int | None = None) -> MaskedSound:
         """Transform the first `batch` rows, which others repeat, or recall what they gave."""
         if wave.requires_grad and torch.is_grad_enabled():
             with neutral_torch(gradients=True):
@@ -403,9 +403,9 @@ class SpectrogramMasking(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "last": None}
 
-    def _checked(self, gains: Tensor, waveform: Tensor | Heard) -> Heard:
+    def _checked(self, gains: Tensor, waveform: Tensor | MaskedSound) -> MaskedSound:
         """Return what is heard, if the gains fit it."""
-        if isinstance(waveform, Heard):
+        if isinstance(waveform, MaskedSound):
             heard = waveform
         else:
             wave = self._checked_wave("waveform", waveform)
@@ -441,7 +441,7 @@ class SpectrogramMasking(nn.Module):
             checks.refuse(argument, f"at least {LEAST_SAMPLES} samples", wave, "pass a longer waveform", ShapeError)
         return exact(wave)
 
-    def _transformed(self, wave: Tensor) -> Heard:
+    def _transformed(self, wave: Tensor) -> MaskedSound:
         """Transform waveforms and their fill."""
         if self.space == "input":
             sounds = wave.new_zeros(1, wave.shape[1])
@@ -453,11 +453,11 @@ class SpectrogramMasking(nn.Module):
                 if not isinstance(made, Tensor) or len(made) != len(w) or made.ndim not in (3, 4):
                     rule = f"({len(w)}, T, F) or ({len(w)}, 1, T, F) from its spectrogram"
                     checks.refuse("net", rule, made, "return the spectrogram alone", EncoderError)
-            return Heard(wave, own[0], own[1])
+            return MaskedSound(wave, own[0], own[1])
         content = self.stft.forward(wave)
         fill = None if self.fill == "silence" else self._fill_spectrum(wave, content)
         shares = self.expansion.to(wave.dtype).to(wave.device)
-        return Heard(wave, content, fill, Filter(self.stft, shares, self.gain))
+        return MaskedSound(wave, content, fill, Filter(self.stft, shares, self.gain))
 
     def _fill_spectrum(self, wave: Tensor, content: Tensor | None) -> Tensor:
         """Return the spectrum ``(B or 1, T + 2, bins)`` of what takes the place of the masked."""
@@ -478,7 +478,7 @@ class SpectrogramMasking(nn.Module):
         shares = self.expansion.to(power.dtype).to(power.device)
         return power @ (shares / shares.sum(1, keepdim=True)).T
 
-    def _blocks(self, n: int, heard: Heard) -> Iterator[slice]:
+    def _blocks(self, n: int, heard: MaskedSound) -> Iterator[slice]:
         """Cut n rows into what goes through the network together: even blocks, or fixed ones."""
         size = self.fixed_batch
         if size is None:

@@ -1,8 +1,8 @@
 """Cells of masks in seconds and octaves: a grid and a size -> how many cells a strategy gets.
 
-A `Grid` enters (from a network's gains, or from any front end's axis), `Cells` leave: counts that
-`relax_quantus.relax.masks` takes, and the size in seconds and octaves that came of them. Numbers
-alone go on to RELAX.
+A `SoundGrid` enters (from a network's gains, or from any front end's axis), `Cells` leave: counts
+that `relax_quantus.relax.masks` takes, and the size in seconds and octaves that came of them.
+Numbers alone go on to RELAX.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ STRATEGIES = ("random", "time", "frequency", "time_frequency")
 
 
 @dataclass(frozen=True)
-class Grid:
+class SoundGrid:
     """Frames and bands that masks lie on.
 
     Parameters
@@ -53,7 +53,7 @@ class Grid:
 
     Examples
     --------
-    >>> Grid(100, 0.01, 0.025, (100.0, 200.0, 400.0)).duration_s
+    >>> SoundGrid(100, 0.01, 0.025, (100.0, 200.0, 400.0)).duration_s
     1.0
     """
 
@@ -70,7 +70,7 @@ class Grid:
             checks.refuse("bands_hz", "rising frequencies, none negative", repr(self.bands_hz), "sort them")
 
     @classmethod
-    def of_axis(cls, axis: Axis, frames: int) -> Grid:
+    def of_axis(cls, axis: Axis, frames: int) -> SoundGrid:
         """Take the grid of so many frames of a front end's axis."""
         centres = () if axis.centres_hz is None else tuple(float(hz) for hz in axis.centres_hz)
         return cls(frames, axis.hop_s, axis.window_s, centres)
@@ -97,7 +97,7 @@ class Grid:
 
         Examples
         --------
-        >>> grid = Grid(1, 0.01, 0.02, tuple(2.0 ** np.arange(0, 3, 0.25)))
+        >>> grid = SoundGrid(1, 0.01, 0.02, tuple(2.0 ** np.arange(0, 3, 0.25)))
         >>> grid.positions(1.0)[[0, 4, 8]].round(3)
         array([0.125, 1.125, 2.125])
         """
@@ -175,7 +175,7 @@ class Cells:
 
         Examples
         --------
-        >>> grid = Grid(300, 0.01, 0.02, tuple(100 * 2.0 ** np.arange(0, 6, 0.1)))
+        >>> grid = SoundGrid(300, 0.01, 0.02, tuple(100 * 2.0 ** np.arange(0, 6, 0.1)))
         >>> cells_for(grid, 500, "time").parameters
         {'stripes': 24}
         """
@@ -196,7 +196,7 @@ class Cells:
 
 
 def cells_for(
-    grid: Grid, n_samples: int, strategy: str, time_s: float | None = None, octaves: float | None = None
+    grid: SoundGrid, n_samples: int, strategy: str, time_s: float | None = None, octaves: float | None = None
 ) -> Cells:
     """Count a strategy's cells on a grid, from their size in seconds and octaves.
 
@@ -229,7 +229,7 @@ def cells_for(
 
     Examples
     --------
-    >>> grid = Grid(300, 0.01, 0.02, tuple(100 * 2.0 ** np.arange(0, 6, 0.1)))
+    >>> grid = SoundGrid(300, 0.01, 0.02, tuple(100 * 2.0 ** np.arange(0, 6, 0.1)))
     >>> str(cells_for(grid, 3000, "random"))
     '0.12 s by 0.33 octaves (25 x 18 cells)'
     >>> str(cells_for(grid, 500, "random"))
@@ -255,10 +255,10 @@ def cells_for(
     return Cells(strategy, rows, columns, grid.duration_s / rows, height, positions, asked)
 
 
-def log_mel_grid() -> Grid:
+def log_mel_grid() -> SoundGrid:
     """Return the grid of VGGish's examples, 96 frames by 64 bands."""
     axis = LogMelAxis()
-    return Grid.of_axis(axis, axis.config.frames)
+    return SoundGrid.of_axis(axis, axis.config.frames)
 
 
 def _coarsened(rows: int, columns: int, most: float | None) -> tuple[int, int]:
@@ -274,7 +274,7 @@ def _coarsened(rows: int, columns: int, most: float | None) -> tuple[int, int]:
     return fewer[0], fewer[1]
 
 
-def _positions(grid: Grid, octaves: float, columns: int) -> tuple[npt.NDArray[np.float64], float]:
+def _positions(grid: SoundGrid, octaves: float, columns: int) -> tuple[npt.NDArray[np.float64], float]:
     """Place the bands on an axis of so many cells; also the octaves of the smallest cells."""
     if not grid.bands_hz:
         return np.zeros(0), math.nan

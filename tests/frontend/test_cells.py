@@ -9,18 +9,18 @@ import pytest
 
 from relax_quantus.errors import ArgumentError, ArgumentTypeError
 from relax_quantus.frontend.axes import BinAxis
-from relax_quantus.frontend.cells import STRATEGIES, Grid, cells_for, log_mel_grid
+from relax_quantus.frontend.cells import STRATEGIES, SoundGrid, cells_for, log_mel_grid
 from relax_quantus.frontend.log_mel import LogMelAxis
 from relax_quantus.relax import masks
 
 
-def grid_of(rate_hz: int, seconds: float, bands_an_octave: int = 12) -> Grid:
+def grid_of(rate_hz: int, seconds: float, bands_an_octave: int = 12) -> SoundGrid:
     """A grid as a network of such examples has: 500 frames or so, windows of 4 hops,
     bands equal in log f up to half the rate.
     """
     hop = max(1, round(rate_hz * seconds / 512))
     octaves = np.arange(0, 5 * bands_an_octave + 1) / bands_an_octave
-    return Grid(round(rate_hz * seconds / hop), hop / rate_hz, 4 * hop / rate_hz, tuple(rate_hz / 64 * 2**octaves))
+    return SoundGrid(round(rate_hz * seconds / hop), hop / rate_hz, 4 * hop / rate_hz, tuple(rate_hz / 64 * 2**octaves))
 
 
 CASES = [
@@ -113,8 +113,8 @@ def test_log_mel_of_096_s_keeps_the_published_numbers() -> None:
 
 
 def test_grids_of_axes() -> None:
-    assert log_mel_grid() == Grid.of_axis(LogMelAxis(), 96)
-    cepstra = Grid.of_axis(BinAxis(every_s=0.01, size=13), 100)
+    assert log_mel_grid() == SoundGrid.of_axis(LogMelAxis(), 96)
+    cepstra = SoundGrid.of_axis(BinAxis(every_s=0.01, size=13), 100)
     cells = cells_for(cepstra, 500, "frequency")
     assert cells.columns == 8
     assert math.isnan(cells.octaves)
@@ -137,4 +137,4 @@ def test_what_cannot_be_counted_is_refused() -> None:
     with pytest.raises(ArgumentTypeError, match="octaves: expected a positive number"):
         cells_for(grid, 500, "time", octaves="third")  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="bands_hz: expected rising frequencies"):
-        Grid(3, 0.1, 0.1, (3.0, 2.0))
+        SoundGrid(3, 0.1, 0.1, (3.0, 2.0))

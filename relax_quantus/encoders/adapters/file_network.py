@@ -130,7 +130,7 @@ class FileNetwork(WaveformNetwork):
         facts: Mapping[str, Any],
         digest: str,
     ) -> None:
-        self.layout = Layout.of(path, taken, settings.front_end)
+        self.layout = InputLayout.of(path, taken, settings.front_end)
         if settings.rows is not None and self.layout.rows not in (None, settings.rows):
             checks.refuse("rows", f"{self.layout.rows}, as {shown(path)} says", repr(settings.rows), "leave it out")
         samples = self.layout.samples
@@ -194,7 +194,7 @@ class FileNetwork(WaveformNetwork):
 
 
 @dataclass(frozen=True)
-class Layout:
+class InputLayout:
     """Describe an input: rows and samples (None: any), axes, and the front end that it wants."""
 
     rows: int | None
@@ -208,7 +208,7 @@ class Layout:
         return len(self.shape) != 1
 
     @classmethod
-    def of(cls, path: Path, taken: TensorNote, front_end: Any) -> Layout:
+    def of(cls, path: Path, taken: TensorNote, front_end: Any) -> InputLayout:
         """Read it from the shape of the input; a spectrogram needs its front end named."""
         shape = (None, None) if taken.shape is None else taken.shape
         if front_end is not None and front_end != WAVEFORM:
