@@ -311,7 +311,7 @@ def resolve(spec: str, front_end: FrontEnd | None = None) -> tuple[nn.Module, st
     RelaxQuantusError
         For the reasons that `load` has; also for encoders of waveforms.
     """
-    brings = front_end is None or front_end.text == OWN
+    brings = front_end is None or front_end.text in (OWN, front_ends.LOG_MEL)
     chosen, network = load(spec, front_end=None if brings else front_end, argument=ARGUMENT)
     if chosen.of_waveforms:
         shape = ", ".join(map(str, front_ends.log_mel().silent_example().shape[1:]))
