@@ -314,7 +314,7 @@ class ResultFiles:
         self._drafts: dict[str, Draft] = {}
 
     def draft(self, suffix: str) -> Path:
-        """What to write the file to whose name is to end in ``.`` and `suffix`.
+        """Return the path to write a file to whose name is to end in ``.`` and `suffix`.
 
         Raises
         ------

@@ -90,7 +90,7 @@ def load_encoder(name: str, **parameters: Any) -> nn.Module:
     WeightsError
         If weights are missing or not what they should be.
     """
-    load_it = load_named if is_network_file(name) and name not in ENCODERS else ENCODERS.get
+    load_it = load_named if name not in ENCODERS and is_network_file(name) else ENCODERS.get
     with neutral_torch():
         encoder = load_it(name, **parameters).eval()
     return encoder if torch.get_default_device().type == "cpu" else encoder.to(torch.get_default_device())
@@ -398,7 +398,7 @@ def _registered(
     Weights are settings of a name; on the command line they are options of their own.
     """
     known_as, settings = spec.name, dict(spec.settings)
-    if is_network_file(known_as) and known_as not in ENCODERS:
+    if known_as not in ENCODERS and is_network_file(known_as):
         if weights is not None:
             checks.refuse(WEIGHTS, f"none with {known_as}, which holds them", str(weights), "leave it out")
         if "sha256" in settings:

@@ -105,7 +105,7 @@ class Axis(ABC):
 
     @property
     def in_seconds(self) -> bool:
-        """Whether times are seconds; otherwise frames are counted."""
+        """Return whether times are seconds; otherwise frames are counted."""
         return self.time_label == SECONDS
 
     def times_s(self, frames: int) -> Image:
@@ -146,7 +146,7 @@ class HasAxis(Protocol):
 
     @property
     def axis(self) -> Axis:
-        """What the axes of its examples stand for."""
+        """Return what the axes of its examples stand for."""
         ...
 
 

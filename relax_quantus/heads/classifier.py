@@ -129,12 +129,12 @@ class EmbeddingClassifier(nn.Module):
     @torch.no_grad()
     def predict_proba(self, x: Tensor) -> Tensor:
         """Return each class's probability ``(n, classes)``, the softmax of the logits."""
-        return self(x).softmax(dim=1)
+        return self.forward(x).softmax(dim=1)
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
         """Return the index of the likeliest class in `class_names`, int64 ``(n,)``."""
-        return self(x).argmax(dim=1)
+        return self.forward(x).argmax(dim=1)
 
     @classmethod
     @neutral_torch()
